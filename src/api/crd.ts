@@ -1,0 +1,134 @@
+/**
+ * The CustomResourceDefinition, made from the zod schema. zod's JSON schema is not a structural schema as the
+ * API server wants it, so it goes through an allow-list: a keyword nobody has thought about fails the build.
+ * https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
+ */
+import { z } from 'zod';
+import { group, kind, plural, specSchema, version } from './schema.ts';
+import { statusSchema } from './status-schema.ts';
+import { fieldDocs } from './field-docs.ts';
+
+interface Structural {
+  [keyword: string]: unknown;
+}
+
+const kept = new Set([
+  'type',
+  'enum',
+  'default',
+  'pattern',
+  'minLength',
+  'maxLength',
+  'minItems',
+  'maxItems',
+  'maxProperties',
+  'minimum',
+  'maximum',
+  'x-kubernetes-validations',
+  'x-kubernetes-list-type',
+  'x-kubernetes-list-map-keys',
+]);
+/** Pruning does at the server what zod expresses with these; `propertyNames` of a record says nothing here. */
+const dropped = new Set(['additionalProperties', 'propertyNames', '$schema', 'required', 'properties', 'items']);
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/**
+ * Rewrites zod's JSON schema into a structural one.
+ * @throws Error on a keyword that is neither kept nor known to be droppable
+ */
+export function toStructuralSchema(json: unknown, path = ''): Structural {
+  if (!isObject(json)) throw new Error(`${path}: not a schema`);
+  const out: Structural = {};
+  const description = fieldDocs[path];
+  if (description !== undefined) out['description'] = description;
+  for (const [keyword, value] of Object.entries(json)) {
+    if (kept.has(keyword)) out[keyword] = value;
+    else if (!dropped.has(keyword))
+      throw new Error(`${path}: keyword ${keyword} is not allowed in a structural schema`);
+  }
+  if (Array.isArray(out['enum']) && out['enum'].every((v) => Number.isInteger(v))) out['type'] = 'integer';
+  if (out['maximum'] === Number.MAX_SAFE_INTEGER) {
+    delete out['maximum'];
+    out['format'] = 'int64';
+  }
+  if (isObject(json['properties'])) {
+    out['properties'] = Object.fromEntries(
+      Object.entries(json['properties']).map(([name, sub]) => [
+        name,
+        toStructuralSchema(sub, path === '' ? name : `${path}.${name}`),
+      ]),
+    );
+    if (Array.isArray(json['required']) && json['required'].length > 0) out['required'] = json['required'];
+  } else if (isObject(json['additionalProperties'])) {
+    out['additionalProperties'] = toStructuralSchema(json['additionalProperties'], `${path}.*`);
+  }
+  if (isObject(json['items'])) out['items'] = toStructuralSchema(json['items'], `${path}[]`);
+  if (typeof out['type'] !== 'string') throw new Error(`${path}: every node of a structural schema needs a type`);
+  return out;
+}
+
+function structural(schema: z.ZodType, root: string): Structural {
+  return toStructuralSchema(
+    z.toJSONSchema(schema, { target: 'openapi-3.0', io: 'input', reused: 'inline', unrepresentable: 'throw' }),
+    root,
+  );
+}
+
+const column = (name: string, jsonPath: string, type = 'string', priority = 0) => ({ name, type, jsonPath, priority });
+const ready = (field: string) => `.status.conditions[?(@.type=="Ready")].${field}`;
+
+/** The CustomResourceDefinition as a plain object; the same in `crds/`, in `crd` on the command line and in tests. */
+export function customResourceDefinition(): Record<string, unknown> {
+  return {
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata: { name: `${plural}.${group}` },
+    spec: {
+      group,
+      scope: 'Namespaced',
+      names: {
+        kind,
+        listKind: `${kind}List`,
+        plural,
+        singular: kind.toLowerCase(),
+        shortNames: ['ivca'],
+        categories: ['istio-io', 'security'],
+      },
+      versions: [
+        {
+          name: version,
+          served: true,
+          storage: true,
+          subresources: { status: {} },
+          additionalPrinterColumns: [
+            column('Ready', ready('status')),
+            column('Reason', ready('reason')),
+            column('Istiod', '.status.istiodProven'),
+            column('Expires', '.status.intermediate.notAfter', 'date'),
+            column('Root Expires', '.status.root.notAfter', 'date', 1),
+            column('Vault', '.spec.vault.address', 'string', 1),
+            column('Control Plane', '.spec.controlPlane.name', 'string', 1),
+            column('Age', '.metadata.creationTimestamp', 'date'),
+          ],
+          schema: {
+            openAPIV3Schema: {
+              type: 'object',
+              description: 'IstioVaultCA makes HashiCorp Vault or OpenBao the CA of one Istio control plane.',
+              required: ['spec'],
+              properties: {
+                apiVersion: { type: 'string' },
+                kind: { type: 'string' },
+                metadata: { type: 'object' },
+                spec: structural(specSchema, 'spec'),
+                status: structural(statusSchema, 'status'),
+              },
+            },
+          },
+        },
+      ],
+    },
+  };
+}

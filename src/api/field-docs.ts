@@ -1,0 +1,41 @@
+/** One line for each field that `kubectl explain` should explain; the key is the path in the resource. */
+export const fieldDocs: Record<string, string> = {
+  'spec.mode':
+    'Enforce keeps Vault and the control plane as specified; Plan only reads and lists the steps in status.plan.',
+  'spec.suspend': 'Leave everything as it is until set back to false.',
+  'spec.vault': 'The Vault or OpenBao server and how the operator logs in.',
+  'spec.vault.address': 'As the operator reaches it, e.g. https://vault.vault.svc:8200.',
+  'spec.vault.injectorAddress': "As istiod's Vault agent reaches it, if that is another address.",
+  'spec.vault.namespace': 'Vault Enterprise, HCP or OpenBao namespace; the agent uses it too.',
+  'spec.vault.tls': 'How the server certificate is verified; verification cannot be switched off.',
+  'spec.vault.auth': 'How the operator logs in: exactly the sub-object of method.',
+  'spec.vault.auth.kubernetes.audiences':
+    "Audiences of the requested token. The Vault role must carry one of them; [] means the API server's own audience.",
+  'spec.audit': 'An audit device that must exist.',
+  'spec.root.source':
+    'Generate: a key made in Vault, never exported. Existing: an issuer that others own. External: a root outside Vault.',
+  'spec.root.manage': 'false: check only, never write.',
+  'spec.root.ttl': 'Life of the root certificate, a Go duration.',
+  'spec.intermediate.ttl': 'Life of the intermediate certificate, a Go duration; not longer than root.ttl.',
+  'spec.intermediate.renewBefore': 'How long before its end the intermediate is renewed; a third of its life if unset.',
+  'spec.intermediate.maxWorkloadCertTTL':
+    "The longest life of a workload certificate; istiod's MAX_WORKLOAD_CERT_TTL if unset, else 2160h.",
+  'spec.keyStore':
+    'The KV secrets engine that holds what istiod reads; beside path stand <path>-staging and <path>-state.',
+  'spec.delivery.source':
+    'Bundle: one KV entry holds all four files. PKI: certificates come from the PKI mounts, the key from the KV entry.',
+  'spec.delivery.directory': 'Where the agent renders the files and where istiod reads them (ROOT_CA_DIR).',
+  'spec.delivery.refreshInterval': 'How often the agent reads static secrets again.',
+  'spec.delivery.annotations': 'Further vault.hashicorp.com/ annotations for the istiod pod.',
+  'spec.kubernetesAuth': "The role with which istiod's agent logs in.",
+  'spec.kubernetesAuth.serviceAccountNames':
+    'Service accounts the role is bound to; derived from the istiod Deployments if unset.',
+  'spec.kubernetesAuth.config.manage':
+    'Write the configuration of the auth mount. Only on a mount that this resource made; a mount it makes always gets it.',
+  'spec.controlPlane': 'The control plane to configure; it lives in the namespace of this resource.',
+  'spec.controlPlane.write': 'Patch writes the fields; Render publishes them for Git and only watches.',
+  'spec.rollout':
+    "WhenChanged puts a digest of the CA on istiod's pod template; Never relies on istiod's own file watch.",
+  'spec.adopt': 'Take over, once, what somebody made by hand, without replacing the CA.',
+  'spec.deletionPolicy': 'Retain leaves the CA and istiod as they are; Delete gives back what was made.',
+};

@@ -1,0 +1,70 @@
+/** CEL rules on `spec`: what must not change, and what holds between fields of different branches. */
+import type { CelRule } from './fields.ts';
+
+/** Words that CEL reserves stand between double underscores in Kubernetes' CEL. */
+const reserved = new Set(['namespace']);
+
+/** `has()` guards along an optional path, and the path as CEL writes it. */
+function celPath(path: string): string {
+  return path
+    .split('.')
+    .map((part) => (reserved.has(part) ? `__${part}__` : part))
+    .join('.');
+}
+
+/**
+ * A transition rule that makes a field immutable: setting it or clearing it later is a change too.
+ * It stands on `spec`, since a rule on an absent field is never evaluated.
+ */
+function immutable(path: string): CelRule {
+  const field = celPath(path);
+  return {
+    rule: `has(self.${field}) == has(oldSelf.${field}) && (!has(self.${field}) || self.${field} == oldSelf.${field})`,
+    message: `spec.${path} cannot be changed: delete this resource (deletionPolicy: Retain keeps the CA) and create it anew`,
+    reason: 'FieldValueForbidden',
+    fieldPath: `.${path}`,
+  };
+}
+
+const immutableFields = [
+  'vault.namespace',
+  'root.source',
+  'root.mount',
+  'intermediate.mount',
+  'keyStore.manage',
+  'keyStore.mount',
+  'keyStore.path',
+  'keyStore.version',
+  'policy.name',
+  'kubernetesAuth.mount',
+  'kubernetesAuth.role',
+  'controlPlane.kind',
+  'controlPlane.name',
+  'controlPlane.revision',
+];
+
+/** All rules on `spec`. */
+export const specRules: CelRule[] = [
+  ...immutableFields.map(immutable),
+  {
+    rule: "self.root.source != 'Generate' || duration(self.intermediate.ttl) <= duration(self.root.ttl)",
+    message:
+      'IntermediateOutlivesRoot: intermediate.ttl is longer than root.ttl; shorten the one or lengthen the other',
+    fieldPath: '.intermediate.ttl',
+  },
+  {
+    rule: '!has(self.intermediate.maxWorkloadCertTTL) || duration(self.intermediate.ttl).getMilliseconds() > 2 * duration(self.intermediate.maxWorkloadCertTTL).getMilliseconds()',
+    message:
+      'intermediate.ttl must be more than twice intermediate.maxWorkloadCertTTL, else it cannot be renewed in time',
+    fieldPath: '.intermediate.ttl',
+  },
+  {
+    rule: 'self.root.mount != self.intermediate.mount && self.keyStore.mount != self.root.mount && self.keyStore.mount != self.intermediate.mount',
+    message: 'root.mount, intermediate.mount and keyStore.mount must be three different mounts',
+  },
+  {
+    rule: 'self.keyStore.manage || !self.intermediate.manage',
+    message: 'keyStore.manage: false goes only with intermediate.manage: false',
+    fieldPath: '.keyStore.manage',
+  },
+];

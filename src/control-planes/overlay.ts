@@ -1,0 +1,131 @@
+/**
+ * Editing the overlay list of a Tetrate ControlPlane: one entry for an IstioOperator, our patches at its end, all else as it was.
+ *
+ * Only map-shaped paths are written, one patch a key: whole-list patches replace what others rendered, and `[-1]` corrupts an
+ * absent list. Identity of a patch is its path; what stood there before is remembered outside, in `Places`.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import type { IstiodFields } from '../plan/desired.ts';
+import { isObject, type JsonObject } from './adapter.ts';
+
+export interface OverlayPatch {
+  path: string;
+  value: unknown;
+}
+
+/** Path of each patch of ours → the value that stood there before (null: nothing did). */
+export type Places = Record<string, unknown>;
+
+/** Our patches, in a stable order. Dots inside a key are escaped, as Istio's path grammar has it. */
+export function overlayPatches(fields: IstiodFields): OverlayPatch[] {
+  const escape = (key: string) => key.replaceAll('.', '\\.');
+  return [
+    ...Object.entries(fields.env).map(([name, value]) => ({ path: `spec.values.pilot.env.${name}`, value })),
+    ...Object.entries(fields.podAnnotations)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, value]) => ({ path: `spec.components.pilot.k8s.podAnnotations.${escape(name)}`, value })),
+    ...(fields.holdApplicationUntilProxyStarts
+      ? [{ path: 'spec.meshConfig.defaultConfig.holdApplicationUntilProxyStarts', value: true }]
+      : []),
+  ];
+}
+
+const isEntry = (entry: unknown, operator: string): entry is JsonObject =>
+  isObject(entry) && entry['kind'] === 'IstioOperator' && entry['name'] === operator;
+
+const patchesOf = (entry: JsonObject | undefined): unknown[] =>
+  Array.isArray(entry?.['patches']) ? entry['patches'] : [];
+const pathOf = (patch: unknown): string => (isObject(patch) && typeof patch['path'] === 'string' ? patch['path'] : '');
+const valueOf = (patch: unknown): unknown => (isObject(patch) ? patch['value'] : undefined);
+
+/** A later patch whose path is a prefix of ours replaces what ours set. */
+const shadows = (later: string, ours: string) => later !== '' && ours.startsWith(`${later}.`);
+
+/** ROOT_CA_DIR set through the env list, which wins over `spec.values.pilot.env` when Istio merges by name. */
+function envListValue(patch: unknown, name: string): string | undefined {
+  if (!/^spec\.components\.pilot\.k8s\.env(\.?\[.*\](\.value)?)?$/.test(pathOf(patch))) return undefined;
+  const value = valueOf(patch);
+  if (pathOf(patch).includes(`[name:${name}]`) && typeof value === 'string') return value;
+  const items: unknown[] = Array.isArray(value) ? value : [value];
+  const hit = items.find((item) => isObject(item) && item['name'] === name);
+  return isObject(hit) && typeof hit['value'] === 'string' ? hit['value'] : undefined;
+}
+
+const show = (value: unknown): string => JSON.stringify(value ?? null).slice(0, 120);
+
+/** Somebody else's values at exactly our places, and lists in which an entry of ours would be lost. */
+export function overlayConflicts(
+  overlays: unknown[],
+  operator: string,
+  wanted: OverlayPatch[],
+  places: Places,
+): { place: string; value: string }[] {
+  const entries = overlays.filter((entry) => isEntry(entry, operator));
+  if (entries.length > 1) {
+    return [
+      {
+        place: `overlays: ${entries.length} entries for IstioOperator ${operator}`,
+        value: 'ambiguous (only the last one takes effect)',
+      },
+    ];
+  }
+  const existing = patchesOf(entries[0]);
+  return wanted.flatMap((patch) => {
+    const same = existing.filter((p) => pathOf(p) === patch.path && !isDeepStrictEqual(valueOf(p), patch.value));
+    const foreign = patch.path in places ? [] : same.map((p) => show(valueOf(p)));
+    const name = /^spec\.values\.pilot\.env\.(.+)$/.exec(patch.path)?.[1];
+    const inList =
+      name === undefined
+        ? []
+        : existing.map((p) => envListValue(p, name)).filter((v) => v !== undefined && v !== patch.value);
+    return [...foreign, ...inList.map(show)].map((value) => ({ place: `${operator}: ${patch.path}`, value }));
+  });
+}
+
+/** Whether every wanted patch stands once, unshadowed, and nothing of ours stands that is no longer wanted. */
+export function overlayCarries(overlays: unknown[], operator: string, wanted: OverlayPatch[], places: Places): boolean {
+  const existing = patchesOf(overlays.find((entry): entry is JsonObject => isEntry(entry, operator)));
+  const obsolete = Object.keys(places).some((path) => !wanted.some((patch) => patch.path === path));
+  return (
+    !obsolete &&
+    wanted.every((patch) => {
+      const at = existing.findIndex((p) => pathOf(p) === patch.path && isDeepStrictEqual(valueOf(p), patch.value));
+      return (
+        at >= 0 &&
+        !existing.slice(at + 1).some((later) => shadows(pathOf(later), patch.path) || pathOf(later) === patch.path)
+      );
+    })
+  );
+}
+
+/**
+ * The list with our patches at the end of the one entry, and the places to remember. Patches of ours that are no longer
+ * wanted give back what stood there before.
+ */
+export function writeOverlay(
+  overlays: unknown[],
+  operator: string,
+  wanted: OverlayPatch[],
+  places: Places,
+): { overlays: unknown[]; places: Places } {
+  const index = overlays.findIndex((entry) => isEntry(entry, operator));
+  const entry: JsonObject = isObject(overlays[index])
+    ? overlays[index]
+    : { apiVersion: 'install.istio.io/v1alpha1', kind: 'IstioOperator', name: operator };
+  const existing = patchesOf(entry);
+  const wantedPaths = new Set(wanted.map((patch) => patch.path));
+  const others = existing.filter((patch) => !(pathOf(patch) in places) && !wantedPaths.has(pathOf(patch)));
+  const givenBack = Object.entries(places)
+    .filter(([path, value]) => !wantedPaths.has(path) && value !== null)
+    .map(([path, value]) => ({ path, value }));
+  const before = (path: string): unknown => {
+    if (path in places) return places[path];
+    const found = existing.find((patch) => pathOf(patch) === path);
+    return found === undefined ? null : valueOf(found);
+  };
+  const next = { ...entry, patches: [...others, ...givenBack, ...wanted] };
+  return {
+    overlays: index < 0 ? [...overlays, next] : overlays.map((old, i) => (i === index ? next : old)),
+    places: Object.fromEntries(wanted.map((patch) => [patch.path, before(patch.path)])),
+  };
+}

@@ -1,0 +1,186 @@
+/** How a resource reaches Vault: from its references and service account to a session request. Only its own namespace is read. */
+import type { KubeClient } from '../kube/client.ts';
+import { KubeError } from '../kube/errors.ts';
+import type { IstioVaultCA, Spec } from '../api/schema.ts';
+import { Secret } from '../observability/secret.ts';
+import { ProblemError, type Problem } from '../plan/problem.ts';
+import type { TlsOptions } from '../vault/transport.ts';
+import type { Login, SessionRequest } from '../vault/sessions.ts';
+import { dig } from '../control-planes/adapter.ts';
+
+const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
+const secrets = { group: '', version: 'v1', plural: 'secrets' };
+
+export type ReferenceReader = Pick<KubeClient, 'getObject' | 'requestToken'>;
+
+function problem(condition: Problem['condition'], reason: Problem['reason'], message: string): ProblemError {
+  return new ProblemError({ condition, reason, message, blocks: 'all', retryAfterMs: 30_000 });
+}
+
+/** A key of a ConfigMap or Secret. @throws ProblemError when it is not there or may not be read */
+async function readKey(
+  kube: ReferenceReader,
+  kind: 'ConfigMap' | 'Secret',
+  namespace: string,
+  ref: { name: string; key: string },
+  field: string,
+  condition: Problem['condition'] = 'VaultReady',
+): Promise<string> {
+  const object = await kube
+    .getObject(kind === 'Secret' ? secrets : configMaps, namespace, ref.name)
+    .catch((error: unknown) => {
+      if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;
+      throw problem(
+        condition,
+        'Forbidden',
+        `${field}: ${error.message}; grant the operator get on ${kind} ${ref.name}`,
+      );
+    });
+  const value = dig(object, 'data', ref.key);
+  if (typeof value !== 'string' || value === '') {
+    throw problem(
+      condition,
+      'ReferenceNotFound',
+      `${field}: ${kind} ${ref.name} in namespace ${namespace} has no key ${ref.key}`,
+    );
+  }
+  return kind === 'Secret' ? Buffer.from(value, 'base64').toString('utf8') : value;
+}
+
+/** A public PEM in a ConfigMap. */
+export const readConfigMapKey = (
+  kube: ReferenceReader,
+  namespace: string,
+  ref: { name: string; key: string },
+  field: string,
+  condition: Problem['condition'],
+) => readKey(kube, 'ConfigMap', namespace, ref, field, condition);
+
+/** A secret value, wrapped at once. */
+export async function readSecretKey(
+  kube: ReferenceReader,
+  namespace: string,
+  ref: { name: string; key: string },
+  field: string,
+  condition: Problem['condition'] = 'VaultReady',
+): Promise<Secret> {
+  return new Secret((await readKey(kube, 'Secret', namespace, ref, field, condition)).trim());
+}
+
+async function tlsOptions(kube: ReferenceReader, namespace: string, tls: Spec['vault']['tls']): Promise<TlsOptions> {
+  if (!tls) return {};
+  const field = 'spec.vault.tls';
+  const [ca, cert, key] = await Promise.all([
+    tls.caConfigMapRef
+      ? readKey(kube, 'ConfigMap', namespace, tls.caConfigMapRef, `${field}.caConfigMapRef`)
+      : tls.caSecretRef
+        ? readKey(kube, 'Secret', namespace, tls.caSecretRef, `${field}.caSecretRef`)
+        : undefined,
+    tls.clientCertSecretRef &&
+      readKey(
+        kube,
+        'Secret',
+        namespace,
+        { ...tls.clientCertSecretRef, key: 'tls.crt' },
+        `${field}.clientCertSecretRef`,
+      ),
+    tls.clientCertSecretRef &&
+      readKey(
+        kube,
+        'Secret',
+        namespace,
+        { ...tls.clientCertSecretRef, key: 'tls.key' },
+        `${field}.clientCertSecretRef`,
+      ),
+  ]);
+  return {
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+    ...(tls.serverName === undefined ? {} : { serverName: tls.serverName }),
+  };
+}
+
+/** Seconds that a requested service account token lives: it is used once, at login. */
+const loginTokenSeconds = 600;
+
+async function loginOf(kube: ReferenceReader, namespace: string, auth: Spec['vault']['auth']): Promise<Login> {
+  if (auth.method === 'Token' && auth.token) {
+    return {
+      method: 'token',
+      token: await readSecretKey(kube, namespace, auth.token.secretRef, 'spec.vault.auth.token.secretRef'),
+    };
+  }
+  if (auth.method !== 'Kubernetes' || !auth.kubernetes) {
+    throw problem(
+      'VaultReady',
+      'NotYetSupported',
+      `spec.vault.auth.method: ${auth.method} is not supported by this version`,
+    );
+  }
+  const { mount, role, serviceAccountName, audiences } = auth.kubernetes;
+  return {
+    method: 'serviceAccount',
+    mount,
+    role,
+    identity: `${namespace}/${serviceAccountName}?${audiences.join(',')}`,
+    requestJwt: async () => {
+      const field = 'spec.vault.auth.kubernetes.serviceAccountName';
+      const { token } = await kube
+        .requestToken(namespace, serviceAccountName, audiences, loginTokenSeconds)
+        .catch((error: unknown) => {
+          if (error instanceof KubeError && error.kind === 'NotFound') {
+            throw problem(
+              'VaultReady',
+              'ReferenceNotFound',
+              `${field}: there is no ServiceAccount ${serviceAccountName} in namespace ${namespace}`,
+            );
+          }
+          if (error instanceof KubeError && error.kind === 'Forbidden') {
+            throw problem(
+              'VaultReady',
+              'Forbidden',
+              `${field}: ${error.message}; the operator may request tokens of service accounts named istio-vault-ca only`,
+            );
+          }
+          throw error;
+        });
+      return new Secret(token);
+    },
+  };
+}
+
+/** Everything that decides which server is spoken to and as whom. @throws ProblemError, KubeError */
+export async function sessionRequest(
+  kube: ReferenceReader,
+  resource: IstioVaultCA,
+  onRequest: (operation: string, status: number) => void,
+): Promise<SessionRequest> {
+  const { namespace, name } = resource.metadata;
+  const { vault } = resource.spec;
+  const [tls, login] = await Promise.all([
+    tlsOptions(kube, namespace, vault.tls),
+    loginOf(kube, namespace, vault.auth),
+  ]);
+  return {
+    user: `${namespace}/${name}`,
+    connection: {
+      address: vault.address,
+      tls,
+      onRequest,
+      ...(vault.namespace === undefined ? {} : { namespace: vault.namespace }),
+    },
+    login,
+  };
+}
+
+/** What to say when Vault refuses the login itself. */
+export function loginHint({ vault }: Spec, namespace: string): string {
+  const { kubernetes } = vault.auth;
+  if (!kubernetes) return 'check spec.vault.auth';
+  const audience =
+    kubernetes.audiences.length > 0
+      ? `and carry audience ${kubernetes.audiences.join(' or ')}`
+      : 'and carry no audience (spec.vault.auth.kubernetes.audiences is empty)';
+  return `role ${kubernetes.role} of auth/${kubernetes.mount} must exist, be bound to service account ${kubernetes.serviceAccountName} in namespace ${namespace} ${audience}`;
+}

@@ -1,0 +1,29 @@
+/** The status of a resource that the schema does not accept: an older CRD, or no CRD validation, let it through. */
+import type { ZodError } from 'zod';
+import type { Condition, Status } from '../api/status-schema.ts';
+import { dig, type JsonObject } from '../control-planes/adapter.ts';
+
+/** @param now milliseconds since the epoch */
+export function invalidSpecStatus(raw: JsonObject, error: ZodError, now: number): Status {
+  const generation = Number(dig(raw, 'metadata', 'generation') ?? 0);
+  const message = error.issues
+    .slice(0, 5)
+    .map((issue) => `${issue.path.join('.')}: ${issue.message}`)
+    .join('; ');
+  const before = dig(raw, 'status', 'conditions');
+  const condition = (type: string, status: 'True' | 'False'): Condition => {
+    const previous: unknown = Array.isArray(before)
+      ? before.find((c) => dig(c, 'type') === type && dig(c, 'status') === status)
+      : undefined;
+    const since = dig(previous, 'lastTransitionTime');
+    return {
+      type,
+      status,
+      reason: 'InvalidSpec',
+      message: `${message}; correct it, and see that the installed CRD is the one of this version`,
+      observedGeneration: generation,
+      lastTransitionTime: typeof since === 'string' ? since : new Date(now).toISOString().replace(/\.\d+Z$/, 'Z'),
+    };
+  };
+  return { observedGeneration: generation, conditions: [condition('Ready', 'False'), condition('Stalled', 'True')] };
+}

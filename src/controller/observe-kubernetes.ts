@@ -1,0 +1,177 @@
+/** Reads what a plan needs from the cluster: the control plane, its rivals, istiod's Deployments, the mesh's root, the injector. */
+import type { IstioVaultCA } from '../api/schema.ts';
+import { group, plural, version } from '../api/schema.ts';
+import { parseGoDuration } from '../api/duration.ts';
+import { dig, isObject, type ControlPlaneAdapter, type JsonObject } from '../control-planes/adapter.ts';
+import { KubeError } from '../kube/errors.ts';
+import type { KubeClient } from '../kube/client.ts';
+import { bundleFacts } from '../plan/certificate.ts';
+import type { IstiodFields } from '../plan/desired.ts';
+import type { ObservedKubernetes } from '../plan/observed.ts';
+import { selects } from './selector.ts';
+
+const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
+const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
+const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
+const webhooks = { group: 'admissionregistration.k8s.io', version: 'v1', plural: 'mutatingwebhookconfigurations' };
+export const resources = { group, version, plural };
+
+export type ClusterReader = Pick<KubeClient, 'getObject' | 'listObjects' | 'isServed'>;
+
+const str = (value: unknown): string => (typeof value === 'string' ? value : '');
+const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
+
+/** What was read, before it is judged against the fields that the live CA asks for. */
+export interface RawKubernetes {
+  controlPlane: JsonObject | undefined;
+  controlPlaneServed: boolean;
+  ownerIs: ObservedKubernetes['ownerIs'];
+  istiod: Pick<ObservedKubernetes, 'istiodServiceAccounts' | 'maxWorkloadCertTtlMs'>;
+  meshRoots: ObservedKubernetes['meshRoots'];
+  injector: ObservedKubernetes['injector'];
+}
+
+/** Reads everything side by side. @throws KubeError of the first read that failed */
+export async function readKubernetes(
+  kube: ClusterReader,
+  resource: IstioVaultCA,
+  adapter: ControlPlaneAdapter,
+): Promise<RawKubernetes> {
+  const { namespace } = resource.metadata;
+  const { controlPlane: target } = resource.spec;
+  const [object, siblings, istiod, rootConfigMap, injector] = await Promise.all([
+    kube.getObject(adapter.gvr, namespace, target.name),
+    kube.listObjects(resources, namespace),
+    readIstiod(kube, namespace, target.revision),
+    kube.getObject(configMaps, namespace, 'istio-ca-root-cert'),
+    readInjector(kube, namespace),
+  ]);
+  const bundle = str(dig(rootConfigMap, 'data', 'root-cert.pem'));
+  return {
+    controlPlane: object,
+    controlPlaneServed: object !== undefined || (await kube.isServed(adapter.gvr)),
+    ownerIs: ownerOf(resource, siblings, object, adapter),
+    istiod,
+    meshRoots: rootConfigMap && bundleFacts(bundle),
+    injector,
+  };
+}
+
+/** The observation for the fields that are wanted. */
+export function judgeKubernetes(
+  raw: RawKubernetes,
+  resource: IstioVaultCA,
+  adapter: ControlPlaneAdapter,
+  fields: IstiodFields,
+  kubernetesCa: string | undefined,
+): ObservedKubernetes {
+  const { revision } = resource.spec.controlPlane;
+  return {
+    controlPlane:
+      raw.controlPlane && adapter.facts({ object: raw.controlPlane, owner: resource.metadata.name, revision, fields }),
+    controlPlaneServed: raw.controlPlaneServed,
+    ownerIs: raw.ownerIs,
+    ...raw.istiod,
+    meshRoots: raw.meshRoots,
+    injector: raw.injector,
+    kubernetesCa,
+  };
+}
+
+/** Resources that name the same control plane and revision, oldest first. */
+function rivals(resource: IstioVaultCA, siblings: JsonObject[]): string[] {
+  const target = (object: unknown) =>
+    ['kind', 'name', 'revision'].map((key) => str(dig(object, 'spec', 'controlPlane', key))).join('/');
+  const ours = target(resource);
+  return siblings
+    .filter((sibling) => target(sibling) === ours && dig(sibling, 'metadata', 'deletionTimestamp') === undefined)
+    .map((sibling) => [
+      str(dig(sibling, 'metadata', 'creationTimestamp')),
+      str(dig(sibling, 'metadata', 'uid')),
+      str(dig(sibling, 'metadata', 'name')),
+    ])
+    .sort((a, b) => (a.join() < b.join() ? -1 : 1))
+    .map(([, , name = '']) => name);
+}
+
+/** The annotation decides while the resource it names lives and names this control plane; else the oldest. */
+function ownerOf(
+  resource: IstioVaultCA,
+  siblings: JsonObject[],
+  object: JsonObject | undefined,
+  adapter: ControlPlaneAdapter,
+): ObservedKubernetes['ownerIs'] {
+  const names = rivals(resource, siblings);
+  const { revision } = resource.spec.controlPlane;
+  const { name } = resource.metadata;
+  const claimed =
+    object &&
+    adapter.facts({
+      object,
+      owner: name,
+      revision,
+      fields: { env: {}, podAnnotations: {}, holdApplicationUntilProxyStarts: false },
+    }).owner;
+  const owner = claimed !== undefined && names.includes(claimed) ? claimed : (names[0] ?? name);
+  return owner === name ? 'us' : { name: owner };
+}
+
+async function readIstiod(
+  kube: ClusterReader,
+  namespace: string,
+  revision: string | undefined,
+): Promise<RawKubernetes['istiod']> {
+  try {
+    const found = (await kube.listObjects(deployments, namespace, 'app=istiod')).filter((deployment) => {
+      const label = str(dig(deployment, 'metadata', 'labels', 'istio.io/rev')) || 'default';
+      return label === (revision ?? 'default') && containers(deployment).some((c) => dig(c, 'name') === 'discovery');
+    });
+    const accounts = found.map(
+      (deployment) => str(dig(deployment, 'spec', 'template', 'spec', 'serviceAccountName')) || 'default',
+    );
+    const ttls = found
+      .flatMap(containers)
+      .flatMap((c) => list(dig(c, 'env')))
+      .flatMap((e) => (dig(e, 'name') === 'MAX_WORKLOAD_CERT_TTL' ? [durationMs(str(dig(e, 'value')))] : []));
+    const known = ttls.filter((ttl) => ttl !== undefined);
+    return {
+      istiodServiceAccounts: [...new Set(accounts)],
+      maxWorkloadCertTtlMs: known.length > 0 ? Math.max(...known) : undefined,
+    };
+  } catch (error) {
+    if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;
+    return { istiodServiceAccounts: 'unreadable', maxWorkloadCertTtlMs: undefined };
+  }
+}
+
+const containers = (deployment: JsonObject): unknown[] =>
+  list(dig(deployment, 'spec', 'template', 'spec', 'containers'));
+
+/** istiod's own setting; a form that is not ours to read (fractions) counts as unset. */
+function durationMs(text: string): number | undefined {
+  try {
+    return parseGoDuration(text);
+  } catch {
+    return undefined; // shown nowhere: the default of istiod is the safe reading
+  }
+}
+
+/** The Vault agent injector's webhook, by the name its installations give it. */
+async function readInjector(kube: ClusterReader, namespace: string): Promise<ObservedKubernetes['injector']> {
+  const [configurations, object] = await Promise.all([
+    kube.listObjects(webhooks, undefined),
+    kube.getObject(namespaces, undefined, namespace),
+  ]);
+  const labels = dig(object, 'metadata', 'labels');
+  const hits = configurations
+    .flatMap((configuration) => list(configuration['webhooks']))
+    .filter((webhook) => isObject(webhook) && /(^|[.-])vault\.hashicorp\.com$/.test(str(webhook['name'])))
+    .map((webhook) => ({
+      found: true,
+      name: str(dig(webhook, 'name')),
+      failurePolicy: str(dig(webhook, 'failurePolicy')),
+      selectsNamespace: selects(dig(webhook, 'namespaceSelector'), isObject(labels) ? labels : {}),
+    }));
+  const none = { found: false, selectsNamespace: false, name: '', failurePolicy: '' };
+  return hits.find((hit) => hit.selectsNamespace) ?? hits[0] ?? none;
+}

@@ -1,0 +1,188 @@
+/** Wires the parts of a running operator: informers hand keys to the queue, workers hand them to the reconciler. */
+import type { RunConfig } from '../config.ts';
+import { addressAllowed } from '../config.ts';
+import { adapterFor } from '../control-planes/index.ts';
+import { dig } from '../control-planes/adapter.ts';
+import type { KubeClient } from '../kube/client.ts';
+import type { EventRecorder } from '../kube/events.ts';
+import type { ResourceInformer, StartInformer } from '../kube/informers.ts';
+import type { Logger } from '../observability/logger.ts';
+import type { Metrics } from '../observability/metrics.ts';
+import { ProblemError } from '../plan/problem.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { WorkQueue } from '../runtime/work-queue.ts';
+import { runWorkers, type Verdict } from '../runtime/workers.ts';
+import { Sessions } from '../vault/sessions.ts';
+import { resources } from './observe-kubernetes.ts';
+import { Reconciler } from './reconcile.ts';
+
+export interface OperatorOptions {
+  config: RunConfig;
+  kube: KubeClient;
+  startInformer: StartInformer;
+  events: EventRecorder;
+  metrics: Metrics;
+  logger: Logger;
+  clock: Clock;
+  random: () => number;
+}
+
+/** Vault is looked at again soon after an outage; a bug is not retried in a hurry. Milliseconds. */
+const vaultCapMs = 15_000;
+const bugCapMs = 300_000;
+
+const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
+
+/** A failed reconcile whose cause is in the status already. */
+function classify(error: unknown): Verdict {
+  if (!(error instanceof ProblemError)) return { backoff: true, capMs: bugCapMs };
+  const { retryAfterMs } = error.problem;
+  return { backoff: true, capMs: vaultCapMs, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
+}
+
+async function clusterUid(kube: KubeClient): Promise<string> {
+  const uid = dig(
+    await kube.getObject({ group: '', version: 'v1', plural: 'namespaces' }, undefined, 'kube-system'),
+    'metadata',
+    'uid',
+  );
+  if (typeof uid !== 'string') throw new Error('namespace kube-system cannot be read: its uid tells clusters apart');
+  return uid;
+}
+
+/** Tells what a person or another controller changed from a mere status write: the latter asks for nothing. */
+class ChangeFilter {
+  readonly #seen = new Map<string, { version: string; meaning: string }>();
+
+  /** @returns `changed`, `repeated` (handed out again by a relist), or `irrelevant` */
+  judge(key: string, object: unknown): 'changed' | 'repeated' | 'irrelevant' {
+    const version = String(dig(object, 'metadata', 'resourceVersion'));
+    const meaning = JSON.stringify(
+      ['uid', 'generation', 'annotations', 'deletionTimestamp'].map((field) => dig(object, 'metadata', field)),
+    );
+    const before = this.#seen.get(key);
+    if (object === undefined) this.#seen.delete(key);
+    else this.#seen.set(key, { version, meaning });
+    if (before?.version === version) return 'repeated';
+    return before?.meaning === meaning ? 'irrelevant' : 'changed';
+  }
+}
+
+export class Operator {
+  readonly #o: OperatorOptions;
+  readonly #queue: WorkQueue;
+  readonly sessions: Sessions;
+  #informers: ResourceInformer[] = [];
+  #own: ResourceInformer[] = [];
+
+  constructor(options: OperatorOptions) {
+    this.#o = options;
+    const { clock, random, config, metrics, logger } = options;
+    this.#queue = new WorkQueue({
+      clock,
+      random,
+      backoff: { baseMs: config.backoffBaseMs, capMs: vaultCapMs },
+      hooks: metrics.queueHooks,
+    });
+    this.sessions = new Sessions({ clock, logger, onLogin: () => metrics.vaultLogin() });
+  }
+
+  /** Whether it works: a candidate that waits for the Lease has not started. */
+  started(): boolean {
+    return this.#informers.length > 0;
+  }
+
+  /** Whether the caches were filled once. */
+  synced(): boolean {
+    return this.started() && this.#informers.every((informer) => informer.hasSynced());
+  }
+
+  /** Works until the signal aborts, then finishes what is in flight and revokes its tokens. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { kube, config, logger, metrics, clock, events } = this.#o;
+    const reconciler = new Reconciler({
+      kube,
+      sessions: this.sessions,
+      events,
+      metrics,
+      logger,
+      clock,
+      clusterUid: await clusterUid(kube),
+      leaderElection: config.leaderElect,
+      addressAllowed: (address) => addressAllowed(config, address),
+      resyncMs: config.resyncMs,
+    });
+    this.#startInformers();
+    const end = await runWorkers({
+      queue: this.#queue,
+      concurrency: config.concurrency,
+      clock,
+      signal,
+      reconcile: async (key, workSignal) => {
+        const outcome = await reconciler.reconcile(key, workSignal);
+        if ('backoff' in outcome) throw new ProblemError(outcome.problem);
+        return outcome;
+      },
+      classify,
+      onError: (key, error) => {
+        metrics.reconcileError();
+        if (error instanceof ProblemError) logger.warn(error.message, { resource: key });
+        else logger.error('reconcile failed', { resource: key, err: error });
+      },
+      onFinished: (_key, durationMs, succeeded) =>
+        metrics.reconcileFinished(succeeded ? 'success' : 'error', durationMs / 1000),
+    });
+    for (const informer of this.#informers) informer.stop();
+    if (!end.drained) logger.warn('work was still running at the end', { resources: end.unfinished });
+    await this.sessions.close();
+    await events.flush();
+  }
+
+  #startInformers(): void {
+    const { config, startInformer } = this.#o;
+    const scopes = config.namespaces.length > 0 ? config.namespaces : [undefined];
+    const filter = new ChangeFilter();
+    const relistMs = config.resyncMs;
+    for (const namespace of scopes) {
+      const own: ResourceInformer = startInformer({
+        gvr: resources,
+        namespace,
+        relistMs,
+        onKey: (metadata) => {
+          const key = `${metadata.namespace ?? ''}/${metadata.name}`;
+          const verdict = filter.judge(key, own.get(metadata.namespace, metadata.name));
+          if (verdict === 'irrelevant') return;
+          this.#queue.add(key);
+          // a rival that came, went or changed its mind concerns its neighbours
+          if (verdict === 'changed') this.#enqueueNamespace(metadata.namespace);
+        },
+      });
+      this.#own.push(own);
+      this.#informers.push(own);
+      const watched = [
+        { gvr: adapterFor('TetrateControlPlane').gvr },
+        { gvr: deployments, labelSelector: 'app=istiod' },
+      ];
+      for (const { gvr, ...rest } of watched) {
+        const informer: ResourceInformer = startInformer({
+          gvr,
+          namespace,
+          ...rest,
+          onKey: (metadata) => {
+            const object = informer.get(metadata.namespace, metadata.name);
+            const key = `${gvr.plural}/${metadata.namespace ?? ''}/${metadata.name}`;
+            if (filter.judge(key, object) === 'changed') this.#enqueueNamespace(metadata.namespace);
+          },
+        });
+        this.#informers.push(informer);
+      }
+    }
+  }
+
+  #enqueueNamespace(namespace: string | undefined): void {
+    for (const object of this.#own.flatMap((informer) => informer.list())) {
+      if (object.metadata?.namespace === namespace)
+        this.#queue.add(`${namespace ?? ''}/${object.metadata?.name ?? ''}`);
+    }
+  }
+}

@@ -1,0 +1,30 @@
+/** Kubernetes label selectors. https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/ */
+import { dig, isObject } from '../control-planes/adapter.ts';
+
+function expressionHolds(expression: unknown, labels: Record<string, unknown>): boolean {
+  const key = String(dig(expression, 'key'));
+  const values = dig(expression, 'values');
+  const listed = Array.isArray(values) && values.includes(labels[key]);
+  switch (dig(expression, 'operator')) {
+    case 'In':
+      return key in labels && listed;
+    case 'NotIn':
+      return !(key in labels) || !listed;
+    case 'Exists':
+      return key in labels;
+    case 'DoesNotExist':
+      return !(key in labels);
+    default:
+      return false; // an operator that is not known selects nothing
+  }
+}
+
+/** Whether a selector selects labels; an absent or empty one selects everything. */
+export function selects(selector: unknown, labels: Record<string, unknown>): boolean {
+  const exact = dig(selector, 'matchLabels');
+  const expressions = dig(selector, 'matchExpressions');
+  return (
+    Object.entries(isObject(exact) ? exact : {}).every(([key, value]) => labels[key] === value) &&
+    (Array.isArray(expressions) ? expressions : []).every((expression) => expressionHolds(expression, labels))
+  );
+}

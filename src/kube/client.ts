@@ -1,0 +1,246 @@
+/** The operations on Kubernetes objects that the program uses, on plain JSON. Every failure is a KubeError. */
+import type { KubeConfig } from '@kubernetes/client-node';
+import { isKubeError, KubeError } from './errors.ts';
+import { isJsonObject, type JsonObject, type JsonValue } from './json.ts';
+import { groupVersionPath, resourcePath, type Gvr } from './resources.ts';
+import { createTransport, type Send, type TransportOptions } from './transport.ts';
+
+export type { Gvr } from './resources.ts';
+export type { JsonObject, JsonValue } from './json.ts';
+
+/** The last argument of every call. */
+export interface CallOptions {
+  /** Ends the call with KubeError `Unavailable`, reason `Aborted`. */
+  signal?: AbortSignal | undefined;
+}
+
+export interface PatchOptions {
+  type: 'merge' | 'json' | 'apply';
+  subresource?: 'status';
+  /** Required for `apply`. */
+  fieldManager?: string;
+  /** Of `apply`: takes fields over from other managers. */
+  force?: boolean;
+}
+
+export interface DeleteOptions extends CallOptions {
+  /** Deletes only this object, not a namesake made since. */
+  uid?: string;
+  resourceVersion?: string;
+  propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
+}
+
+/** A whole collection at one version. */
+export interface Collection {
+  items: JsonObject[];
+  resourceVersion: string;
+}
+
+export interface KubeClient {
+  /** @returns undefined when the object or its resource type does not exist (see `isServed`) */
+  getObject(
+    gvr: Gvr,
+    namespace: string | undefined,
+    name: string,
+    options?: CallOptions,
+  ): Promise<JsonObject | undefined>;
+  /**
+   * All objects, page by page; `apiVersion` and `kind` are filled in.
+   * @param namespace undefined for all namespaces or cluster-scoped objects
+   * @throws KubeError NotFound when the resource type is not served
+   */
+  listObjects(
+    gvr: Gvr,
+    namespace: string | undefined,
+    labelSelector?: string,
+    options?: CallOptions,
+  ): Promise<JsonObject[]>;
+  /** As `listObjects`, with the version to watch from. */
+  listCollection(
+    gvr: Gvr,
+    namespace: string | undefined,
+    selectors?: { labelSelector?: string | undefined; fieldSelector?: string | undefined },
+    options?: CallOptions,
+  ): Promise<Collection>;
+  /** @throws KubeError Conflict, reason `AlreadyExists` */
+  createObject(gvr: Gvr, namespace: string | undefined, body: JsonObject, options?: CallOptions): Promise<JsonObject>;
+  /** Replaces the object; `metadata.resourceVersion` in the body makes it conditional. */
+  replaceObject(
+    gvr: Gvr,
+    namespace: string | undefined,
+    name: string,
+    body: JsonObject,
+    options?: CallOptions,
+  ): Promise<JsonObject>;
+  /** @returns false when there was nothing to delete */
+  deleteObject(gvr: Gvr, namespace: string | undefined, name: string, options?: DeleteOptions): Promise<boolean>;
+  /**
+   * Patches the object; `apply` makes it when it is absent.
+   * @param body a partial object, for `apply` with `apiVersion`, `kind` and `metadata.name`; for `json` a list of operations
+   */
+  patchObject(
+    gvr: Gvr,
+    namespace: string | undefined,
+    name: string,
+    body: JsonObject | JsonValue[],
+    patch: PatchOptions,
+    options?: CallOptions,
+  ): Promise<JsonObject>;
+  /**
+   * A token of the service account.
+   * @param audiences empty for the API server's own
+   * @param expirationSeconds at least 600
+   */
+  requestToken(
+    namespace: string,
+    serviceAccountName: string,
+    audiences: readonly string[],
+    expirationSeconds: number,
+    options?: CallOptions,
+  ): Promise<{ token: string; expiresAtMs: number }>;
+  /** Whether the API server serves the resource type: its CRD is installed. */
+  isServed(gvr: Gvr, options?: CallOptions): Promise<boolean>;
+  /** The API server's version, such as `v1.34.4`; also the way to see whether it answers. */
+  version(options?: CallOptions): Promise<string>;
+}
+
+/** A client on the KubeConfig's credentials; give it a PooledKubeConfig. */
+export function createKubeClient(kubeConfig: KubeConfig, options: TransportOptions = {}): KubeClient {
+  return clientOn(createTransport(kubeConfig, options));
+}
+
+const pageSize = '500';
+
+const contentTypes = {
+  merge: 'application/merge-patch+json',
+  json: 'application/json-patch+json',
+  apply: 'application/apply-patch+yaml',
+} as const;
+
+/** A client on any transport. */
+export function clientOn(send: Send): KubeClient {
+  const listCollection: KubeClient['listCollection'] = async (gvr, namespace, selectors = {}, { signal } = {}) => {
+    const items: JsonObject[] = [];
+    const path = resourcePath(gvr, namespace);
+    const what = words('list', gvr, namespace);
+    for (let token: string | undefined; ;) {
+      const query = { ...selectors, limit: pageSize, continue: token };
+      try {
+        const page = await send({ method: 'GET', path, query, signal, what });
+        items.push(...itemsOf(page));
+        const metadata = isJsonObject(page['metadata']) ? page['metadata'] : {};
+        token = text(metadata['continue']) || undefined;
+        if (token === undefined) return { items, resourceVersion: text(metadata['resourceVersion']) };
+      } catch (error) {
+        // The version the first page was read at has been compacted away: begin anew.
+        if (token === undefined || !isKubeError(error, 'Gone')) throw error;
+        token = undefined;
+        items.length = 0;
+      }
+    }
+  };
+
+  return {
+    listCollection,
+    listObjects: async (gvr, namespace, labelSelector, options) =>
+      (await listCollection(gvr, namespace, { labelSelector }, options)).items,
+    getObject: (gvr, namespace, name, { signal } = {}) => {
+      const what = words('get', gvr, namespace, name);
+      return unlessMissing(send({ method: 'GET', path: resourcePath(gvr, namespace, name), signal, what }));
+    },
+    createObject: (gvr, namespace, body, { signal } = {}) => {
+      const what = words('create', gvr, namespace, nameOf(body));
+      return send({ method: 'POST', path: resourcePath(gvr, namespace), body, signal, what });
+    },
+    replaceObject: (gvr, namespace, name, body, { signal } = {}) => {
+      const what = words('update', gvr, namespace, name);
+      return send({ method: 'PUT', path: resourcePath(gvr, namespace, name), body, signal, what });
+    },
+    deleteObject: async (gvr, namespace, name, options = {}) => {
+      const what = words('delete', gvr, namespace, name);
+      const body = deleteBody(options);
+      const path = resourcePath(gvr, namespace, name);
+      return (await unlessMissing(send({ method: 'DELETE', path, body, signal: options.signal, what }))) !== undefined;
+    },
+    patchObject: (gvr, namespace, name, body, patch, { signal } = {}) => {
+      const what = words('patch', gvr, namespace, name);
+      const path =
+        resourcePath(gvr, namespace, name) + (patch.subresource === undefined ? '' : `/${patch.subresource}`);
+      const query = { fieldManager: patch.fieldManager, force: patch.force === true ? 'true' : undefined };
+      return send({ method: 'PATCH', path, query, body, contentType: contentTypes[patch.type], signal, what });
+    },
+    requestToken: (namespace, name, audiences, seconds, options) =>
+      requestToken(send, namespace, name, audiences, seconds, options),
+    isServed: async (gvr, { signal } = {}) => {
+      const what = `discover ${gvr.group === '' ? gvr.version : `${gvr.group}/${gvr.version}`}`;
+      const found = await unlessMissing(send({ method: 'GET', path: groupVersionPath(gvr), signal, what }));
+      const resources = Array.isArray(found?.['resources']) ? found['resources'] : [];
+      return resources.some((resource) => isJsonObject(resource) && resource['name'] === gvr.plural);
+    },
+    version: async ({ signal } = {}) => {
+      const answer = await send({ method: 'GET', path: '/version', signal, what: 'ask for the version' });
+      return text(answer['gitVersion']);
+    },
+  };
+}
+
+async function requestToken(
+  send: Send,
+  namespace: string,
+  name: string,
+  audiences: readonly string[],
+  expirationSeconds: number,
+  { signal }: CallOptions = {},
+): Promise<{ token: string; expiresAtMs: number }> {
+  const accounts = { group: '', version: 'v1', plural: 'serviceaccounts' };
+  const what = words('request a token of', accounts, namespace, name);
+  const spec = { expirationSeconds, ...(audiences.length === 0 ? {} : { audiences: [...audiences] }) };
+  const body = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec };
+  const path = `${resourcePath(accounts, namespace, name)}/token`;
+  const answer = await send({ method: 'POST', path, body, signal, what });
+  const status = isJsonObject(answer['status']) ? answer['status'] : {};
+  const token = text(status['token']);
+  const expiresAtMs = Date.parse(text(status['expirationTimestamp']));
+  if (token === '' || Number.isNaN(expiresAtMs))
+    throw new KubeError(`${what}: no token came back`, { kind: 'Unknown' });
+  return { token, expiresAtMs };
+}
+
+async function unlessMissing(answer: Promise<JsonObject>): Promise<JsonObject | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (isKubeError(error, 'NotFound')) return undefined;
+    throw error;
+  }
+}
+
+/** The objects of a list, each with the `apiVersion` and `kind` that lists leave out. */
+function itemsOf(page: JsonObject): JsonObject[] {
+  const items = Array.isArray(page['items']) ? page['items'].filter(isJsonObject) : [];
+  const { apiVersion } = page;
+  const kind = text(page['kind']).replace(/List$/, '');
+  return items.map((item) => ({ ...(apiVersion === undefined ? {} : { apiVersion }), kind, ...item }));
+}
+
+function deleteBody(options: DeleteOptions): JsonObject {
+  const { uid, resourceVersion, propagationPolicy = 'Background' } = options;
+  const preconditions = {
+    ...(uid === undefined ? {} : { uid }),
+    ...(resourceVersion === undefined ? {} : { resourceVersion }),
+  };
+  return { apiVersion: 'v1', kind: 'DeleteOptions', propagationPolicy, preconditions };
+}
+
+function words(verb: string, gvr: Gvr, namespace: string | undefined, name?: string): string {
+  const resource = gvr.group === '' ? gvr.plural : `${gvr.plural}.${gvr.group}`;
+  const object = [namespace, name].filter((part) => part !== undefined).join('/');
+  return `${verb} ${resource}${object === '' ? '' : ` ${object}`}`;
+}
+
+function nameOf(body: JsonObject): string {
+  const metadata = isJsonObject(body['metadata']) ? body['metadata'] : {};
+  return text(metadata['name']) || `${text(metadata['generateName'])}*`;
+}
+
+const text = (value: JsonValue | undefined): string => (typeof value === 'string' ? value : '');

@@ -1,0 +1,181 @@
+/**
+ * Kubernetes Events (`events.k8s.io/v1`). Recording never fails and never waits: calls queue up behind each other, and
+ * what cannot be delivered is logged and counted. The same event again within ten minutes becomes a series.
+ */
+import { randomBytes } from 'node:crypto';
+import type { Logger } from '../observability/logger.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { KubeClient } from './client.ts';
+import { isKubeError } from './errors.ts';
+import type { JsonObject } from './json.ts';
+
+/** What an Event is about. */
+export interface ObjectReference {
+  apiVersion: string;
+  kind: string;
+  name: string;
+  /** Unset for cluster-scoped objects; their Events stand in `default`. */
+  namespace?: string;
+  uid?: string;
+  resourceVersion?: string;
+}
+
+export interface EventToRecord {
+  regarding: ObjectReference;
+  type: 'Normal' | 'Warning';
+  /** Why, in UpperCamelCase, at most 128 characters. */
+  reason: string;
+  /** What was done or tried, in UpperCamelCase, 1 to 128 characters. */
+  action: string;
+  /** For a person; cut to 1024 bytes. No secrets. */
+  note: string;
+}
+
+export interface EventRecorder {
+  record(event: EventToRecord): void;
+  /** Waits until everything recorded so far is delivered or has failed. Never rejects. */
+  flush(): Promise<void>;
+}
+
+export interface EventRecorderOptions {
+  client: Pick<KubeClient, 'createObject' | 'patchObject'>;
+  clock: Clock;
+  logger: Logger;
+  /** Which process reports, such as the pod's name; cut to 128 characters. */
+  reportingInstance: string;
+  /** Told about each event that was not delivered. */
+  onDropped?: () => void;
+  /** Makes names unique; eight random bytes in hex unless given. */
+  uniqueSuffix?: () => string;
+}
+
+export const reportingController = 'istiovaultca.io/istio-vault-ca';
+
+const events = { group: 'events.k8s.io', version: 'v1', plural: 'events' };
+/** Repetitions within this time belong to one series, in milliseconds. */
+const seriesWindowMs = 600_000;
+/** A series is written at most so often, in milliseconds; what comes between is counted with the next writing. */
+const seriesPauseMs = 60_000;
+/** Beyond so many undelivered events new ones are dropped: the API server is away, and memory is finite. */
+const longestQueue = 500;
+
+/** An Event that was made and may become a series. */
+interface Sent {
+  namespace: string;
+  name: string;
+  count: number;
+  lastMs: number;
+  writtenMs: number;
+}
+
+export function createEventRecorder(options: EventRecorderOptions): EventRecorder {
+  const recorder = new Recorder(options);
+  return { record: (event) => recorder.record(event), flush: () => recorder.flush() };
+}
+
+class Recorder {
+  readonly #options: EventRecorderOptions;
+  readonly #sent = new Map<string, Sent>();
+  #tail: Promise<void> = Promise.resolve();
+  #queued = 0;
+
+  constructor(options: EventRecorderOptions) {
+    this.#options = options;
+  }
+
+  record(event: EventToRecord): void {
+    if (this.#queued >= longestQueue) {
+      this.#drop(event, new Error('too many events wait'));
+      return;
+    }
+    const atMs = this.#options.clock.now();
+    this.#queued += 1;
+    this.#tail = this.#tail
+      .then(() => this.#deliver(event, atMs))
+      .catch((error: unknown) => this.#drop(event, error))
+      .finally(() => {
+        this.#queued -= 1;
+      });
+  }
+
+  flush(): Promise<void> {
+    return this.#tail;
+  }
+
+  async #deliver(event: EventToRecord, atMs: number): Promise<void> {
+    this.#expire(atMs);
+    const key = keyOf(event);
+    const before = this.#sent.get(key);
+    if (before !== undefined && (await this.#repeat(before, atMs))) return;
+    this.#sent.delete(key);
+    this.#sent.set(key, await this.#create(event, atMs));
+  }
+
+  /** @returns false when the Event is gone from the API server, where they live an hour */
+  async #repeat(sent: Sent, atMs: number): Promise<boolean> {
+    sent.count += 1;
+    sent.lastMs = atMs;
+    if (sent.count > 2 && atMs - sent.writtenMs < seriesPauseMs) return true;
+    const series = { count: sent.count, lastObservedTime: microTime(atMs) };
+    try {
+      await this.#options.client.patchObject(events, sent.namespace, sent.name, { series }, { type: 'merge' });
+      sent.writtenMs = atMs;
+      return true;
+    } catch (error) {
+      if (isKubeError(error, 'NotFound')) return false;
+      throw error;
+    }
+  }
+
+  async #create(event: EventToRecord, atMs: number): Promise<Sent> {
+    const { client, reportingInstance, uniqueSuffix = () => randomBytes(8).toString('hex') } = this.#options;
+    const { regarding } = event;
+    const namespace = regarding.namespace ?? 'default';
+    const name = `${regarding.name.slice(0, 230)}.${uniqueSuffix()}`;
+    const body: JsonObject = {
+      apiVersion: 'events.k8s.io/v1',
+      kind: 'Event',
+      metadata: { name, namespace },
+      eventTime: microTime(atMs),
+      type: event.type,
+      reason: event.reason.slice(0, 128),
+      action: event.action.slice(0, 128),
+      note: truncateUtf8(event.note, 1024),
+      regarding: { ...regarding },
+      reportingController,
+      reportingInstance: reportingInstance.slice(0, 128),
+    };
+    await client.createObject(events, namespace, body);
+    return { namespace, name, count: 1, lastMs: atMs, writtenMs: atMs };
+  }
+
+  #expire(nowMs: number): void {
+    for (const [key, sent] of this.#sent) {
+      if (nowMs - sent.lastMs > seriesWindowMs) this.#sent.delete(key);
+    }
+  }
+
+  #drop(event: EventToRecord, error: unknown): void {
+    const { namespace, name } = event.regarding;
+    this.#options.logger.warn('could not deliver an Event', { err: error, reason: event.reason, namespace, name });
+    this.#options.onDropped?.();
+  }
+}
+
+function keyOf({ regarding, type, reason, action, note }: EventToRecord): string {
+  const { apiVersion, kind, namespace, name, uid } = regarding;
+  return JSON.stringify([apiVersion, kind, namespace, name, uid, type, reason, action, note]);
+}
+
+/** Cuts text to so many bytes of UTF-8, never within a character. */
+export function truncateUtf8(text: string, mostBytes: number): string {
+  const bytes = Buffer.from(text.toWellFormed());
+  if (bytes.length <= mostBytes) return bytes.toString();
+  let end = mostBytes;
+  while (end > 0 && ((bytes[end] ?? 0) & 0xc0) === 0x80) end -= 1;
+  return bytes.subarray(0, end).toString();
+}
+
+function microTime(ms: number): string {
+  return new Date(ms).toISOString().replace('Z', '000Z');
+}

@@ -1,0 +1,65 @@
+/** Informers on API resources: the supervisor of `runtime`, wired to the client and to client-node's Watch. */
+import { Watch, type KubeConfig } from '@kubernetes/client-node';
+import type { Logger } from '../observability/logger.ts';
+import { createBackoff, type Random } from '../runtime/backoff.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { superviseInformer, type InformerHandle, type ObjectMetadata } from '../runtime/informer.ts';
+import type { KubeClient } from './client.ts';
+import type { JsonObject } from './json.ts';
+import { resourcePath, type Gvr } from './resources.ts';
+
+/** A Kubernetes object in a cache. Do not change it. */
+export type CachedObject = JsonObject & {
+  metadata?: { name?: string; namespace?: string; resourceVersion?: string };
+};
+
+export type ResourceInformer = InformerHandle<CachedObject>;
+
+export interface ResourceInformerOptions {
+  gvr: Gvr;
+  /** undefined for all namespaces. */
+  namespace?: string | undefined;
+  labelSelector?: string | undefined;
+  fieldSelector?: string | undefined;
+  onKey: (metadata: ObjectMetadata) => void;
+  /** Milliseconds; 10 min unless given. */
+  relistMs?: number;
+  /** How often to look for a resource type that is not served, in milliseconds; 30 s unless given. */
+  missingRetryMs?: number;
+}
+
+/** Starts an informer. */
+export type StartInformer = (options: ResourceInformerOptions) => ResourceInformer;
+
+/** What all informers of a process share. */
+export interface InformerFactoryOptions {
+  kubeConfig: KubeConfig;
+  client: Pick<KubeClient, 'listCollection'>;
+  clock: Clock;
+  random: Random;
+  logger: Logger;
+}
+
+export function createInformerFactory(shared: InformerFactoryOptions): StartInformer {
+  const { kubeConfig, client, clock, random, logger } = shared;
+  return ({ gvr, namespace, labelSelector, fieldSelector, onKey, relistMs, missingRetryMs }) =>
+    superviseInformer<CachedObject>({
+      path: resourcePath(gvr, namespace),
+      list: async () => {
+        const { items, resourceVersion } = await client.listCollection(gvr, namespace, {
+          labelSelector,
+          fieldSelector,
+        });
+        return { items, resourceVersion };
+      },
+      watch: new Watch(kubeConfig),
+      labelSelector,
+      fieldSelector,
+      onKey,
+      clock,
+      backoff: createBackoff({ baseMs: 1_000, capMs: 30_000 }, random),
+      logger,
+      ...(relistMs === undefined ? {} : { relistMs }),
+      ...(missingRetryMs === undefined ? {} : { missingRetryMs }),
+    });
+}

@@ -1,0 +1,53 @@
+/** The Lease of the leader election, on the API server. */
+import type { LeaseRecord, LeaseSnapshot, LeaseStore } from '../runtime/leader-election.ts';
+import type { KubeClient } from './client.ts';
+import { isJsonObject, type JsonObject } from './json.ts';
+
+const leases = { group: 'coordination.k8s.io', version: 'v1', plural: 'leases' };
+
+/** Operations on the Lease of that name. They throw KubeError. */
+export function createLeaseStore(client: KubeClient, namespace: string, name: string): LeaseStore {
+  const body = (record: LeaseRecord, metadata: JsonObject): JsonObject => ({
+    apiVersion: 'coordination.k8s.io/v1',
+    kind: 'Lease',
+    metadata: { ...metadata, name, namespace },
+    spec: specOf(record),
+  });
+  let metadata: JsonObject = {};
+  const remember = (object: JsonObject): LeaseSnapshot => {
+    metadata = isJsonObject(object['metadata']) ? object['metadata'] : {};
+    return { record: recordOf(object), resourceVersion: asText(metadata['resourceVersion']) };
+  };
+  return {
+    async get(signal) {
+      const object = await client.getObject(leases, namespace, name, { signal });
+      return object === undefined ? undefined : remember(object);
+    },
+    async create(record, signal) {
+      return remember(await client.createObject(leases, namespace, body(record, {}), { signal }));
+    },
+    async update(record, resourceVersion, signal) {
+      const object = body(record, { ...metadata, resourceVersion });
+      return remember(await client.replaceObject(leases, namespace, name, object, { signal }));
+    },
+  };
+}
+
+/** Fields without a value are left out, as client-go does it. */
+function specOf(record: LeaseRecord): JsonObject {
+  return Object.fromEntries(Object.entries(record).filter(([, value]) => value !== ''));
+}
+
+function recordOf(object: JsonObject): LeaseRecord {
+  const spec = isJsonObject(object['spec']) ? object['spec'] : {};
+  return {
+    holderIdentity: asText(spec['holderIdentity']),
+    leaseDurationSeconds: asNumber(spec['leaseDurationSeconds']),
+    acquireTime: asText(spec['acquireTime']),
+    renewTime: asText(spec['renewTime']),
+    leaseTransitions: asNumber(spec['leaseTransitions']),
+  };
+}
+
+const asText = (value: unknown): string => (typeof value === 'string' ? value : '');
+const asNumber = (value: unknown): number => (typeof value === 'number' ? value : 0);

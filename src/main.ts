@@ -1,0 +1,39 @@
+/** The program: one subcommand, one file in `cli/`. */
+import { crd } from './cli/crd.ts';
+import { run } from './cli/run.ts';
+
+const usage = `istio-vault-ca <command> [flags]
+
+  run   the operator; --vault-addresses or --allow-any-vault-address is required
+  crd   print the CustomResourceDefinition
+
+Every flag can be given as an ISTIO_VAULT_CA_… environment variable. See README.md.
+`;
+
+async function main([command, ...rest]: string[]): Promise<number> {
+  switch (command) {
+    case 'run':
+      return await run(rest);
+    case 'crd':
+      return crd();
+    case 'help':
+    case '--help':
+    case '-h':
+      process.stdout.write(usage);
+      return 0;
+    default:
+      process.stderr.write(
+        `${command === undefined ? 'no command given' : `unknown command "${command}"`}\n\n${usage}`,
+      );
+      return 1;
+  }
+}
+
+try {
+  // everything was ended in order; idle keep-alive connections must not hold the process
+  process.exit(await main(process.argv.slice(2)));
+} catch (error) {
+  // configuration mistakes and a cluster that cannot be reached: one line for a person, no stack
+  process.stderr.write(`istio-vault-ca: ${error instanceof Error ? error.message : 'failed'}\n`);
+  process.exit(1);
+}

@@ -1,0 +1,144 @@
+/** Prometheus metrics of the operator; a registry of its own for each process or test. */
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+const prefix = 'istio_vault_ca_';
+const resource = ['namespace', 'name'] as const;
+
+export interface Metrics {
+  /** Seconds since the epoch when the root ends; undefined takes the series away. */
+  setRootNotAfter(namespace: string, name: string, seconds: number | undefined): void;
+  /** Seconds since the epoch when the intermediate ends; undefined takes the series away. */
+  setIntermediateNotAfter(namespace: string, name: string, seconds: number | undefined): void;
+  /** Whether a replica of istiod signs with a CA of its own. */
+  setSelfSignedFallback(namespace: string, name: string, found: boolean): void;
+  /** Replicas of istiod by phase; phases that are not named fall to 0 once they were seen. */
+  setIstiodReplicas(namespace: string, name: string, counts: Readonly<Record<string, number>>): void;
+  /** Takes away every series of a resource that is gone. */
+  forgetResource(namespace: string, name: string): void;
+
+  /** One request to Vault. `operation` and `code` come from small sets: no paths, no messages. */
+  vaultRequest(operation: string, code: string | number): void;
+  vaultLogin(): void;
+
+  /** One reconcile has ended. `result` comes from a small set, such as success, problem, error. */
+  reconcileFinished(result: string, durationSeconds: number): void;
+  reconcileError(): void;
+  setLeader(leading: boolean): void;
+  /** An Event could not be delivered. */
+  eventDropped(): void;
+  /** For the work queue. */
+  readonly queueHooks: { onAdd(): void; onRetry(): void; onDepth(depth: number): void };
+
+  /** The exposition text and its content type. */
+  expose(): Promise<{ contentType: string; body: string }>;
+}
+
+export interface MetricsOptions {
+  /** Also the process's own metrics; true unless given. */
+  processMetrics?: boolean;
+}
+
+export function createMetrics(options: MetricsOptions = {}): Metrics {
+  const registry = new Registry();
+  if (options.processMetrics !== false) collectDefaultMetrics({ register: registry });
+  return {
+    ...resourceMetrics(registry),
+    ...workMetrics(registry),
+    expose: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
+  };
+}
+
+type ResourceMetrics = Pick<
+  Metrics,
+  'setRootNotAfter' | 'setIntermediateNotAfter' | 'setSelfSignedFallback' | 'setIstiodReplicas' | 'forgetResource'
+>;
+
+function resourceMetrics(registry: Registry): ResourceMetrics {
+  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[]): Gauge<L> =>
+    new Gauge({ name: prefix + name, help, labelNames, registers: [registry] });
+  const root = gauge('root_not_after_seconds', 'When the root CA ends, in seconds since the epoch.', resource);
+  const intermediate = gauge(
+    'intermediate_not_after_seconds',
+    'When the intermediate CA ends, in seconds since the epoch.',
+    resource,
+  );
+  const fallback = gauge('self_signed_fallback', '1 while an istiod replica signs with a CA of its own.', resource);
+  const replicas = gauge('istiod_replicas', 'Istiod replicas by phase.', [...resource, 'phase']);
+  const seen = new Map<string, Set<string>>();
+
+  const set = (
+    metric: Gauge<'namespace' | 'name'>,
+    namespace: string,
+    name: string,
+    value: number | undefined,
+  ): void => {
+    if (value === undefined) metric.remove({ namespace, name });
+    else metric.set({ namespace, name }, value);
+  };
+  return {
+    setRootNotAfter: (namespace, name, seconds) => set(root, namespace, name, seconds),
+    setIntermediateNotAfter: (namespace, name, seconds) => set(intermediate, namespace, name, seconds),
+    setSelfSignedFallback: (namespace, name, found) => set(fallback, namespace, name, found ? 1 : 0),
+    setIstiodReplicas(namespace, name, counts) {
+      const key = `${namespace}/${name}`;
+      const phases = seen.get(key) ?? new Set();
+      for (const phase of Object.keys(counts)) phases.add(phase);
+      seen.set(key, phases);
+      for (const phase of phases) replicas.set({ namespace, name, phase }, counts[phase] ?? 0);
+    },
+    forgetResource(namespace, name) {
+      for (const metric of [root, intermediate, fallback]) metric.remove({ namespace, name });
+      const key = `${namespace}/${name}`;
+      for (const phase of seen.get(key) ?? []) replicas.remove({ namespace, name, phase });
+      seen.delete(key);
+    },
+  };
+}
+
+type WorkMetrics = Omit<Metrics, keyof ResourceMetrics | 'expose'>;
+
+function workMetrics(registry: Registry): WorkMetrics {
+  const registers = [registry];
+  const counter = (name: string, help: string): Counter => new Counter({ name: prefix + name, help, registers });
+  const requests = new Counter({
+    name: `${prefix}vault_requests_total`,
+    help: 'Requests to Vault by operation and status code.',
+    labelNames: ['operation', 'code'],
+    registers,
+  });
+  const reconciles = new Counter({
+    name: `${prefix}reconcile_total`,
+    help: 'Reconciles that have ended, by result.',
+    labelNames: ['result'],
+    registers,
+  });
+  const duration = new Histogram({
+    name: `${prefix}reconcile_duration_seconds`,
+    help: 'How long reconciles take.',
+    buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120],
+    registers,
+  });
+  const depth = new Gauge({ name: `${prefix}workqueue_depth`, help: 'Keys ready to be reconciled.', registers });
+  const leader = new Gauge({ name: `${prefix}leader`, help: '1 while this process leads.', registers });
+  const logins = counter('vault_logins_total', 'Logins to Vault.');
+  const errors = counter('reconcile_errors_total', 'Reconciles that ended with an error.');
+  const adds = counter('workqueue_adds_total', 'Keys that became ready.');
+  const retries = counter('workqueue_retries_total', 'Keys put back with back-off.');
+  const dropped = counter('events_dropped_total', 'Kubernetes Events that could not be delivered.');
+  return {
+    vaultRequest: (operation, code) => requests.inc({ operation, code: String(code) }),
+    vaultLogin: () => logins.inc(),
+    reconcileFinished(result, durationSeconds) {
+      reconciles.inc({ result });
+      duration.observe(durationSeconds);
+    },
+    reconcileError: () => errors.inc(),
+    setLeader: (leading) => leader.set(leading ? 1 : 0),
+    eventDropped: () => dropped.inc(),
+    queueHooks: {
+      onAdd: () => adds.inc(),
+      onRetry: () => retries.inc(),
+      onDepth: (ready) => depth.set(ready),
+    },
+  };
+}

@@ -1,0 +1,143 @@
+/** Public facts of certificates and keys, by node:crypto and, for extensions, @peculiar/asn1-x509. Private keys come in and only their public half goes out. */
+import { createHash, createPrivateKey, createPublicKey, X509Certificate, type KeyObject } from 'node:crypto';
+import { AsnConvert } from '@peculiar/asn1-schema';
+import {
+  BasicConstraints,
+  Certificate,
+  type Extension,
+  id_ce_basicConstraints,
+  id_ce_keyUsage,
+  KeyUsage,
+  KeyUsageFlags,
+} from '@peculiar/asn1-x509';
+
+export interface CertificateFacts {
+  /** One PEM block ending in a newline. */
+  pem: string;
+  /** Lower-case hex pairs with colons, as Vault prints it. */
+  serial: string;
+  /** SHA-256 of the DER, 64 lower-case hex digits. */
+  fingerprint: string;
+  /** SHA-256 of the SubjectPublicKeyInfo, hex: what ties a certificate to a key. */
+  publicKey: string;
+  /** Milliseconds since the epoch. */
+  notBefore: number;
+  notAfter: number;
+  subject: { commonName: string; organization: string };
+  /** Subject and issuer are the same name: a root. */
+  selfIssued: boolean;
+  isCa: boolean;
+  /** basicConstraints path length; undefined when unlimited. */
+  maxPathLength: number | undefined;
+  canSignCertificates: boolean;
+  keyType: 'rsa' | 'ec' | 'other';
+  keyBits: number;
+}
+
+const curveBits: Record<string, number> = { prime256v1: 256, secp384r1: 384, secp521r1: 521 };
+
+const spkiHash = (key: KeyObject): string =>
+  createHash('sha256')
+    .update(key.export({ type: 'spki', format: 'der' }))
+    .digest('hex');
+
+/** Splits a PEM bundle into certificate blocks, each ending in a newline. */
+export function splitPem(bundle: string): string[] {
+  return [...bundle.matchAll(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g)].map(
+    ([block]) => `${block}\n`,
+  );
+}
+
+function keyFacts(key: KeyObject): Pick<CertificateFacts, 'keyType' | 'keyBits'> {
+  if (key.asymmetricKeyType === 'rsa') return { keyType: 'rsa', keyBits: key.asymmetricKeyDetails?.modulusLength ?? 0 };
+  if (key.asymmetricKeyType === 'ec') {
+    return { keyType: 'ec', keyBits: curveBits[key.asymmetricKeyDetails?.namedCurve ?? ''] ?? 0 };
+  }
+  return { keyType: 'other', keyBits: 0 };
+}
+
+/** RFC 5280, 4.2.1.9 and 4.2.1.3; a certificate without key usage may be used for anything. */
+function caExtensions(der: Buffer): Pick<CertificateFacts, 'maxPathLength' | 'canSignCertificates'> {
+  const extensions: Extension[] = Array.from(AsnConvert.parse(der, Certificate).tbsCertificate.extensions ?? []);
+  const value = (id: string) => extensions.find((extension) => extension.extnID === id)?.extnValue;
+  const basic = value(id_ce_basicConstraints);
+  const usage = value(id_ce_keyUsage);
+  return {
+    maxPathLength: basic && AsnConvert.parse(basic, BasicConstraints).pathLenConstraint,
+    canSignCertificates: !usage || (AsnConvert.parse(usage, KeyUsage).toNumber() & KeyUsageFlags.keyCertSign) !== 0,
+  };
+}
+
+/** One attribute of a subject as node:crypto prints it (`CN=…` lines). */
+function attribute(subject: string, name: string): string {
+  const line = subject.split('\n').find((l) => l.startsWith(`${name}=`));
+  return line?.slice(name.length + 1) ?? '';
+}
+
+/**
+ * Facts of the first certificate in a PEM text.
+ * @returns undefined when there is none or it cannot be parsed
+ */
+export function certificateFacts(pemText: string): CertificateFacts | undefined {
+  const [pem] = splitPem(pemText);
+  if (pem === undefined) return undefined;
+  const seen = remembered.get(pem);
+  if (seen) return seen;
+  const cert = parse(pem);
+  if (!cert) return undefined;
+  const facts = factsOf(pem, cert);
+  if (remembered.size >= mostRemembered) remembered.clear();
+  remembered.set(pem, facts);
+  return facts;
+}
+
+/** Every round looks at the same few certificates again; parsing is most of its work. Public data only. */
+const remembered = new Map<string, CertificateFacts>();
+const mostRemembered = 500;
+
+function factsOf(pem: string, cert: X509Certificate): CertificateFacts {
+  return {
+    pem,
+    serial: (cert.serialNumber.length % 2 ? `0${cert.serialNumber}` : cert.serialNumber)
+      .toLowerCase()
+      .replace(/(..)(?=.)/g, '$1:'),
+    fingerprint: createHash('sha256').update(cert.raw).digest('hex'),
+    publicKey: spkiHash(cert.publicKey),
+    notBefore: cert.validFromDate.getTime(),
+    notAfter: cert.validToDate.getTime(),
+    subject: { commonName: attribute(cert.subject, 'CN'), organization: attribute(cert.subject, 'O') },
+    selfIssued: cert.subject === cert.issuer,
+    isCa: cert.ca,
+    ...caExtensions(cert.raw),
+    ...keyFacts(cert.publicKey),
+  };
+}
+
+function parse(pem: string): X509Certificate | undefined {
+  try {
+    return new X509Certificate(pem);
+  } catch {
+    return undefined; // not a certificate: callers treat it like the absence of one, and say so
+  }
+}
+
+/** Facts of every certificate in a PEM bundle; blocks that do not parse are left out. */
+export function bundleFacts(bundle: string): CertificateFacts[] {
+  return splitPem(bundle).flatMap((pem) => certificateFacts(pem) ?? []);
+}
+
+/** The hash of the public half of a private key; undefined when the text is not an unencrypted private key. */
+export function publicKeyOfPrivate(pem: string): string | undefined {
+  try {
+    return spkiHash(createPublicKey(createPrivateKey(pem)));
+  } catch {
+    return undefined; // an unreadable key matches no certificate
+  }
+}
+
+/** Whether `issuer` signed `subject` (signature and names; validity is judged elsewhere). */
+export function isSignedBy(subject: CertificateFacts, issuer: CertificateFacts): boolean {
+  const child = new X509Certificate(subject.pem);
+  const parent = new X509Certificate(issuer.pem);
+  return child.checkIssued(parent) && child.verify(parent.publicKey);
+}

@@ -1,0 +1,47 @@
+/** Guards round the trust root: a mesh that trusts another root is never switched unasked. */
+import { annotations as known } from '../../api/annotations.ts';
+import { bundleFacts } from '../certificate.ts';
+import type { Desired } from '../desired.ts';
+import { currentRoot } from '../facts.ts';
+import { own, type Observed } from '../observed.ts';
+import type { Problem } from '../problem.ts';
+
+/**
+ * The mesh of this namespace trusts a root that is neither in our root mount nor in what we published. Raised before a
+ * root is made and before the control plane's fields are first written; never once they are there.
+ */
+export function wouldReplaceRoot(d: Desired, o: Observed): Problem | undefined {
+  const { meshRoots, controlPlane } = o.kubernetes;
+  if (!meshRoots || meshRoots.length === 0 || controlPlane?.writtenBefore) return undefined;
+  const known_ = new Set(
+    [...(o.vault.rootPki?.issuers ?? []).map((i) => i.certificate), ...bundleFacts(own(o.vault.live)?.root ?? '')].map(
+      (c) => c.fingerprint,
+    ),
+  );
+  if (meshRoots.some((root) => known_.has(root.fingerprint))) return undefined;
+  const [first] = meshRoots;
+  if (!first || d.annotations[known.confirmRootChange] === first.fingerprint) return undefined;
+  return {
+    condition: 'RootReady',
+    reason: 'WouldReplaceRoot',
+    message: `ConfigMap istio-ca-root-cert of this namespace holds another root ("${first.subject.commonName || first.subject.organization}", SHA-256 ${first.fingerprint}): workloads that trust only that root would fail. To go on, annotate this resource with ${known.confirmRootChange}=${first.fingerprint}`,
+    blocks: 'all',
+  };
+}
+
+/** A root was there and is gone: the mesh trusts it, so another one is never made silently. */
+export function rootLost(d: Desired, o: Observed): Problem | undefined {
+  if (currentRoot(d, o)) return undefined;
+  const recorded = own(o.vault.state)?.root?.fingerprint ?? bundleFacts(own(o.vault.live)?.root ?? '')[0]?.fingerprint;
+  if (recorded === undefined && !o.kubernetes.controlPlane?.writtenBefore) return undefined;
+  const which =
+    recorded === undefined
+      ? 'the control plane carries fields of this resource, so a root was'
+      : `root ${recorded} was`;
+  return {
+    condition: 'RootReady',
+    reason: 'RootLost',
+    message: `${which} issued, but ${d.spec.root.mount} holds none of this resource's; restore Vault's data, or check spec.vault.address. No new root is made by itself`,
+    blocks: 'all',
+  };
+}

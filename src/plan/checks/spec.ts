@@ -1,0 +1,104 @@
+/** Rules on the spec alone, for what CEL cannot see or an older schema let through: nothing in Vault is changed by a refused spec. */
+import { annotations as known } from '../../api/annotations.ts';
+import { formatGoDuration, parseGoDuration } from '../../api/duration.ts';
+import type { Spec } from '../../api/schema.ts';
+import { maxWorkloadCertTtlMs, refusedDeliveryAnnotations, type Desired } from '../desired.ts';
+import type { Problem } from '../problem.ts';
+
+const refuse = (condition: Problem['condition'], reason: Problem['reason'], message: string): Problem => ({
+  condition,
+  reason,
+  message,
+  blocks: 'all',
+});
+
+/** What belongs to the API but not to this version: refused, never ignored. */
+export function notYetSupported(d: Desired): Problem | undefined {
+  const { spec, annotations } = d;
+  const asked: [boolean, string][] = [
+    [spec.mode !== 'Enforce', 'spec.mode: Plan'],
+    [
+      spec.vault.auth.method !== 'Kubernetes' && spec.vault.auth.method !== 'Token',
+      `spec.vault.auth.method: ${spec.vault.auth.method}`,
+    ],
+    [spec.root.source !== 'Generate', `spec.root.source: ${spec.root.source}`],
+    [!spec.root.manage, 'spec.root.manage: false'],
+    [spec.intermediate.source !== 'Issue', `spec.intermediate.source: ${spec.intermediate.source}`],
+    [!spec.intermediate.manage, 'spec.intermediate.manage: false'],
+    [spec.intermediate.key.rotationPolicy !== undefined, 'spec.intermediate.key.rotationPolicy'],
+    [!spec.keyStore.manage, 'spec.keyStore.manage: false'],
+    [!spec.policy.manage, 'spec.policy.manage: false'],
+    [!spec.kubernetesAuth.manage, 'spec.kubernetesAuth.manage: false'],
+    [spec.controlPlane.kind !== 'TetrateControlPlane', `spec.controlPlane.kind: ${spec.controlPlane.kind}`],
+    [spec.controlPlane.write !== 'Patch', `spec.controlPlane.write: ${spec.controlPlane.write}`],
+    [spec.adopt, 'spec.adopt: true'],
+    [spec.deletionPolicy !== 'Retain', `spec.deletionPolicy: ${spec.deletionPolicy}`],
+    ...[
+      known.rotateIntermediate,
+      known.rotateRoot,
+      known.rollbackRotation,
+      known.allowReissue,
+      known.confirmDeleteRoot,
+      known.takeOver,
+    ].map((name): [boolean, string] => [name in annotations, `annotation ${name}`]),
+  ];
+  const fields = asked.filter(([unsupported]) => unsupported).map(([, field]) => field);
+  if (fields.length === 0) return undefined;
+  return refuse(
+    'VaultReady',
+    'NotYetSupported',
+    `${fields.join(', ')}: not supported by this version; remove or change it`,
+  );
+}
+
+export function intermediateOutlivesRoot({ spec }: Desired): Problem | undefined {
+  if (spec.root.source !== 'Generate') return undefined;
+  if (parseGoDuration(spec.intermediate.ttl) <= parseGoDuration(spec.root.ttl)) return undefined;
+  return refuse(
+    'IntermediateReady',
+    'IntermediateOutlivesRoot',
+    `spec.intermediate.ttl ${spec.intermediate.ttl} is longer than spec.root.ttl ${spec.root.ttl}: shorten the one or lengthen the other`,
+  );
+}
+
+/** A renewal needs room: the intermediate must outlive two workload certificates of the longest kind. */
+export function intermediateTtlTooShort(d: Desired, fromIstiod: number | undefined): Problem | undefined {
+  const workload = maxWorkloadCertTtlMs(d.spec, fromIstiod);
+  if (parseGoDuration(d.spec.intermediate.ttl) > 2 * workload) return undefined;
+  return refuse(
+    'IntermediateReady',
+    'IntermediateTTLTooShort',
+    `spec.intermediate.ttl ${d.spec.intermediate.ttl} must be more than twice the longest workload certificate (${formatGoDuration(workload)}): lengthen it, or set spec.intermediate.maxWorkloadCertTTL and istiod's MAX_WORKLOAD_CERT_TTL lower`,
+  );
+}
+
+/** A private CA of Vault must reach istiod's agent, which mounts Secrets only. */
+export function agentCaMissing({ spec }: Desired): Problem | undefined {
+  const given = (name: string) => `vault.hashicorp.com/${name}` in spec.delivery.annotations;
+  if (spec.vault.tls?.caConfigMapRef === undefined || (given('ca-cert') && given('tls-secret'))) return undefined;
+  return refuse(
+    'VaultReady',
+    'AgentCAMissing',
+    "spec.vault.tls.caConfigMapRef: istiod's Vault agent can mount a Secret only; use caSecretRef, or add vault.hashicorp.com/tls-secret and vault.hashicorp.com/ca-cert to spec.delivery.annotations",
+  );
+}
+
+export function deliveryAnnotationsRefused({ spec }: Desired): Problem | undefined {
+  const refused = refusedDeliveryAnnotations(spec);
+  if (refused.length === 0) return undefined;
+  return refuse(
+    'ControlPlanePatched',
+    'InvalidSpec',
+    `spec.delivery.annotations may not set ${refused.join(', ')}: the operator sets it, or it would bypass what it promises; remove it`,
+  );
+}
+
+/** KV 1 has no check-and-set, so only the Lease keeps two operators apart. */
+export function kv1NeedsLeaderElection({ keyStore }: Spec, leaderElection: boolean): Problem | undefined {
+  if (keyStore.version === 2 || leaderElection) return undefined;
+  return refuse(
+    'KeyStored',
+    'KV1NeedsLeaderElection',
+    'spec.keyStore.version: 1 has no check-and-set and needs --leader-elect; use version 2 or turn leader election on',
+  );
+}

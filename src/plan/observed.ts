@@ -1,0 +1,171 @@
+/**
+ * What one round of reading saw: public facts only, as plain data. A read that failed is not in here; it is a
+ * `Problem` of that observation. `undefined` always means: read, and not there.
+ */
+import type { CertificateFacts } from './certificate.ts';
+import type { IntermediateSpec, RootSpec } from './desired.ts';
+
+/** A secrets engine or auth mount. */
+export interface Mount {
+  type: string;
+  description: string;
+  /** Seconds; 0 means the server's default. */
+  maxLeaseTtl: number;
+  /** KV version; undefined for other types. */
+  kvVersion?: 1 | 2;
+}
+
+export interface Issuer {
+  id: string;
+  /** Empty for an issuer without a key. */
+  keyId: string;
+  /** Name of its key; empty when it has none. */
+  keyName: string;
+  certificate: CertificateFacts;
+}
+
+/** What a PKI mount holds. */
+export interface Pki {
+  issuers: Issuer[];
+  keys: { id: string; name: string }[];
+  defaultIssuerId: string;
+}
+
+/** A place in the KV mount: what stands there, and the version that a check-and-set must name. */
+export interface Slot<T> {
+  /** KV 2: the current version, 0 for never written. KV 1: always 0. */
+  casVersion: number;
+  /** undefined: nothing there. `foreign`: an entry without our mark. */
+  entry: T | 'foreign' | undefined;
+}
+
+/** The live entry: what istiod reads. */
+export interface LiveEntry {
+  generation: number;
+  certificate: CertificateFacts | undefined;
+  /** PEM texts of the public files, as stored. */
+  chain: string;
+  root: string;
+  /** Hash of the public half of the stored key; undefined when it is no private key. */
+  publicKey: string | undefined;
+}
+
+/** The staging entry: a key made by us that istiod may not see yet. */
+export interface StagingEntry {
+  generation: number;
+  spec: IntermediateSpec | undefined;
+  publicKey: string | undefined;
+}
+
+/** What is recorded of one issued certificate. */
+export interface Issued<S> {
+  generation: number;
+  spec: S;
+  issuerId?: string;
+  keyId?: string;
+  serial?: string;
+  fingerprint?: string;
+}
+
+export interface HistoryEntry {
+  /** RFC 3339. */
+  time: string;
+  kind: 'Root' | 'Intermediate';
+  serial: string;
+  fingerprint: string;
+  reason: string;
+}
+
+/** `<path>-state`: what must survive the loss of everything else. No key material. */
+export interface StateEntry {
+  highestGeneration: number;
+  root?: Issued<RootSpec>;
+  intermediate?: Issued<IntermediateSpec>;
+  /** The Kubernetes auth role that is ours, recorded before it is written. */
+  role: string;
+  /** Names of shared things that we made, as `kind:path`. */
+  made: string[];
+  /** Texts of action annotations that are done, by annotation. */
+  handled: Record<string, string>;
+  /** Newest first, ten at most. */
+  history: HistoryEntry[];
+}
+
+export interface KubernetesRole {
+  serviceAccountNames: string[];
+  serviceAccountNamespaces: string[];
+  policies: string[];
+  /** Seconds. */
+  tokenTtl: number;
+  audience: string;
+}
+
+export interface KubernetesAuthConfig {
+  host: string;
+  caCert: string;
+  disableLocalCaJwt: boolean;
+  /** undefined: the server does not say. */
+  reviewerJwtSet: boolean | undefined;
+}
+
+export interface ObservedVault {
+  product: 'Vault' | 'OpenBao';
+  version: string;
+  /** Paths and capabilities that the token lacks. */
+  missingCapabilities: { path: string; missing: string[] }[];
+  /** Only read when the spec asks for a device. */
+  auditDevice: { type: string; options: Record<string, string> } | undefined;
+  kvMount: Mount | undefined;
+  rootMount: Mount | undefined;
+  intermediateMount: Mount | undefined;
+  authMount: Mount | undefined;
+  /** undefined: the mount is absent or not of type pki. */
+  rootPki: Pki | undefined;
+  intermediatePki: Pki | undefined;
+  live: Slot<LiveEntry>;
+  staging: Slot<StagingEntry>;
+  state: Slot<StateEntry>;
+  policy: string | undefined;
+  role: KubernetesRole | undefined;
+  /** Only read when the configuration is ours to write. */
+  authConfig: KubernetesAuthConfig | undefined;
+}
+
+/** What a control plane adapter says about its object. */
+export interface ControlPlaneFacts {
+  /** Name in the owner annotation. */
+  owner: string | undefined;
+  /** Every field stands as desired. */
+  carriesFields: boolean;
+  /** At least one field of ours was written before (the previous annotation is there). */
+  writtenBefore: boolean;
+  /** Somebody else's values at exactly our places. */
+  conflicts: { place: string; value: string }[];
+}
+
+export interface ObservedKubernetes {
+  /** undefined: the object or its CRD is not there. */
+  controlPlane: ControlPlaneFacts | undefined;
+  controlPlaneServed: boolean;
+  /** Whether this resource may own the control plane; else the name of the one that does. */
+  ownerIs: 'us' | { name: string };
+  /** Service accounts of istiod's Deployments; `unreadable` when that is forbidden. */
+  istiodServiceAccounts: string[] | 'unreadable';
+  /** istiod's MAX_WORKLOAD_CERT_TTL in milliseconds, where a Deployment sets it. */
+  maxWorkloadCertTtlMs: number | undefined;
+  /** Certificates of `istio-ca-root-cert` in this namespace; undefined when the ConfigMap is not there. */
+  meshRoots: CertificateFacts[] | undefined;
+  injector: { found: boolean; selectsNamespace: boolean; name: string; failurePolicy: string };
+  /** PEM of the API server's CA for the auth mount's configuration; undefined when not needed. */
+  kubernetesCa: string | undefined;
+}
+
+export interface Observed {
+  vault: ObservedVault;
+  kubernetes: ObservedKubernetes;
+}
+
+/** The entry in a slot if it is ours. */
+export function own<T>(slot: Slot<T>): T | undefined {
+  return slot.entry === 'foreign' ? undefined : slot.entry;
+}

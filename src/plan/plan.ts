@@ -1,0 +1,168 @@
+/**
+ * The planner: from what is wanted and what is there to what to do now. Pure; time comes in.
+ *
+ * Checks come first, named after the fact they find. One that blocks everything empties the steps. Then come the steps whose
+ * preconditions hold now; what depends on them follows in the next round, from a new observation.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import type { Desired } from './desired.ts';
+import { desiredAuthConfig, desiredRole, policyText } from './desired.ts';
+import * as ownership from './checks/ownership.ts';
+import * as controlPlane from './checks/control-plane.ts';
+import * as roots from './checks/roots.ts';
+import * as servers from './checks/servers.ts';
+import * as specChecks from './checks/spec.ts';
+import { currentRoot, liveDigest, soundLive } from './facts.ts';
+import { generationName, isOwn, parseMark } from './identity.ts';
+import { intermediateSteps } from './intermediate.ts';
+import { own, type KubernetesAuthConfig, type Mount, type Observed } from './observed.ts';
+import type { Problem } from './problem.ts';
+import { initialState } from './state.ts';
+import type { Step } from './steps.ts';
+
+export interface Plan {
+  problems: Problem[];
+  /** May run side by side. */
+  steps: Step[];
+}
+
+/** Checks of the spec that need nothing but the spec; a refused spec never reaches Vault. */
+export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
+  return [
+    specChecks.notYetSupported(d),
+    specChecks.intermediateOutlivesRoot(d),
+    specChecks.agentCaMissing(d),
+    specChecks.deliveryAnnotationsRefused(d),
+    specChecks.kv1NeedsLeaderElection(d.spec, leaderElection),
+  ].filter((problem) => problem !== undefined);
+}
+
+const ownsAuthMount = (d: Desired, o: Observed) => isOwn(d.identity, o.vault.authMount?.description);
+
+function checkObserved(d: Desired, o: Observed): Problem[] {
+  return [
+    ownership.controlPlaneConflict(d, o),
+    specChecks.intermediateTtlTooShort(d, o.kubernetes.maxWorkloadCertTtlMs),
+    servers.vaultTooOld(d, o),
+    servers.forbidden(d, o),
+    servers.auditDeviceMissing(d, o),
+    ownership.rootMountNotOwned(d, o),
+    ownership.intermediateMountNotOwned(d, o),
+    servers.keyStoreUnfit(d, o),
+    ownership.keyStoreEntryNotOwned(d, o),
+    servers.authMountUnfit(d, o),
+    servers.authConfigNotOwned(d, o, ownsAuthMount(d, o)),
+    ownership.policyNotOwned(d, o),
+    ownership.roleNotOwned(d, o),
+    roots.rootLost(d, o),
+    roots.wouldReplaceRoot(d, o),
+    controlPlane.controlPlaneNotFound(d, o),
+    controlPlane.fieldConflict(d, o),
+    controlPlane.injectorNotFound(d, o),
+  ].filter((problem) => problem !== undefined);
+}
+
+/** A mount as it must be: made if absent, tuned back if it drifted, its mark's uid rewritten after a re-creation. */
+function pkiMountSteps(d: Desired, mount: string, found: Mount | undefined, ttl: number): Step[] {
+  if (!found) return [{ kind: 'MountPKI', mount, maxLeaseTtl: ttl, description: d.mark }];
+  const current = parseMark(found.description)?.uid === d.identity.uid;
+  // a longer limit than the spec asks is left: certificates issued under it may still live
+  if (current && found.maxLeaseTtl >= ttl) return [];
+  return [{ kind: 'TuneMount', mount, maxLeaseTtl: Math.max(ttl, found.maxLeaseTtl), description: d.mark }];
+}
+
+function rootSteps(d: Desired, o: Observed): Step[] {
+  const { rootMount, rootPki } = o.vault;
+  if (!rootMount || !rootPki || rootMount.maxLeaseTtl < d.root.ttl || currentRoot(d, o)) return [];
+  const name = generationName(d.identity, 'root', 1);
+  return [
+    {
+      kind: 'GenerateRoot',
+      mount: d.spec.root.mount,
+      name,
+      spec: d.root,
+      existingKey: rootPki.keys.some((key) => key.name === name),
+    },
+  ];
+}
+
+function sameAuthConfig(a: KubernetesAuthConfig, b: KubernetesAuthConfig): boolean {
+  return (
+    a.host === b.host &&
+    a.caCert.trim() === b.caCert.trim() &&
+    a.disableLocalCaJwt === b.disableLocalCaJwt &&
+    (a.reviewerJwtSet === undefined || b.reviewerJwtSet === undefined || a.reviewerJwtSet === b.reviewerJwtSet)
+  );
+}
+
+export function accessSteps(d: Desired, o: Observed): Step[] {
+  const steps: Step[] = [];
+  const { mount, role } = d.spec.kubernetesAuth;
+  const text = policyText(d);
+  if (o.vault.policy?.trim() !== text.trim()) steps.push({ kind: 'WritePolicy', name: d.spec.policy.name, text });
+  if (!o.vault.authMount) return [...steps, { kind: 'EnableAuth', mount, description: d.mark }];
+  if (ownsAuthMount(d, o) && o.kubernetes.kubernetesCa !== undefined) {
+    const config = desiredAuthConfig(d, o.kubernetes.kubernetesCa);
+    if (!o.vault.authConfig || !sameAuthConfig(o.vault.authConfig, config))
+      steps.push({ kind: 'WriteAuthConfig', mount, config });
+  }
+  const fields = desiredRole(d, o.kubernetes, o.vault.role);
+  const current = o.vault.role;
+  if (!current || JSON.stringify(fields) !== JSON.stringify({ ...fields, ...current })) {
+    steps.push({ kind: 'WriteRole', mount, role, fields });
+  }
+  return steps;
+}
+
+/** Shared things and the memory, strictly in this order, before anything of ours is made. */
+function foundationSteps(d: Desired, o: Observed, now: number): Step[] {
+  const { keyStore, audit } = d.spec;
+  const auditStep: Step[] =
+    audit && !o.vault.auditDevice
+      ? [{ kind: 'EnableAudit', path: audit.path, type: audit.type, options: audit.options }]
+      : [];
+  if (!o.vault.kvMount) {
+    return [...auditStep, { kind: 'MountKV', mount: keyStore.mount, version: keyStore.version, description: d.mark }];
+  }
+  if (auditStep.length > 0) return auditStep;
+  const current = own(o.vault.state);
+  const intentStands =
+    current?.root && (currentRoot(d, o) !== undefined || isDeepStrictEqual(current.root.spec, d.root));
+  if (intentStands) return [];
+  const state = current ? { ...current, root: { generation: 0, spec: d.root } } : initialState(d, o, now);
+  return [{ kind: 'WriteState', state, cas: o.vault.state.casVersion, reason: 'what is about to be issued' }];
+}
+
+function vaultSteps(d: Desired, o: Observed, now: number): Step[] {
+  const foundation = foundationSteps(d, o, now);
+  if (foundation.length > 0) return foundation;
+  const { root, intermediate } = d.spec;
+  const mounts = [
+    ...pkiMountSteps(d, root.mount, o.vault.rootMount, d.root.ttl),
+    ...pkiMountSteps(d, intermediate.mount, o.vault.intermediateMount, d.intermediate.ttl),
+  ];
+  // policy and role are written blindly, the mounts are not: whoever loses the race for a mount stops before them
+  if (mounts.length > 0) return mounts;
+  return [...rootSteps(d, o), ...accessSteps(d, o), ...intermediateSteps(d, o, now)];
+}
+
+/**
+ * Decides what to do now.
+ * @param now milliseconds since the epoch
+ */
+export function plan(d: Desired, o: Observed, now: number): Plan {
+  const problems = checkObserved(d, o);
+  const steps = problems.some((p) => p.blocks === 'all') ? [] : allowedSteps(d, o, now, problems);
+  return { problems, steps };
+}
+
+function allowedSteps(d: Desired, o: Observed, now: number, problems: Problem[]): Step[] {
+  const target = o.kubernetes.controlPlane;
+  if (target && target.owner !== d.identity.name) return [{ kind: 'ClaimControlPlane' }];
+  const steps = vaultSteps(d, o, now);
+  if (steps.length > 0) return steps;
+  const live = soundLive(o);
+  const patchBlocked = problems.some((p) => p.blocks === 'controlPlane');
+  if (!target || target.carriesFields || patchBlocked || !live) return [];
+  return [{ kind: 'PatchControlPlane', digest: liveDigest(live) }];
+}

@@ -1,0 +1,306 @@
+/**
+ * From the last observation and what stood in the way to `status`: pure. The previous status only gives what is shown while
+ * nothing can be read, and the times of transitions; it never decides anything.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import { annotations as known } from '../api/annotations.ts';
+import { holdingReason, readyChain, type StageCondition } from '../api/conditions.ts';
+import type { IstioVaultCA } from '../api/schema.ts';
+import type { Condition, Status } from '../api/status-schema.ts';
+import { renewBeforeMs, type Desired } from './desired.ts';
+import { currentRoot, liveDefect, liveDigest, soundLive } from './facts.ts';
+import { own, type Observed } from './observed.ts';
+import { accessSteps } from './plan.ts';
+import { kindOf, type Problem } from './problem.ts';
+
+export interface StatusInput {
+  resource: IstioVaultCA;
+  desired: Desired;
+  /** undefined: nothing could be read. */
+  observed: Observed | undefined;
+  problems: Problem[];
+  /** Milliseconds since the epoch. */
+  now: number;
+}
+
+type Verdict = { status: 'True' | 'False' | 'Unknown'; reason: string; message: string };
+
+const rfc3339 = (ms: number) => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
+const day = (ms: number) => rfc3339(ms).slice(0, 10);
+
+/** When the intermediate is renewed; undefined when it already ends with its root. Milliseconds. */
+export function renewAt(d: Desired, o: Observed): number | undefined {
+  const live = soundLive(o);
+  const root = currentRoot(d, o);
+  if (!live || !root || live.certificate.notAfter >= root.certificate.notAfter) return undefined;
+  const life = live.certificate.notAfter - live.certificate.notBefore;
+  return live.certificate.notAfter - renewBeforeMs(d.spec, life, o.kubernetes.maxWorkloadCertTtlMs);
+}
+
+/** Facts that make a stage not hold although nothing blocks: shown, and waiting for a person or for time. */
+export function standingProblems(d: Desired, o: Observed, now: number): Problem[] {
+  const state = own(o.vault.state);
+  const root = currentRoot(d, o);
+  const live = soundLive(o);
+  const out: Problem[] = [];
+  const add = (condition: StageCondition, reason: Problem['reason'], message: string) =>
+    out.push({ condition, reason, message, blocks: 'nothing' });
+  if (root && state?.root?.fingerprint !== undefined && !isDeepStrictEqual(state.root.spec, d.root)) {
+    add(
+      'RootReady',
+      'RootSpecChanged',
+      `spec.root differs from what the root was issued for (${changed(state.root.spec, d.root)}); restore it: a root is replaced by rotation only, which this version does not support yet`,
+    );
+  }
+  if (root && live && live.certificate.notAfter >= root.certificate.notAfter) {
+    add(
+      'RootReady',
+      'RootNearEnd',
+      `the intermediate ends with its root on ${day(root.certificate.notAfter)} and cannot be renewed past it; a new root is needed (annotation ${known.rotateRoot})`,
+    );
+  }
+  if (
+    live &&
+    state?.intermediate?.fingerprint !== undefined &&
+    !isDeepStrictEqual(state.intermediate.spec, d.intermediate)
+  ) {
+    add(
+      'IntermediateReady',
+      'NotYetSupported',
+      `spec.intermediate differs from what the intermediate was issued for (${changed(state.intermediate.spec, d.intermediate)}); this version does not issue it anew: restore the values`,
+    );
+  }
+  const due = renewAt(d, o);
+  if (due !== undefined && now >= due) {
+    add(
+      'IntermediateReady',
+      'RenewalDue',
+      `the intermediate is due for renewal since ${rfc3339(due)}, which this version does not do by itself`,
+    );
+  }
+  return out;
+}
+
+function changed(was: object, is: object): string {
+  const before = new Map(Object.entries(was));
+  return Object.entries(is)
+    .filter(([key, value]) => before.get(key) !== value)
+    .map(([key, value]) => `${key}: ${String(before.get(key))} → ${String(value)}`)
+    .join(', ');
+}
+
+/** What was seen of each stage, when it holds: the message; else undefined. */
+function holds(stage: StageCondition, d: Desired, o: Observed, now: number): string | undefined {
+  const root = currentRoot(d, o);
+  const live = soundLive(o);
+  const issuer =
+    live && o.vault.intermediatePki?.issuers.find((i) => i.certificate.fingerprint === live.certificate.fingerprint);
+  switch (stage) {
+    case 'VaultReady':
+      return `${o.vault.product} ${o.vault.version} at ${d.spec.vault.address}`;
+    case 'RootReady':
+      return root && root.certificate.notAfter > now
+        ? `root ${root.certificate.serial.slice(0, 11)}… in ${d.spec.root.mount} until ${day(root.certificate.notAfter)}`
+        : undefined;
+    case 'IntermediateReady':
+      return live && issuer && live.certificate.notAfter > now
+        ? `generation ${live.generation} in ${d.spec.intermediate.mount} until ${day(live.certificate.notAfter)}`
+        : undefined;
+    case 'KeyStored':
+      return live && own(o.vault.staging) === undefined
+        ? `key of generation ${live.generation} in ${d.spec.keyStore.mount}/${d.spec.keyStore.path}`
+        : undefined;
+    case 'AccessReady':
+      return accessSteps(d, o).length === 0
+        ? `policy ${d.spec.policy.name}, role ${d.spec.kubernetesAuth.role} for ${(o.vault.role?.serviceAccountNames ?? []).join(', ')}`
+        : undefined;
+    case 'ControlPlanePatched':
+      return o.kubernetes.controlPlane?.carriesFields
+        ? `${d.spec.controlPlane.kind} ${d.spec.controlPlane.name} carries every field`
+        : undefined;
+    case 'IstiodReady':
+      return undefined; // proving istiod is not part of this version
+  }
+}
+
+function istiodVerdict(o: Observed | undefined): Verdict {
+  const found =
+    o && o.kubernetes.istiodServiceAccounts !== 'unreadable' && o.kubernetes.istiodServiceAccounts.length > 0;
+  return found
+    ? {
+        status: 'Unknown',
+        reason: 'IstiodNotProven',
+        message:
+          'this version does not yet prove which CA istiod serves; see `kubectl logs deployment/istiod -c discovery` for "Use local CA certificate"',
+      }
+    : {
+        status: 'Unknown',
+        reason: 'IstiodNotFound',
+        message: 'no Deployment labelled app=istiod with a container "discovery" in this namespace',
+      };
+}
+
+function verdict(stage: StageCondition, input: StatusInput, problems: Problem[]): Verdict {
+  const { desired, observed, now } = input;
+  const problem = problems.find((p) => p.condition === stage);
+  if (problem) return { status: 'False', reason: problem.reason, message: problem.message };
+  const message = observed && holds(stage, desired, observed, now);
+  if (message !== undefined) return { status: 'True', reason: holdingReason[stage], message };
+  const blocker = problems.find((p) => p.blocks === 'all');
+  if (blocker)
+    return {
+      status: 'Unknown',
+      reason: blocker.reason,
+      message: `not done or not known: ${blocker.condition} says why`,
+    };
+  if (stage === 'IstiodReady') return istiodVerdict(observed);
+  const defect = observed && stage === 'KeyStored' ? liveDefect(own(observed.vault.live)) : undefined;
+  return { status: 'False', reason: 'Progressing', message: defect ?? 'not done yet' };
+}
+
+/** `Ready`: the first stage that does not hold. A blocker that explains stages before its own comes first. */
+function readyVerdict(stages: Map<StageCondition, Verdict>, problems: Problem[]): Verdict {
+  const first = readyChain.find((stage) => stages.get(stage)?.status !== 'True');
+  const found = first && stages.get(first);
+  if (!first || !found) return { status: 'True', reason: 'Ready', message: 'every istiod replica serves this CA' };
+  const blocker = problems.find((p) => p.blocks === 'all');
+  if (found.status === 'Unknown' && blocker)
+    return { status: 'False', reason: blocker.reason, message: blocker.message };
+  return found;
+}
+
+function certificates(d: Desired, o: Observed): Pick<Status, 'root' | 'intermediate'> {
+  const root = currentRoot(d, o);
+  const live = soundLive(o);
+  const issuer =
+    live && o.vault.intermediatePki?.issuers.find((i) => i.certificate.fingerprint === live.certificate.fingerprint);
+  const facts = (c: { serial: string; fingerprint: string; notBefore: number; notAfter: number }) => ({
+    serial: c.serial,
+    fingerprint: c.fingerprint,
+    notBefore: rfc3339(c.notBefore),
+    notAfter: rfc3339(c.notAfter),
+  });
+  const due = renewAt(d, o);
+  return {
+    ...(root
+      ? {
+          root: {
+            ...facts(root.certificate),
+            issuerId: root.id,
+            generation: root.generation,
+            renewAt: rfc3339(root.certificate.notAfter - (root.certificate.notAfter - root.certificate.notBefore) / 3),
+          },
+        }
+      : {}),
+    ...(live
+      ? {
+          intermediate: {
+            ...facts(live.certificate),
+            ...(issuer ? { issuerId: issuer.id, keyId: issuer.keyId } : {}),
+            generation: live.generation,
+            ...(due !== undefined ? { renewAt: rfc3339(due) } : {}),
+          },
+        }
+      : {}),
+  };
+}
+
+function controlPlaneStatus(d: Desired, o: Observed | undefined): NonNullable<Status['controlPlane']> {
+  const { kind, name, revision } = d.spec.controlPlane;
+  const live = o && soundLive(o);
+  return { kind, name, ...(revision !== undefined ? { revision } : {}), ...(live ? { digest: liveDigest(live) } : {}) };
+}
+
+function condition(type: string, verdictNow: Verdict, input: StatusInput): Condition {
+  const previous = input.resource.status?.conditions?.find((c) => c.type === type);
+  return {
+    type,
+    ...verdictNow,
+    observedGeneration: input.resource.metadata.generation,
+    lastTransitionTime: previous?.status === verdictNow.status ? previous.lastTransitionTime : rfc3339(input.now),
+  };
+}
+
+function provisioned(stages: Map<StageCondition, Verdict>): Verdict {
+  const first = readyChain
+    .filter((stage) => stage !== 'IstiodReady')
+    .map((stage) => stages.get(stage))
+    .find((v) => v?.status !== 'True' && v?.reason !== 'ControlPlaneNotFound' && v?.reason !== 'AwaitingCommit');
+  return first ?? { status: 'True', reason: 'Provisioned', message: 'Vault and the control plane are as specified' };
+}
+
+/** The whole status. */
+export function statusOf(input: StatusInput): Status {
+  const { resource, desired, observed, problems, now } = input;
+  const all = [...problems, ...(observed ? standingProblems(desired, observed, now) : [])];
+  const stages = new Map(readyChain.map((stage) => [stage, verdict(stage, input, all)]));
+  const ready = readyVerdict(stages, all);
+  const stalled = all.find((p) => kindOf(p) === 'stalled');
+  const conditions = [
+    condition('Ready', ready, input),
+    ...readyChain.map((stage) => condition(stage, stages.get(stage) ?? ready, input)),
+    condition('Provisioned', provisioned(stages), input),
+  ];
+  if (stalled)
+    conditions.push(condition('Stalled', { status: 'True', reason: stalled.reason, message: stalled.message }, input));
+  else if (ready.status !== 'True') conditions.push(condition('Reconciling', { ...ready, status: 'True' }, input));
+  const requested = resource.metadata.annotations[known.reconcileRequestedAt];
+  const history = observed && own(observed.vault.state)?.history;
+  return {
+    observedGeneration: resource.metadata.generation,
+    ...(requested !== undefined ? { lastHandledReconcileAt: requested.slice(0, 256) } : {}),
+    conditions,
+    ...(observed
+      ? { vault: { product: observed.vault.product, version: observed.vault.version } }
+      : shown(resource, 'vault')),
+    ...(observed
+      ? certificates(desired, observed)
+      : { ...shown(resource, 'root'), ...shown(resource, 'intermediate') }),
+    controlPlane: observed
+      ? controlPlaneStatus(desired, observed)
+      : (resource.status?.controlPlane ?? controlPlaneStatus(desired, undefined)),
+    ...(history ? { history } : shown(resource, 'history')),
+  };
+}
+
+/** What is shown while nothing can be read: the last that was seen. */
+function shown<K extends 'vault' | 'root' | 'intermediate' | 'history'>(
+  resource: IstioVaultCA,
+  key: K,
+): Pick<Status, K> | Record<string, never> {
+  const value = resource.status?.[key];
+  return value === undefined ? {} : ({ [key]: value } as Pick<Status, K>);
+}
+
+/** `spec.suspend`: everything stays, and `Ready` keeps its status with reason `Suspended`. */
+export function suspendedStatus(resource: IstioVaultCA, now: number): Status {
+  const previous = resource.status?.conditions ?? [];
+  const before = previous.find((c) => c.type === 'Ready');
+  const ready: Condition = {
+    type: 'Ready',
+    status: before?.status ?? 'Unknown',
+    reason: 'Suspended',
+    message: 'spec.suspend is true: nothing is read or written until it is false',
+    observedGeneration: resource.metadata.generation,
+    lastTransitionTime: before?.lastTransitionTime ?? rfc3339(now),
+  };
+  const rest = previous.filter((c) => !['Ready', 'Reconciling', 'Stalled'].includes(c.type));
+  return { ...resource.status, observedGeneration: resource.metadata.generation, conditions: [ready, ...rest] };
+}
+
+/** The first status of a new generation: kstatus must never take an object without conditions for finished. */
+export function startingStatus(input: StatusInput): Status {
+  const progressing: Verdict = { status: 'Unknown', reason: 'Progressing', message: 'reconciling' };
+  const kept = (input.resource.status?.conditions ?? []).filter(
+    (c) => !['Ready', 'Reconciling', 'Stalled'].includes(c.type),
+  );
+  return {
+    ...input.resource.status,
+    observedGeneration: input.resource.metadata.generation,
+    conditions: [
+      condition('Ready', progressing, input),
+      ...kept,
+      condition('Reconciling', { ...progressing, status: 'True' }, input),
+    ],
+  };
+}

@@ -1,0 +1,191 @@
+/** The steps a plan is made of: plain data without secrets, each one idempotent or guarded by a check-and-set. */
+import type { StageCondition } from '../api/conditions.ts';
+import type { IntermediateSpec, RootSpec } from './desired.ts';
+import type { KubernetesAuthConfig, KubernetesRole, StateEntry } from './observed.ts';
+
+export type Step =
+  | { kind: 'ClaimControlPlane' }
+  | { kind: 'EnableAudit'; path: string; type: string; options: Record<string, string> }
+  | { kind: 'MountKV'; mount: string; version: 1 | 2; description: string }
+  | { kind: 'WriteState'; state: StateEntry; cas: number; reason: string }
+  | { kind: 'MountPKI'; mount: string; maxLeaseTtl: number; description: string }
+  | { kind: 'TuneMount'; mount: string; maxLeaseTtl: number; description: string }
+  | { kind: 'EnableAuth'; mount: string; description: string }
+  | { kind: 'WriteAuthConfig'; mount: string; config: KubernetesAuthConfig }
+  | { kind: 'WritePolicy'; name: string; text: string }
+  | { kind: 'WriteRole'; mount: string; role: string; fields: KubernetesRole }
+  | { kind: 'GenerateRoot'; mount: string; name: string; spec: RootSpec; existingKey: boolean }
+  | { kind: 'StageKey'; generation: number; spec: IntermediateSpec; cas: number; reason: string }
+  | { kind: 'RemoveStaging'; generation: number; version: number }
+  | { kind: 'ImportKey'; mount: string; from: 'staging' | 'live'; generation: number; name: string }
+  | {
+      kind: 'SignIntermediate';
+      generation: number;
+      keyName: string;
+      spec: IntermediateSpec;
+      rootIssuerId: string;
+      /** Set when the root ends before the intermediate would: the end to ask for, RFC 3339. */
+      notAfter: string | undefined;
+    }
+  | { kind: 'InstallCertificate'; mount: string; generation: number }
+  | {
+      kind: 'PublishLive';
+      generation: number;
+      from: 'staging' | 'live';
+      issuerId: string;
+      rootIssuerId: string;
+      cas: number;
+    }
+  | { kind: 'SetDefaultIssuer'; mount: string; issuerId: string }
+  | { kind: 'CollectGeneration'; mount: string; keyName: string; keyId: string; issuerIds: string[] }
+  | { kind: 'PatchControlPlane'; digest: string };
+
+export type StepKind = Step['kind'];
+
+const conditionOfKind = {
+  ClaimControlPlane: 'ControlPlanePatched',
+  EnableAudit: 'VaultReady',
+  MountKV: 'KeyStored',
+  WriteState: 'KeyStored',
+  MountPKI: 'IntermediateReady',
+  TuneMount: 'IntermediateReady',
+  EnableAuth: 'AccessReady',
+  WriteAuthConfig: 'AccessReady',
+  WritePolicy: 'AccessReady',
+  WriteRole: 'AccessReady',
+  GenerateRoot: 'RootReady',
+  StageKey: 'KeyStored',
+  RemoveStaging: 'KeyStored',
+  ImportKey: 'IntermediateReady',
+  SignIntermediate: 'IntermediateReady',
+  InstallCertificate: 'IntermediateReady',
+  PublishLive: 'KeyStored',
+  SetDefaultIssuer: 'IntermediateReady',
+  CollectGeneration: 'IntermediateReady',
+  PatchControlPlane: 'ControlPlanePatched',
+} as const satisfies Record<StepKind, StageCondition>;
+
+/** The condition in which a failed step shows. */
+export const conditionOfStep = (step: Step): StageCondition => conditionOfKind[step.kind];
+
+/** How a step shows in `status.plan`, in events and in the log. */
+export interface StepDescription {
+  action: 'Create' | 'Update' | 'Delete' | 'Sign' | 'Publish';
+  target: string;
+  /** What was done, in the past tense: the event says it when it happened. */
+  message: string;
+  /** Reason of the event. */
+  event: string;
+}
+
+/** Describes a step for people. */
+export function describeStep(step: Step): StepDescription {
+  const say = (action: StepDescription['action'], target: string, event: string, message: string) => ({
+    action,
+    target,
+    event,
+    message,
+  });
+  switch (step.kind) {
+    case 'ClaimControlPlane':
+      return say('Update', 'controlPlane:owner', 'ControlPlaneClaimed', 'owner annotation set on the control plane');
+    case 'EnableAudit':
+      return say('Create', `vault:sys/audit/${step.path}`, 'AuditDeviceEnabled', `audit device ${step.type} enabled`);
+    case 'MountKV':
+      return say(
+        'Create',
+        `vault:sys/mounts/${step.mount}`,
+        'MountCreated',
+        `KV version ${step.version} mounted at ${step.mount}`,
+      );
+    case 'WriteState':
+      return say('Update', 'vault:state', 'StateRecorded', `state recorded: ${step.reason}`);
+    case 'MountPKI':
+      return say('Create', `vault:sys/mounts/${step.mount}`, 'MountCreated', `PKI mounted at ${step.mount}`);
+    case 'TuneMount':
+      return say(
+        'Update',
+        `vault:sys/mounts/${step.mount}/tune`,
+        'MountTuned',
+        `mount ${step.mount} tuned to max_lease_ttl ${step.maxLeaseTtl} s`,
+      );
+    case 'EnableAuth':
+      return say('Create', `vault:sys/auth/${step.mount}`, 'MountCreated', `Kubernetes auth enabled at ${step.mount}`);
+    case 'WriteAuthConfig':
+      return say(
+        'Update',
+        `vault:auth/${step.mount}/config`,
+        'AuthConfigWritten',
+        `Kubernetes auth at ${step.mount} configured for ${step.config.host}`,
+      );
+    case 'WritePolicy':
+      return say('Update', `vault:sys/policies/acl/${step.name}`, 'PolicyWritten', `policy ${step.name} written`);
+    case 'WriteRole':
+      return say(
+        'Update',
+        `vault:auth/${step.mount}/role/${step.role}`,
+        'RoleWritten',
+        `role ${step.role} bound to ${step.fields.serviceAccountNames.join(', ')}`,
+      );
+    case 'GenerateRoot':
+      return say(
+        'Create',
+        `vault:${step.mount}/root/generate`,
+        'RootGenerated',
+        `root ${step.name} generated in ${step.mount}; its key stays in Vault`,
+      );
+    case 'StageKey':
+      return say(
+        'Create',
+        'vault:staging',
+        'KeyStaged',
+        `key of generation ${step.generation} made and staged (${step.reason})`,
+      );
+    case 'RemoveStaging':
+      return say(
+        'Delete',
+        'vault:staging',
+        'StagingRemoved',
+        `staged key of generation ${step.generation} removed from staging`,
+      );
+    case 'ImportKey':
+      return say(
+        'Create',
+        `vault:${step.mount}/key/${step.name}`,
+        'KeyImported',
+        `key ${step.name} imported into ${step.mount} from ${step.from}`,
+      );
+    case 'SignIntermediate':
+      return say(
+        'Sign',
+        `vault:issuer/${step.rootIssuerId}`,
+        'IntermediateSigned',
+        `intermediate of generation ${step.generation} signed by the root`,
+      );
+    case 'InstallCertificate':
+      return say(
+        'Update',
+        `vault:${step.mount}/intermediate/set-signed`,
+        'IntermediateRestored',
+        `intermediate of generation ${step.generation} put back into ${step.mount}`,
+      );
+    case 'PublishLive':
+      return say('Publish', 'vault:live', 'Published', `generation ${step.generation} published for istiod`);
+    case 'SetDefaultIssuer':
+      return say(
+        'Update',
+        `vault:${step.mount}/config/issuers`,
+        'DefaultIssuerSet',
+        `default issuer of ${step.mount} set to the published one`,
+      );
+    case 'CollectGeneration':
+      return say(
+        'Delete',
+        `vault:${step.mount}/key/${step.keyName}`,
+        'GenerationCollected',
+        `unpublished key ${step.keyName} removed from ${step.mount}`,
+      );
+    case 'PatchControlPlane':
+      return say('Update', 'controlPlane:fields', 'ControlPlanePatched', 'control plane fields written');
+  }
+}

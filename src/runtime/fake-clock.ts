@@ -1,0 +1,65 @@
+/** A clock for tests: time stands still until the test advances it. */
+import type { Clock, Timer } from './clock.ts';
+
+interface Entry {
+  atMs: number;
+  order: number;
+  fn: () => void;
+}
+
+/** Runs what promises that are already settled have started. */
+const flush = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+export class FakeClock implements Clock {
+  #nowMs: number;
+  #order = 0;
+  readonly #entries = new Set<Entry>();
+
+  /** @param startMs milliseconds since the epoch */
+  constructor(startMs = Date.UTC(2026, 0, 1)) {
+    this.#nowMs = startMs;
+  }
+
+  now(): number {
+    return this.#nowMs;
+  }
+
+  setTimeout(fn: () => void, ms: number): Timer {
+    const entry = { atMs: this.#nowMs + Math.max(0, ms), order: this.#order++, fn };
+    this.#entries.add(entry);
+    return { cancel: () => this.#entries.delete(entry) };
+  }
+
+  /** How many timers wait. */
+  get pending(): number {
+    return this.#entries.size;
+  }
+
+  /**
+   * Moves time on, running each timer at its own time and in order (also those set meanwhile), and letting the
+   * promises it settles run before the next one.
+   * @param ms milliseconds
+   */
+  async advance(ms: number): Promise<void> {
+    const endMs = this.#nowMs + ms;
+    await flush();
+    for (let next = this.#next(endMs); next !== undefined; next = this.#next(endMs)) {
+      this.#entries.delete(next);
+      this.#nowMs = Math.max(this.#nowMs, next.atMs);
+      next.fn();
+      await flush();
+    }
+    this.#nowMs = endMs;
+  }
+
+  #next(endMs: number): Entry | undefined {
+    let first: Entry | undefined;
+    for (const entry of this.#entries) {
+      if (entry.atMs > endMs) continue;
+      if (first === undefined || entry.atMs < first.atMs || (entry.atMs === first.atMs && entry.order < first.order)) {
+        first = entry;
+      }
+    }
+    return first;
+  }
+}

@@ -1,0 +1,190 @@
+import { describe, expect, jest, test } from '@jest/globals';
+import fc from 'fast-check';
+import { FakeClock } from './fake-clock.ts';
+import { WorkQueue } from './work-queue.ts';
+
+const forever = new AbortController().signal;
+
+function setup(random = () => 0.5) {
+  const clock = new FakeClock(0);
+  const hooks = { onAdd: jest.fn(), onRetry: jest.fn(), onDepth: jest.fn() };
+  const queue = new WorkQueue({ clock, random, backoff: { baseMs: 1000, capMs: 60_000 }, hooks });
+  return { clock, hooks, queue };
+}
+
+describe('the work queue', () => {
+  test('hands out keys in order, each once', async () => {
+    const { queue, hooks } = setup();
+    for (const key of ['a', 'b', 'a', 'c', 'b']) queue.add(key);
+    expect(queue.depth).toBe(3);
+    expect([await queue.get(forever), await queue.get(forever), await queue.get(forever)]).toEqual(['a', 'b', 'c']);
+    expect(hooks.onAdd).toHaveBeenCalledTimes(3);
+    expect(hooks.onDepth).toHaveBeenLastCalledWith(0);
+    expect(queue.inFlight).toEqual(['a', 'b', 'c']);
+  });
+
+  test('hands a key out again only after done, and only when it was added meanwhile', async () => {
+    const { queue } = setup();
+    queue.add('a');
+    await queue.get(forever);
+    queue.add('a');
+    queue.add('a');
+    expect(queue.depth).toBe(0);
+    queue.done('a');
+    expect(queue.depth).toBe(1);
+    await queue.get(forever);
+    queue.done('a');
+    expect(queue.depth).toBe(0);
+  });
+
+  test('gives waiting takers keys in the order they came', async () => {
+    const { queue } = setup();
+    const taken = [queue.get(forever), queue.get(forever)];
+    queue.add('a');
+    queue.add('b');
+    expect(await Promise.all(taken)).toEqual(['a', 'b']);
+  });
+
+  test('of two delays the earlier wins', async () => {
+    const { queue, clock } = setup();
+    queue.addAfter('a', 1000);
+    queue.addAfter('a', 5000);
+    await clock.advance(1000);
+    expect(queue.depth).toBe(1);
+    queue.addAfter('b', 5000);
+    queue.addAfter('b', 1000);
+    await clock.advance(1000);
+    expect(queue.depth).toBe(2);
+    await clock.advance(10_000);
+    expect(queue.depth).toBe(2);
+    expect(clock.pending).toBe(0);
+  });
+
+  test('a delay of nothing is now', () => {
+    const { queue } = setup();
+    queue.addAfter('a', 0);
+    expect(queue.depth).toBe(1);
+  });
+
+  test('back-off grows until forgotten, within its bounds', async () => {
+    const { queue, clock, hooks } = setup();
+    const delay = async (capMs?: number, minMs?: number): Promise<number> => {
+      const startMs = clock.now();
+      queue.addRateLimited('a', capMs, minMs);
+      while (queue.depth === 0) await clock.advance(500);
+      const key = await queue.get(forever);
+      queue.done(key ?? '');
+      return clock.now() - startMs;
+    };
+    expect([await delay(), await delay(), await delay()]).toEqual([500, 1000, 2000]);
+    expect(await delay(3000)).toBe(1500);
+    expect(await delay(3000, 9000)).toBe(9000);
+    expect(queue.failures('a')).toBe(5);
+    queue.forget('a');
+    expect(await delay()).toBe(500);
+    expect(hooks.onRetry).toHaveBeenCalledTimes(6);
+  });
+
+  test('a taker that gives up loses no key', async () => {
+    const { queue } = setup();
+    const stop = new AbortController();
+    const first = queue.get(stop.signal);
+    stop.abort();
+    queue.add('a');
+    expect(await first).toBeUndefined();
+    expect(await queue.get(stop.signal)).toBeUndefined();
+    expect(await queue.get(forever)).toBe('a');
+  });
+
+  test('shut down, it wakes its takers and leaves no timer', async () => {
+    const { queue, clock } = setup();
+    const taken = queue.get(forever);
+    queue.addAfter('a', 1000);
+    queue.shutDown();
+    expect(await taken).toBeUndefined();
+    queue.add('b');
+    queue.addAfter('c', 1);
+    expect(queue.depth).toBe(0);
+    expect(clock.pending).toBe(0);
+    expect(await queue.get(forever)).toBeUndefined();
+  });
+});
+
+describe('whatever happens in whatever order', () => {
+  type Action =
+    | { type: 'add' | 'addRateLimited' | 'forget'; key: string }
+    | { type: 'addAfter'; key: string; ms: number }
+    | { type: 'advance'; ms: number }
+    | { type: 'finish'; nth: number }
+    | { type: 'abortedTaker' };
+
+  const key = fc.constantFrom('a', 'b', 'c', 'd');
+  const action: fc.Arbitrary<Action> = fc.oneof(
+    { weight: 4, arbitrary: fc.record({ type: fc.constantFrom('add', 'addRateLimited', 'forget'), key }) },
+    { weight: 2, arbitrary: fc.record({ type: fc.constant('addAfter'), key, ms: fc.nat(5000) }) },
+    { weight: 2, arbitrary: fc.record({ type: fc.constant('advance'), ms: fc.nat(3000) }) },
+    { weight: 4, arbitrary: fc.record({ type: fc.constant('finish'), nth: fc.nat(10) }) },
+    { weight: 1, arbitrary: fc.record({ type: fc.constant('abortedTaker') }) },
+  );
+
+  test('no event is lost, and no key is worked on twice at once', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(action, { maxLength: 60 }),
+        fc.integer({ min: 1, max: 3 }),
+        async (actions, workers) => {
+          const { queue, clock } = setup();
+          const stop = new AbortController();
+          /** Keys with an event that no work has started after. */
+          const owed = new Set<string>();
+          const running = new Map<string, () => void>();
+          const worker = async (): Promise<void> => {
+            for (let k = await queue.get(stop.signal); k !== undefined; k = await queue.get(stop.signal)) {
+              const current = k;
+              expect(running.has(current)).toBe(false);
+              owed.delete(current);
+              await new Promise<void>((resolve) => running.set(current, resolve));
+              running.delete(current);
+              queue.done(current);
+            }
+          };
+          const all = Array.from({ length: workers }, worker);
+
+          for (const a of actions) {
+            if ('key' in a && a.type !== 'forget') owed.add(a.key);
+            if (a.type === 'add') queue.add(a.key);
+            else if (a.type === 'addRateLimited') queue.addRateLimited(a.key);
+            else if (a.type === 'forget') queue.forget(a.key);
+            else if (a.type === 'addAfter') queue.addAfter(a.key, a.ms);
+            else if (a.type === 'advance') await clock.advance(a.ms);
+            else if (a.type === 'finish') [...running.values()][a.nth % Math.max(1, running.size)]?.();
+            else {
+              const gaveUp = new AbortController();
+              const taken = queue.get(gaveUp.signal);
+              gaveUp.abort();
+              // It may have been given a key before it gave up; then it must do the work.
+              const got = await taken;
+              if (got !== undefined) {
+                expect(running.has(got)).toBe(false);
+                owed.delete(got);
+                queue.done(got);
+              }
+            }
+            await clock.advance(0);
+            expect(new Set(queue.inFlight).size).toBe(queue.inFlight.length);
+          }
+
+          for (let i = 0; i < 50 && (owed.size > 0 || running.size > 0); i++) {
+            for (const finish of running.values()) finish();
+            await clock.advance(60_000);
+          }
+          expect([...owed]).toEqual([]);
+          expect(queue.depth).toBe(0);
+          stop.abort();
+          await Promise.all(all);
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
+});

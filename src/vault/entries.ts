@@ -1,0 +1,148 @@
+/**
+ * How the live, staging and state entries are laid out in the key store. The mark is a field inside the data, so that
+ * content and ownership change in one write on KV 1 and 2 alike.
+ */
+import { z } from 'zod';
+import { certificateFacts, publicKeyOfPrivate } from '../plan/certificate.ts';
+import { isOwn, type Identity } from '../plan/identity.ts';
+import type { IntermediateSpec } from '../plan/desired.ts';
+import type { LiveEntry, Slot, StagingEntry, StateEntry } from '../plan/observed.ts';
+import { Secret } from '../observability/secret.ts';
+import type { KvEntry } from './kv.ts';
+
+const markField = 'istio-vault-ca';
+const generationField = 'generation';
+
+const intermediateSpec = z.object({
+  commonName: z.string(),
+  organization: z.string(),
+  ttl: z.number(),
+  keyType: z.enum(['rsa', 'ec']),
+  keyBits: z.number(),
+  source: z.enum(['Issue', 'Import']),
+  importRef: z.string(),
+  maxPathLength: z.number(),
+});
+const rootSpec = intermediateSpec.pick({
+  commonName: true,
+  organization: true,
+  ttl: true,
+  keyType: true,
+  keyBits: true,
+});
+const ids = {
+  generation: z.number(),
+  issuerId: z.string().exactOptional(),
+  keyId: z.string().exactOptional(),
+  serial: z.string().exactOptional(),
+  fingerprint: z.string().exactOptional(),
+};
+const stateSchema = z.object({
+  highestGeneration: z.number(),
+  root: z.object({ ...ids, spec: rootSpec }).exactOptional(),
+  intermediate: z.object({ ...ids, spec: intermediateSpec }).exactOptional(),
+  role: z.string(),
+  made: z.array(z.string()),
+  handled: z.record(z.string(), z.string()),
+  history: z.array(
+    z.object({
+      time: z.string(),
+      kind: z.enum(['Root', 'Intermediate']),
+      serial: z.string(),
+      fingerprint: z.string(),
+      reason: z.string(),
+    }),
+  ),
+});
+
+type Data = Record<string, unknown>;
+const text = (data: Data, field: string): string => (typeof data[field] === 'string' ? data[field] : '');
+const generationOf = (data: Data): number => Number(text(data, generationField)) || 0;
+
+function slot<T>(id: Identity, entry: KvEntry, parse: (data: Data) => T): Slot<T> {
+  const { casVersion, data } = entry;
+  if (!data) return { casVersion, entry: undefined };
+  return { casVersion, entry: isOwn(id, text(data, markField)) ? parse(data) : 'foreign' };
+}
+
+const json = (value: string): unknown => {
+  try {
+    return JSON.parse(value) as unknown;
+  } catch {
+    return undefined; // judged by the schema, which then finds nothing
+  }
+};
+
+/** The live entry, its key reduced to the hash of its public half. */
+export function parseLive(id: Identity, entry: KvEntry): Slot<LiveEntry> {
+  return slot(id, entry, (data) => ({
+    generation: generationOf(data),
+    certificate: certificateFacts(text(data, 'ca-cert.pem')),
+    chain: text(data, 'cert-chain.pem'),
+    root: text(data, 'root-cert.pem'),
+    publicKey: publicKeyOfPrivate(text(data, 'ca-key.pem')),
+  }));
+}
+
+export interface LiveFiles {
+  certificate: string;
+  chain: string;
+  root: string;
+  key: Secret;
+}
+
+/** KV 1 answers with a lease of 32 days, after which agents read again; a `ttl` of its own makes them look every minute. */
+export function liveData(mark: string, generation: number, files: LiveFiles, kvVersion: 1 | 2): Record<string, string> {
+  return {
+    'ca-cert.pem': files.certificate,
+    'ca-key.pem': files.key.reveal(),
+    'cert-chain.pem': files.chain,
+    'root-cert.pem': files.root,
+    [generationField]: String(generation),
+    [markField]: mark,
+    ...(kvVersion === 1 ? { ttl: '60s' } : {}),
+  };
+}
+
+export function parseStaging(id: Identity, entry: KvEntry): Slot<StagingEntry> {
+  return slot(id, entry, (data) => ({
+    generation: generationOf(data),
+    spec: intermediateSpec.safeParse(json(text(data, 'spec'))).data,
+    publicKey: publicKeyOfPrivate(text(data, 'ca-key.pem')),
+  }));
+}
+
+export function stagingData(
+  mark: string,
+  generation: number,
+  spec: IntermediateSpec,
+  key: Secret,
+): Record<string, string> {
+  return {
+    'ca-key.pem': key.reveal(),
+    spec: JSON.stringify(spec),
+    [generationField]: String(generation),
+    [markField]: mark,
+  };
+}
+
+/** The key in a live or staging entry of ours, if it carries that generation. */
+export function keyOf(id: Identity, entry: KvEntry, generation: number): Secret | undefined {
+  const { data } = entry;
+  if (!data || !isOwn(id, text(data, markField)) || generationOf(data) !== generation) return undefined;
+  return new Secret(text(data, 'ca-key.pem'));
+}
+
+/** A state of ours that cannot be read counts as lost, and is rebuilt from what exists. */
+export function parseState(id: Identity, entry: KvEntry): Slot<StateEntry> {
+  const found = slot<StateEntry | undefined>(
+    id,
+    entry,
+    (data) => stateSchema.safeParse(json(text(data, 'state'))).data,
+  );
+  return { casVersion: found.casVersion, entry: found.entry };
+}
+
+export function stateData(mark: string, state: StateEntry): Record<string, string> {
+  return { state: JSON.stringify(state), [markField]: mark };
+}

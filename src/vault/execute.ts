@@ -1,0 +1,251 @@
+/** Carries out the steps that concern Vault, one small function each. Nothing is decided here; what must not be trusted is read again. */
+import { generateKeyPair } from 'node:crypto';
+import { promisify } from 'node:util';
+import { certificateFacts, isSignedBy, publicKeyOfPrivate, type CertificateFacts } from '../plan/certificate.ts';
+import type { Desired, IntermediateSpec } from '../plan/desired.ts';
+import { ProblemError, type Problem } from '../plan/problem.ts';
+import type { Step } from '../plan/steps.ts';
+import { Secret } from '../observability/secret.ts';
+import { writeAuthConfig, writePolicy, writeRole } from './access.ts';
+import type { VaultClient } from './client.ts';
+import { keyOf, liveData, parseLive, stagingData, stateData } from './entries.ts';
+import { VaultError } from './errors.ts';
+import { destroyKv, readKv, writeKv } from './kv.ts';
+import { enableAudit, enableKubernetesAuth, mountKv, mountPki, tuneMount } from './mounts.ts';
+import { kvPlace } from './observe.ts';
+import * as pki from './pki.ts';
+
+type StepOf<K extends Step['kind']> = Extract<Step, { kind: K }>;
+export type VaultStep = Exclude<Step, { kind: 'ClaimControlPlane' | 'PatchControlPlane' }>;
+
+export interface ExecuteContext {
+  client: VaultClient;
+  desired: Desired;
+  /** The reviewer's token, where the spec names one. */
+  reviewerJwt: () => Promise<Secret | undefined>;
+  /** Something worth an event that only the doing shows. */
+  notice: (reason: string, message: string) => void;
+}
+
+const generateKey = promisify(generateKeyPair);
+
+/** PKCS1 for RSA and SEC1 for EC: what istiod and Vault's import both read. */
+async function makeKey(spec: IntermediateSpec): Promise<Secret> {
+  const { privateKey } =
+    spec.keyType === 'rsa'
+      ? await generateKey('rsa', { modulusLength: spec.keyBits })
+      : await generateKey('ec', { namedCurve: spec.keyBits === 384 ? 'secp384r1' : 'prime256v1' });
+  return new Secret(privateKey.export({ type: spec.keyType === 'rsa' ? 'pkcs1' : 'sec1', format: 'pem' }).toString());
+}
+
+const moved = (what: string): VaultError =>
+  new VaultError('CheckAndSet', 'read', what, 0, 'changed meanwhile; looking again');
+
+/** The staged or live key of a generation, read afresh. */
+async function storedKey(
+  { client, desired }: ExecuteContext,
+  from: 'staging' | 'live',
+  generation: number,
+): Promise<Secret> {
+  const entry = await readKv(client, kvPlace(desired, from === 'staging' ? '-staging' : ''));
+  const key = keyOf(desired.identity, entry, generation);
+  if (!key) throw moved(`the ${from} entry`);
+  return key;
+}
+
+async function stageKey(ctx: ExecuteContext, step: StepOf<'StageKey'>): Promise<void> {
+  const place = kvPlace(ctx.desired, '-staging');
+  const key = await makeKey(step.spec);
+  await writeKv(ctx.client, place, stagingData(ctx.desired.mark, step.generation, step.spec, key), step.cas);
+}
+
+/** KV 2 destroys exactly the version that was seen; KV 1 has no versions, so what stands there is looked at once more. */
+async function removeStaging(ctx: ExecuteContext, step: StepOf<'RemoveStaging'>): Promise<void> {
+  const place = kvPlace(ctx.desired, '-staging');
+  if (place.version === 1) await storedKey(ctx, 'staging', step.generation);
+  await destroyKv(ctx.client, place, step.version);
+}
+
+/** What a signed certificate must be; else it is not installed. */
+function mismatch(
+  cert: CertificateFacts | undefined,
+  root: CertificateFacts,
+  publicKey: string,
+  step: StepOf<'SignIntermediate'>,
+  now: number,
+): Problem | undefined {
+  const { spec } = step;
+  const problem = (reason: Problem['reason'], message: string): Problem => ({
+    condition: 'IntermediateReady',
+    reason,
+    message,
+    blocks: 'all',
+  });
+  if (!cert)
+    return problem('CertificateMismatch', 'the root mount answered the signing with something that is no certificate');
+  const wrong = [
+    [cert.publicKey !== publicKey, 'another public key than the staged one'],
+    [!cert.isCa, 'no CA certificate'],
+    [!cert.canSignCertificates, 'a key usage without certificate signing'],
+    [
+      cert.maxPathLength !== spec.maxPathLength,
+      `path length ${cert.maxPathLength ?? 'unlimited'} instead of ${spec.maxPathLength}`,
+    ],
+    [!isSignedBy(cert, root), 'a signature that the root does not verify'],
+  ].find(([bad]) => bad === true);
+  if (wrong)
+    return problem('CertificateMismatch', `the signed intermediate has ${String(wrong[1])}; nothing was installed`);
+  const wanted = step.notAfter === undefined ? now + spec.ttl * 1000 : Date.parse(step.notAfter);
+  if (cert.notAfter + 120_000 < wanted) {
+    return problem(
+      'TTLTruncated',
+      `spec.intermediate.ttl: Vault cut the certificate's end from ${new Date(wanted).toISOString()} to ${new Date(cert.notAfter).toISOString()}; raise max_lease_ttl of the root mount. Nothing was installed`,
+    );
+  }
+  return undefined;
+}
+
+async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIntermediate'>, now: number): Promise<void> {
+  const { client, desired } = ctx;
+  const { mount } = desired.spec.intermediate;
+  const key = await storedKey(ctx, 'staging', step.generation);
+  const publicKey = publicKeyOfPrivate(key.reveal()) ?? '';
+  const [csr, rootPki] = await Promise.all([
+    pki.csrForKey(client, mount, step.keyName, step.spec),
+    pki.readChain(client, desired.spec.root.mount, step.rootIssuerId),
+  ]);
+  const root = certificateFacts(rootPki[0] ?? '');
+  if (!root) throw moved('the root issuer');
+  const chain = await pki.signIntermediate(
+    client,
+    desired.spec.root.mount,
+    step.rootIssuerId,
+    csr,
+    step.spec,
+    step.notAfter,
+  );
+  const problem = mismatch(certificateFacts(chain[0] ?? ''), root, publicKey, step, now);
+  if (problem) throw new ProblemError(problem);
+  if (step.notAfter !== undefined) {
+    ctx.notice(
+      'IntermediateShortened',
+      `the root ends on ${step.notAfter}, before spec.intermediate.ttl would: the intermediate ends with it`,
+    );
+  }
+  await pki.setSigned(client, mount, chain);
+}
+
+/** The four files, from the certificate and chain in the intermediate mount, the root, and the stored key: one write. */
+async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive'>): Promise<void> {
+  const { client, desired } = ctx;
+  const { intermediate, root, delivery, keyStore } = desired.spec;
+  const [key, signed, rootIssuer] = await Promise.all([
+    storedKey(ctx, step.from, step.generation),
+    pki.readChain(client, intermediate.mount, step.issuerId),
+    pki.readChain(client, root.mount, step.rootIssuerId),
+  ]);
+  const cert = certificateFacts(signed[0] ?? '');
+  const rootCert = certificateFacts(rootIssuer[0] ?? '');
+  if (!cert || !rootCert) throw moved('the issuers');
+  if (cert.publicKey !== publicKeyOfPrivate(key.reveal())) throw moved('the key of the issuer');
+  const files = { certificate: cert.pem, chain: signed.join(''), root: rootCert.pem, key };
+  await writeKv(
+    client,
+    kvPlace(desired, ''),
+    liveData(desired.mark, step.generation, files, keyStore.version),
+    step.cas,
+  );
+  // PKI delivery reads certificate and key from two places: the second write follows the first at once
+  if (delivery.source === 'PKI') await pki.setDefaultIssuer(client, intermediate.mount, step.issuerId);
+}
+
+/** Puts the published certificate back into a mount that has its key but lost its issuer. */
+async function installCertificate(ctx: ExecuteContext, step: StepOf<'InstallCertificate'>): Promise<void> {
+  const entry = await readKv(ctx.client, kvPlace(ctx.desired, ''));
+  const live = parseLive(ctx.desired.identity, entry).entry;
+  if (live === undefined || live === 'foreign' || live.generation !== step.generation) throw moved('the live entry');
+  await pki.setSigned(ctx.client, step.mount, [live.chain]);
+}
+
+/**
+ * Carries out one step.
+ * @param now milliseconds since the epoch, to judge the end of what was signed
+ * @throws VaultError, ProblemError
+ */
+export async function executeVaultStep(ctx: ExecuteContext, step: VaultStep, now: number): Promise<void> {
+  const { client, desired } = ctx;
+  switch (step.kind) {
+    case 'EnableAudit': {
+      await enableAudit(client, step.path, step.type, step.options);
+      return;
+    }
+    case 'MountKV': {
+      await mountKv(client, step.mount, step.version, step.description);
+      return;
+    }
+    case 'WriteState': {
+      await writeKv(client, kvPlace(desired, '-state'), stateData(desired.mark, step.state), step.cas);
+      return;
+    }
+    case 'MountPKI': {
+      await mountPki(client, step.mount, step.maxLeaseTtl, step.description);
+      return;
+    }
+    case 'TuneMount': {
+      await tuneMount(client, step.mount, step.maxLeaseTtl, step.description);
+      return;
+    }
+    case 'EnableAuth': {
+      await enableKubernetesAuth(client, step.mount, step.description);
+      return;
+    }
+    case 'WriteAuthConfig': {
+      await writeAuthConfig(client, step.mount, step.config, await ctx.reviewerJwt());
+      return;
+    }
+    case 'WritePolicy': {
+      await writePolicy(client, step.name, step.text);
+      return;
+    }
+    case 'WriteRole': {
+      await writeRole(client, step.mount, step.role, step.fields);
+      return;
+    }
+    case 'GenerateRoot': {
+      await pki.generateRoot(client, step.mount, step.name, step.spec, step.existingKey);
+      return;
+    }
+    case 'StageKey': {
+      await stageKey(ctx, step);
+      return;
+    }
+    case 'RemoveStaging': {
+      await removeStaging(ctx, step);
+      return;
+    }
+    case 'ImportKey': {
+      await pki.importKey(client, step.mount, step.name, await storedKey(ctx, step.from, step.generation));
+      return;
+    }
+    case 'SignIntermediate': {
+      await signIntermediate(ctx, step, now);
+      return;
+    }
+    case 'InstallCertificate': {
+      await installCertificate(ctx, step);
+      return;
+    }
+    case 'PublishLive': {
+      await publishLive(ctx, step);
+      return;
+    }
+    case 'SetDefaultIssuer': {
+      await pki.setDefaultIssuer(client, step.mount, step.issuerId);
+      return;
+    }
+    case 'CollectGeneration': {
+      await pki.removeKey(client, step.mount, step.keyId, step.issuerIds);
+      return;
+    }
+  }
+}

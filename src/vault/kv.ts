@@ -1,0 +1,50 @@
+/** The key store: KV version 1 and 2 behind one slot with a check-and-set version (always 0 on KV 1, which has none). */
+import { z } from 'zod';
+import type { VaultClient } from './client.ts';
+
+export interface KvPlace {
+  mount: string;
+  path: string;
+  version: 1 | 2;
+}
+
+export interface KvEntry {
+  /** KV 2: the version that a check-and-set must name. */
+  casVersion: number;
+  /** undefined: never written, deleted or destroyed. */
+  data: Record<string, unknown> | undefined;
+}
+
+const v2Schema = z.object({
+  data: z.record(z.string(), z.unknown()).nullish(),
+  metadata: z.object({ version: z.int() }).nullish(),
+});
+
+/** Reads the latest version. */
+export async function readKv(client: VaultClient, { mount, path, version }: KvPlace): Promise<KvEntry> {
+  if (version === 1) return { casVersion: 0, data: await client.read(`${mount}/${path}`) };
+  // a deleted or destroyed version answers 404 with its metadata, which a later check-and-set must name
+  const reply = await client.call('GET', `${mount}/data/${path}`, undefined, { allow: [404] });
+  const { data, metadata } = v2Schema.parse(reply.data);
+  return { casVersion: metadata?.version ?? 0, data: data ?? undefined };
+}
+
+/** Writes the whole entry. @param cas the version it replaces (KV 2) @throws VaultError kind CheckAndSet when it is another */
+export async function writeKv(
+  client: VaultClient,
+  { mount, path, version }: KvPlace,
+  data: Record<string, string>,
+  cas: number,
+): Promise<void> {
+  if (version === 1) await client.write(`${mount}/${path}`, data);
+  else await client.write(`${mount}/data/${path}`, { data, options: { cas } });
+}
+
+/**
+ * Removes an entry so that its content is gone. On KV 2 exactly the version that was seen is destroyed: a version written
+ * meanwhile stays, and the next check-and-set names the destroyed one.
+ */
+export async function destroyKv(client: VaultClient, { mount, path, version }: KvPlace, seen: number): Promise<void> {
+  if (version === 1) await client.delete(`${mount}/${path}`);
+  else await client.call('PUT', `${mount}/destroy/${path}`, { versions: [seen] });
+}

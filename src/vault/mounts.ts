@@ -1,0 +1,100 @@
+/** Secrets engines and auth methods: `sys/mounts/<path>`, `sys/auth/<path>`, `sys/audit`. */
+import { z } from 'zod';
+import type { Mount } from '../plan/observed.ts';
+import type { VaultClient } from './client.ts';
+import { VaultError } from './errors.ts';
+
+const mountSchema = z.object({
+  type: z.string(),
+  description: z.string().default(''),
+  config: z.object({ max_lease_ttl: z.number().default(0) }),
+  options: z.record(z.string(), z.string()).nullish(),
+});
+
+/** A mount that is not there answers 400 "No secret engine mount at …" (Vault 1.10+, OpenBao), or 404. */
+async function readMount(client: VaultClient, path: string): Promise<Mount | undefined> {
+  const found = await client.read(path).catch((error: unknown) => {
+    if (
+      error instanceof VaultError &&
+      error.kind === 'Invalid' &&
+      /No (secret engine mount|auth engine) at/.test(error.message)
+    )
+      return undefined;
+    throw error;
+  });
+  if (found === undefined) return undefined;
+  const mount = mountSchema.parse(found);
+  return {
+    type: mount.type,
+    description: mount.description,
+    maxLeaseTtl: mount.config.max_lease_ttl,
+    ...(mount.type === 'kv' ? { kvVersion: mount.options?.['version'] === '2' ? 2 : 1 } : {}),
+  };
+}
+
+export const readSecretsMount = (client: VaultClient, mount: string) => readMount(client, `sys/mounts/${mount}`);
+export const readAuthMount = (client: VaultClient, mount: string) => readMount(client, `sys/auth/${mount}`);
+
+export async function mountKv(client: VaultClient, mount: string, version: 1 | 2, description: string): Promise<void> {
+  await client.write(`sys/mounts/${mount}`, { type: 'kv', description, options: { version: String(version) } });
+}
+
+/** @param maxLeaseTtl seconds: a mount without it caps certificates at the server's default of 768h */
+export async function mountPki(
+  client: VaultClient,
+  mount: string,
+  maxLeaseTtl: number,
+  description: string,
+): Promise<void> {
+  await client.write(`sys/mounts/${mount}`, { type: 'pki', description, config: { max_lease_ttl: `${maxLeaseTtl}s` } });
+}
+
+export async function tuneMount(
+  client: VaultClient,
+  mount: string,
+  maxLeaseTtl: number,
+  description: string,
+): Promise<void> {
+  await client.write(`sys/mounts/${mount}/tune`, { max_lease_ttl: `${maxLeaseTtl}s`, description });
+}
+
+export async function enableKubernetesAuth(client: VaultClient, mount: string, description: string): Promise<void> {
+  await client.write(`sys/auth/${mount}`, { type: 'kubernetes', description });
+}
+
+const auditSchema = z.record(
+  z.string(),
+  z.object({ type: z.string(), options: z.record(z.string(), z.string()).nullish() }),
+);
+
+/** An audit device by its path. */
+export async function readAuditDevice(
+  client: VaultClient,
+  path: string,
+): Promise<{ type: string; options: Record<string, string> } | undefined> {
+  const devices = auditSchema.parse((await client.read('sys/audit')) ?? {});
+  const device = devices[`${path}/`];
+  return device && { type: device.type, options: device.options ?? {} };
+}
+
+export async function enableAudit(
+  client: VaultClient,
+  path: string,
+  type: string,
+  options: Record<string, string>,
+): Promise<void> {
+  await client.write(`sys/audit/${path}`, { type, options });
+}
+
+/** Waits for nothing: tells which of the capabilities the token lacks. `root` has all. */
+export async function missingCapabilities(
+  client: VaultClient,
+  needed: Map<string, string[]>,
+): Promise<{ path: string; missing: string[] }[]> {
+  const reply = await client.write('sys/capabilities-self', { paths: [...needed.keys()] });
+  return [...needed].flatMap(([path, wanted]) => {
+    const has = z.array(z.string()).catch([]).parse(reply.data[path]);
+    const missing = has.includes('root') ? [] : wanted.filter((capability) => !has.includes(capability));
+    return missing.length > 0 ? [{ path, missing }] : [];
+  });
+}

@@ -1,0 +1,192 @@
+/**
+ * Logged-in clients: one login for a token's life, renewed before its end, revoked when nobody needs it. A session is
+ * keyed by everything that decides which server is spoken to and as whom, so that no token meets another server.
+ */
+import { createHash } from 'node:crypto';
+import { z } from 'zod';
+import type { Logger } from '../observability/logger.ts';
+import { Secret } from '../observability/secret.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { VaultClient, type VaultClientOptions } from './client.ts';
+import { VaultError } from './errors.ts';
+
+/** How to log in: by a service account's token, or with a token somebody gave. */
+export type Login =
+  | { method: 'serviceAccount'; mount: string; role: string; identity: string; requestJwt: () => Promise<Secret> }
+  | { method: 'token'; token: Secret };
+
+export interface SessionRequest {
+  /** The resource that uses it, `namespace/name`. */
+  user: string;
+  connection: VaultClientOptions;
+  login: Login;
+}
+
+interface Session {
+  key: string;
+  client: VaultClient;
+  users: Set<string>;
+  /** When the token ends, ms since the epoch; undefined: never. */
+  endsAt: number | undefined;
+  /** A token that was given is not ours to revoke. */
+  owned: boolean;
+  renewal: { cancel(): void } | undefined;
+}
+
+export interface SessionsOptions {
+  clock: Clock;
+  logger: Logger;
+  onLogin: () => void;
+}
+
+/** How long a refusal must stand before it causes a new login. */
+const reloginIntervalMs = 5 * 60_000;
+const authSchema = z.object({ client_token: z.string(), lease_duration: z.number(), renewable: z.boolean() });
+const lookupSchema = z.object({ ttl: z.number(), renewable: z.boolean().default(false) });
+
+function keyOf({ connection, login }: SessionRequest): string {
+  const { address, namespace, tls } = connection;
+  const who = login.method === 'token' ? ['token', login.token.reveal()] : [login.mount, login.role, login.identity];
+  return createHash('sha256')
+    .update(JSON.stringify([address, namespace, tls, who]))
+    .digest('hex');
+}
+
+export class Sessions {
+  readonly #options: SessionsOptions;
+  readonly #sessions = new Map<string, Session>();
+  /** When a refusal last caused a new login, by session key. */
+  readonly #refusedAt = new Map<string, number>();
+  readonly #pending = new Map<string, Promise<Session>>();
+
+  constructor(options: SessionsOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * A client that is logged in; several resources with the same identity share one.
+   * @throws VaultError of the login; whatever `requestJwt` throws
+   */
+  async open(request: SessionRequest): Promise<VaultClient> {
+    const key = keyOf(request);
+    this.#leave(request.user, key);
+    const current = this.#sessions.get(key);
+    if (current && (current.endsAt === undefined || current.endsAt > this.#options.clock.now() + 5_000)) {
+      current.users.add(request.user);
+      return current.client;
+    }
+    let pending = this.#pending.get(key);
+    if (!pending) {
+      pending = this.#login(key, request).finally(() => this.#pending.delete(key));
+      this.#pending.set(key, pending);
+    }
+    const session = await pending;
+    session.users.add(request.user);
+    return session.client;
+  }
+
+  /** After a refusal: drops the session, so that the next call logs in anew; at most once in five minutes. */
+  refused(user: string): void {
+    const now = this.#options.clock.now();
+    for (const session of this.#sessions.values()) {
+      const last = this.#refusedAt.get(session.key) ?? -Infinity;
+      if (!session.users.has(user) || !session.owned || now - last < reloginIntervalMs) continue;
+      this.#refusedAt.set(session.key, now);
+      void this.#end(session, true);
+    }
+  }
+
+  /** The resource is gone: its session ends when no other uses it. */
+  release(user: string): void {
+    this.#leave(user, undefined);
+  }
+
+  /** Revokes every token that was logged in for. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#sessions.values()].map((session) => this.#end(session, true)));
+  }
+
+  #leave(user: string, exceptKey: string | undefined): void {
+    for (const session of this.#sessions.values()) {
+      if (session.key === exceptKey || !session.users.delete(user)) continue;
+      if (session.users.size === 0) void this.#end(session, true);
+    }
+  }
+
+  async #login(key: string, request: SessionRequest): Promise<Session> {
+    const stale = this.#sessions.get(key);
+    const client = new VaultClient(request.connection);
+    try {
+      await client.health(); // tells Vault from something else before a token is sent
+      const { login } = request;
+      const token =
+        login.method === 'token' ? await this.#given(client, login.token) : await this.#byServiceAccount(client, login);
+      const session: Session = {
+        key,
+        client,
+        users: new Set(stale?.users),
+        owned: login.method !== 'token',
+        renewal: undefined,
+        endsAt: token.ttlSeconds === 0 ? undefined : this.#options.clock.now() + token.ttlSeconds * 1000,
+      };
+      if (stale) await this.#end(stale, false);
+      this.#sessions.set(key, session);
+      if (token.renewable) this.#scheduleRenewal(session, token.ttlSeconds);
+      return session;
+    } catch (error) {
+      client.close();
+      throw error;
+    }
+  }
+
+  async #byServiceAccount(client: VaultClient, login: Login & { method: 'serviceAccount' }) {
+    const jwt = await login.requestJwt();
+    this.#options.onLogin();
+    const reply = await client.call('POST', `auth/${login.mount}/login`, { role: login.role, jwt: jwt.reveal() });
+    const auth = authSchema.parse(reply.auth);
+    client.useToken(new Secret(auth.client_token));
+    return { ttlSeconds: auth.lease_duration, renewable: auth.renewable };
+  }
+
+  async #given(client: VaultClient, token: Secret) {
+    client.useToken(token);
+    const found = lookupSchema.parse((await client.read('auth/token/lookup-self')) ?? {});
+    return { ttlSeconds: found.ttl, renewable: found.renewable };
+  }
+
+  #scheduleRenewal(session: Session, ttlSeconds: number): void {
+    const { clock, logger } = this.#options;
+    session.renewal = clock.setTimeout(
+      () => {
+        void this.#renew(session).catch((error: unknown) => {
+          // the token lives on until its end; then the next reconcile logs in anew
+          logger.warn('Vault token was not renewed', { err: error });
+        });
+      },
+      (ttlSeconds * 1000 * 2) / 3,
+    );
+  }
+
+  async #renew(session: Session): Promise<void> {
+    const reply = await session.client.write('auth/token/renew-self', {});
+    const auth = authSchema.parse(reply.auth);
+    const now = this.#options.clock.now();
+    // near its maximum life a token is renewed by less and less: then it runs out, and a login follows
+    const remaining = session.endsAt === undefined ? 0 : session.endsAt - now;
+    session.endsAt = now + auth.lease_duration * 1000;
+    if (auth.lease_duration * 1000 > remaining * 1.1) this.#scheduleRenewal(session, auth.lease_duration);
+  }
+
+  async #end(session: Session, revoke: boolean): Promise<void> {
+    session.renewal?.cancel();
+    if (this.#sessions.get(session.key) === session) this.#sessions.delete(session.key);
+    try {
+      if (revoke && session.owned) await session.client.write('auth/token/revoke-self', {});
+    } catch (error) {
+      const known = error instanceof VaultError;
+      this.#options.logger.warn('Vault token was not revoked; it runs out by itself', known ? { err: error } : {});
+    } finally {
+      session.client.close();
+    }
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * The HTTP transport under node-vault: one keep-alive agent a client, a deadline for every request, no redirects, bounded
+ * answers, no proxy or token from the environment.
+ */
+import http from 'node:http';
+import https from 'node:https';
+
+export interface TlsOptions {
+  /** PEM of the CA that signs the server's certificate; the system's if unset. */
+  ca?: string;
+  /** PEM of the client's certificate and key, for mutual TLS. */
+  cert?: string;
+  key?: string;
+  serverName?: string;
+}
+
+/** What node-vault hands to a transport. */
+export interface TransportRequest {
+  method: string;
+  uri: string;
+  headers?: Record<string, string>;
+  json?: unknown;
+}
+
+export interface TransportReply {
+  statusCode: number;
+  body: unknown;
+  request: { path: string };
+}
+
+const maxBytes = 8 * 1024 * 1024;
+
+function send(
+  request: TransportRequest,
+  agent: http.Agent,
+  timeoutMs: number,
+  signal: AbortSignal | undefined,
+): Promise<TransportReply> {
+  const url = new URL(request.uri);
+  const body = typeof request.json === 'object' && request.json !== null ? JSON.stringify(request.json) : undefined;
+  const headers: Record<string, string> = { ...request.headers, 'X-Vault-Request': 'true' };
+  if (body !== undefined) {
+    headers['Content-Type'] ??= 'application/json';
+    headers['Content-Length'] = String(Buffer.byteLength(body));
+  }
+  const client = url.protocol === 'https:' ? https : http;
+  return new Promise((resolve, reject) => {
+    const deadline = AbortSignal.timeout(timeoutMs);
+    const options = {
+      agent,
+      method: request.method,
+      headers,
+      signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
+    };
+    const outgoing = client.request(url, options, (incoming) => {
+      const chunks: Buffer[] = [];
+      let size = 0;
+      incoming.on('data', (chunk: Buffer) => {
+        size += chunk.length;
+        if (size > maxBytes) incoming.destroy(Object.assign(new Error('answer too large'), { code: 'ETOOLARGE' }));
+        else chunks.push(chunk);
+      });
+      incoming.on('error', reject);
+      incoming.on('end', () => {
+        const reply = { statusCode: incoming.statusCode ?? 0, request: { path: url.pathname } };
+        resolve({ ...reply, body: parseBody(Buffer.concat(chunks).toString('utf8')) });
+      });
+    });
+    outgoing.on('error', (error) => {
+      reject(deadline.aborted ? Object.assign(new Error('deadline passed'), { code: 'ETIMEDOUT' }) : error);
+    });
+    outgoing.end(body);
+  });
+}
+
+/** JSON, or nothing: a body that is not JSON is not Vault's, and is not passed on. */
+function parseBody(text: string): unknown {
+  try {
+    return text === '' ? undefined : (JSON.parse(text) as unknown);
+  } catch {
+    return undefined; // judged by the status code alone
+  }
+}
+
+/** Makes the transport of one client. @param timeoutMs deadline of a request, in milliseconds */
+export function createTransport(address: string, tls: TlsOptions, timeoutMs: number) {
+  const secure = address.startsWith('https:');
+  const agentOptions = { keepAlive: true, maxSockets: 16 };
+  const { serverName, ...pem } = tls;
+  const agent = secure
+    ? new https.Agent({ ...agentOptions, ...pem, ...(serverName !== undefined ? { servername: serverName } : {}) })
+    : new http.Agent(agentOptions);
+  return {
+    send: (request: TransportRequest, signal?: AbortSignal) => send(request, agent, timeoutMs, signal),
+    close: () => agent.destroy(),
+  };
+}

@@ -1,0 +1,89 @@
+/**
+ * The test stack: a real Kubernetes API server, OpenBao and Vault, and on demand istiod and Vault agents, without a
+ * cluster. `startStack` starts one of each; Jest does it once for all files (`global-setup.ts`, `sharedStack`).
+ */
+import { containersAvailable, startContainerStack } from './containers.ts';
+import { startKube } from './kube.ts';
+import { makeTemporaryDir, removeTemporaryDir } from './processes.ts';
+import { ensureServers, type EnsureOptions } from './servers.ts';
+import type { OwnedStack } from './shared.ts';
+import type { StackMode } from './types.ts';
+import { startVault } from './vault.ts';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+export type { Agent, AgentOptions } from './agent.ts';
+export { renderWithAgent } from './agent.ts';
+export type { Availability, AvailabilityOptions } from './containers.ts';
+export { containersAvailable } from './containers.ts';
+export type { CertificateRequest, Istiod, IstiodOptions } from './istiod.ts';
+export { startIstiod } from './istiod.ts';
+export type { KubeOptions } from './kube.ts';
+export { createNamespace, requestToken, startKube } from './kube.ts';
+export { makeTemporaryDir, removeTemporaryDir, stopAll } from './processes.ts';
+export type { SharedStack } from './shared.ts';
+export { sharedStack } from './shared.ts';
+export type { Answer, KubeServer, Product, RunningServer, Stack, StackMode, VaultServer } from './types.ts';
+export { products } from './types.ts';
+export type { VaultOptions } from './vault.ts';
+export { enableKubernetesAuth, startVault } from './vault.ts';
+export { ensureServers } from './servers.ts';
+export { waitFor } from './wait.ts';
+
+export interface StackOptions extends EnsureOptions {
+  /** Unless given: what TEST_STACK says; else containers where a Docker daemon has or gets the images. */
+  readonly mode?: StackMode;
+}
+
+async function chooseMode(options: StackOptions, say: (line: string) => void): Promise<StackMode> {
+  const wanted = options.mode ?? process.env['TEST_STACK'];
+  if (wanted === 'processes') return wanted;
+  if (wanted !== undefined && wanted !== 'containers')
+    throw new Error(`TEST_STACK is processes or containers, not ${wanted}`);
+  const { available, reason } = await containersAvailable({ prepare: wanted !== undefined, onProgress: say });
+  if (wanted !== undefined && !available) throw new Error(`the test stack cannot run in containers: ${reason}`);
+  say(available ? `test stack: containers (${reason})` : `test stack: processes (${reason})`);
+  return available ? 'containers' : 'processes';
+}
+
+/**
+ * Starts an API server and one server of each product, side by side.
+ * @throws when one of them does not start, or containers were asked for by name and cannot be had
+ */
+export async function startStack(options: StackOptions = {}): Promise<OwnedStack> {
+  const mode = await chooseMode(options, options.onProgress ?? ((line) => console.error(line)));
+  return mode === 'containers' ? startContainerStack() : startProcessStack(options);
+}
+
+async function startProcessStack(options: EnsureOptions): Promise<OwnedStack> {
+  await ensureServers(['etcd', 'kube-apiserver', 'openbao', 'vault'], options);
+  const dir = makeTemporaryDir('stack');
+  const sub = (name: string): string => {
+    const path = join(dir, name);
+    mkdirSync(path, { mode: 0o700 });
+    return path;
+  };
+  const started = await Promise.allSettled([
+    startKube({ dir: sub('kube') }),
+    startVault('OpenBao', { dir: sub('openbao') }),
+    startVault('Vault', { dir: sub('vault') }),
+  ]);
+  const stop = async (): Promise<void> => {
+    await Promise.all(started.map(async (one) => (one.status === 'fulfilled' ? one.value.stop() : undefined)));
+    removeTemporaryDir(dir);
+  };
+  const [kube, bao, vault] = started;
+  if (kube.status === 'rejected' || bao.status === 'rejected' || vault.status === 'rejected') {
+    await stop();
+    throw started.find((one) => one.status === 'rejected')?.reason;
+  }
+  return {
+    mode: 'processes',
+    kube: kube.value,
+    vaults: { OpenBao: bao.value, Vault: vault.value },
+    dir,
+    stop,
+    kubeFacts: kube.value.facts,
+    vaultFacts: { OpenBao: bao.value.facts, Vault: vault.value.facts },
+  };
+}

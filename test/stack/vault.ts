@@ -1,0 +1,234 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { call, expectStatus } from './http.ts';
+import { createNamespace, requestToken } from './kube.ts';
+import { freePort, retryTakenPorts } from './ports.ts';
+import { makeTemporaryDir, readLog, removeTemporaryDir, startProcess, type ManagedProcess } from './processes.ts';
+import { ensureServer, type ServerName } from './servers.ts';
+import type { Answer, KubeServer, Product, StackMode, VaultServer } from './types.ts';
+import { waitFor, type WaitOptions } from './wait.ts';
+
+export interface VaultOptions {
+  /** Serves TLS with a certificate for 127.0.0.1; true unless given. */
+  readonly tls?: boolean;
+  /** `<address>:<port>` to listen at; 127.0.0.1 and a free port unless given. The next port must be free too. */
+  readonly devListen?: string;
+  /** Folder for its files; a temporary one, removed at the end, unless given. */
+  readonly dir?: string;
+}
+
+/** What a client needs to know of a running server; plain data, so that it can be handed to another process. */
+export interface VaultFacts {
+  readonly mode: StackMode;
+  readonly product: Product;
+  readonly version: string;
+  readonly address: string;
+  readonly caPem?: string;
+  readonly rootToken: string;
+  readonly unsealKey: string;
+  readonly auditLog: string;
+  readonly agentBinary: string;
+  readonly logPath: string;
+}
+
+/** How the two products differ where a dev server is started. */
+export const productTraits: Readonly<
+  Record<Product, { server: ServerName; binary: string; envPrefix: string; auditByConfig: boolean }>
+> = {
+  OpenBao: { server: 'openbao', binary: 'bao', envPrefix: 'BAO', auditByConfig: true },
+  Vault: { server: 'vault', binary: 'vault', envPrefix: 'VAULT', auditByConfig: false },
+};
+
+/** The configuration by which OpenBao gets its audit device: it takes none through the API. */
+export const auditConfig = (path: string): string =>
+  `audit "file" "to-file" {\n  options {\n    file_path = ${JSON.stringify(path)}\n  }\n}\n`;
+
+/** Everything of the interface that needs nothing but the facts. */
+export function vaultClient(facts: VaultFacts): Omit<VaultServer, 'stop'> {
+  const request = (method: string, path: string, body?: unknown, token = facts.rootToken): Promise<Answer> =>
+    call(`${facts.address}/v1/${path}`, {
+      method,
+      ca: facts.caPem,
+      headers: { 'x-vault-token': token, 'x-vault-request': 'true', 'content-type': 'application/json' },
+      body,
+    });
+  const log = (): string => readLog(facts.logPath);
+  return {
+    mode: facts.mode,
+    product: facts.product,
+    version: facts.version,
+    address: facts.address,
+    caPem: facts.caPem,
+    rootToken: facts.rootToken,
+    auditLog: facts.auditLog,
+    agentBinary: facts.agentBinary,
+    log,
+    request,
+    seal: async () => {
+      expectStatus(await request('PUT', 'sys/seal'), [200, 204], `seal ${facts.product}`);
+      await waitFor(`${facts.product} to be sealed`, async () => (await request('GET', 'sys/health')).status === 503, {
+        log,
+      });
+    },
+    unseal: async () => {
+      expectStatus(await request('PUT', 'sys/unseal', { key: facts.unsealKey }), [200], `unseal ${facts.product}`);
+      await waitForVault(facts, { log });
+    },
+  };
+}
+
+async function waitForVault(
+  facts: Pick<VaultFacts, 'product' | 'address' | 'caPem' | 'rootToken'>,
+  options: WaitOptions,
+): Promise<void> {
+  const get = (path: string) =>
+    call(`${facts.address}/v1/${path}`, { ca: facts.caPem, headers: { 'x-vault-token': facts.rootToken } });
+  // A fresh KV version 2 answers 400 until its upgrade is done, and 404 until dev mode has mounted it.
+  for (const path of ['sys/health', 'secret/config']) {
+    await waitFor(`${facts.product} to answer ${path} with 200`, async () => (await get(path)).status === 200, options);
+  }
+}
+
+/**
+ * What is the same for a process and a container once the server is starting: waits for its CA, the unseal key it
+ * prints, and its readiness, and enables the audit device where that goes through the API.
+ * @param auditLog its path as the server sees it
+ */
+export async function finishVaultStart(
+  facts: Omit<VaultFacts, 'unsealKey' | 'caPem' | 'version'>,
+  caFile: string | undefined,
+  auditLog: string,
+  options: WaitOptions,
+): Promise<VaultFacts> {
+  const log = (): string => readLog(facts.logPath);
+  const unsealKey = await waitFor(
+    `${facts.product} to print its unseal key`,
+    () => /Unseal Key: (\S+)/.exec(log())?.[1],
+    options,
+  );
+  const started: VaultFacts = {
+    ...facts,
+    version: '',
+    unsealKey,
+    ...(caFile === undefined ? {} : { caPem: await readFile(caFile, 'utf8') }),
+  };
+  await waitForVault(started, options);
+  const health = await vaultClient(started).request('GET', 'sys/health');
+  const full = { ...started, version: (health.body as { version: string }).version };
+  if (!productTraits[facts.product].auditByConfig) {
+    const body = { type: 'file', options: { file_path: auditLog } };
+    expectStatus(
+      await vaultClient(full).request('PUT', 'sys/audit/to-file', body),
+      [200, 204],
+      `enable the audit device of ${facts.product}`,
+    );
+  }
+  return full;
+}
+
+/**
+ * Starts OpenBao or Vault in dev mode as a process on loopback: in memory, unsealed, with a random root token, a file
+ * audit device, and TLS unless told otherwise. The Kubernetes auth method can be enabled on both.
+ * @throws when it cannot be had or does not become ready; the message has its log's tail
+ */
+export async function startVault(
+  product: Product,
+  options: VaultOptions = {},
+): Promise<VaultServer & { readonly facts: VaultFacts }> {
+  const traits = productTraits[product];
+  const files = await ensureServer(traits.server);
+  const dir = options.dir ?? makeTemporaryDir(traits.binary);
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const tls = options.tls ?? true;
+  let child: ManagedProcess | undefined;
+  const stop = async (): Promise<void> => {
+    await child?.stop();
+    if (options.dir === undefined) removeTemporaryDir(dir);
+  };
+  try {
+    return await retryTakenPorts(async () => {
+      await child?.stop();
+      // It listens for its cluster on the port after its API port.
+      const listen = options.devListen ?? `127.0.0.1:${await freePort(2)}`;
+      const rootToken = randomBytes(16).toString('hex');
+      const auditLog = join(dir, 'audit.log');
+      const logPath = join(dir, `${traits.binary}-${listen.replace(/.*:/, '')}.log`);
+      await writeFile(join(dir, 'audit.hcl'), auditConfig(auditLog));
+      child = startProcess({
+        name: product,
+        command: files.binary,
+        args: [
+          ...['server', '-dev', '-dev-no-store-token', `-dev-listen-address=${listen}`],
+          ...(tls ? ['-dev-tls', `-dev-tls-cert-dir=${dir}`] : []),
+          ...(traits.auditByConfig ? [`-config=${join(dir, 'audit.hcl')}`] : []),
+          ...(files.plugins === undefined ? [] : [`-dev-plugin-dir=${files.plugins}`]),
+        ],
+        // In the environment, where other users do not see it, rather than among the arguments.
+        env: { HOME: dir, [`${traits.envPrefix}_DEV_ROOT_TOKEN_ID`]: rootToken },
+        cwd: dir,
+        logPath,
+      });
+      const facts = await finishVaultStart(
+        {
+          mode: 'processes',
+          product,
+          address: `${tls ? 'https' : 'http'}://${listen}`,
+          rootToken,
+          auditLog,
+          agentBinary: files.binary,
+          logPath,
+        },
+        tls ? join(dir, 'vault-ca.pem') : undefined,
+        auditLog,
+        { process: child },
+      );
+      return { ...vaultClient(facts), facts, stop };
+    });
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/**
+ * Enables the Kubernetes auth method at a mount and points it at the API server, with a reviewer of its own: the
+ * ServiceAccount `vault-reviewer` in namespace `vault`, bound to ClusterRole `system:auth-delegator`, by a token of
+ * one day.
+ * @throws when the mount is taken already
+ */
+export async function enableKubernetesAuth(
+  vault: Pick<VaultServer, 'request' | 'mode'>,
+  kube: Pick<KubeServer, 'request' | 'url' | 'inClusterUrl' | 'caPem'>,
+  mount = 'kubernetes',
+): Promise<void> {
+  await createNamespace(kube, 'vault');
+  const reviewer = await requestToken(kube, 'vault', 'vault-reviewer', undefined, 86_400);
+  const binding = await kube.request('POST', '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings', {
+    metadata: { name: 'vault-reviewer' },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'system:auth-delegator' },
+    subjects: [{ kind: 'ServiceAccount', namespace: 'vault', name: 'vault-reviewer' }],
+  });
+  expectStatus(binding, [201, 409], 'bind vault-reviewer to system:auth-delegator');
+  await waitFor('the API server to know the rights of vault-reviewer', async () => {
+    const review = await kube.request('POST', '/apis/authorization.k8s.io/v1/subjectaccessreviews', {
+      spec: {
+        user: 'system:serviceaccount:vault:vault-reviewer',
+        resourceAttributes: { group: 'authentication.k8s.io', resource: 'tokenreviews', verb: 'create' },
+      },
+    });
+    return (review.body as { status?: { allowed?: boolean } }).status?.allowed === true;
+  });
+  expectStatus(
+    await vault.request('POST', `sys/auth/${mount}`, { type: 'kubernetes' }),
+    [200, 204],
+    `enable auth method ${mount}`,
+  );
+  const config = await vault.request('POST', `auth/${mount}/config`, {
+    kubernetes_host: vault.mode === 'containers' ? kube.inClusterUrl : kube.url,
+    kubernetes_ca_cert: kube.caPem,
+    token_reviewer_jwt: reviewer,
+    disable_local_ca_jwt: true,
+  });
+  expectStatus(config, [200, 204], `configure auth method ${mount}`);
+}

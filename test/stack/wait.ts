@@ -1,0 +1,54 @@
+import type { ManagedProcess } from './processes.ts';
+
+export interface WaitOptions {
+  /** Milliseconds until it gives up; 30000 unless given. */
+  readonly timeoutMs?: number;
+  /** Milliseconds between two looks; 50 unless given. */
+  readonly intervalMs?: number;
+  /** Whose log the error shows. */
+  readonly log?: () => string;
+  /** Gives up at once when this process ends. */
+  readonly process?: ManagedProcess;
+}
+
+/** The last lines of a log, for an error message. */
+export function tail(log: string, lines = 25): string {
+  return log.trimEnd().split('\n').slice(-lines).join('\n');
+}
+
+/** A pause between two looks at a condition; never a way to wait for one. */
+export const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/**
+ * Looks until `check` gives something other than `undefined` or `false`, and returns that.
+ * @param what completes "waited … s for …"
+ * @throws when the time is over, or the process has ended; the message has the last error and the log's tail
+ */
+export async function waitFor<T>(
+  what: string,
+  check: () => Promise<T | undefined | false> | T | undefined | false,
+  options: WaitOptions = {},
+): Promise<T> {
+  const { timeoutMs = 30_000, intervalMs = 50 } = options;
+  const log = options.log ?? options.process?.log;
+  const started = Date.now();
+  let lastError = '';
+  const fail = (how: string): Error =>
+    new Error(
+      [`${how} ${what}`, lastError, log === undefined ? '' : `log:\n${tail(log())}`].filter(Boolean).join('\n'),
+    );
+  for (;;) {
+    try {
+      const result = await check();
+      if (result !== undefined && result !== false) return result;
+      lastError = '';
+    } catch (error) {
+      lastError = `last error: ${error instanceof Error ? error.message : String(error)}`;
+    }
+    const end = options.process?.ended();
+    if (end !== undefined)
+      throw fail(`${options.process?.name ?? 'the process'} ended (${end}) while it was waited for`);
+    if (Date.now() - started > timeoutMs) throw fail(`waited ${timeoutMs / 1000} s in vain for`);
+    await pause(intervalMs);
+  }
+}

@@ -1,0 +1,187 @@
+/** What tests and the demo do to the cluster as its administrator: install the operator's manifests, apply and read objects. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { loadAllYaml, loadYaml } from '../../src/kube/yaml.ts';
+import { createNamespace, requestToken, waitFor, type KubeServer } from '../stack/index.ts';
+import { tetrateControlPlaneCrd } from './tetrate-crd.ts';
+
+export type Json = Record<string, unknown>;
+export type Kube = Omit<KubeServer, 'stop'>;
+
+const top = join(import.meta.dirname, '..', '..');
+
+/** Where an object of a manifest lives on the API server. */
+function collectionOf(object: Json): string {
+  const apiVersion = String(object['apiVersion']);
+  const kind = String(object['kind']).toLowerCase();
+  const plural = kind.endsWith('y') ? `${kind.slice(0, -1)}ies` : `${kind}s`;
+  const namespace = (object['metadata'] as { namespace?: string }).namespace;
+  const base = apiVersion === 'v1' ? '/api/v1' : `/apis/${apiVersion}`;
+  return namespace === undefined ? `${base}/${plural}` : `${base}/namespaces/${namespace}/${plural}`;
+}
+
+export const pathOf = (object: Json): string =>
+  `${collectionOf(object)}/${String((object['metadata'] as Json)['name'])}`;
+
+/** Server-side apply as `kubectl apply --server-side` sends it; gives the API server's answer. */
+export async function apply(kube: Kube, object: Json, manager = 'kubectl'): Promise<{ status: number; body: Json }> {
+  const path = `${pathOf(object)}?fieldManager=${manager}&force=true`;
+  const answer = await kube.request('PATCH', path, JSON.stringify(object), 'application/apply-patch+yaml');
+  return { status: answer.status, body: answer.body as Json };
+}
+
+/** Applies and insists. */
+export async function applyOk(kube: Kube, object: Json): Promise<Json> {
+  const { status, body } = await apply(kube, object);
+  if (status >= 300) throw new Error(`apply ${pathOf(object)}: ${status} ${JSON.stringify(body['message'] ?? body)}`);
+  return body;
+}
+
+/** All objects of a kustomization: its resources, and those of folders it names. No patches or generators are carried out. */
+export async function kustomization(folder: string): Promise<Json[]> {
+  const { resources = [] } = loadYaml<{ resources?: string[] }>(
+    await readFile(join(top, folder, 'kustomization.yaml'), 'utf8'),
+  );
+  const parts = await Promise.all(
+    resources.map(async (resource) =>
+      resource.endsWith('.yaml')
+        ? (loadAllYaml(await readFile(join(top, folder, resource), 'utf8')) as Json[])
+        : await kustomization(join(folder, resource)),
+    ),
+  );
+  return parts.flat();
+}
+
+/** Objects of a manifest file. */
+export async function manifest(file: string): Promise<Json[]> {
+  return loadAllYaml(await readFile(join(top, file), 'utf8')) as Json[];
+}
+
+/**
+ * Installs CRDs and the operator's RBAC exactly as `deploy/` has them (but for the Deployment, since no kubelet runs),
+ * and gives a kubeconfig of its service account.
+ */
+export async function installOperator(kube: Kube, options: { secrets?: boolean } = {}): Promise<string> {
+  const objects = [
+    ...(await kustomization('deploy/base')),
+    ...(options.secrets === false ? [] : await kustomization('deploy/components/secrets')),
+  ];
+  for (const object of objects.filter((o) => o['kind'] === 'Namespace'))
+    await createNamespace(kube, String((object['metadata'] as Json)['name']));
+  for (const object of [
+    ...objects.filter((o) => o['kind'] !== 'Deployment'),
+    tetrateControlPlaneCrd as unknown as Json,
+  ])
+    await applyOk(kube, object);
+  for (const name of ['istiovaultcas.istiovaultca.io', 'controlplanes.install.tetrate.io']) {
+    await waitFor(`CRD ${name} to be established`, async () => {
+      const crd = (await kube.request('GET', `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${name}`))
+        .body as { status?: { conditions?: { type: string; status: string }[] } };
+      return crd.status?.conditions?.some((c) => c.type === 'Established' && c.status === 'True') === true;
+    });
+  }
+  const token = await requestToken(kube, 'istio-vault-ca', 'istio-vault-ca', undefined, 24 * 3600);
+  return await kube.kubeconfigWithToken(token, 'istio-vault-ca');
+}
+
+/** The agent injector's webhook, as its Helm chart registers it. Nobody answers it: no pods are made in these tests. */
+export async function registerInjector(kube: Kube, namespaceSelector: Json = {}): Promise<void> {
+  await applyOk(kube, {
+    apiVersion: 'admissionregistration.k8s.io/v1',
+    kind: 'MutatingWebhookConfiguration',
+    metadata: { name: 'vault-agent-injector-cfg' },
+    webhooks: [
+      {
+        name: 'vault.hashicorp.com',
+        failurePolicy: 'Ignore',
+        sideEffects: 'None',
+        timeoutSeconds: 1,
+        admissionReviewVersions: ['v1'],
+        clientConfig: { url: 'https://127.0.0.1:1/mutate' },
+        rules: [
+          {
+            operations: ['CREATE', 'UPDATE'],
+            apiGroups: [''],
+            apiVersions: ['v1'],
+            resources: ['pods'],
+            scope: 'Namespaced',
+          },
+        ],
+        namespaceSelector,
+      },
+    ],
+  });
+}
+
+export async function unregisterInjector(kube: Kube): Promise<void> {
+  await kube.request(
+    'DELETE',
+    '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/vault-agent-injector-cfg',
+  );
+}
+
+export interface Condition {
+  type: string;
+  status: string;
+  reason: string;
+  message: string;
+  observedGeneration?: number;
+}
+
+/** An IstioVaultCA as the API server has it. */
+export interface Resource {
+  metadata: { name: string; namespace: string; uid: string; generation: number; annotations?: Record<string, string> };
+  spec: Json;
+  status?: {
+    observedGeneration?: number;
+    conditions?: Condition[];
+    root?: { fingerprint: string; notAfter: string; issuerId: string };
+    intermediate?: { fingerprint: string; notAfter: string; generation: number; issuerId: string; renewAt?: string };
+    history?: unknown[];
+    controlPlane?: { digest?: string };
+    lastHandledReconcileAt?: string;
+  };
+}
+
+export const resourcePath = (namespace: string, name: string) =>
+  `/apis/istiovaultca.io/v1alpha1/namespaces/${namespace}/istiovaultcas/${name}`;
+
+export async function getResource(kube: Kube, namespace: string, name: string): Promise<Resource> {
+  return (await kube.request('GET', resourcePath(namespace, name))).body as Resource;
+}
+
+export function conditionOf(resource: Resource, type: string): Condition | undefined {
+  return resource.status?.conditions?.find((c) => c.type === type);
+}
+
+/** Waits until a condition of the current generation says so; the error shows all conditions. */
+export async function waitForCondition(
+  kube: Kube,
+  namespace: string,
+  name: string,
+  what: { type: string; status?: string; reason?: string },
+  timeoutMs = 60_000,
+): Promise<Resource> {
+  let last: Resource | undefined;
+  try {
+    return await waitFor(
+      `${namespace}/${name}: ${JSON.stringify(what)}`,
+      async () => {
+        last = await getResource(kube, namespace, name);
+        const found = conditionOf(last, what.type);
+        const fits =
+          found !== undefined &&
+          found.observedGeneration === last.metadata.generation &&
+          (what.status === undefined || found.status === what.status) &&
+          (what.reason === undefined || found.reason === what.reason);
+        return fits ? last : undefined;
+      },
+      { timeoutMs },
+    );
+  } catch (error) {
+    const lines = (last?.status?.conditions ?? []).map((c) => `  ${c.type}=${c.status} ${c.reason}: ${c.message}`);
+    throw new Error(`${error instanceof Error ? error.message : 'timed out'}\nconditions:\n${lines.join('\n')}`, {
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,35 @@
+/**
+ * A stand-in for TSB's operator and Istio's rendering: from a ControlPlane's overlay to what istiod's pod template would carry.
+ * It follows Istio's documented path grammar for the map-shaped paths that the operator writes, and knows no others.
+ */
+import type { Json } from './cluster.ts';
+
+export interface PodTemplate {
+  env: Record<string, string>;
+  annotations: Record<string, string>;
+}
+
+interface Overlay {
+  kind: string;
+  name: string;
+  patches?: { path: string; value: unknown }[];
+}
+
+export function overlaysOf(controlPlane: Json): Overlay[] {
+  const spec = controlPlane['spec'] as { components?: { istio?: { kubeSpec?: { overlays?: Overlay[] } } } };
+  return spec.components?.istio?.kubeSpec?.overlays ?? [];
+}
+
+/** Env and annotations that the overlay for one IstioOperator sets, in the order of its patches. */
+export function podTemplateOf(controlPlane: Json, istioOperator = 'tsb-istiocontrolplane'): PodTemplate {
+  const out: PodTemplate = { env: {}, annotations: {} };
+  const entry = overlaysOf(controlPlane).find((o) => o.kind === 'IstioOperator' && o.name === istioOperator);
+  for (const { path, value } of entry?.patches ?? []) {
+    const env = /^spec\.values\.pilot\.env\.([A-Z_]+)$/.exec(path)?.[1];
+    const annotation = /^spec\.components\.pilot\.k8s\.podAnnotations\.(.+)$/.exec(path)?.[1];
+    if (env !== undefined && typeof value === 'string') out.env[env] = value;
+    if (annotation !== undefined && typeof value === 'string')
+      out.annotations[annotation.replaceAll('\\.', '.')] = value;
+  }
+  return out;
+}

@@ -1,0 +1,54 @@
+/** The operator as users run it: the bundled program, as a process of its own, under the shipped RBAC. */
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { makeTemporaryDir, startProcess, type ManagedProcess } from '../stack/processes.ts';
+import { freePort } from '../stack/ports.ts';
+import { waitFor } from '../stack/wait.ts';
+
+const top = join(import.meta.dirname, '..', '..');
+let built: Promise<unknown> | undefined;
+
+/** Bundles `dist/main.js` once a process. */
+export async function buildOperator(): Promise<string> {
+  built ??= promisify(execFile)(process.execPath, [join(top, 'scripts', 'build.ts')], { cwd: top });
+  await built;
+  return join(top, 'dist', 'main.js');
+}
+
+export interface RunningOperator extends ManagedProcess {
+  /** The text of /metrics. */
+  metrics(): Promise<string>;
+}
+
+/** Starts `run` with a kubeconfig; returns when it is ready to work. */
+export async function startOperator(kubeconfig: string, flags: string[] = []): Promise<RunningOperator> {
+  const main = await buildOperator();
+  const dir = makeTemporaryDir('operator');
+  const [metricsPort, healthPort] = [await freePort(), await freePort()];
+  const operator = startProcess({
+    name: 'operator',
+    command: process.execPath,
+    args: [
+      '--enable-source-maps',
+      main,
+      'run',
+      `--kubeconfig=${kubeconfig}`,
+      '--leader-election-namespace=istio-vault-ca',
+      '--vault-addresses=https://127.0.0.1:*',
+      `--metrics-address=127.0.0.1:${metricsPort}`,
+      `--health-address=127.0.0.1:${healthPort}`,
+      '--log-level=debug',
+      ...flags,
+    ],
+    cwd: dir,
+    logPath: join(dir, 'operator.log'),
+    graceMs: 25_000,
+  });
+  await waitFor('the operator to be ready', async () => {
+    if (operator.ended() !== undefined) throw new Error(`the operator ended (${operator.ended()}): ${operator.log()}`);
+    return (await fetch(`http://127.0.0.1:${healthPort}/readyz`).catch(() => undefined))?.status === 200;
+  });
+  const metrics = async () => await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
+  return Object.assign(operator, { metrics });
+}

@@ -1,0 +1,103 @@
+/** One stage for one resource: a namespace with a control plane, a Vault role for the operator, and the names of what it will make. */
+import { operatorPolicy } from '../../src/plan/capabilities.ts';
+import { specSchema } from '../../src/api/schema.ts';
+import { createNamespace, enableKubernetesAuth, type VaultServer } from '../stack/index.ts';
+import { applyOk, type Json, type Kube } from './cluster.ts';
+
+export type Vault = Omit<VaultServer, 'stop'>;
+
+export interface Scene {
+  kube: Kube;
+  vault: Vault;
+  namespace: string;
+  name: string;
+  /** The resource as a user would write it. */
+  resource: Json;
+}
+
+/** Deep merge of plain objects; arrays and values of `over` win. */
+export function merge(base: Json, over: Json): Json {
+  const plain = (v: unknown): v is Json => typeof v === 'object' && v !== null && !Array.isArray(v);
+  const out: Json = { ...base };
+  for (const [key, value] of Object.entries(over))
+    out[key] = plain(value) && plain(out[key]) ? merge(out[key], value) : value;
+  return out;
+}
+
+export interface SceneOptions {
+  namespace: string;
+  name?: string;
+  /** Merged over the smallest spec with names of this scene. */
+  spec?: Json;
+  /** Overlays that stand in the ControlPlane already; undefined: no ControlPlane at all. */
+  overlays?: unknown[] | null;
+  /** Gives the operator no role in Vault. */
+  withoutRole?: boolean;
+}
+
+/** Enables Kubernetes auth for the operator and istiod, once a server. */
+export async function prepareVault(kube: Kube, vault: Vault): Promise<void> {
+  const found = await vault.request('GET', 'sys/auth/kubernetes');
+  if (found.status !== 200) await enableKubernetesAuth(vault, kube);
+}
+
+/** Rights of the operator in Vault: exactly the policy that `deploy/vault` ships, with this scene's names. */
+export async function grantOperator(vault: Vault, role: string, namespace: string, spec: Json): Promise<void> {
+  const policy = operatorPolicy(specSchema.parse(spec), { authMount: true, authConfig: true, auditDevice: true });
+  await vault.request('PUT', `sys/policies/acl/${role}`, { policy });
+  await vault.request('POST', `auth/kubernetes/role/${role}`, {
+    bound_service_account_names: ['istio-vault-ca'],
+    bound_service_account_namespaces: [namespace],
+    audience: 'vault',
+    token_policies: [role],
+    token_ttl: '1h',
+  });
+}
+
+export const controlPlane = (namespace: string, overlays: unknown[]): Json => ({
+  apiVersion: 'install.tetrate.io/v1alpha1',
+  kind: 'ControlPlane',
+  metadata: { name: 'controlplane', namespace },
+  spec: { hub: 'hub.example.invalid/tsb', components: { istio: { traceSamplingRate: 50, kubeSpec: { overlays } } } },
+});
+
+/** Makes the stage; the resource itself is left for the test to apply. */
+export async function makeScene(kube: Kube, vault: Vault, options: SceneOptions): Promise<Scene> {
+  const { namespace, name = 'istioca' } = options;
+  await createNamespace(kube, namespace);
+  await kube.request('POST', `/api/v1/namespaces/${namespace}/serviceaccounts`, {
+    metadata: { name: 'istio-vault-ca' },
+  });
+  await applyOk(kube, {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: { name: 'istio-vault-ca-tls', namespace },
+    data: { 'ca.crt': Buffer.from(vault.caPem ?? '').toString('base64') },
+  });
+  if (options.overlays !== null) await applyOk(kube, controlPlane(namespace, options.overlays ?? []));
+  const role = `operator-${namespace}`;
+  const spec = merge(
+    {
+      vault: {
+        address: vault.address,
+        tls: { caSecretRef: { name: 'istio-vault-ca-tls' } },
+        auth: { method: 'Kubernetes', kubernetes: { role } },
+      },
+      root: { mount: `${namespace}-pki`, key: { type: 'ec' } },
+      intermediate: { mount: `${namespace}-ca`, key: { type: 'ec' } },
+      keyStore: { mount: `${namespace}-kv`, path: 'istioca' },
+      policy: { name: `${namespace}-istioca` },
+      kubernetesAuth: { role: `${namespace}-istiod` },
+      controlPlane: { kind: 'TetrateControlPlane', name: 'controlplane' },
+    },
+    options.spec ?? {},
+  );
+  if (!options.withoutRole) await grantOperator(vault, role, namespace, spec);
+  return {
+    kube,
+    vault,
+    namespace,
+    name,
+    resource: { apiVersion: 'istiovaultca.io/v1alpha1', kind: 'IstioVaultCA', metadata: { name, namespace }, spec },
+  };
+}

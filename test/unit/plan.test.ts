@@ -1,0 +1,249 @@
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import type { Desired } from '../../src/plan/desired.ts';
+import { liveDefect, soundLive } from '../../src/plan/facts.ts';
+import { generationName, markOf } from '../../src/plan/identity.ts';
+import { own, type Observed } from '../../src/plan/observed.ts';
+import { plan, type Plan } from '../../src/plan/plan.ts';
+import type { Step, StepKind } from '../../src/plan/steps.ts';
+import { applyStep, desiredOf, emptyWorld, identity, makePool, type Pool } from './model.ts';
+
+let pool: Pool;
+const now = Date.now();
+const d = desiredOf();
+
+beforeAll(() => {
+  pool = makePool(8);
+});
+
+/** Rounds until nothing is left. `pick` may carry out only some of a round's steps: the rest is lost to a crash. */
+function converge(
+  desired: Desired,
+  from: Observed,
+  pick: (steps: Step[], round: number) => Step[] = (s) => s,
+): { world: Observed; done: Step[]; last: Plan } {
+  let world = from;
+  const done: Step[] = [];
+  for (let round = 0; round < 60; round += 1) {
+    const last = plan(desired, world, now);
+    if (last.steps.length === 0) return { world, done, last };
+    for (const step of pick(last.steps, round)) {
+      world = applyStep(desired, world, step, pool);
+      done.push(step);
+    }
+  }
+  throw new Error(
+    `no end after 60 rounds; last steps: ${done
+      .slice(-6)
+      .map((s) => s.kind)
+      .join(', ')}`,
+  );
+}
+
+const kinds = (steps: Step[]): StepKind[] => steps.map((step) => step.kind);
+
+/** What must be the same at the end, however it was reached. */
+const essence = (world: Observed) => ({
+  mounts: [world.vault.kvMount, world.vault.rootMount, world.vault.intermediateMount],
+  policy: world.vault.policy,
+  role: world.vault.role,
+  roots: world.vault.rootPki?.issuers.length,
+  rootKeys: world.vault.rootPki?.keys.length,
+  staging: world.vault.staging.entry,
+  liveDefect: liveDefect(own(world.vault.live)),
+  defaultIsLive:
+    world.vault.intermediatePki?.issuers.find((i) => i.id === world.vault.intermediatePki?.defaultIssuerId)?.certificate
+      .fingerprint === soundLive(world)?.certificate.fingerprint,
+  fields: world.kubernetes.controlPlane?.carriesFields,
+});
+
+describe('the first reconcile', () => {
+  it('reaches a published set and a patched control plane, and then asks for nothing', () => {
+    const { world, done, last } = converge(d, emptyWorld());
+    expect(last).toEqual({ problems: [], steps: [] });
+    expect(essence(world)).toMatchObject({
+      liveDefect: undefined,
+      defaultIsLive: true,
+      fields: true,
+      roots: 1,
+      rootKeys: 1,
+      staging: undefined,
+    });
+    expect(world.vault.intermediatePki?.keys).toHaveLength(1);
+    expect(kinds(done)).toEqual([
+      'ClaimControlPlane',
+      'MountKV',
+      'WriteState',
+      'MountPKI',
+      'MountPKI',
+      'GenerateRoot',
+      'WritePolicy',
+      'WriteRole',
+      'StageKey',
+      'ImportKey',
+      'SignIntermediate',
+      'PublishLive',
+      'WriteState',
+      'RemoveStaging',
+      'PatchControlPlane',
+    ]);
+  });
+
+  it('writes the control plane only after everything in Vault', () => {
+    const { done } = converge(d, emptyWorld());
+    expect(kinds(done).indexOf('PatchControlPlane')).toBe(done.length - 1);
+  });
+});
+
+/** Damage that somebody may do behind the operator's back. */
+const damages: Record<string, (w: Observed) => void> = {
+  'live entry removed': (w) => void (w.vault.live = { casVersion: w.vault.live.casVersion, entry: undefined }),
+  'live key replaced': (w) => {
+    const live = own(w.vault.live);
+    if (live) live.publicKey = 'another';
+  },
+  'state removed': (w) => void (w.vault.state = { casVersion: w.vault.state.casVersion, entry: undefined }),
+  'staging removed': (w) => void (w.vault.staging = { casVersion: w.vault.staging.casVersion, entry: undefined }),
+  'policy edited': (w) => void (w.vault.policy = w.vault.policy && `${w.vault.policy}\n# edited`),
+  'role removed': (w) => void (w.vault.role = undefined),
+  'default issuer moved': (w) => {
+    if (w.vault.intermediatePki) w.vault.intermediatePki.defaultIssuerId = '';
+  },
+  'intermediate issuers removed': (w) => {
+    if (w.vault.intermediatePki) w.vault.intermediatePki.issuers = [];
+  },
+  'intermediate mount remade empty': (w) => {
+    if (w.vault.intermediatePki) w.vault.intermediatePki = { issuers: [], keys: [], defaultIssuerId: '' };
+  },
+  'mount tuned down': (w) => {
+    if (w.vault.rootMount) w.vault.rootMount.maxLeaseTtl = 3600;
+  },
+  'fields edited': (w) => {
+    if (w.kubernetes.controlPlane) w.kubernetes.controlPlane.carriesFields = false;
+  },
+};
+
+describe('properties', () => {
+  const subset = (steps: Step[], bits: number) => steps.filter((_, i) => (bits >> i) & 1);
+
+  it('a crash after any steps of any rounds, then going on, ends in the same state', () => {
+    const undisturbed = essence(converge(d, emptyWorld()).world);
+    fc.assert(
+      fc.property(fc.array(fc.nat(31), { maxLength: 25 }), (bits) => {
+        const { world, last } = converge(d, emptyWorld(), (steps, round) =>
+          round < bits.length ? subset(steps, bits[round]!) : steps,
+        );
+        expect(essence(world)).toEqual(undisturbed);
+        expect(last.problems).toEqual([]);
+        expect(world.vault.intermediatePki?.keys).toHaveLength(1);
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it('any damage at any time is repaired, without a second root and without touching the live key', () => {
+    fc.assert(
+      fc.property(fc.nat(14), fc.array(fc.constantFrom(...Object.keys(damages)), { maxLength: 4 }), (rounds, names) => {
+        let count = 0;
+        let world = emptyWorld();
+        converge(d, world, (steps) => {
+          count += 1;
+          if (count <= rounds) for (const step of steps) world = applyStep(d, world, step, pool);
+          return steps;
+        });
+        for (const name of names) damages[name]?.(world);
+        const { world: end, done, last } = converge(d, world);
+        expect(last.problems).toEqual([]);
+        expect(essence(end)).toMatchObject({
+          liveDefect: undefined,
+          defaultIsLive: true,
+          fields: true,
+          roots: 1,
+          rootKeys: 1,
+          staging: undefined,
+        });
+        const liveKey = generationName(identity, 'intermediate', own(end.vault.live)!.generation);
+        expect(done.filter((s) => s.kind === 'CollectGeneration' && s.keyName === liveKey)).toEqual([]);
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it('never plans anything while something of somebody else stands in a place of ours', () => {
+    const theirs = { ...identity, name: 'other', uid: 'u-2' };
+    const foreign: Record<string, (w: Observed) => void> = {
+      'root mount': (w) => void (w.vault.rootMount = { type: 'pki', description: markOf(theirs), maxLeaseTtl: 0 }),
+      'intermediate mount': (w) => void (w.vault.intermediateMount = { type: 'pki', description: '', maxLeaseTtl: 0 }),
+      'live entry': (w) => void (w.vault.live = { casVersion: 3, entry: 'foreign' }),
+      'staging entry': (w) => void (w.vault.staging = { casVersion: 3, entry: 'foreign' }),
+      'state entry': (w) => void (w.vault.state = { casVersion: 3, entry: 'foreign' }),
+      policy: (w) => void (w.vault.policy = `# ${markOf(theirs)}\n`),
+      role: (w) =>
+        void (w.vault.role = {
+          serviceAccountNames: ['x'],
+          serviceAccountNamespaces: ['y'],
+          policies: ['z'],
+          tokenTtl: 0,
+          audience: '',
+        }),
+    };
+    for (const [name, put] of Object.entries(foreign)) {
+      const world = emptyWorld();
+      if (name.endsWith('entry')) world.vault.kvMount = { type: 'kv', description: '', maxLeaseTtl: 0, kvVersion: 2 };
+      put(world);
+      const { steps, problems } = plan(d, world, now);
+      expect({ name, steps, reasons: problems.map((p) => p.reason) }).toEqual({
+        name,
+        steps: [],
+        reasons: ['MountNotOwned'],
+      });
+    }
+  });
+});
+
+describe('guards', () => {
+  const provisioned = () => converge(d, emptyWorld()).world;
+
+  it('a lost root is RootLost, never a new one', () => {
+    const world = provisioned();
+    world.vault.rootPki = { issuers: [], keys: [], defaultIssuerId: '' };
+    expect(plan(d, world, now)).toMatchObject({ steps: [], problems: [{ reason: 'RootLost' }] });
+  });
+
+  it('an empty Vault behind a configured control plane is RootLost', () => {
+    const world = emptyWorld();
+    world.kubernetes.controlPlane = { owner: identity.name, carriesFields: true, writtenBefore: true, conflicts: [] };
+    expect(plan(d, world, now)).toMatchObject({ steps: [], problems: [{ reason: 'RootLost' }] });
+  });
+
+  it('a mesh with another root is left alone until confirmed', () => {
+    const world = emptyWorld();
+    world.kubernetes.meshRoots = [pool.intermediates[7]!.certificate];
+    expect(plan(d, world, now)).toMatchObject({ steps: [], problems: [{ reason: 'WouldReplaceRoot' }] });
+    const fingerprint = pool.intermediates[7]!.certificate.fingerprint;
+    const confirmed = desiredOf({}, { 'istiovaultca.io/confirm-root-change': fingerprint });
+    expect(plan(confirmed, world, now).problems).toEqual([]);
+  });
+
+  it('another root that appears after the fields were written stops nothing', () => {
+    const world = provisioned();
+    world.kubernetes.meshRoots = [pool.intermediates[7]!.certificate];
+    expect(plan(d, world, now)).toEqual({ problems: [], steps: [] });
+  });
+
+  it('without the injector all of Vault is done and nothing of the control plane', () => {
+    const world = emptyWorld();
+    world.kubernetes.injector = { found: false, selectsNamespace: false, name: '', failurePolicy: '' };
+    const { world: end, last } = converge(d, world);
+    expect(last.problems.map((p) => p.reason)).toEqual(['InjectorNotFound']);
+    expect(essence(end)).toMatchObject({ liveDefect: undefined, fields: false });
+  });
+
+  it('a missing control plane does not keep Vault waiting', () => {
+    const world = emptyWorld();
+    world.kubernetes.controlPlane = undefined;
+    const { world: end, last } = converge(d, world);
+    expect(last.problems.map((p) => p.reason)).toEqual(['ControlPlaneNotFound']);
+    expect(liveDefect(own(end.vault.live))).toBeUndefined();
+  });
+});
