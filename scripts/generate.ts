@@ -1,12 +1,37 @@
-/** Writes the generated files (`npm run crd:generate`); with --check fails when one differs from what it should be. */
+/** Writes the generated files (`npm run generate`); with --check fails when one differs from what it should be. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { customResourceDefinition } from '../src/api/crd.ts';
-import { dumpYaml } from '../src/kube/yaml.ts';
+import { specSchema, type Spec } from '../src/api/schema.ts';
+import { dumpYaml, loadAllYaml } from '../src/kube/yaml.ts';
+import { operatorPolicy, type ToMake } from '../src/plan/capabilities.ts';
 
 const top = join(import.meta.dirname, '..');
+const note = (source: string) => `# Generated from ${source} by "npm run generate"; do not edit.\n`;
+
+/** The spec of the IstioVaultCA in a manifest. */
+async function specOf(file: string): Promise<Spec> {
+  const objects = loadAllYaml(await readFile(join(top, file), 'utf8')) as { kind: string; spec: unknown }[];
+  return specSchema.parse(objects.find((object) => object.kind === 'IstioVaultCA')?.spec);
+}
+
+/** The rights that the operator's Vault token needs for a sample. */
+async function policy(sample: string, about: string, make: ToMake): Promise<string> {
+  return `${note(sample)}# ${about}\n\n${operatorPolicy(await specOf(sample), make)}`;
+}
+
 const generated: Record<string, string> = {
-  'crds/istiovaultcas.yaml': `# Generated from src/api/schema.ts by "npm run crd:generate"; do not edit.\n${dumpYaml(customResourceDefinition())}`,
+  'crds/istiovaultcas.yaml': note('src/api/schema.ts') + dumpYaml(customResourceDefinition()),
+  'deploy/vault/operator-policy.hcl': await policy(
+    'deploy/samples/minimal.yaml',
+    'For default names, KV version 2, and a Kubernetes auth mount that exists.',
+    { authMount: false, authConfig: false, auditDevice: false },
+  ),
+  'deploy/vault/operator-policy-procedure.hcl': await policy(
+    'deploy/samples/procedure.yaml',
+    'For the procedure: also makes the audit device and the Kubernetes auth mount, and configures it; KV version 1.',
+    { authMount: true, authConfig: true, auditDevice: true },
+  ),
 };
 
 const stale: string[] = [];
@@ -16,6 +41,6 @@ for (const [name, content] of Object.entries(generated)) {
   else if ((await readFile(path, 'utf8').catch(() => '')) !== content) stale.push(name);
 }
 if (stale.length > 0) {
-  process.stderr.write(`Out of date: ${stale.join(', ')}. Run "npm run crd:generate".\n`);
+  process.stderr.write(`Out of date: ${stale.join(', ')}. Run "npm run generate".\n`);
   process.exitCode = 1;
 }

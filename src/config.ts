@@ -104,7 +104,7 @@ const booleanFlags: readonly string[] = flagNames.filter((name) => /^(leader-ele
 const listFlags: readonly string[] = ['namespaces', 'vault-addresses'];
 
 /** The environment variable of a flag. */
-export function environmentName(flagName: string): string {
+function environmentName(flagName: string): string {
   return `ISTIO_VAULT_CA_${flagName.toUpperCase().replaceAll('-', '_')}`;
 }
 

@@ -103,12 +103,13 @@ export function customResourceDefinition(): Record<string, unknown> {
           served: true,
           storage: true,
           subresources: { status: {} },
+          // ends of life are strings: kubectl prints a date as its age, which of a future one is <invalid>
           additionalPrinterColumns: [
             column('Ready', ready('status')),
             column('Reason', ready('reason')),
             column('Istiod', '.status.istiodProven'),
-            column('Expires', '.status.intermediate.notAfter', 'date'),
-            column('Root Expires', '.status.root.notAfter', 'date', 1),
+            column('Expires', '.status.intermediate.notAfter'),
+            column('Root Expires', '.status.root.notAfter', 'string', 1),
             column('Vault', '.spec.vault.address', 'string', 1),
             column('Control Plane', '.spec.controlPlane.name', 'string', 1),
             column('Age', '.metadata.creationTimestamp', 'date'),

@@ -6,15 +6,15 @@ import { groupVersionPath, resourcePath, type Gvr } from './resources.ts';
 import { createTransport, type Send, type TransportOptions } from './transport.ts';
 
 export type { Gvr } from './resources.ts';
-export type { JsonObject, JsonValue } from './json.ts';
+export type { JsonObject } from './json.ts';
 
 /** The last argument of every call. */
-export interface CallOptions {
+interface CallOptions {
   /** Ends the call with KubeError `Unavailable`, reason `Aborted`. */
   signal?: AbortSignal | undefined;
 }
 
-export interface PatchOptions {
+interface PatchOptions {
   type: 'merge' | 'json' | 'apply';
   subresource?: 'status';
   /** Required for `apply`. */
@@ -23,7 +23,7 @@ export interface PatchOptions {
   force?: boolean;
 }
 
-export interface DeleteOptions extends CallOptions {
+interface DeleteOptions extends CallOptions {
   /** Deletes only this object, not a namesake made since. */
   uid?: string;
   resourceVersion?: string;
@@ -31,7 +31,7 @@ export interface DeleteOptions extends CallOptions {
 }
 
 /** A whole collection at one version. */
-export interface Collection {
+interface Collection {
   items: JsonObject[];
   resourceVersion: string;
 }

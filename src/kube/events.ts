@@ -10,7 +10,7 @@ import { isKubeError } from './errors.ts';
 import type { JsonObject } from './json.ts';
 
 /** What an Event is about. */
-export interface ObjectReference {
+interface ObjectReference {
   apiVersion: string;
   kind: string;
   name: string;
@@ -49,7 +49,7 @@ export interface EventRecorderOptions {
   uniqueSuffix?: () => string;
 }
 
-export const reportingController = 'istiovaultca.io/istio-vault-ca';
+const reportingController = 'istiovaultca.io/istio-vault-ca';
 
 const events = { group: 'events.k8s.io', version: 'v1', plural: 'events' };
 /** Repetitions within this time belong to one series, in milliseconds. */

@@ -9,13 +9,13 @@ import type { JsonObject } from './json.ts';
 import { resourcePath, type Gvr } from './resources.ts';
 
 /** A Kubernetes object in a cache. Do not change it. */
-export type CachedObject = JsonObject & {
+type CachedObject = JsonObject & {
   metadata?: { name?: string; namespace?: string; resourceVersion?: string };
 };
 
 export type ResourceInformer = InformerHandle<CachedObject>;
 
-export interface ResourceInformerOptions {
+interface ResourceInformerOptions {
   gvr: Gvr;
   /** undefined for all namespaces. */
   namespace?: string | undefined;

@@ -6,7 +6,7 @@ import { pino, stdTimeFunctions, type DestinationStream, type Logger as Pino } f
 import { isError } from './is-error.ts';
 import { scrub } from './scrub.ts';
 
-export type LogFields = Record<string, unknown>;
+type LogFields = Record<string, unknown>;
 
 /** What the program logs with. An error goes under `err`; any field that holds an error is reduced alike. */
 export interface Logger {

@@ -40,8 +40,10 @@ export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
 const ownsAuthMount = (d: Desired, o: Observed) => isOwn(d.identity, o.vault.authMount?.description);
 
 function checkObserved(d: Desired, o: Observed): Problem[] {
+  // whoever does not own the control plane has nothing to say about the rest
+  const conflict = ownership.controlPlaneConflict(d, o);
+  if (conflict) return [conflict];
   return [
-    ownership.controlPlaneConflict(d, o),
     specChecks.intermediateTtlTooShort(d, o.kubernetes.maxWorkloadCertTtlMs),
     servers.vaultTooOld(d, o),
     servers.forbidden(d, o),

@@ -235,7 +235,8 @@ export function statusOf(input: StatusInput): Status {
   const all = [...problems, ...(observed ? standingProblems(desired, observed, now) : [])];
   const stages = new Map(readyChain.map((stage) => [stage, verdict(stage, input, all)]));
   const ready = readyVerdict(stages, all);
-  const stalled = all.find((p) => kindOf(p) === 'stalled');
+  const stalling = all.filter((p) => kindOf(p) === 'stalled');
+  const stalled = stalling.find((p) => p.reason === ready.reason) ?? stalling[0];
   const conditions = [
     condition('Ready', ready, input),
     ...readyChain.map((stage) => condition(stage, stages.get(stage) ?? ready, input)),

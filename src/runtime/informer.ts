@@ -4,56 +4,10 @@
  * two, deletions too, is found by comparing them. Handlers only ever get metadata to make a key of.
  */
 import { ListWatch, type KubernetesListObject, type KubernetesObject, type Watch } from '@kubernetes/client-node';
-import type { Logger } from '../observability/logger.ts';
-import type { Backoff } from './backoff.ts';
-import { sleep, type Clock, type Timer } from './clock.ts';
+import { sleep, type Timer } from './clock.ts';
+import type { InformedObject, InformerHandle, InformerOptions, WatchFunction } from './informer-types.ts';
 
-/** What of an object a handler sees. */
-export interface ObjectMetadata {
-  name: string;
-  namespace?: string;
-  labels?: Record<string, string>;
-  ownerReferences?: { apiVersion: string; kind: string; name: string; uid: string }[];
-}
-
-/** An object as the API server gives it. */
-export interface InformedObject {
-  metadata?: { name?: string | undefined; namespace?: string | undefined; resourceVersion?: string | undefined };
-}
-
-export interface InformerOptions<T extends InformedObject> {
-  /** The collection's path on the API server. */
-  path: string;
-  /** Lists the whole collection. */
-  list: () => Promise<{ items: T[]; resourceVersion: string }>;
-  /** client-node's Watch, or anything that watches alike. */
-  watch: Pick<Watch, 'watch'>;
-  labelSelector?: string | undefined;
-  fieldSelector?: string | undefined;
-  /** An object was added, changed or deleted, or is handed out again. What it throws is logged. */
-  onKey: (metadata: ObjectMetadata) => void;
-  clock: Clock;
-  backoff: Backoff;
-  logger: Logger;
-  /** How often everything is listed and handed out anew, in milliseconds; 10 min unless given. */
-  relistMs?: number;
-  /** How often to look whether a resource type that is not served has come, in milliseconds; 30 s unless given. */
-  missingRetryMs?: number;
-}
-
-export interface InformerHandle<T extends InformedObject> {
-  /** Resolves when everything was seen once; also when the resource type is not served: there is nothing to see. */
-  synced: Promise<void>;
-  hasSynced(): boolean;
-  /** From the cache. @param namespace undefined for cluster-scoped objects */
-  get(namespace: string | undefined, name: string): T | undefined;
-  /** From the cache. */
-  list(): T[];
-  /** Ends it; nothing is handed out afterwards. */
-  stop(): void;
-  /** When the API server last answered, in milliseconds since the epoch; 0 before the first time. */
-  lastContactMs(): number;
-}
+export type { InformerHandle, ObjectMetadata } from './informer-types.ts';
 
 /** A back-off that is this old has served: the next failure is a new story. In milliseconds. */
 const stableMs = 60_000;
@@ -275,7 +229,7 @@ class Generation<T extends InformedObject> {
    * client-node's watch, made safe: what it throws ends this ListWatch instead of the process, nothing is started or
    * reported after the stop, and events that are no objects are passed over.
    */
-  async #watch(...[path, query, onEvent, onDone]: Parameters<Watch['watch']>): ReturnType<Watch['watch']> {
+  async #watch(...[path, query, onEvent, onDone]: Parameters<WatchFunction>): Promise<AbortController> {
     const stopped = (): boolean => this.#stop.signal.aborted;
     const state = { ended: false };
     const done = (error: unknown): void => {

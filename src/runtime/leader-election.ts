@@ -6,6 +6,7 @@
 import type { Logger } from '../observability/logger.ts';
 import type { Random } from './backoff.ts';
 import { sleep, type Clock, type Timer } from './clock.ts';
+import { abortable, Deadline } from './deadline.ts';
 
 /** What the Lease says; the fields of `coordination.k8s.io/v1` LeaseSpec. */
 export interface LeaseRecord {
@@ -265,34 +266,6 @@ class Candidate {
     await lease.update({ ...held.record, ...released }, held.resourceVersion, signal);
     logger.info('released the leader Lease', { identity });
   }
-}
-
-/** A signal that aborts after some milliseconds of the clock. */
-class Deadline {
-  readonly #controller = new AbortController();
-  readonly #timer: Timer;
-
-  constructor(clock: Clock, ms: number) {
-    this.#timer = clock.setTimeout(() => this.#controller.abort(new Error('deadline exceeded')), ms);
-  }
-
-  get signal(): AbortSignal {
-    return this.#controller.signal;
-  }
-
-  dispose(): void {
-    this.#timer.cancel();
-  }
-}
-
-/** Settles with the promise, or rejects when the signal aborts first. */
-function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'));
-    if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }
 
 /** RFC 3339 with microseconds, as the Lease wants it. */

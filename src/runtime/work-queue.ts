@@ -6,7 +6,7 @@ import { backoffMs, type BackoffOptions, type Random } from './backoff.ts';
 import type { Clock, Timer } from './clock.ts';
 
 /** Called as things happen, for metrics. */
-export interface WorkQueueHooks {
+interface WorkQueueHooks {
   /** A key became ready that was not ready before. */
   onAdd?(): void;
   /** A key was put back with back-off. */

@@ -83,7 +83,7 @@ export function errorOfReply(operation: string, path: string, status: number, me
   return new VaultError(kind, operation, path, status, `${status}${text === '' ? '' : ` ${text}`}`);
 }
 
-const tlsCodes = /CERT|TLS|SSL|ALTNAME|SELF_SIGNED|ISSUER/;
+const tlsCodes = /CERT|TLS|SSL|ALTNAME|SELF_SIGNED|ISSUER|UNABLE_TO|SIGNATURE/;
 
 /** A connection that failed. Only the error's code is kept: messages and causes may carry request headers. */
 export function errorOfTransport(operation: string, path: string, error: unknown): VaultError {

@@ -6,7 +6,7 @@ import http from 'node:http';
 import https from 'node:https';
 
 export interface TlsOptions {
-  /** PEM of the CA that signs the server's certificate; the system's if unset. */
+  /** PEM of the CA that signs the server's certificate; Node's own list if unset (`--use-system-ca` adds the system's). */
   ca?: string;
   /** PEM of the client's certificate and key, for mutual TLS. */
   cert?: string;

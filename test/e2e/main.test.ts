@@ -2,7 +2,7 @@
  * The main job, end to end: one manifest, and Vault is the CA of the control plane. What the operator wrote is judged by others:
  * the real agent renders it with istiod's own login, node:crypto and openssl verify it, the real istiod signs with it.
  */
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { beforeAll, describe, expect, it } from '@jest/globals';
 import { X509Certificate } from 'node:crypto';
 import {
   makeTemporaryDir,
@@ -15,26 +15,16 @@ import {
 } from '../stack/index.ts';
 import { leaks, secretsOf, visibleObjects } from '../support/canary.ts';
 import { blocks, defects, makeCsr, opensslVerify, readCaFiles } from '../support/certificates.ts';
-import {
-  applyOk,
-  getResource,
-  installOperator,
-  registerInjector,
-  waitForCondition,
-  type Json,
-} from '../support/cluster.ts';
+import { applyOk, getResource, waitForCondition, type Json } from '../support/cluster.ts';
 import { podTemplateOf } from '../support/istiod-pod.ts';
-import { startOperator, type RunningOperator } from '../support/operator.ts';
-import { makeScene, prepareVault, type Scene } from '../support/scene.ts';
+import { useOperator } from '../support/harness.ts';
+import { makeScene, type Scene } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
 const cases = products.flatMap((product) =>
   (['Bundle', 'PKI'] as const).flatMap((source) => ([1, 2] as const).map((version) => ({ product, source, version }))),
 );
 const namespaceOf = (c: (typeof cases)[number]) => `main-${c.product}-${c.source}-kv${c.version}`.toLowerCase();
-
-let operator: RunningOperator;
-const scenes = new Map<string, Scene>();
 
 /** The certificate of the root mount as Vault serves it to anybody. */
 async function vaultRoot(product: Product, mount: string): Promise<X509Certificate> {
@@ -58,16 +48,7 @@ async function renderFiles(scene: Scene, mode: 'init' | 'sidecar' = 'init') {
   return { template, dir, agent };
 }
 
-beforeAll(async () => {
-  const kubeconfig = await installOperator(kube);
-  await registerInjector(kube);
-  for (const product of products) await prepareVault(kube, vaults[product]);
-  operator = await startOperator(kubeconfig);
-});
-
-afterAll(async () => {
-  await operator.stop();
-});
+const { operator } = useOperator();
 
 describe.each(cases)('$product, $source delivery, KV $version', (c) => {
   const namespace = namespaceOf(c);
@@ -78,7 +59,6 @@ describe.each(cases)('$product, $source delivery, KV $version', (c) => {
       namespace,
       spec: { keyStore: { version: c.version }, delivery: { source: c.source } },
     });
-    scenes.set(namespace, scene);
   });
 
   it('is provisioned by applying the manifest', async () => {
@@ -131,8 +111,8 @@ describe.each(cases)('$product, $source delivery, KV $version', (c) => {
     expect(secrets.length).toBeGreaterThan(1);
     const texts = {
       ...(await visibleObjects(kube, namespace, 'istioca')),
-      log: operator.log(),
-      metrics: await operator.metrics(),
+      log: operator().log(),
+      metrics: await operator().metrics(),
     };
     expect(leaks(texts, [...secrets, scene.vault.rootToken])).toEqual([]);
     expect((await getResource(kube, namespace, 'istioca')).status?.history).toHaveLength(2);

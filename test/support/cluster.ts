@@ -39,9 +39,9 @@ export async function applyOk(kube: Kube, object: Json): Promise<Json> {
 
 /** All objects of a kustomization: its resources, and those of folders it names. No patches or generators are carried out. */
 export async function kustomization(folder: string): Promise<Json[]> {
-  const { resources = [] } = loadYaml<{ resources?: string[] }>(
-    await readFile(join(top, folder, 'kustomization.yaml'), 'utf8'),
-  );
+  const { resources = [] } = loadYaml(await readFile(join(top, folder, 'kustomization.yaml'), 'utf8')) as {
+    resources?: string[];
+  };
   const parts = await Promise.all(
     resources.map(async (resource) =>
       resource.endsWith('.yaml')
@@ -184,4 +184,14 @@ export async function waitForCondition(
       cause: error,
     });
   }
+}
+
+/** Asks for a reconcile, as `reconcile-requested-at` promises it, and waits until it was done. */
+export async function requestReconcile(kube: Kube, namespace: string, name: string, text: string): Promise<Resource> {
+  const annotations = { 'istiovaultca.io/reconcile-requested-at': text };
+  await kube.request('PATCH', resourcePath(namespace, name), { metadata: { annotations } });
+  return await waitFor(`${namespace}/${name} to have been reconciled on request`, async () => {
+    const now = await getResource(kube, namespace, name);
+    return now.status?.lastHandledReconcileAt === text && now;
+  });
 }

@@ -1,5 +1,5 @@
 /** One stage for one resource: a namespace with a control plane, a Vault role for the operator, and the names of what it will make. */
-import { operatorPolicy } from '../../src/plan/capabilities.ts';
+import { operatorPolicy, type ToMake } from '../../src/plan/capabilities.ts';
 import { specSchema } from '../../src/api/schema.ts';
 import { createNamespace, enableKubernetesAuth, type VaultServer } from '../stack/index.ts';
 import { applyOk, type Json, type Kube } from './cluster.ts';
@@ -33,6 +33,8 @@ export interface SceneOptions {
   overlays?: unknown[] | null;
   /** Gives the operator no role in Vault. */
   withoutRole?: boolean;
+  /** What the operator must make beyond its own mounts. */
+  make?: Partial<ToMake>;
 }
 
 /** Enables Kubernetes auth for the operator and istiod, once a server. */
@@ -42,8 +44,15 @@ export async function prepareVault(kube: Kube, vault: Vault): Promise<void> {
 }
 
 /** Rights of the operator in Vault: exactly the policy that `deploy/vault` ships, with this scene's names. */
-export async function grantOperator(vault: Vault, role: string, namespace: string, spec: Json): Promise<void> {
-  const policy = operatorPolicy(specSchema.parse(spec), { authMount: true, authConfig: true, auditDevice: true });
+export async function grantOperator(
+  vault: Vault,
+  role: string,
+  namespace: string,
+  spec: Json,
+  make: Partial<ToMake> = {},
+): Promise<void> {
+  const needs = { authMount: false, authConfig: false, auditDevice: false, ...make };
+  const policy = operatorPolicy(specSchema.parse(spec), needs);
   await vault.request('PUT', `sys/policies/acl/${role}`, { policy });
   await vault.request('POST', `auth/kubernetes/role/${role}`, {
     bound_service_account_names: ['istio-vault-ca'],
@@ -92,7 +101,7 @@ export async function makeScene(kube: Kube, vault: Vault, options: SceneOptions)
     },
     options.spec ?? {},
   );
-  if (!options.withoutRole) await grantOperator(vault, role, namespace, spec);
+  if (!options.withoutRole) await grantOperator(vault, role, namespace, spec, options.make);
   return {
     kube,
     vault,

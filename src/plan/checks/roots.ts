@@ -36,12 +36,12 @@ export function rootLost(d: Desired, o: Observed): Problem | undefined {
   if (recorded === undefined && !o.kubernetes.controlPlane?.writtenBefore) return undefined;
   const which =
     recorded === undefined
-      ? 'the control plane carries fields of this resource, so a root was'
+      ? 'the control plane carries fields of an IstioVaultCA, so a root was'
       : `root ${recorded} was`;
   return {
     condition: 'RootReady',
     reason: 'RootLost',
-    message: `${which} issued, but ${d.spec.root.mount} holds none of this resource's; restore Vault's data, or check spec.vault.address. No new root is made by itself`,
+    message: `${which} issued, but ${d.spec.root.mount} holds none of this resource's; restore Vault's data, check spec.vault.address and the names in the spec, or create the resource anew that made it. No new root is made by itself`,
     blocks: 'all',
   };
 }

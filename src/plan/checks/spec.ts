@@ -40,6 +40,8 @@ export function notYetSupported(d: Desired): Problem | undefined {
       known.allowReissue,
       known.confirmDeleteRoot,
       known.takeOver,
+      known.pauseRotation,
+      known.skipCleanup,
     ].map((name): [boolean, string] => [name in annotations, `annotation ${name}`]),
   ];
   const fields = asked.filter(([unsupported]) => unsupported).map(([, field]) => field);

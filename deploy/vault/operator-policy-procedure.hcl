@@ -1,0 +1,118 @@
+# Generated from deploy/samples/procedure.yaml by "npm run generate"; do not edit.
+# For the procedure: also makes the audit device and the Kubernetes auth mount, and configures it; KV version 1.
+
+path "sys/mounts/kv" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "sys/mounts/pki" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "sys/mounts/istioca" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "sys/mounts/pki/tune" {
+  capabilities = ["read", "update"]
+}
+
+path "pki/issuers" {
+  capabilities = ["list"]
+}
+
+path "pki/keys" {
+  capabilities = ["list"]
+}
+
+path "pki/issuer/+" {
+  capabilities = ["read"]
+}
+
+path "pki/config/issuers" {
+  capabilities = ["read"]
+}
+
+path "sys/mounts/istioca/tune" {
+  capabilities = ["read", "update"]
+}
+
+path "istioca/issuers" {
+  capabilities = ["list"]
+}
+
+path "istioca/keys" {
+  capabilities = ["list"]
+}
+
+path "istioca/issuer/+" {
+  capabilities = ["read", "delete"]
+}
+
+path "istioca/config/issuers" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "pki/root/generate/internal" {
+  capabilities = ["create", "update"]
+}
+
+path "pki/root/generate/existing" {
+  capabilities = ["create", "update"]
+}
+
+path "pki/issuer/+/sign-intermediate" {
+  capabilities = ["create", "update"]
+}
+
+path "istioca/keys/import" {
+  capabilities = ["create", "update"]
+}
+
+path "istioca/intermediate/generate/existing" {
+  capabilities = ["create", "update"]
+}
+
+path "istioca/intermediate/set-signed" {
+  capabilities = ["create", "update"]
+}
+
+path "istioca/key/+" {
+  capabilities = ["delete"]
+}
+
+path "kv/istioca" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "kv/istioca-state" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "kv/istioca-staging" {
+  capabilities = ["create", "read", "update", "delete"]
+}
+
+path "sys/policies/acl/istioca" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "sys/auth/kubernetes" {
+  capabilities = ["create", "update", "read", "sudo"]
+}
+
+path "auth/kubernetes/role/istiod" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "auth/kubernetes/config" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "sys/audit" {
+  capabilities = ["read", "sudo"]
+}
+
+path "sys/audit/file" {
+  capabilities = ["create", "update", "sudo"]
+}

@@ -1,0 +1,42 @@
+/** What has to be stopped at the end, however the end comes. */
+import { setTimeout as pause } from 'node:timers/promises';
+import { stopAll } from '../stack/index.ts';
+
+interface Stoppable {
+  stop(): Promise<void>;
+}
+
+/** Longer than any server takes to stop. */
+const patienceMs = 30_000;
+
+export class Cleanup {
+  readonly #stops: (() => Promise<void>)[] = [];
+  #starting = 0;
+
+  /** Stops this at the end, before what was handed in earlier. */
+  add(server: Stoppable): void {
+    this.#stops.push(() => server.stop());
+  }
+
+  /** Waits for a server to start; stops it at the end, also when the end comes while it starts. */
+  async start<T extends Stoppable>(starting: Promise<T>): Promise<T> {
+    this.#starting += 1;
+    const settled = starting
+      .then(
+        (server) => server,
+        () => undefined,
+      )
+      .finally(() => (this.#starting -= 1));
+    this.#stops.push(async () => await (await settled)?.stop());
+    return await starting;
+  }
+
+  /** Stops everything, the youngest first. Never throws. */
+  async run(): Promise<void> {
+    // What is just starting is waited for by somebody: it must fail now rather than become ready.
+    if (this.#starting > 0) await stopAll();
+    const deadline = pause(patienceMs, undefined, { ref: false });
+    for (const stop of this.#stops.splice(0).reverse()) await Promise.race([stop().catch(() => undefined), deadline]);
+    await stopAll();
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * `npm run demo`: starts real servers and the operator on this machine, applies the smallest sample manifest, and shows
+ * what an engineer would look at. Exit code 0 when everything went well, 1 when not, 130 when interrupted before its end.
+ */
+import { Cleanup } from './cleanup.ts';
+import { showFailure, type Scene } from './failure.ts';
+import { install } from './install.ts';
+import { showAccess } from './keep.ts';
+import { controlPlaneName } from './names.ts';
+import { parseOptions, usage, UsageError, type DemoOptions } from './options.ts';
+import { provision } from './provision.ts';
+import { startServers } from './servers.ts';
+import { showFilesOfAgent } from './show-files.ts';
+import { showIstiod } from './show-istiod.ts';
+import { showControlPlane, showResource } from './show-resource.ts';
+import { showVault } from './show-vault.ts';
+import { mute, paint, print, seconds } from './terminal.ts';
+
+/** How long after a first signal a second one is the same Ctrl-C, which npm passes on once more. Milliseconds. */
+const sameSignalMs = 1000;
+
+/**
+ * The whole performance; what it has started is in `scene` and `cleanup`, also when it fails.
+ * @returns the sum of it, in a line
+ */
+async function play(options: DemoOptions, scene: Scene, cleanup: Cleanup): Promise<string> {
+  const servers = await startServers(options, cleanup);
+  scene.kube = servers.kube;
+  const operator = await install(servers, cleanup);
+  scene.operator = operator;
+  const { tookMs } = await provision(servers);
+  await showResource(servers.kube);
+  const rendered = await showFilesOfAgent(servers, await showControlPlane(servers.kube));
+  await showVault(servers.vault, rendered);
+  if (options.istiod) await showIstiod(servers, rendered, cleanup);
+  if (options.keep) await showAccess(servers, operator, rendered);
+  return `${servers.vault.product} is the CA of control plane ${controlPlaneName}: provisioned in ${seconds(tookMs)} after apply.`;
+}
+
+/** Settles at the first signal, or when nobody reads the output any more. A second Ctrl-C ends without waiting. */
+function interruption(): Promise<undefined> {
+  return new Promise((resolve) => {
+    let first: number | undefined;
+    const onSignal = (): void => {
+      first ??= Date.now();
+      resolve(undefined);
+      if (Date.now() - first > sameSignalMs) process.exit(130);
+    };
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+    process.stdout.on('error', onSignal);
+  });
+}
+
+/** @returns the exit code */
+async function run(options: DemoOptions): Promise<number> {
+  const cleanup = new Cleanup();
+  const scene: Scene = {};
+  const interrupted = interruption();
+  let summary: string | undefined;
+  let failed = false;
+  try {
+    summary = await Promise.race([play(options, scene, cleanup), interrupted]);
+    if (summary !== undefined && options.keep) await interrupted;
+  } catch (error) {
+    await showFailure(error, scene);
+    failed = true;
+  }
+  print();
+  print(summary === undefined && !failed ? 'Interrupted; stopping everything …' : 'Stopping everything …');
+  mute(true);
+  await cleanup.run();
+  mute(false);
+  if (summary !== undefined) print(paint('green', summary));
+  if (failed) return 1;
+  return summary === undefined ? 130 : 0;
+}
+
+try {
+  const options = parseOptions(process.argv.slice(2));
+  if (options.help) process.stdout.write(usage);
+  // What was interrupted may still wait for something.
+  else process.exit(await run(options));
+} catch (error) {
+  if (!(error instanceof UsageError)) throw error;
+  process.stderr.write(`demo: ${error.message}\n\n${usage}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,119 @@
+/** What the demo prints: numbered titles, lines with the seconds since its start, tables; colours on a terminal only. */
+import { styleText } from 'node:util';
+
+type Style = 'bold' | 'dim' | 'green' | 'yellow' | 'red' | 'cyan';
+
+const started = performance.now();
+const colours = process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === '';
+const indent = '  ';
+let titles = 0;
+let current = 'start';
+let muted = false;
+
+/** Colours a text where that is wanted. */
+export const paint = (style: Style, text: string): string =>
+  colours ? styleText(style, text, { validateStream: false }) : text;
+
+/** Columns that a line may take; no more than are comfortable to read. */
+function width(): number {
+  const columns = process.stdout.isTTY ? process.stdout.columns : 0;
+  return columns > 0 ? Math.min(Math.max(columns, 60), 100) : 100;
+}
+
+export const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
+
+/** The title under which the demo is at work: what an error message names. */
+export const currentTitle = (): string => current;
+
+/** Whether to say nothing, whatever still goes on. */
+export function mute(quiet: boolean): void {
+  muted = quiet;
+}
+
+/** One line as it is. */
+export function print(text = ''): void {
+  if (!muted) process.stdout.write(`${text}\n`);
+}
+
+/** Breaks a text into lines at spaces; a word too long for a line is broken anywhere. */
+export function wrap(text: string, columns: number): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (let word of text.split(/\s+/)) {
+    if (line !== '' && line.length + 1 + word.length > columns) {
+      lines.push(line);
+      line = '';
+    }
+    line = line === '' ? word : `${line} ${word}`;
+    for (word = line; word.length > columns; word = word.slice(columns)) lines.push(word.slice(0, columns));
+    line = word;
+  }
+  return line === '' && lines.length > 0 ? lines : [...lines, line];
+}
+
+/** A cell of a table: plain, or with a colour for what is in it. */
+export type Cell = string | { readonly text: string; readonly style: Style };
+
+const textOf = (cell: Cell | undefined): string => (typeof cell === 'object' ? cell.text : (cell ?? ''));
+const painted = (cell: Cell | undefined, text: string): string =>
+  typeof cell === 'object' ? paint(cell.style, text) : text;
+
+/** Starts a part of the demo. */
+export function title(text: string): void {
+  titles += 1;
+  current = text;
+  print();
+  print(paint('bold', `${titles}. ${text}`));
+}
+
+/** A line about what happens now, with the seconds since the demo's start, or another time; with a word before the text. */
+export function step(text: string, atMs = performance.now() - started, label?: Cell): void {
+  const time = `${indent}${seconds(atMs).padStart(7)}  `;
+  const word = label === undefined ? '' : textOf(label).padEnd(22);
+  const before = time.length + word.length;
+  wrap(text, width() - before).forEach((line, i) => {
+    print(i === 0 ? `${paint('dim', time)}${painted(label, word)}${line}` : `${' '.repeat(before)}${line}`);
+  });
+}
+
+/** An explanation, wrapped. */
+export function note(text: string): void {
+  for (const line of wrap(text, width() - indent.length)) print(`${indent}${paint('dim', line)}`);
+}
+
+/** `name: value` as in YAML, continued further in where it is too long for a line. */
+export function entry(name: string, value: string): void {
+  const before = '    ';
+  wrap(`${name}: ${value}`, width() - before.length - 2).forEach((line, i) => {
+    print(
+      i === 0
+        ? `${before}${paint('cyan', line.slice(0, name.length + 1))}${line.slice(name.length + 1)}`
+        : `${before}  ${line}`,
+    );
+  });
+}
+
+/** A heading within a part. */
+export function heading(text: string): void {
+  print();
+  print(`${indent}${paint('bold', text)}`);
+}
+
+/** Rows in columns; the last column takes what is left of the line and is wrapped. */
+export function table(rows: readonly (readonly Cell[])[], head?: readonly string[], gap = 2): void {
+  const all = head === undefined ? rows : [head, ...rows];
+  const last = Math.max(...all.map((row) => row.length)) - 1;
+  const widths = Array.from({ length: last }, (_, i) => Math.max(...all.map((row) => textOf(row[i]).length)) + gap);
+  const before = indent.length + widths.reduce((sum, one) => sum + one, 0);
+  all.forEach((row, at) => {
+    const isHead = at === 0 && head !== undefined;
+    wrap(textOf(row[last]), Math.max(width() - before, 20)).forEach((end, i) => {
+      const cells = widths.map((columns, c) => {
+        const text = i === 0 ? textOf(row[c]) : '';
+        return `${painted(row[c], text)}${' '.repeat(columns - text.length)}`;
+      });
+      const line = `${indent}${cells.join('')}${painted(row[last], end)}`.trimEnd();
+      print(isHead ? paint('dim', line) : line);
+    });
+  });
+}

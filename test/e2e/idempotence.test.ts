@@ -1,0 +1,59 @@
+/** No write without a reason: counted in the audit logs of Vault and of the API server. */
+import { beforeAll, expect, it } from '@jest/globals';
+import { products, sharedStack, waitFor } from '../stack/index.ts';
+import { kubeWrites, vaultWrites, waitForReads } from '../support/audit.ts';
+import { tokenAccessors } from '../support/canary.ts';
+import { applyOk, waitForCondition } from '../support/cluster.ts';
+import { useOperator } from '../support/harness.ts';
+import { makeScene, type Scene } from '../support/scene.ts';
+
+const { kube, vaults } = sharedStack();
+const { operator, restart } = useOperator(['--resync=1s']);
+const scenes: Scene[] = [];
+
+beforeAll(async () => {
+  for (const product of products) {
+    const spec = product === 'Vault' ? { keyStore: { version: 1 }, delivery: { source: 'PKI' } } : {};
+    const scene = await makeScene(kube, vaults[product], { namespace: `idle-${product}`.toLowerCase(), spec });
+    await applyOk(kube, scene.resource);
+    scenes.push(scene);
+  }
+  for (const { namespace } of scenes)
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+  await reconciles(2);
+});
+
+/** Waits until every resource was reconciled so many more times. */
+async function reconciles(times: number): Promise<void> {
+  await Promise.all(scenes.map(({ vault, namespace }) => waitForReads(vault, `sys/mounts/${namespace}-kv`, times)));
+}
+
+const writes = async () => ({
+  OpenBao: await vaultWrites(vaults.OpenBao),
+  Vault: await vaultWrites(vaults.Vault),
+  kube: await kubeWrites(kube),
+});
+
+it('ten resyncs write nothing, and cost no further login', async () => {
+  const logins = async () => /istio_vault_ca_vault_logins_total (\d+)/.exec(await operator().metrics())?.[1];
+  const [before, loginsBefore] = [await writes(), await logins()];
+  await reconciles(10);
+  expect(await writes()).toEqual(before);
+  expect(await logins()).toBe(loginsBefore);
+  expect(loginsBefore).toBe(String(scenes.length));
+});
+
+it('a restart writes nothing, and revokes what was logged in for', async () => {
+  const before = await writes();
+  const accessors = await Promise.all(scenes.map(({ vault }) => tokenAccessors(vault)));
+  await restart();
+  await reconciles(2);
+  expect(await writes()).toEqual(before);
+  for (const [i, { vault }] of scenes.entries()) {
+    const now = await waitFor('one token of the operator', async () => {
+      const found = await tokenAccessors(vault);
+      return found.length === accessors[i]?.length && found;
+    });
+    expect(now.filter((accessor) => !accessors[i]?.includes(accessor))).toHaveLength(1);
+  }
+});

@@ -1,0 +1,52 @@
+/** What every end-to-end file begins and ends with: the operator installed and running, and its resources gone afterwards. */
+import { afterAll, beforeAll } from '@jest/globals';
+import { products, sharedStack, waitFor } from '../stack/index.ts';
+import { getResource, installOperator, registerInjector, resourcePath } from './cluster.ts';
+import { startOperator, type RunningOperator } from './operator.ts';
+import { prepareVault } from './scene.ts';
+
+export interface Harness {
+  /** The operator that runs now. */
+  operator(): RunningOperator;
+  /** Stops it and starts another one. */
+  restart(flags?: string[]): Promise<void>;
+}
+
+/** Deletes every IstioVaultCA: with `Retain` nothing else goes with it. */
+export async function deleteResources(): Promise<void> {
+  const { kube } = sharedStack();
+  const all = (await kube.request('GET', '/apis/istiovaultca.io/v1alpha1/istiovaultcas')).body as {
+    items?: { metadata: { namespace: string; name: string } }[];
+  };
+  for (const { metadata } of all.items ?? []) {
+    await kube.request('DELETE', resourcePath(metadata.namespace, metadata.name));
+    await waitFor(
+      `${metadata.name} to be gone`,
+      async () => (await getResource(kube, metadata.namespace, metadata.name)).metadata.uid === undefined,
+    );
+  }
+}
+
+/** @param flags of the first operator */
+export function useOperator(flags: string[] = []): Harness {
+  const { kube, vaults } = sharedStack();
+  let kubeconfig = '';
+  let operator: RunningOperator;
+  beforeAll(async () => {
+    kubeconfig = await installOperator(kube);
+    await registerInjector(kube);
+    for (const product of products) await prepareVault(kube, vaults[product]);
+    operator = await startOperator(kubeconfig, flags);
+  });
+  afterAll(async () => {
+    await operator.stop();
+    await deleteResources();
+  });
+  return {
+    operator: () => operator,
+    restart: async (next = flags) => {
+      await operator.stop();
+      operator = await startOperator(kubeconfig, next);
+    },
+  };
+}
