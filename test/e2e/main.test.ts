@@ -16,7 +16,7 @@ import {
 import { leaks, secretsOf, visibleObjects } from '../support/canary.ts';
 import { blocks, defects, makeCsr, opensslVerify, readCaFiles } from '../support/certificates.ts';
 import { applyOk, getResource, waitForCondition, type Json } from '../support/cluster.ts';
-import { podTemplateOf } from '../support/istiod-pod.ts';
+import { renderFiles } from '../support/render.ts';
 import { useOperator } from '../support/harness.ts';
 import { makeScene, type Scene } from '../support/scene.ts';
 
@@ -30,22 +30,6 @@ const namespaceOf = (c: (typeof cases)[number]) => `main-${c.product}-${c.source
 async function vaultRoot(product: Product, mount: string): Promise<X509Certificate> {
   const body = (await vaults[product].request('GET', `${mount}/cert/ca`)).body as { data: { certificate: string } };
   return new X509Certificate(body.data.certificate);
-}
-
-async function renderFiles(scene: Scene, mode: 'init' | 'sidecar' = 'init') {
-  const path = `/apis/install.tetrate.io/v1alpha1/namespaces/${scene.namespace}/controlplanes/controlplane`;
-  const template = podTemplateOf((await kube.request('GET', path)).body as Json);
-  const dir = makeTemporaryDir('vault-secrets');
-  const token = await requestToken(kube, scene.namespace, 'istiod');
-  const agent = await renderWithAgent({
-    annotations: template.annotations,
-    vault: scene.vault,
-    token,
-    dir,
-    mode,
-    tlsSecret: { 'ca.crt': scene.vault.caPem ?? '' },
-  });
-  return { template, dir, agent };
 }
 
 const { operator } = useOperator();
