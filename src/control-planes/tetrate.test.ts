@@ -102,7 +102,7 @@ const foreignOverlays = fc
 const someFields = fc
   .record({
     hold: fc.boolean(),
-    digest: fc.option(fc.constantFrom("aa", "bb", "cc"), { nil: undefined }),
+    digest: fc.option(fc.constantFrom('aa', 'bb', 'cc'), { nil: undefined }),
     cpu: fc.option(fc.constantFrom('250m', '1'), { nil: undefined }),
   })
   .map(({ hold, digest, cpu }) => {

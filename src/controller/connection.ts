@@ -4,6 +4,7 @@ import { KubeError } from '../kube/errors.ts';
 import type { IstioVaultCA, Spec } from '../api/schema.ts';
 import { Secret } from '../observability/secret.ts';
 import { ProblemError, type Problem } from '../plan/problem.ts';
+import { VaultError } from '../vault/errors.ts';
 import type { TlsOptions } from '../vault/transport.ts';
 import type { Login, SessionRequest } from '../vault/sessions.ts';
 import { dig } from '../control-planes/adapter.ts';
@@ -174,8 +175,15 @@ export async function sessionRequest(
   };
 }
 
-/** What to say when Vault refuses the login itself. */
-export function loginHint({ vault }: Spec, namespace: string): string {
+/** A refused login names role, service account and audience; other failures of the login speak for themselves. */
+export function loginProblem(error: unknown, resource: IstioVaultCA): ProblemError | undefined {
+  const refused = error instanceof VaultError && ['Forbidden', 'Invalid', 'NotFound'].includes(error.kind);
+  if (!refused) return undefined;
+  const hint = loginHint(resource.spec, resource.metadata.namespace);
+  return problem('VaultReady', 'LoginFailed', `Vault refused the login (${error.message}): ${hint}`);
+}
+
+function loginHint({ vault }: Spec, namespace: string): string {
   const { kubernetes } = vault.auth;
   if (!kubernetes) return 'check spec.vault.auth';
   const audience =

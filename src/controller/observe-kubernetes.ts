@@ -21,59 +21,66 @@ export type ClusterReader = Pick<KubeClient, 'getObject' | 'listObjects' | 'isSe
 const str = (value: unknown): string => (typeof value === 'string' ? value : '');
 const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
 
-/** What was read, before it is judged against the fields that the live CA asks for. */
-export interface RawKubernetes {
-  controlPlane: JsonObject | undefined;
-  controlPlaneServed: boolean;
-  ownerIs: ObservedKubernetes['ownerIs'];
+/** What is read once a reconcile. */
+export interface Surroundings {
+  siblings: JsonObject[];
   istiod: Pick<ObservedKubernetes, 'istiodServiceAccounts' | 'maxWorkloadCertTtlMs'>;
-  meshRoots: ObservedKubernetes['meshRoots'];
   injector: ObservedKubernetes['injector'];
 }
 
-/** Reads everything side by side. @throws KubeError of the first read that failed */
-export async function readKubernetes(
-  kube: ClusterReader,
-  resource: IstioVaultCA,
-  adapter: ControlPlaneAdapter,
-): Promise<RawKubernetes> {
-  const { namespace } = resource.metadata;
-  const { controlPlane: target } = resource.spec;
-  const [object, siblings, istiod, rootConfigMap, injector] = await Promise.all([
-    kube.getObject(adapter.gvr, namespace, target.name),
-    kube.listObjects(resources, namespace),
-    readIstiod(kube, namespace, target.revision),
-    kube.getObject(configMaps, namespace, 'istio-ca-root-cert'),
-    readInjector(kube, namespace),
+/** What decides whether may be written: read anew in every round. */
+export interface Gates {
+  controlPlane: JsonObject | undefined;
+  controlPlaneServed: boolean;
+  meshRoots: ObservedKubernetes['meshRoots'];
+}
+
+/** @throws KubeError of the first read that failed */
+export async function readSurroundings(kube: ClusterReader, { metadata, spec }: IstioVaultCA): Promise<Surroundings> {
+  const [siblings, istiod, injector] = await Promise.all([
+    kube.listObjects(resources, metadata.namespace),
+    readIstiod(kube, metadata.namespace, spec.controlPlane.revision),
+    readInjector(kube, metadata.namespace),
   ]);
-  const bundle = str(dig(rootConfigMap, 'data', 'root-cert.pem'));
+  return { siblings, istiod, injector };
+}
+
+/** @throws KubeError of the first read that failed */
+export async function readGates(
+  kube: ClusterReader,
+  { metadata, spec }: IstioVaultCA,
+  adapter: ControlPlaneAdapter,
+): Promise<Gates> {
+  const [controlPlane, rootConfigMap] = await Promise.all([
+    kube.getObject(adapter.gvr, metadata.namespace, spec.controlPlane.name),
+    kube.getObject(configMaps, metadata.namespace, 'istio-ca-root-cert'),
+  ]);
   return {
-    controlPlane: object,
-    controlPlaneServed: object !== undefined || (await kube.isServed(adapter.gvr)),
-    ownerIs: ownerOf(resource, siblings, object, adapter),
-    istiod,
-    meshRoots: rootConfigMap && bundleFacts(bundle),
-    injector,
+    controlPlane,
+    controlPlaneServed: controlPlane !== undefined || (await kube.isServed(adapter.gvr)),
+    meshRoots: rootConfigMap && bundleFacts(str(dig(rootConfigMap, 'data', 'root-cert.pem'))),
   };
 }
 
 /** The observation for the fields that are wanted. */
 export function judgeKubernetes(
-  raw: RawKubernetes,
+  { siblings, istiod, injector }: Surroundings,
+  { controlPlane, controlPlaneServed, meshRoots }: Gates,
   resource: IstioVaultCA,
   adapter: ControlPlaneAdapter,
   fields: IstiodFields,
   kubernetesCa: string | undefined,
 ): ObservedKubernetes {
   const { revision } = resource.spec.controlPlane;
+  const facts =
+    controlPlane && adapter.facts({ object: controlPlane, owner: resource.metadata.name, revision, fields });
   return {
-    controlPlane:
-      raw.controlPlane && adapter.facts({ object: raw.controlPlane, owner: resource.metadata.name, revision, fields }),
-    controlPlaneServed: raw.controlPlaneServed,
-    ownerIs: raw.ownerIs,
-    ...raw.istiod,
-    meshRoots: raw.meshRoots,
-    injector: raw.injector,
+    controlPlane: facts,
+    controlPlaneServed,
+    ownerIs: ownerOf(resource, siblings, facts?.owner),
+    ...istiod,
+    meshRoots,
+    injector,
     kubernetesCa,
   };
 }
@@ -98,20 +105,10 @@ function rivals(resource: IstioVaultCA, siblings: JsonObject[]): string[] {
 function ownerOf(
   resource: IstioVaultCA,
   siblings: JsonObject[],
-  object: JsonObject | undefined,
-  adapter: ControlPlaneAdapter,
+  claimed: string | undefined,
 ): ObservedKubernetes['ownerIs'] {
   const names = rivals(resource, siblings);
-  const { revision } = resource.spec.controlPlane;
   const { name } = resource.metadata;
-  const claimed =
-    object &&
-    adapter.facts({
-      object,
-      owner: name,
-      revision,
-      fields: { env: {}, podAnnotations: {}, holdApplicationUntilProxyStarts: false },
-    }).owner;
   const owner = claimed !== undefined && names.includes(claimed) ? claimed : (names[0] ?? name);
   return owner === name ? 'us' : { name: owner };
 }
@@ -120,7 +117,7 @@ async function readIstiod(
   kube: ClusterReader,
   namespace: string,
   revision: string | undefined,
-): Promise<RawKubernetes['istiod']> {
+): Promise<Surroundings['istiod']> {
   try {
     const found = (await kube.listObjects(deployments, namespace, 'app=istiod')).filter((deployment) => {
       const label = str(dig(deployment, 'metadata', 'labels', 'istio.io/rev')) || 'default';

@@ -15,19 +15,19 @@ import { liveDigest, soundLive } from '../plan/facts.ts';
 import { isOwn } from '../plan/identity.ts';
 import type { Observed, ObservedVault } from '../plan/observed.ts';
 import { checkSpec, plan } from '../plan/plan.ts';
-import { kindOf, ProblemError, type Problem } from '../plan/problem.ts';
+import { kindOf, type Problem } from '../plan/problem.ts';
 import { renewAt, startingStatus, statusOf, suspendedStatus } from '../plan/status.ts';
 import { conditionOfStep, describeStep, type Step } from '../plan/steps.ts';
 import type { Clock } from '../runtime/clock.ts';
-import type { VaultClient } from '../vault/client.ts';
-import { VaultError } from '../vault/errors.ts';
+import { VaultClient } from '../vault/client.ts';
 import { executeVaultStep } from '../vault/execute.ts';
-import { assertServing, observeVault } from '../vault/observe.ts';
+import { VaultObserver } from '../vault/observe.ts';
 import type { Sessions } from '../vault/sessions.ts';
-import { loginHint, readConfigMapKey, readSecretKey, sessionRequest } from './connection.ts';
+import { loginProblem, readConfigMapKey, readSecretKey, sessionRequest } from './connection.ts';
 import { invalidSpecStatus } from './invalid-spec.ts';
-import { judgeKubernetes, readKubernetes, resources, type RawKubernetes } from './observe-kubernetes.ts';
+import { judgeKubernetes, readGates, readSurroundings, resources, type Surroundings } from './observe-kubernetes.ts';
 import { toProblem } from './problems.ts';
+import { plainJson, Reporter } from './report.ts';
 
 export interface ReconcilerOptions {
   kube: KubeClient;
@@ -60,9 +60,11 @@ interface Round {
 
 export class Reconciler {
   readonly #o: ReconcilerOptions;
+  readonly #report: Reporter;
 
   constructor(options: ReconcilerOptions) {
     this.#o = options;
+    this.#report = new Reporter(options.kube, options.events);
   }
 
   /** @param key `namespace/name` */
@@ -76,7 +78,7 @@ export class Reconciler {
     }
     const parsed = resourceSchema.safeParse(raw);
     if (!parsed.success) {
-      await this.#writeStatus(raw, undefined, invalidSpecStatus(raw, parsed.error, this.#o.clock.now()));
+      await this.#report.status(raw, undefined, invalidSpecStatus(raw, parsed.error, this.#o.clock.now()));
       return { requeueAfterMs: this.#o.resyncMs };
     }
     const resource = parsed.data;
@@ -85,7 +87,7 @@ export class Reconciler {
       return { requeueAfterMs: this.#o.resyncMs };
     }
     if (resource.spec.suspend) {
-      await this.#writeStatus(raw, resource, suspendedStatus(resource, this.#o.clock.now()));
+      await this.#report.status(raw, resource, suspendedStatus(resource, this.#o.clock.now()));
       return { requeueAfterMs: this.#o.resyncMs };
     }
     return await this.#converge(raw, resource, signal);
@@ -103,7 +105,7 @@ export class Reconciler {
       now: clock.now(),
     });
     if (resource.status?.observedGeneration !== resource.metadata.generation) {
-      await this.#writeStatus(raw, resource, startingStatus(input(undefined, [])), false);
+      await this.#report.status(raw, resource, startingStatus(input(undefined, [])), false);
     }
     const refused = [...this.#addressProblem(resource), ...checkSpec(desired, this.#o.leaderElection)];
     const round =
@@ -111,7 +113,7 @@ export class Reconciler {
         ? { observed: undefined, problems: refused, unfinished: false }
         : await this.#rounds(resource, desired, signal);
     const status = statusOf(input(round.observed, round.problems));
-    await this.#writeStatus(raw, resource, status);
+    await this.#report.status(raw, resource, status);
     this.#measure(resource, status);
     return this.#outcome(round, desired, clock.now());
   }
@@ -123,18 +125,27 @@ export class Reconciler {
     return [{ condition: 'VaultReady', reason: 'AddressNotAllowed', message, blocks: 'all' }];
   }
 
-  /** Rounds of reading, planning and writing. Never throws for what a server did: that is a problem of the result. */
+  /** Rounds of reading, planning and writing. What a server did is a problem of the result, never thrown. */
   async #rounds(resource: IstioVaultCA, desired: Desired, signal: AbortSignal): Promise<Round> {
+    const ended = (problem: Problem): Round => ({ observed: undefined, problems: [problem], unfinished: false });
+    const client = await this.#connect(resource).catch((error: unknown) => asProblem(error, 'VaultReady'));
+    if (!(client instanceof VaultClient)) return ended(client);
+    const surroundings = await readSurroundings(this.#o.kube, resource).catch((error: unknown) =>
+      asProblem(error, 'ControlPlanePatched'),
+    );
+    if (!('siblings' in surroundings)) return ended(surroundings);
+    const context: Context = { resource, desired, client, surroundings, vault: new VaultObserver(client, desired) };
     let last: Round = { observed: undefined, problems: [], unfinished: true };
+    let since: Step[] | undefined;
     let conflicts = 0;
     for (let round = 0; round < maxRounds && !signal.aborted; round += 1) {
-      const seen = await this.#observe(resource, desired, signal);
+      const seen = await this.#observe(context, since, signal);
       if ('problem' in seen) return { observed: last.observed, problems: [seen.problem], unfinished: false };
       const { problems, steps } = plan(desired, seen.observed, this.#o.clock.now());
       last = { observed: seen.observed, problems, unfinished: steps.length > 0 };
-      if (steps.length === 0) return last;
-      if (round > 0 && !(await this.#stillTheSame(resource, signal))) return last;
-      const failures = await this.#execute(resource, desired, seen, steps);
+      if (steps.length === 0 || !seen.stillAsked) return last;
+      const failures = await this.#execute(context, seen, steps);
+      since = failures.length === 0 ? steps : undefined;
       if (failures.length === 0) continue;
       // somebody was faster: look again and decide anew, but not for ever
       if (failures.every((p) => p.reason === 'Conflict') && (conflicts += 1) < 4) continue;
@@ -144,10 +155,10 @@ export class Reconciler {
   }
 
   /** The spec that is carried out must still be the one that stands. */
-  async #stillTheSame(resource: IstioVaultCA, signal: AbortSignal): Promise<boolean> {
+  async #stillAsked(resource: IstioVaultCA, signal: AbortSignal): Promise<boolean> {
     const { namespace, name, uid, generation, annotations } = resource.metadata;
-    const now = resourceSchema.safeParse(await this.#o.kube.getObject(resources, namespace, name, { signal })).data
-      ?.metadata;
+    const found = await this.#o.kube.getObject(resources, namespace, name, { signal });
+    const now = resourceSchema.safeParse(found).data?.metadata;
     return (
       now?.uid === uid &&
       now.generation === generation &&
@@ -156,38 +167,43 @@ export class Reconciler {
     );
   }
 
-  async #observe(resource: IstioVaultCA, desired: Desired, signal: AbortSignal): Promise<Seen | { problem: Problem }> {
-    const { namespace, name } = resource.metadata;
-    const adapter = adapterFor(resource.spec.controlPlane.kind);
-    const [vault, kubernetes] = await Promise.allSettled([
-      this.#observeVault(resource, desired, signal),
-      readKubernetes(this.#o.kube, resource, adapter),
-    ]);
-    if (kubernetes.status === 'rejected') return { problem: asProblem(kubernetes.reason, 'ControlPlanePatched') };
-    if (vault.status === 'rejected') {
-      const problem = asProblem(vault.reason, 'VaultReady');
-      if (problem.reason === 'Forbidden') this.#o.sessions.refused(`${namespace}/${name}`);
-      return { problem };
-    }
-    const { client, observed, kubernetesCa } = vault.value;
-    if (observed.missingCapabilities.length > 0) this.#o.sessions.refused(`${namespace}/${name}`);
-    const live = soundLive({ vault: observed });
-    const fields = istiodFields(resource.spec, live && liveDigest(live));
-    const judged = judgeKubernetes(kubernetes.value, resource, adapter, fields, kubernetesCa);
-    return { client, adapter, raw: kubernetes.value, observed: { vault: observed, kubernetes: judged } };
-  }
-
-  async #observeVault(resource: IstioVaultCA, desired: Desired, signal: AbortSignal) {
+  async #connect(resource: IstioVaultCA): Promise<VaultClient> {
     const { kube, metrics, sessions } = this.#o;
-    const { spec } = resource;
     const request = await sessionRequest(kube, resource, (operation, code) => metrics.vaultRequest(operation, code));
-    const client = await sessions.open(request).catch((error: unknown) => {
+    return await sessions.open(request).catch((error: unknown) => {
       throw loginProblem(error, resource) ?? error;
     });
-    const health = await client.health(signal);
-    assertServing(health, spec.vault.address);
-    const observed = await observeVault(client, desired, health);
-    return { client, observed, kubernetesCa: await this.#kubernetesCa(resource, desired, observed) };
+  }
+
+  /** @param since the steps since the last observation; undefined reads everything */
+  async #observe(
+    context: Context,
+    since: Step[] | undefined,
+    signal: AbortSignal,
+  ): Promise<Seen | { problem: Problem }> {
+    const { resource, desired, surroundings } = context;
+    const user = `${resource.metadata.namespace}/${resource.metadata.name}`;
+    const adapter = adapterFor(resource.spec.controlPlane.kind);
+    const [vault, cluster] = await Promise.allSettled([
+      context.vault.observe(since).then(async (observed) => ({
+        observed,
+        kubernetesCa: await this.#kubernetesCa(resource, desired, observed),
+      })),
+      Promise.all([readGates(this.#o.kube, resource, adapter), this.#stillAsked(resource, signal)]),
+    ]);
+    if (cluster.status === 'rejected') return { problem: asProblem(cluster.reason, 'ControlPlanePatched') };
+    if (vault.status === 'rejected') {
+      const problem = asProblem(vault.reason, 'VaultReady');
+      if (problem.reason === 'Forbidden') this.#o.sessions.refused(user);
+      return { problem };
+    }
+    const { observed, kubernetesCa } = vault.value;
+    if (observed.missingCapabilities.length > 0) this.#o.sessions.refused(user);
+    const [gates, stillAsked] = cluster.value;
+    const live = soundLive({ vault: observed });
+    const fields = istiodFields(resource.spec, live && liveDigest(live));
+    const kubernetes = judgeKubernetes(surroundings, gates, resource, adapter, fields, kubernetesCa);
+    return { adapter, object: gates.controlPlane, stillAsked, observed: { vault: observed, kubernetes } };
   }
 
   /** Only read when the configuration of the auth mount is ours to write. */
@@ -200,8 +216,9 @@ export class Reconciler {
   }
 
   /** Carries out steps side by side; an event for each that was done, a problem for each that was not. */
-  async #execute(resource: IstioVaultCA, desired: Desired, seen: Seen, steps: Step[]): Promise<Problem[]> {
-    const results = await Promise.allSettled(steps.map((step) => this.#executeOne(resource, desired, seen, step)));
+  async #execute(context: Context, seen: Seen, steps: Step[]): Promise<Problem[]> {
+    const { resource } = context;
+    const results = await Promise.allSettled(steps.map((step) => this.#executeOne(context, seen, step)));
     return results.flatMap((result, i) => {
       const step = steps[i];
       if (!step) return [];
@@ -213,17 +230,17 @@ export class Reconciler {
           step: step.kind,
           target,
         });
-        this.#event(resource, 'Normal', event, action, message);
+        this.#report.event(resource, 'Normal', event, action, message);
         return [];
       }
       return [asProblem(result.reason, conditionOfStep(step))];
     });
   }
 
-  async #executeOne(resource: IstioVaultCA, desired: Desired, seen: Seen, step: Step): Promise<void> {
+  async #executeOne({ resource, desired, client }: Context, seen: Seen, step: Step): Promise<void> {
     const { namespace, name } = resource.metadata;
     const { revision } = resource.spec.controlPlane;
-    const object = seen.raw.controlPlane;
+    const { object } = seen;
     if (step.kind === 'ClaimControlPlane' || step.kind === 'PatchControlPlane') {
       if (!object) return;
       const fields = istiodFields(resource.spec, step.kind === 'PatchControlPlane' ? step.digest : undefined);
@@ -231,7 +248,7 @@ export class Reconciler {
         step.kind === 'ClaimControlPlane'
           ? annotationPatch(object, { [ownerAnnotation(revision)]: name })
           : seen.adapter.patch({ object, owner: name, revision, fields });
-      await this.#o.kube.patchObject(seen.adapter.gvr, namespace, resource.spec.controlPlane.name, json(body), {
+      await this.#o.kube.patchObject(seen.adapter.gvr, namespace, resource.spec.controlPlane.name, plainJson(body), {
         type: 'merge',
         fieldManager,
       });
@@ -239,7 +256,7 @@ export class Reconciler {
     }
     const reviewer = resource.spec.kubernetesAuth.config.tokenReviewer.secretRef;
     const context = {
-      client: seen.client,
+      client,
       desired,
       reviewerJwt: async () =>
         reviewer &&
@@ -250,49 +267,9 @@ export class Reconciler {
           'spec.kubernetesAuth.config.tokenReviewer.secretRef',
           'AccessReady',
         )),
-      notice: (reason: string, message: string) => this.#event(resource, 'Warning', reason, 'Sign', message),
+      notice: (reason: string, message: string) => this.#report.event(resource, 'Warning', reason, 'Sign', message),
     };
     await executeVaultStep(context, step, this.#o.clock.now());
-  }
-
-  #event(resource: IstioVaultCA, type: 'Normal' | 'Warning', reason: string, action: string, note: string): void {
-    const { namespace, name, uid, resourceVersion } = resource.metadata;
-    this.#o.events.record({
-      regarding: { apiVersion: resource.apiVersion, kind: resource.kind, namespace, name, uid, resourceVersion },
-      type,
-      reason,
-      action,
-      note,
-    });
-  }
-
-  /** Writes the status if it differs; an event when `Ready` has got another reason. */
-  async #writeStatus(
-    raw: JsonObject,
-    resource: IstioVaultCA | undefined,
-    status: Status,
-    announce = true,
-  ): Promise<void> {
-    const metadata = raw['metadata'] as { namespace: string; name: string };
-    const before = raw['status'];
-    const next = json(status);
-    if (isDeepStrictEqual(before, next)) return;
-    const removed = Object.keys(isObjectLike(before) ? before : {}).filter((key) => !(key in next));
-    const body = { status: { ...next, ...Object.fromEntries(removed.map((key) => [key, null])) } };
-    await this.#o.kube.patchObject(resources, metadata.namespace, metadata.name, body, {
-      type: 'merge',
-      subresource: 'status',
-      fieldManager,
-    });
-    raw['status'] = next;
-    if (resource && announce) this.#announce(resource, status);
-  }
-
-  #announce(resource: IstioVaultCA, status: Status): void {
-    const ready = status.conditions?.find((c) => c.type === 'Ready');
-    const previous = resource.status?.conditions?.find((c) => c.type === 'Ready');
-    if (!ready || (ready.reason === previous?.reason && ready.status === previous.status)) return;
-    this.#event(resource, ready.status === 'False' ? 'Warning' : 'Normal', ready.reason, 'Reconcile', ready.message);
   }
 
   #measure(resource: IstioVaultCA, status: Status): void {
@@ -312,10 +289,22 @@ export class Reconciler {
   }
 }
 
-interface Seen {
+/** What one reconcile works with. */
+interface Context {
+  resource: IstioVaultCA;
+  desired: Desired;
   client: VaultClient;
+  surroundings: Surroundings;
+  vault: VaultObserver;
+}
+
+/** One look. */
+interface Seen {
   adapter: ControlPlaneAdapter;
-  raw: RawKubernetes;
+  /** The control plane as it was when looked at: a patch names its resourceVersion. */
+  object: JsonObject | undefined;
+  /** The resource has not changed since this reconcile began. */
+  stillAsked: boolean;
   observed: Observed;
 }
 
@@ -324,27 +313,4 @@ function asProblem(error: unknown, condition: StageCondition): Problem {
   const problem = toProblem(error, condition);
   if (!problem) throw error;
   return problem;
-}
-
-/** A refused login names role, service account and audience; other failures of the login speak for themselves. */
-function loginProblem(error: unknown, resource: IstioVaultCA): ProblemError | undefined {
-  const refused =
-    error instanceof VaultError &&
-    (error.kind === 'Forbidden' || error.kind === 'Invalid' || error.kind === 'NotFound');
-  if (!refused) return undefined;
-  const hint = loginHint(resource.spec, resource.metadata.namespace);
-  return new ProblemError({
-    condition: 'VaultReady',
-    reason: 'LoginFailed',
-    message: `Vault refused the login (${error.message}): ${hint}`,
-    blocks: 'all',
-    retryAfterMs: waitingMs,
-  });
-}
-
-const isObjectLike = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
-
-/** A value as it goes over the wire: without undefined, and of a type the client takes. */
-function json(value: object): Parameters<KubeClient['createObject']>[2] {
-  return JSON.parse(JSON.stringify(value)) as Parameters<KubeClient['createObject']>[2];
 }

@@ -86,14 +86,19 @@ export async function enableAudit(
   await client.write(`sys/audit/${path}`, { type, options });
 }
 
-/** Waits for nothing: tells which of the capabilities the token lacks. `root` has all. */
-export async function missingCapabilities(
-  client: VaultClient,
+/** What the token may do, by path; `root` may do everything. */
+export async function capabilities(client: VaultClient, paths: string[]): Promise<Map<string, string[]>> {
+  const reply = await client.write('sys/capabilities-self', { paths });
+  return new Map(paths.map((path) => [path, z.array(z.string()).catch([]).parse(reply.data[path])]));
+}
+
+/** Which of the needed capabilities are not there. */
+export function missingCapabilities(
   needed: Map<string, string[]>,
-): Promise<{ path: string; missing: string[] }[]> {
-  const reply = await client.write('sys/capabilities-self', { paths: [...needed.keys()] });
+  found: Map<string, string[]>,
+): { path: string; missing: string[] }[] {
   return [...needed].flatMap(([path, wanted]) => {
-    const has = z.array(z.string()).catch([]).parse(reply.data[path]);
+    const has = found.get(path) ?? [];
     const missing = has.includes('root') ? [] : wanted.filter((capability) => !has.includes(capability));
     return missing.length > 0 ? [{ path, missing }] : [];
   });

@@ -1,14 +1,15 @@
-/** Reads everything a plan needs from Vault, side by side. Never writes. Private keys are reduced to their public half here. */
+/** Reads what a plan needs from Vault, side by side. Never writes. Private keys are reduced to their public half here. */
 import { requiredCapabilities } from '../plan/capabilities.ts';
 import type { Desired } from '../plan/desired.ts';
 import { isOwn } from '../plan/identity.ts';
-import type { ObservedVault } from '../plan/observed.ts';
+import type { Mount, ObservedVault, Pki } from '../plan/observed.ts';
+import type { Step } from '../plan/steps.ts';
 import { readAuthConfig, readPolicy, readRole } from './access.ts';
 import type { Health, VaultClient } from './client.ts';
 import { parseLive, parseStaging, parseState } from './entries.ts';
 import { VaultError } from './errors.ts';
 import { readKv, type KvEntry, type KvPlace } from './kv.ts';
-import { missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
+import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
 import { readPki } from './pki.ts';
 
 /** The place of an entry in the key store. */
@@ -28,30 +29,120 @@ export function assertServing(health: Health, address: string): void {
 
 const nothing: KvEntry = { casVersion: 0, data: undefined };
 
-/** A client call that may be forbidden although the capabilities say more precisely what is missing. */
-async function orForbidden<T>(read: Promise<T>): Promise<T | undefined> {
-  return await read.catch((error: unknown) => {
-    if (error instanceof VaultError && error.kind === 'Forbidden') return undefined;
-    throw error;
-  });
+/** A read that is under way. Whether its failure matters is known only when others have answered. */
+interface Pending<T> {
+  /** The value. @throws what the read failed with */
+  take(): Promise<T>;
+  /** The value; undefined when the read is forbidden: the capabilities say more precisely what is missing. */
+  takeUnlessForbidden(): Promise<T | undefined>;
 }
 
-/**
- * @throws VaultError of the first read that failed: then nothing is known, and nothing is planned
- */
-export async function observeVault(client: VaultClient, d: Desired, health: Health): Promise<ObservedVault> {
+function start<T>(read: Promise<T>): Pending<T> {
+  read.catch(() => undefined); // taken later, or of no consequence because its mount is not there
+  return {
+    take: () => read,
+    takeUnlessForbidden: () =>
+      read.catch((error: unknown) => {
+        if (error instanceof VaultError && error.kind === 'Forbidden') return undefined;
+        throw error;
+      }),
+  };
+}
+
+const everything = { authMount: true, authConfig: true, auditDevice: true };
+
+/** Every read there is, by the name of what it reads. */
+function readers(client: VaultClient, d: Desired) {
   const { root, intermediate, keyStore, kubernetesAuth, policy, audit } = d.spec;
-  const [authMount, auditDevice] = await Promise.all([
-    orForbidden(readAuthMount(client, kubernetesAuth.mount)),
-    audit ? orForbidden(readAuditDevice(client, audit.path)) : undefined,
-  ]);
+  return {
+    health: () => client.health(),
+    authMount: () => readAuthMount(client, kubernetesAuth.mount),
+    auditDevice: async () => audit && (await readAuditDevice(client, audit.path)),
+    capabilities: () => capabilities(client, [...requiredCapabilities(d.spec, everything).keys()]),
+    kvMount: () => readSecretsMount(client, keyStore.mount),
+    rootMount: () => readSecretsMount(client, root.mount),
+    intermediateMount: () => readSecretsMount(client, intermediate.mount),
+    policy: () => readPolicy(client, policy.name),
+    role: () => readRole(client, kubernetesAuth.mount, kubernetesAuth.role),
+    authConfig: () => readAuthConfig(client, kubernetesAuth.mount),
+    live: () => readKv(client, kvPlace(d, '')),
+    staging: () => readKv(client, kvPlace(d, '-staging')),
+    state: () => readKv(client, kvPlace(d, '-state')),
+    rootPki: () => readPki(client, root.mount),
+    intermediatePki: () => readPki(client, intermediate.mount),
+  };
+}
+
+type Readers = ReturnType<typeof readers>;
+type ReadName = keyof Readers;
+type Reads = { [K in ReadName]: Pending<Awaited<ReturnType<Readers[K]>>> };
+
+const pkiMounts = ['rootMount', 'intermediateMount', 'rootPki', 'intermediatePki'] as const;
+
+/** What must be read again after a step. */
+const touched: Record<Step['kind'], readonly ReadName[]> = {
+  ClaimControlPlane: [],
+  EnableAudit: ['auditDevice'],
+  MountKV: ['kvMount', 'live', 'staging', 'state'],
+  WriteState: ['state'],
+  MountPKI: pkiMounts,
+  TuneMount: pkiMounts,
+  EnableAuth: ['authMount', 'role', 'authConfig'],
+  WriteAuthConfig: ['authConfig'],
+  WritePolicy: ['policy'],
+  WriteRole: ['role'],
+  GenerateRoot: ['rootPki'],
+  StageKey: ['staging'],
+  RemoveStaging: ['staging'],
+  ImportKey: ['intermediatePki'],
+  SignIntermediate: ['intermediatePki'],
+  InstallCertificate: ['intermediatePki'],
+  PublishLive: ['live', 'intermediatePki'],
+  SetDefaultIssuer: ['intermediatePki'],
+  CollectGeneration: ['intermediatePki'],
+  PatchControlPlane: [],
+};
+
+/** The observations of one reconcile: all of Vault first, then what the steps since have touched. */
+export class VaultObserver {
+  readonly #readers: Readers;
+  readonly #desired: Desired;
+  #reads: Reads | undefined;
+
+  constructor(client: VaultClient, desired: Desired) {
+    this.#readers = readers(client, desired);
+    this.#desired = desired;
+  }
+
+  /**
+   * @param since the steps carried out since the last call; undefined reads everything
+   * @throws VaultError of the first read that failed: then nothing is known, and nothing is planned
+   */
+  async observe(since: readonly Step[] | undefined): Promise<ObservedVault> {
+    const names =
+      since && this.#reads
+        ? [...new Set(since.flatMap((step) => touched[step.kind]))]
+        : (Object.keys(this.#readers) as ReadName[]);
+    const started = Object.fromEntries(names.map((name) => [name, start<unknown>(this.#readers[name]())]));
+    const reads = { ...this.#reads, ...started } as Reads;
+    this.#reads = reads;
+    return await assemble(reads, this.#desired);
+  }
+}
+
+/** Puts the observation together. What belongs to a mount that is absent or foreign is never looked at. */
+async function assemble(reads: Reads, d: Desired): Promise<ObservedVault> {
+  const health = await reads.health.take();
+  assertServing(health, d.spec.vault.address);
+  const authMount = await reads.authMount.takeUnlessForbidden();
+  const auditDevice = await reads.auditDevice.takeUnlessForbidden();
   const writesAuthConfig = isOwn(d.identity, authMount?.description);
   const needed = requiredCapabilities(d.spec, {
     authMount: authMount === undefined,
     authConfig: authMount === undefined || writesAuthConfig,
     auditDevice: auditDevice === undefined && health.product === 'Vault',
   });
-  const missing = await missingCapabilities(client, needed);
+  const missing = missingCapabilities(needed, await reads.capabilities.take());
   const base = {
     product: health.product,
     version: health.version,
@@ -61,38 +152,27 @@ export async function observeVault(client: VaultClient, d: Desired, health: Heal
   };
   if (missing.length > 0) return { ...base, ...unread };
 
-  const [kvMount, rootMount, intermediateMount, policyText, role, authConfig] = await Promise.all([
-    readSecretsMount(client, keyStore.mount),
-    readSecretsMount(client, root.mount),
-    readSecretsMount(client, intermediate.mount),
-    readPolicy(client, policy.name),
-    authMount?.type === 'kubernetes' ? readRole(client, kubernetesAuth.mount, kubernetesAuth.role) : undefined,
-    writesAuthConfig ? readAuthConfig(client, kubernetesAuth.mount) : undefined,
-  ]);
-  const kvFits = kvMount?.kvVersion === keyStore.version;
-  const [live, staging, state, rootPki, intermediatePki] = await Promise.all([
-    kvFits ? readKv(client, kvPlace(d, '')) : nothing,
-    kvFits ? readKv(client, kvPlace(d, '-staging')) : nothing,
-    kvFits ? readKv(client, kvPlace(d, '-state')) : nothing,
-    // a mount of somebody else is not read: its issuers are none of our business
-    rootMount?.type === 'pki' && isOwn(d.identity, rootMount.description) ? readPki(client, root.mount) : undefined,
-    intermediateMount?.type === 'pki' && isOwn(d.identity, intermediateMount.description)
-      ? readPki(client, intermediate.mount)
-      : undefined,
-  ]);
+  const kvMount = await reads.kvMount.take();
+  const rootMount = await reads.rootMount.take();
+  const intermediateMount = await reads.intermediateMount.take();
+  const entry = async (read: Pending<KvEntry>) =>
+    kvMount?.kvVersion === d.spec.keyStore.version ? await read.take() : nothing;
+  // a mount of somebody else is not looked into: its issuers are none of our business
+  const pki = async (mount: Mount | undefined, read: Pending<Pki>) =>
+    mount?.type === 'pki' && isOwn(d.identity, mount.description) ? await read.take() : undefined;
   return {
     ...base,
     kvMount,
     rootMount,
     intermediateMount,
-    rootPki,
-    intermediatePki,
-    policy: policyText,
-    role,
-    authConfig,
-    live: parseLive(d.identity, live),
-    staging: parseStaging(d.identity, staging),
-    state: parseState(d.identity, state),
+    rootPki: await pki(rootMount, reads.rootPki),
+    intermediatePki: await pki(intermediateMount, reads.intermediatePki),
+    policy: await reads.policy.take(),
+    role: authMount?.type === 'kubernetes' ? await reads.role.take() : undefined,
+    authConfig: writesAuthConfig ? await reads.authConfig.take() : undefined,
+    live: parseLive(d.identity, await entry(reads.live)),
+    staging: parseStaging(d.identity, await entry(reads.staging)),
+    state: parseState(d.identity, await entry(reads.state)),
   };
 }
 

@@ -13,13 +13,14 @@ export class Cleanup {
   readonly #stops: (() => Promise<void>)[] = [];
   #starting = 0;
 
-  /** Stops this at the end, before what was handed in earlier. */
-  add(server: Stoppable): void {
+  /** Stops this at the end, before what was handed in earlier. Processes that have not started by then end with `run`. */
+  add<T extends Stoppable>(server: T): T {
     this.#stops.push(() => server.stop());
+    return server;
   }
 
-  /** Waits for a server to start; stops it at the end, also when the end comes while it starts. */
-  async start<T extends Stoppable>(starting: Promise<T>): Promise<T> {
+  /** The same for containers, which nobody else ends when the end comes while they start. */
+  async addStarting<T extends Stoppable>(starting: Promise<T>): Promise<T> {
     this.#starting += 1;
     const settled = starting
       .then(
@@ -33,7 +34,7 @@ export class Cleanup {
 
   /** Stops everything, the youngest first. Never throws. */
   async run(): Promise<void> {
-    // What is just starting is waited for by somebody: it must fail now rather than become ready.
+    // A Docker daemon of our own takes its containers along, and what waits for them fails at once.
     if (this.#starting > 0) await stopAll();
     const deadline = pause(patienceMs, undefined, { ref: false });
     for (const stop of this.#stops.splice(0).reverse()) await Promise.race([stop().catch(() => undefined), deadline]);

@@ -14,20 +14,16 @@ export interface Scene {
 
 const show = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value));
 
+/** In every line, or shown by themselves. */
+const known = ['time', 'level', 'msg', 'namespace', 'name'];
+
 /** One line of the operator's log for people; what is not JSON stays as it is. */
 function readable(line: string): string[] {
   try {
-    const {
-      time,
-      level,
-      msg,
-      message,
-      namespace: _namespace,
-      name: _name,
-      ...rest
-    } = JSON.parse(line) as Record<string, unknown>;
-    const details = Object.entries(rest).map(([name, value]) => `${name}=${show(value)}`);
-    return [show(time ?? ''), show(level ?? ''), [show(msg ?? message ?? ''), ...details].join(' ')];
+    const entry = JSON.parse(line) as Record<string, unknown>;
+    const details = Object.entries(entry).filter(([name]) => !known.includes(name));
+    const message = [entry['msg'], ...details.map(([name, value]) => `${name}=${show(value)}`)].map(show).join(' ');
+    return [show(entry['time'] ?? ''), show(entry['level'] ?? ''), message];
   } catch {
     return ['', '', line];
   }

@@ -45,7 +45,7 @@ export async function install(servers: Servers, cleanup: Cleanup): Promise<Runni
   await applyOk(kube, controlPlane(namespace, [{ ...overlay, patches: [foreignPatch] }]));
   step(`ControlPlane ${namespace}/controlplane made, and the agent injector's webhook registered`);
   step('waiting for the operator to be bundled and ready (dist/main.js run)');
-  const operator = await cleanup.start(startOperator(kubeconfig));
+  const operator = cleanup.add(await startOperator(kubeconfig));
   step('the operator is ready, as service account istio-vault-ca/istio-vault-ca');
   note(
     'Stand-ins, since no kubelet runs here and TSB is not public: nobody answers the webhook; the demo itself does what ' +

@@ -1,11 +1,11 @@
 /** With `--keep`: how to reach what runs, and some commands to try. */
 import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { makeTemporaryDir } from '../stack/index.ts';
 import type { RunningOperator } from '../support/operator.ts';
-import { namespace, resourceName } from './names.ts';
+import { controlPlaneName, namespace, resourceName } from './names.ts';
 import type { Servers } from './servers.ts';
 import type { Rendered } from './show-files.ts';
 import { heading, note, paint, print, title } from './terminal.ts';
@@ -19,21 +19,19 @@ async function installed(program: string): Promise<boolean> {
   }
 }
 
-/** Commands of `kubectl` where it is installed, and of the server's own program wherever that is. */
+/** Commands of `kubectl` where it is installed, and of the server's own program, which is in PATH by then. */
 async function commands({ vault }: Servers): Promise<string[]> {
-  const name = basename(vault.agentBinary);
-  const cli = (await installed(name)) ? name : vault.agentBinary;
-  const kubectl = [
-    `kubectl describe ivca -n ${namespace} ${resourceName}`,
-    `kubectl get ivca -n ${namespace} ${resourceName} -o yaml`,
-    `kubectl get controlplane -n ${namespace} controlplane -o yaml`,
-    `kubectl annotate ivca -n ${namespace} ${resourceName} istiovaultca.io/reconcile-requested-at=now --overwrite`,
-  ];
+  const resource = `-n ${namespace} ${resourceName}`;
+  const cli = basename(vault.agentBinary);
+  const drift = `${cli} policy delete istioca`;
+  if (!(await installed('kubectl'))) return [`${cli} read pki/cert/ca`, drift];
   return [
-    ...((await installed('kubectl')) ? kubectl : []),
+    `kubectl describe ivca ${resource}`,
+    `kubectl get ivca ${resource} -o yaml`,
+    `kubectl get controlplane -n ${namespace} ${controlPlaneName} -o yaml`,
     `${cli} read pki/cert/ca`,
-    `${cli} kv get -field=cert-chain.pem kv/istioca`,
-    `${cli} policy delete istioca     # the operator brings it back when it looks again`,
+    `${drift}   # drift; the next command has the operator look at once`,
+    `kubectl annotate ivca ${resource} --overwrite istiovaultca.io/reconcile-requested-at=$(date +%s)`,
   ];
 }
 
@@ -49,6 +47,7 @@ export async function showAccess(servers: Servers, operator: RunningOperator, re
     VAULT_ADDR: vault.address,
     VAULT_CACERT: caFile,
     VAULT_TOKEN: vault.rootToken,
+    ...((await installed(basename(vault.agentBinary))) ? {} : { PATH: `${dirname(vault.agentBinary)}:$PATH` }),
   };
   for (const [name, value] of Object.entries(variables)) print(`export ${name}=${value}`);
   heading('To try');
@@ -56,5 +55,5 @@ export async function showAccess(servers: Servers, operator: RunningOperator, re
   heading('To look at');
   print(`  operator's log     ${operator.logPath}`);
   print(`  rendered files     ${rendered.dir}`);
-  print(`  Vault's audit log  ${vault.auditLog}`);
+  print(`  audit log          ${vault.auditLog}`);
 }

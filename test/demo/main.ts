@@ -1,7 +1,9 @@
 /**
  * `npm run demo`: starts real servers and the operator on this machine, applies the smallest sample manifest, and shows
- * what an engineer would look at. Exit code 0 when everything went well, 1 when not, 130 when interrupted before its end.
+ * what an engineer would look at. Exit code 0 when everything went well, 1 when not, and as usual after a
+ * signal (130 for Ctrl-C) when interrupted before its end.
  */
+import { constants } from 'node:os';
 import { Cleanup } from './cleanup.ts';
 import { showFailure, type Scene } from './failure.ts';
 import { install } from './install.ts';
@@ -37,42 +39,51 @@ async function play(options: DemoOptions, scene: Scene, cleanup: Cleanup): Promi
   return `${servers.vault.product} is the CA of control plane ${controlPlaneName}: provisioned in ${seconds(tookMs)} after apply.`;
 }
 
-/** Settles at the first signal, or when nobody reads the output any more. A second Ctrl-C ends without waiting. */
-function interruption(): Promise<undefined> {
+/**
+ * Settles at the first signal, or when nobody reads the output any more. A second Ctrl-C ends without waiting.
+ * @returns the exit code that goes with it
+ */
+function interruption(): Promise<number> {
   return new Promise((resolve) => {
     let first: number | undefined;
-    const onSignal = (): void => {
+    const interrupt = (signal: keyof typeof constants.signals): void => {
       first ??= Date.now();
-      resolve(undefined);
-      if (Date.now() - first > sameSignalMs) process.exit(130);
+      resolve(128 + constants.signals[signal]);
+      if (Date.now() - first > sameSignalMs) process.exit(128 + constants.signals[signal]);
     };
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
-    process.stdout.on('error', onSignal);
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt);
+    process.stdout.on('error', () => interrupt('SIGPIPE'));
   });
+}
+
+/** @returns the exit code, and the last line where it went well */
+async function perform(options: DemoOptions, cleanup: Cleanup): Promise<{ code: number; summary?: string }> {
+  const scene: Scene = {};
+  const interrupted = interruption();
+  try {
+    const end = await Promise.race([play(options, scene, cleanup), interrupted]);
+    if (typeof end === 'number') return { code: end };
+    if (options.keep) await interrupted;
+    return { code: 0, summary: end };
+  } catch (error) {
+    await showFailure(error, scene);
+    return { code: 1 };
+  }
 }
 
 /** @returns the exit code */
 async function run(options: DemoOptions): Promise<number> {
+  // The servers are no reason for Node to go on, and at times nothing else is waited for.
+  setInterval(() => undefined, 60_000);
   const cleanup = new Cleanup();
-  const scene: Scene = {};
-  const interrupted = interruption();
-  let summary: string | undefined;
-  let failed = false;
-  try {
-    summary = await Promise.race([play(options, scene, cleanup), interrupted]);
-    if (summary !== undefined && options.keep) await interrupted;
-  } catch (error) {
-    await showFailure(error, scene);
-    failed = true;
-  }
+  const { code, summary } = await perform(options, cleanup);
   print();
-  print(summary === undefined && !failed ? 'Interrupted; stopping everything …' : 'Stopping everything …');
+  print(code > 128 ? 'Interrupted; stopping everything …' : 'Stopping everything …');
   mute(true);
   await cleanup.run();
   mute(false);
   if (summary !== undefined) print(paint('green', summary));
-  if (failed) return 1;
-  return summary === undefined ? 130 : 0;
+  return code;
 }
 
 try {

@@ -80,7 +80,10 @@ async function follow(kube: Kube, appliedAt: number): Promise<Provisioned> {
     if (tookMs > deadlineMs) throw new Error(`condition Provisioned is not True after ${seconds(deadlineMs)}`);
     if (Date.now() - lastNews > stillMs) {
       const ready = conditionOf(resource, 'Ready');
-      step(`still waiting for condition Provisioned: ${ready?.reason ?? 'no status'}: ${ready?.message ?? ''}`, tookMs);
+      step(
+        `still waiting for condition Provisioned; Ready is ${ready?.status ?? 'not set'}: ${ready?.reason ?? ''}`,
+        tookMs,
+      );
       lastNews = Date.now();
     }
     await pause(lookMs);

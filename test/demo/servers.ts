@@ -38,13 +38,13 @@ async function startProcesses(product: Product, cleanup: Cleanup): Promise<Serve
   step(
     `waiting for etcd ${serverVersion('etcd')}, kube-apiserver ${serverVersion('kube-apiserver')} and ${product} ${serverVersion(server)} to be ready`,
   );
-  const [kube, vault] = await Promise.all([cleanup.start(startKube()), cleanup.start(startVault(product))]);
-  return { kube, vault };
+  const [kube, vault] = await Promise.all([startKube(), startVault(product)]);
+  return { kube: cleanup.add(kube), vault: cleanup.add(vault) };
 }
 
 async function startContainers(product: Product, cleanup: Cleanup): Promise<Servers> {
   step('waiting for containers of etcd, kube-apiserver, OpenBao and Vault to be ready');
-  const stack = await cleanup.start(startStack({ mode: 'containers', onProgress: step }));
+  const stack = await cleanup.addStarting(startStack({ mode: 'containers', onProgress: step }));
   return { kube: stack.kube, vault: stack.vaults[product] };
 }
 

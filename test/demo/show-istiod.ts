@@ -54,7 +54,7 @@ async function showWorkload(istiod: Istiod, { kube }: Servers, root: X509Certifi
 export async function showIstiod(servers: Servers, rendered: Rendered, cleanup: Cleanup): Promise<Istiod> {
   title('The real istiod with these files');
   const root = await vaultRoot(servers.vault);
-  const istiod = await cleanup.start(startIstiod({ kube: servers.kube, rootCaDir: rendered.dir, namespace }));
+  const istiod = cleanup.add(await startIstiod({ kube: servers.kube, rootCaDir: rendered.dir, namespace }));
   step('waiting for istiod to be ready');
   await istiod.ready();
   const line = istiod
@@ -65,7 +65,7 @@ export async function showIstiod(servers: Servers, rendered: Rendered, cleanup: 
     throw new Error(`istiod does not log "${caLine}":\n${istiod.log().split('\n').slice(-10).join('\n')}`);
   step('istiod is ready; it logs:');
   print(`             ${line.replaceAll('\t', '  ').replaceAll(rendered.dir, '/vault/secrets')}`);
-  note('(its folder of this run is shown as /vault/secrets)');
+  if (line.includes(rendered.dir)) note('(its folder of this run is shown as /vault/secrets)');
   await showServed(istiod, rendered, root);
   await showWorkload(istiod, servers, root);
   return istiod;

@@ -31,15 +31,19 @@ const styles: Readonly<Record<string, 'green' | 'red' | 'yellow'>> = { True: 'gr
 
 const styled = (status: string): Cell => ({ text: status, style: styles[status] ?? 'yellow' });
 
-/** Conditions as a table; `Stalled` and `Reconciling` are bad news while they are True. */
+/** Conditions as a table, a long message once; `Stalled` and `Reconciling` are bad news while they are True. */
 export function showConditions(conditions: readonly Condition[]): void {
+  const long = 60;
   table(
-    conditions.map(({ type, status, reason, message }) => [
-      type,
-      /^(Stalled|Reconciling)$/.test(type) ? { text: status, style: 'yellow' } : styled(status),
-      reason,
-      message,
-    ]),
+    conditions.map(({ type, status, reason, message }, i) => {
+      const same = conditions.slice(0, i).find((earlier) => message.length > long && earlier.message === message);
+      return [
+        type,
+        /^(Stalled|Reconciling)$/.test(type) ? { text: status, style: 'yellow' } : styled(status),
+        reason,
+        same === undefined ? message : `as in ${same.type}`,
+      ];
+    }),
     ['CONDITION', 'STATUS', 'REASON', 'MESSAGE'],
   );
 }

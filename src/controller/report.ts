@@ -1,0 +1,65 @@
+/** What people see of a resource: its status, written when it differs, and Events when something was done or changed. */
+import { isDeepStrictEqual } from 'node:util';
+import { fieldManager } from '../api/annotations.ts';
+import type { IstioVaultCA } from '../api/schema.ts';
+import type { Status } from '../api/status-schema.ts';
+import { dig, isObject, type JsonObject } from '../control-planes/adapter.ts';
+import type { KubeClient } from '../kube/client.ts';
+import type { EventRecorder } from '../kube/events.ts';
+import { resources } from './observe-kubernetes.ts';
+
+type Body = Parameters<KubeClient['createObject']>[2];
+
+/** A value as it goes over the wire: without undefined, and of the type the client takes. */
+export function plainJson(value: object): Body {
+  return JSON.parse(JSON.stringify(value)) as Body;
+}
+
+export class Reporter {
+  readonly #kube: Pick<KubeClient, 'patchObject'>;
+  readonly #events: Pick<EventRecorder, 'record'>;
+
+  constructor(kube: Pick<KubeClient, 'patchObject'>, events: Pick<EventRecorder, 'record'>) {
+    this.#kube = kube;
+    this.#events = events;
+  }
+
+  event(resource: IstioVaultCA, type: 'Normal' | 'Warning', reason: string, action: string, note: string): void {
+    const { namespace, name, uid, resourceVersion } = resource.metadata;
+    this.#events.record({
+      regarding: { apiVersion: resource.apiVersion, kind: resource.kind, namespace, name, uid, resourceVersion },
+      type,
+      reason,
+      action,
+      note,
+    });
+  }
+
+  /**
+   * Writes the status if it differs from the one in `raw`, which then holds the new one; an Event when `Ready` has got another
+   * reason.
+   * @param resource undefined when it could not be parsed: then there is no Event
+   */
+  async status(raw: JsonObject, resource: IstioVaultCA | undefined, status: Status, announce = true): Promise<void> {
+    const before = raw['status'];
+    const next = plainJson(status);
+    if (isDeepStrictEqual(before, next)) return;
+    const removed = Object.keys(isObject(before) ? before : {}).filter((key) => !(key in next));
+    const body = plainJson({ status: { ...next, ...Object.fromEntries(removed.map((key) => [key, null])) } });
+    const [namespace, name] = ['namespace', 'name'].map((key) => String(dig(raw, 'metadata', key)));
+    await this.#kube.patchObject(resources, namespace, name ?? '', body, {
+      type: 'merge',
+      subresource: 'status',
+      fieldManager,
+    });
+    raw['status'] = next;
+    if (resource && announce) this.#announce(resource, status);
+  }
+
+  #announce(resource: IstioVaultCA, status: Status): void {
+    const ready = status.conditions?.find((c) => c.type === 'Ready');
+    const previous = resource.status?.conditions?.find((c) => c.type === 'Ready');
+    if (!ready || (ready.reason === previous?.reason && ready.status === previous.status)) return;
+    this.event(resource, ready.status === 'False' ? 'Warning' : 'Normal', ready.reason, 'Reconcile', ready.message);
+  }
+}

@@ -1,0 +1,318 @@
+/**
+ * Sessions against a small server that plays Vault's login, renewal and revocation: what the real servers do is covered by
+ * the end-to-end tests; here it is counted who logs in, when, and with what.
+ */
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { createLogger } from '../observability/logger.ts';
+import { Secret } from '../observability/secret.ts';
+import { FakeClock } from '../runtime/fake-clock.ts';
+import { VaultError } from './errors.ts';
+import { Sessions, type SessionRequest } from './sessions.ts';
+
+const ttlSeconds = 1200;
+const minute = 60_000;
+
+/** What was called, as `path token`, and what to answer. */
+class FakeVault {
+  readonly calls: string[] = [];
+  readonly bodies: unknown[] = [];
+  logins = 0;
+  lease = ttlSeconds;
+  renewedLease = ttlSeconds;
+  loginStatus = 200;
+  renewStatus = 200;
+  renewable = true;
+  isVault = true;
+  readonly #server = http.createServer((request, response) => {
+    const chunks: Buffer[] = [];
+    request.on('data', (chunk: Buffer) => chunks.push(chunk));
+    request.on('end', () => {
+      const path = (request.url ?? '').replace('/v1/', '');
+      this.calls.push([path, request.headers['x-vault-token']].filter((part) => part !== undefined).join(' '));
+      if (chunks.length > 0) this.bodies.push(JSON.parse(Buffer.concat(chunks).toString()));
+      const [status, body] = this.#answer(path);
+      response.writeHead(status).end(JSON.stringify(body));
+    });
+  });
+
+  #answer(path: string): [number, unknown] {
+    const auth = (token: string, lease_duration: number) => ({
+      auth: { client_token: token, lease_duration, renewable: this.renewable },
+    });
+    const refused = { errors: ['permission denied'] };
+    if (!this.isVault) return [200, { status: 'ok' }];
+    if (path === 'sys/health') return [200, { initialized: true, sealed: false, standby: false, version: '2.7.2' }];
+    if (path.endsWith('/login')) {
+      if (this.loginStatus !== 200) return [this.loginStatus, refused];
+      this.logins += 1;
+      return [200, auth(`token-${this.logins}`, this.lease)];
+    }
+    if (path === 'auth/token/renew-self') return [this.renewStatus, auth('same', this.renewedLease)];
+    if (path === 'auth/token/lookup-self') return [200, { data: { ttl: this.lease, renewable: this.renewable } }];
+    return [204, undefined];
+  }
+
+  async start(): Promise<this> {
+    await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve));
+    return this;
+  }
+  stop(): void {
+    this.#server.closeAllConnections();
+    this.#server.close();
+  }
+  get address(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+  count(call: string): number {
+    return this.calls.filter((c) => c.startsWith(call)).length;
+  }
+}
+
+let vault: FakeVault;
+let other: FakeVault;
+let clock: FakeClock;
+let sessions: Sessions;
+let log: string;
+let loginsCounted: number;
+
+beforeEach(async () => {
+  [vault, other] = await Promise.all([new FakeVault().start(), new FakeVault().start()]);
+  clock = new FakeClock();
+  log = '';
+  loginsCounted = 0;
+  sessions = new Sessions({
+    clock,
+    logger: createLogger({ level: 'debug', destination: { write: (line: string) => void (log += line) } }),
+    onLogin: () => (loginsCounted += 1),
+  });
+});
+afterEach(async () => {
+  await sessions.close();
+  vault.stop();
+  other.stop();
+  expect(clock.pending).toBe(0);
+  expect(log).not.toMatch(/token-\d|jwt-of/);
+});
+
+const request = (over: { user?: string; role?: string; mount?: string; identity?: string; namespace?: string; address?: string } = {}): SessionRequest => ({
+  user: over.user ?? 'istio-system/istioca',
+  connection: { address: over.address ?? vault.address, ...(over.namespace === undefined ? {} : { namespace: over.namespace }) },
+  login: {
+    method: 'serviceAccount',
+    mount: over.mount ?? 'kubernetes',
+    role: over.role ?? 'istio-vault-ca',
+    identity: over.identity ?? 'istio-system/istio-vault-ca',
+    requestJwt: () => Promise.resolve(new Secret(`jwt-of-${over.identity ?? 'default'}`)),
+  },
+}); // prettier-ignore
+const given = (token: string, user = 'istio-system/istioca'): SessionRequest => ({
+  user,
+  connection: { address: vault.address },
+  login: { method: 'token', token: new Secret(token) },
+});
+
+/** Waits for what the loopback server is still to see; the test's own time limit ends it. */
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+describe('logging in', () => {
+  it('happens once for many opens', async () => {
+    const first = await sessions.open(request());
+    for (let i = 0; i < 5; i += 1) expect(await sessions.open(request())).toBe(first);
+    expect(vault.calls).toEqual(['sys/health', 'auth/kubernetes/login']);
+    expect(vault.bodies).toEqual([{ role: 'istio-vault-ca', jwt: 'jwt-of-default' }]);
+    expect(loginsCounted).toBe(1);
+    await first.read('kv/x');
+    expect(vault.calls.at(-1)).toBe('kv/x token-1');
+  });
+
+  it('happens once for concurrent opens, also of several resources with the same identity', async () => {
+    const users = ['a/x', 'a/y', 'a/z', 'a/x'];
+    const clients = await Promise.all(users.map((user) => sessions.open(request({ user }))));
+    expect(new Set(clients).size).toBe(1);
+    expect(vault.logins).toBe(1);
+  });
+
+  it.each([
+    ['role', { role: 'another' }],
+    ['mount', { mount: 'another' }],
+    ['service account', { identity: 'another/istio-vault-ca' }],
+    ['Vault namespace', { namespace: 'another' }],
+  ])('another %s never shares a token', async (_, over) => {
+    const [a, b] = await Promise.all([
+      sessions.open(request()),
+      sessions.open(request({ ...over, user: 'another/one' })),
+    ]);
+    expect(a).not.toBe(b);
+    expect(vault.logins).toBe(2);
+  });
+
+  it('another address never shares a token, and no token meets another server', async () => {
+    const before = await sessions.open(request());
+    const after = await sessions.open(request({ address: other.address }));
+    expect(after).not.toBe(before);
+    await after.read('kv/x');
+    expect(other.calls).toEqual(['sys/health', 'auth/kubernetes/login', 'kv/x token-1']);
+    await until(() => vault.count('auth/token/revoke-self token-1') === 1);
+  });
+
+  it('sends no JWT to what is not Vault', async () => {
+    vault.isVault = false;
+    await expect(sessions.open(request())).rejects.toMatchObject({ kind: 'Unreachable' });
+    expect([vault.calls, vault.bodies]).toEqual([['sys/health'], []]);
+  });
+
+  it('that fails is tried again by the next open', async () => {
+    vault.loginStatus = 403;
+    const failed = await Promise.allSettled([sessions.open(request()), sessions.open(request())]);
+    expect(failed.map((f) => f.status)).toEqual(['rejected', 'rejected']);
+    await expect(sessions.open(request())).rejects.toBeInstanceOf(VaultError);
+    expect(vault.count('auth/kubernetes/login')).toBe(2);
+    vault.loginStatus = 200;
+    await sessions.open(request());
+    expect(vault.logins).toBe(1);
+  });
+});
+
+describe("a token's life", () => {
+  it('is prolonged at two thirds of it, again and again', async () => {
+    const client = await sessions.open(request());
+    for (let renewals = 1; renewals <= 3; renewals += 1) {
+      await clock.advance((ttlSeconds * 1000 * 2) / 3 - 1);
+      expect(vault.count('auth/token/renew-self')).toBe(renewals - 1);
+      await clock.advance(1);
+      await until(() => vault.count('auth/token/renew-self token-1') === renewals && clock.pending === 1);
+      expect(await sessions.open(request())).toBe(client);
+    }
+    expect(vault.logins).toBe(1);
+  });
+
+  it('that is not prolonged any more ends, and a login follows', async () => {
+    vault.renewedLease = 400; // at its maximum: what was left anyhow
+    await sessions.open(request());
+    await clock.advance(800_000);
+    await until(() => vault.count('auth/token/renew-self') === 1);
+    await sessions.open(request());
+    expect(vault.logins).toBe(1);
+    await clock.advance(400_000);
+    const client = await sessions.open(request());
+    await client.read('kv/x');
+    expect(vault.calls.at(-1)).toBe('kv/x token-2');
+    expect(vault.count('auth/token/renew-self')).toBe(1);
+  });
+
+  it('goes on to its end when a renewal fails', async () => {
+    vault.renewStatus = 503;
+    const client = await sessions.open(request());
+    await clock.advance(800_000);
+    await until(() => log.includes('not renewed'));
+    expect(await sessions.open(request())).toBe(client);
+    await clock.advance(400_000);
+    expect(await sessions.open(request())).not.toBe(client);
+  });
+
+  it('that has run out is not revoked: there is nothing left to revoke', async () => {
+    vault.renewable = false;
+    await sessions.open(request());
+    await clock.advance(ttlSeconds * 1000);
+    await sessions.open(request());
+    expect([vault.logins, vault.count('auth/token/revoke-self'), vault.count('auth/token/renew-self')]).toEqual([
+      2, 0, 0,
+    ]);
+  });
+});
+
+describe('a refusal', () => {
+  it('causes one login in five minutes', async () => {
+    const user = request().user;
+    await sessions.open(request());
+    sessions.refused(user);
+    const second = await sessions.open(request());
+    expect(vault.logins).toBe(2);
+    for (let i = 0; i < 4; i += 1) {
+      await clock.advance(minute);
+      sessions.refused(user);
+      expect(await sessions.open(request())).toBe(second);
+    }
+    await clock.advance(minute);
+    sessions.refused(user);
+    await sessions.open(request());
+    expect(vault.logins).toBe(3);
+    await until(() => vault.count('auth/token/revoke-self') === 2);
+  });
+
+  it('of one identity does not touch the session of another', async () => {
+    const theirs = await sessions.open(request({ user: 'b/y', role: 'b' }));
+    await sessions.open(request({ user: 'a/x' }));
+    sessions.refused('a/x');
+    expect(await sessions.open(request({ user: 'b/y', role: 'b' }))).toBe(theirs);
+  });
+
+  it('of a given token changes nothing: there is no other', async () => {
+    const client = await sessions.open(given('token-0'));
+    sessions.refused('istio-system/istioca');
+    expect(await sessions.open(given('token-0'))).toBe(client);
+  });
+});
+
+describe('the end', () => {
+  it('a resource that goes revokes its token, when no other uses it', async () => {
+    await sessions.open(request({ user: 'a/x' }));
+    const shared = await sessions.open(request({ user: 'a/y' }));
+    sessions.release('a/x');
+    expect(await sessions.open(request({ user: 'a/y' }))).toBe(shared);
+    sessions.release('a/y');
+    await until(() => vault.count('auth/token/revoke-self token-1') === 1);
+    expect(clock.pending).toBe(0);
+    await sessions.open(request({ user: 'a/y' }));
+    expect(vault.logins).toBe(2);
+  });
+
+  it('a resource that changes its role revokes the token of the old one', async () => {
+    await sessions.open(request({ role: 'old' }));
+    await sessions.open(request({ role: 'new' }));
+    await until(() => vault.count('auth/token/revoke-self token-1') === 1);
+  });
+
+  it('close revokes every token that was logged in for', async () => {
+    await sessions.open(request({ user: 'a/x' }));
+    await sessions.open(request({ user: 'b/y', role: 'b' }));
+    await sessions.open(request({ user: 'c/z', address: other.address }));
+    await sessions.close();
+    expect(vault.calls.filter((c) => c.includes('revoke')).sort()).toEqual([
+      'auth/token/revoke-self token-1',
+      'auth/token/revoke-self token-2',
+    ]);
+    expect(other.count('auth/token/revoke-self token-1')).toBe(1);
+  });
+
+  it('a server that is gone does not keep close from ending', async () => {
+    await sessions.open(request());
+    vault.stop();
+    await sessions.close();
+    expect(log).toContain('not revoked');
+  });
+
+  it('a given token is looked up and renewed, never revoked', async () => {
+    await sessions.open(given('token-0'));
+    await clock.advance((ttlSeconds * 1000 * 2) / 3);
+    await until(() => vault.count('auth/token/renew-self token-0') === 1);
+    sessions.release('istio-system/istioca');
+    await sessions.open(given('token-9'));
+    await sessions.close();
+    expect(vault.count('auth/token/lookup-self')).toBe(2);
+    expect(vault.count('auth/token/revoke-self')).toBe(0);
+    expect(loginsCounted).toBe(0);
+  });
+
+  it('a given token without an end is neither renewed nor dropped', async () => {
+    Object.assign(vault, { lease: 0, renewable: false });
+    const client = await sessions.open(given('token-0'));
+    await clock.advance(365 * 24 * 60 * minute);
+    expect(await sessions.open(given('token-0'))).toBe(client);
+    expect(vault.calls).toEqual(['sys/health', 'auth/token/lookup-self token-0']);
+  });
+});

@@ -1,0 +1,28 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from '@jest/globals';
+import { reasonKinds } from '../../src/api/conditions.ts';
+import { customResourceDefinition } from '../../src/api/crd.ts';
+import { loadAllYaml } from '../../src/kube/yaml.ts';
+
+const read = (path: string) => readFileSync(join(import.meta.dirname, '../..', path), 'utf8');
+
+describe('docs/troubleshooting.md', () => {
+  const headings = [...read('docs/troubleshooting.md').matchAll(/^## (\S+)$/gm)].map(([, name]) => name);
+
+  it.each(Object.keys(reasonKinds))('has a section for %s', (reason) => {
+    expect(headings.filter((heading) => heading === reason)).toEqual([reason]);
+  });
+});
+
+describe('crds/istiovaultcas.yaml', () => {
+  const text = read('crds/istiovaultcas.yaml');
+
+  it('is the CRD of the schema', () => {
+    expect(loadAllYaml(text)).toEqual([customResourceDefinition()]);
+  });
+
+  it('fits into the annotation of kubectl apply', () => {
+    expect(Buffer.byteLength(text)).toBeLessThan(262_144);
+  });
+});
