@@ -4,18 +4,10 @@
  */
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { X509Certificate } from 'node:crypto';
-import {
-  makeTemporaryDir,
-  products,
-  renderWithAgent,
-  requestToken,
-  sharedStack,
-  startIstiod,
-  type Product,
-} from '../stack/index.ts';
-import { leaks, secretsOf, visibleObjects } from '../support/canary.ts';
+import { products, requestToken, sharedStack, startIstiod, type Product } from '../stack/index.ts';
+import { everythingVisible, leaks, secretsOf } from '../support/canary.ts';
 import { blocks, defects, makeCsr, opensslVerify, readCaFiles } from '../support/certificates.ts';
-import { applyOk, getResource, waitForCondition, type Json } from '../support/cluster.ts';
+import { applyOk, getResource, waitForCondition } from '../support/cluster.ts';
 import { renderFiles } from '../support/render.ts';
 import { useOperator } from '../support/harness.ts';
 import { makeScene, type Scene } from '../support/scene.ts';
@@ -93,11 +85,7 @@ describe.each(cases)('$product, $source delivery, KV $version', (c) => {
   it('shows no key and no token anywhere', async () => {
     const secrets = await secretsOf(scene);
     expect(secrets.length).toBeGreaterThan(1);
-    const texts = {
-      ...(await visibleObjects(kube, namespace, 'istioca')),
-      log: operator().log(),
-      metrics: await operator().metrics(),
-    };
+    const texts = { ...(await everythingVisible(kube)), log: operator().log(), metrics: await operator().metrics() };
     expect(leaks(texts, [...secrets, scene.vault.rootToken])).toEqual([]);
     expect((await getResource(kube, namespace, 'istioca')).status?.history).toHaveLength(2);
   });

@@ -7,7 +7,7 @@ import type { Vault } from './scene.ts';
 async function lines(path: string): Promise<unknown[]> {
   return (await readFile(path, 'utf8'))
     .split('\n')
-    .filter((line) => line !== '')
+    .slice(0, -1) // what follows the last newline is still being written
     .map((line) => JSON.parse(line) as unknown);
 }
 

@@ -130,7 +130,7 @@ export interface Condition {
 
 /** An IstioVaultCA as the API server has it. */
 export interface Resource {
-  metadata: { name: string; namespace: string; uid: string; generation: number; annotations?: Record<string, string> };
+  metadata: { name: string; namespace: string; uid?: string; generation: number; annotations?: Record<string, string> };
   spec: Json;
   status?: {
     observedGeneration?: number;

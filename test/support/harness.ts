@@ -3,13 +3,14 @@ import { afterAll, beforeAll } from '@jest/globals';
 import { products, sharedStack, waitFor } from '../stack/index.ts';
 import { getResource, installOperator, registerInjector, resourcePath } from './cluster.ts';
 import { startOperator, type RunningOperator } from './operator.ts';
-import { prepareVault } from './scene.ts';
+import { everythingVisible, leaks, secretsOf } from './canary.ts';
+import { prepareVault, scenes } from './scene.ts';
 
 export interface Harness {
   /** The operator that runs now. */
-  operator(): RunningOperator;
+  operator: () => RunningOperator;
   /** Stops it and starts another one. */
-  restart(flags?: string[]): Promise<void>;
+  restart: (flags?: string[]) => Promise<void>;
 }
 
 /** Deletes every IstioVaultCA: with `Retain` nothing else goes with it. */
@@ -32,6 +33,7 @@ export function useOperator(flags: string[] = []): Harness {
   const { kube, vaults } = sharedStack();
   let kubeconfig = '';
   let operator: RunningOperator;
+  const logs: string[] = [];
   beforeAll(async () => {
     kubeconfig = await installOperator(kube);
     await registerInjector(kube);
@@ -39,13 +41,21 @@ export function useOperator(flags: string[] = []): Harness {
     operator = await startOperator(kubeconfig, flags);
   });
   afterAll(async () => {
+    logs.push(await operator.metrics());
     await operator.stop();
+    logs.push(operator.log());
+    const secrets = (await Promise.all(scenes.map(secretsOf))).flat();
+    const shown = { ...(await everythingVisible(kube)), operator: logs.join('\n') };
     await deleteResources();
+    const found = leaks(shown, secrets);
+    if (found.length > 0) throw new Error(`key or token material is visible in: ${found.join('; ')}`);
   });
   return {
     operator: () => operator,
     restart: async (next = flags) => {
+      logs.push(await operator.metrics());
       await operator.stop();
+      logs.push(operator.log());
       operator = await startOperator(kubeconfig, next);
     },
   };

@@ -70,6 +70,9 @@ export const controlPlane = (namespace: string, overlays: unknown[]): Json => ({
   spec: { hub: 'hub.example.invalid/tsb', components: { istio: { traceSamplingRate: 50, kubeSpec: { overlays } } } },
 });
 
+/** Every scene of this test file: at its end everything visible is searched for their secrets. */
+export const scenes: Scene[] = [];
+
 /** Makes the stage; the resource itself is left for the test to apply. */
 export async function makeScene(kube: Kube, vault: Vault, options: SceneOptions): Promise<Scene> {
   const { namespace, name = 'istioca' } = options;
@@ -102,11 +105,13 @@ export async function makeScene(kube: Kube, vault: Vault, options: SceneOptions)
     options.spec ?? {},
   );
   if (!options.withoutRole) await grantOperator(vault, role, namespace, spec, options.make);
-  return {
+  const scene = {
     kube,
     vault,
     namespace,
     name,
     resource: { apiVersion: 'istiovaultca.io/v1alpha1', kind: 'IstioVaultCA', metadata: { name, namespace }, spec },
   };
+  scenes.push(scene);
+  return scene;
 }
