@@ -11,7 +11,6 @@ const patienceMs = 30_000;
 
 export class Cleanup {
   readonly #stops: (() => Promise<void>)[] = [];
-  #starting = 0;
 
   /** Stops this at the end, before what was handed in earlier. Processes that have not started by then end with `run`. */
   add<T extends Stoppable>(server: T): T {
@@ -21,21 +20,16 @@ export class Cleanup {
 
   /** The same for containers, which nobody else ends when the end comes while they start. */
   async addStarting<T extends Stoppable>(starting: Promise<T>): Promise<T> {
-    this.#starting += 1;
-    const settled = starting
-      .then(
-        (server) => server,
-        () => undefined,
-      )
-      .finally(() => (this.#starting -= 1));
+    const settled = starting.then(
+      (server) => server,
+      () => undefined,
+    );
     this.#stops.push(async () => await (await settled)?.stop());
     return await starting;
   }
 
   /** Stops everything, the youngest first. Never throws. */
   async run(): Promise<void> {
-    // A Docker daemon of our own takes its containers along, and what waits for them fails at once.
-    if (this.#starting > 0) await stopAll();
     const deadline = pause(patienceMs, undefined, { ref: false });
     for (const stop of this.#stops.splice(0).reverse()) await Promise.race([stop().catch(() => undefined), deadline]);
     await stopAll();

@@ -5,7 +5,7 @@ import { getResource, type Condition, type Json, type Kube } from '../support/cl
 import { overlaysOf } from '../support/istiod-pod.ts';
 import { foreignPatch } from './install.ts';
 import { controlPlanePath, namespace, resourceName } from './names.ts';
-import { entry, heading, note, paint, print, table, title, type Cell } from './terminal.ts';
+import { entry, heading, note, paint, print, table, title, wideTable, type Cell } from './terminal.ts';
 
 const valueText = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value));
 
@@ -15,7 +15,7 @@ interface Table {
 }
 
 /** The table that the API server makes of the resource: what `kubectl get ivca -o wide` prints. */
-async function wideTable(kube: Kube): Promise<Table> {
+async function tableOf(kube: Kube): Promise<Table> {
   const config = JSON.parse(await readFile(kube.adminKubeconfig, 'utf8')) as { users: { user: { token: string } }[] };
   const answer = await call(`${kube.url}/apis/istiovaultca.io/v1alpha1/namespaces/${namespace}/istiovaultcas`, {
     ca: kube.caPem,
@@ -51,12 +51,11 @@ export function showConditions(conditions: readonly Condition[]): void {
 export async function showResource(kube: Kube): Promise<void> {
   title('The resource');
   note(`kubectl get ivca -n ${namespace} -o wide`);
-  const { columnDefinitions, rows } = await wideTable(kube);
+  const { columnDefinitions, rows } = await tableOf(kube);
   const shown = rows.map(({ cells }) => cells.map((cell) => valueText(cell ?? '')));
-  table(
+  wideTable(
     shown,
     columnDefinitions.map(({ name }) => name.toUpperCase()),
-    3,
   );
   heading('Conditions');
   showConditions((await getResource(kube, namespace, resourceName)).status?.conditions ?? []);

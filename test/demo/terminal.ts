@@ -36,7 +36,7 @@ export function print(text = ''): void {
 }
 
 /** Breaks a text into lines at spaces; a word too long for a line is broken anywhere. */
-export function wrap(text: string, columns: number): string[] {
+function wrap(text: string, columns: number): string[] {
   const lines: string[] = [];
   let line = '';
   for (let word of text.split(/\s+/)) {
@@ -100,10 +100,10 @@ export function heading(text: string): void {
 }
 
 /** Rows in columns; the last column takes what is left of the line and is wrapped. */
-export function table(rows: readonly (readonly Cell[])[], head?: readonly string[], gap = 2): void {
+export function table(rows: readonly (readonly Cell[])[], head?: readonly string[]): void {
   const all = head === undefined ? rows : [head, ...rows];
   const last = Math.max(...all.map((row) => row.length)) - 1;
-  const widths = Array.from({ length: last }, (_, i) => Math.max(...all.map((row) => textOf(row[i]).length)) + gap);
+  const widths = Array.from({ length: last }, (_, i) => Math.max(...all.map((row) => textOf(row[i]).length)) + 2);
   const before = indent.length + widths.reduce((sum, one) => sum + one, 0);
   all.forEach((row, at) => {
     const isHead = at === 0 && head !== undefined;
@@ -116,4 +116,21 @@ export function table(rows: readonly (readonly Cell[])[], head?: readonly string
       print(isHead ? paint('dim', line) : line);
     });
   });
+}
+
+/** Rows whose columns do not all fit into a line, as kubectl would print them in a wider terminal: in several tables. */
+export function wideTable(rows: readonly (readonly string[])[], head: readonly string[]): void {
+  const widths = head.map((name, c) => Math.max(name.length, ...rows.map((row) => row[c]?.length ?? 0)) + 2);
+  for (let from = 0; from < head.length;) {
+    let to = from;
+    for (let sum = indent.length; to < head.length; to += 1) {
+      sum += widths[to] ?? 0;
+      if (to > from && sum > width()) break;
+    }
+    table(
+      rows.map((row) => row.slice(from, to)),
+      head.slice(from, to),
+    );
+    from = to;
+  }
 }
