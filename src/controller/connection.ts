@@ -180,7 +180,7 @@ export function loginProblem(error: unknown, resource: IstioVaultCA): ProblemErr
   const refused = error instanceof VaultError && ['Forbidden', 'Invalid', 'NotFound'].includes(error.kind);
   if (!refused) return undefined;
   const hint = loginHint(resource.spec, resource.metadata.namespace);
-  return problem('VaultReady', 'LoginFailed', `Vault refused the login (${error.message}): ${hint}`);
+  return problem('VaultReady', 'LoginFailed', `the login was refused (${error.message}): ${hint}`);
 }
 
 function loginHint({ vault }: Spec, namespace: string): string {

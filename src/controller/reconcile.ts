@@ -13,7 +13,7 @@ import type { Metrics } from '../observability/metrics.ts';
 import { desire, istiodFields, type Desired } from '../plan/desired.ts';
 import { liveDigest, soundLive } from '../plan/facts.ts';
 import { isOwn } from '../plan/identity.ts';
-import type { Observed, ObservedVault } from '../plan/observed.ts';
+import { own, type Observed, type ObservedVault } from '../plan/observed.ts';
 import { checkSpec, plan } from '../plan/plan.ts';
 import { kindOf, type Problem } from '../plan/problem.ts';
 import { renewAt, startingStatus, statusOf, suspendedStatus } from '../plan/status.ts';
@@ -64,7 +64,7 @@ export class Reconciler {
 
   constructor(options: ReconcilerOptions) {
     this.#o = options;
-    this.#report = new Reporter(options.kube, options.events);
+    this.#report = new Reporter(options.kube, options.events, options.logger);
   }
 
   /** @param key `namespace/name` */
@@ -217,24 +217,22 @@ export class Reconciler {
 
   /** Carries out steps side by side; an event for each that was done, a problem for each that was not. */
   async #execute(context: Context, seen: Seen, steps: Step[]): Promise<Problem[]> {
-    const { resource } = context;
-    const results = await Promise.allSettled(steps.map((step) => this.#executeOne(context, seen, step)));
+    const results = await Promise.allSettled(steps.map((step) => this.#executeAndTell(context, seen, step)));
     return results.flatMap((result, i) => {
       const step = steps[i];
-      if (!step) return [];
-      const { event, message, action, target } = describeStep(step);
-      if (result.status === 'fulfilled') {
-        this.#o.logger.info(message, {
-          namespace: resource.metadata.namespace,
-          name: resource.metadata.name,
-          step: step.kind,
-          target,
-        });
-        this.#report.event(resource, 'Normal', event, action, message);
-        return [];
-      }
-      return [asProblem(result.reason, conditionOfStep(step))];
+      return result.status === 'rejected' && step ? [asProblem(result.reason, conditionOfStep(step))] : [];
     });
+  }
+
+  async #executeAndTell(context: Context, seen: Seen, step: Step): Promise<void> {
+    await this.#executeOne(context, seen, step);
+    const { vault, kubernetes } = seen.observed;
+    const issued = own(vault.state)?.intermediate?.fingerprint !== undefined;
+    const again = step.kind === 'PatchControlPlane' ? kubernetes.controlPlane?.writtenBefore : issued;
+    const { event, message, action, target } = describeStep(step, again);
+    const { namespace, name } = context.resource.metadata;
+    this.#o.logger.info(message, { namespace, name, step: step.kind, target });
+    this.#report.event(context.resource, 'Normal', event, action, message);
   }
 
   async #executeOne({ resource, desired, client }: Context, seen: Seen, step: Step): Promise<void> {

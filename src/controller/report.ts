@@ -6,6 +6,7 @@ import type { Status } from '../api/status-schema.ts';
 import { dig, isObject, type JsonObject } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { EventRecorder } from '../kube/events.ts';
+import type { Logger } from '../observability/logger.ts';
 import { resources } from './observe-kubernetes.ts';
 
 type Body = Parameters<KubeClient['createObject']>[2];
@@ -18,10 +19,12 @@ export function plainJson(value: object): Body {
 export class Reporter {
   readonly #kube: Pick<KubeClient, 'patchObject'>;
   readonly #events: Pick<EventRecorder, 'record'>;
+  readonly #logger: Logger;
 
-  constructor(kube: Pick<KubeClient, 'patchObject'>, events: Pick<EventRecorder, 'record'>) {
+  constructor(kube: Pick<KubeClient, 'patchObject'>, events: Pick<EventRecorder, 'record'>, logger: Logger) {
     this.#kube = kube;
     this.#events = events;
+    this.#logger = logger;
   }
 
   event(resource: IstioVaultCA, type: 'Normal' | 'Warning', reason: string, action: string, note: string): void {
@@ -36,8 +39,8 @@ export class Reporter {
   }
 
   /**
-   * Writes the status if it differs from the one in `raw`, which then holds the new one; an Event when `Ready` has got another
-   * reason.
+   * Writes the status if it differs from the one in `raw`, which then holds the new one; an Event and a line in the log when
+   * `Ready` has got another reason.
    * @param resource undefined when it could not be parsed: then there is no Event
    */
   async status(raw: JsonObject, resource: IstioVaultCA | undefined, status: Status, announce = true): Promise<void> {
@@ -60,6 +63,10 @@ export class Reporter {
     const ready = status.conditions?.find((c) => c.type === 'Ready');
     const previous = resource.status?.conditions?.find((c) => c.type === 'Ready');
     if (!ready || (ready.reason === previous?.reason && ready.status === previous.status)) return;
+    const { namespace, name } = resource.metadata;
+    const line = `Ready is ${ready.status}, ${ready.reason}: ${ready.message}`;
+    if (ready.status === 'False') this.#logger.warn(line, { namespace, name });
+    else this.#logger.info(line, { namespace, name });
     this.event(resource, ready.status === 'False' ? 'Warning' : 'Normal', ready.reason, 'Reconcile', ready.message);
   }
 }

@@ -55,7 +55,7 @@ describe('the event recorder', () => {
       {
         apiVersion: 'events.k8s.io/v1',
         kind: 'Event',
-        metadata: { name: 'ca.1', namespace: 'ns' },
+        metadata: { name: 'ca.64748462040001', namespace: 'ns' },
         eventTime: '2026-01-01T00:00:00.000000Z',
         type: 'Warning',
         reason: 'Sealed',
@@ -77,9 +77,9 @@ describe('the event recorder', () => {
     }
     expect(created).toHaveLength(1);
     expect(patched.map(({ name, body }) => ({ name, ...body }))).toEqual([
-      { name: 'ca.1', series: { count: 2, lastObservedTime: '2026-01-01T00:00:15.000000Z' } },
-      { name: 'ca.1', series: { count: 6, lastObservedTime: '2026-01-01T00:01:15.000000Z' } },
-      { name: 'ca.1', series: { count: 10, lastObservedTime: '2026-01-01T00:02:15.000000Z' } },
+      { name: 'ca.64748462040001', series: { count: 2, lastObservedTime: '2026-01-01T00:00:15.000000Z' } },
+      { name: 'ca.64748462040001', series: { count: 6, lastObservedTime: '2026-01-01T00:01:15.000000Z' } },
+      { name: 'ca.64748462040001', series: { count: 10, lastObservedTime: '2026-01-01T00:02:15.000000Z' } },
     ]);
   });
 

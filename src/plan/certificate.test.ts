@@ -6,9 +6,11 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { bundleFacts, certificateFacts, isSignedBy, publicKeyOfPrivate, splitPem } from './certificate.ts';
 
+/** Without key identifiers only the signature tells two issuers of one name apart. */
+const noIds = 'subjectKeyIdentifier=none\nauthorityKeyIdentifier=none';
 const profiles: Record<string, string> = {
-  ca: 'basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign',
-  short: 'basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign',
+  ca: `basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n${noIds}`,
+  short: `basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign\n${noIds}`,
   long: 'basicConstraints=critical,CA:TRUE,pathlen:3\nkeyUsage=critical,keyCertSign',
   noUsage: 'basicConstraints=critical,CA:TRUE',
   noSign: 'basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature,cRLSign',

@@ -158,13 +158,15 @@ export function plan(d: Desired, o: Observed, now: number): Plan {
   return { problems, steps };
 }
 
+const targetOf = ({ spec }: Desired) => `${spec.controlPlane.kind} ${spec.controlPlane.name}`;
+
 function allowedSteps(d: Desired, o: Observed, now: number, problems: Problem[]): Step[] {
   const target = o.kubernetes.controlPlane;
-  if (target && target.owner !== d.identity.name) return [{ kind: 'ClaimControlPlane' }];
+  if (target && target.owner !== d.identity.name) return [{ kind: 'ClaimControlPlane', target: targetOf(d) }];
   const steps = vaultSteps(d, o, now);
   if (steps.length > 0) return steps;
   const live = soundLive(o);
   const patchBlocked = problems.some((p) => p.blocks === 'controlPlane');
   if (!target || target.carriesFields || patchBlocked || !live) return [];
-  return [{ kind: 'PatchControlPlane', digest: liveDigest(live) }];
+  return [{ kind: 'PatchControlPlane', digest: liveDigest(live), target: targetOf(d) }];
 }

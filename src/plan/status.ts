@@ -111,9 +111,7 @@ function holds(stage: StageCondition, d: Desired, o: Observed, now: number): str
         ? `key of generation ${live.generation} in ${d.spec.keyStore.mount}/${d.spec.keyStore.path}`
         : undefined;
     case 'AccessReady':
-      return accessSteps(d, o).length === 0
-        ? `policy ${d.spec.policy.name}, role ${d.spec.kubernetesAuth.role} for ${(o.vault.role?.serviceAccountNames ?? []).join(', ')}`
-        : undefined;
+      return accessSteps(d, o).length === 0 ? accessMessage(d, o) : undefined;
     case 'ControlPlanePatched':
       return o.kubernetes.controlPlane?.carriesFields
         ? `${d.spec.controlPlane.kind} ${d.spec.controlPlane.name} carries every field`
@@ -121,6 +119,14 @@ function holds(stage: StageCondition, d: Desired, o: Observed, now: number): str
     case 'IstiodReady':
       return undefined; // proving istiod is not part of this version
   }
+}
+
+function accessMessage(d: Desired, o: Observed): string {
+  const accounts = (o.vault.role?.serviceAccountNames ?? []).join(', ');
+  const assumed =
+    d.spec.kubernetesAuth.serviceAccountNames === undefined && o.kubernetes.istiodServiceAccounts.length === 0;
+  const note = assumed ? ' (assumed, until there is an istiod Deployment)' : '';
+  return `policy ${d.spec.policy.name}, role ${d.spec.kubernetesAuth.role} for ${accounts}${note}`;
 }
 
 function istiodVerdict(o: Observed | undefined): Verdict {
@@ -136,7 +142,8 @@ function istiodVerdict(o: Observed | undefined): Verdict {
     : {
         status: 'Unknown',
         reason: 'IstiodNotFound',
-        message: 'no Deployment labelled app=istiod with a container "discovery" in this namespace',
+        message:
+          'no Deployment labelled app=istiod with a container "discovery" in this namespace yet; nothing to do here until the control plane rolls istiod out',
       };
 }
 

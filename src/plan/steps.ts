@@ -4,7 +4,7 @@ import type { IntermediateSpec, RootSpec } from './desired.ts';
 import type { KubernetesAuthConfig, KubernetesRole, StateEntry } from './observed.ts';
 
 export type Step =
-  | { kind: 'ClaimControlPlane' }
+  | { kind: 'ClaimControlPlane'; target: string }
   | { kind: 'EnableAudit'; path: string; type: string; options: Record<string, string> }
   | { kind: 'MountKV'; mount: string; version: 1 | 2; description: string }
   | { kind: 'WriteState'; state: StateEntry; cas: number; reason: string }
@@ -38,7 +38,7 @@ export type Step =
     }
   | { kind: 'SetDefaultIssuer'; mount: string; issuerId: string }
   | { kind: 'CollectGeneration'; mount: string; keyName: string; keyId: string; issuerIds: string[] }
-  | { kind: 'PatchControlPlane'; digest: string };
+  | { kind: 'PatchControlPlane'; digest: string; target: string };
 
 export type StepKind = Step['kind'];
 
@@ -78,8 +78,31 @@ export interface StepDescription {
   event: string;
 }
 
-/** Describes a step for people. */
-export function describeStep(step: Step): StepDescription {
+/** What is written at first, and again when it is gone or differs. */
+const repairable: ReadonlySet<StepKind> = new Set<StepKind>([
+  'MountKV',
+  'MountPKI',
+  'TuneMount',
+  'EnableAuth',
+  'WriteAuthConfig',
+  'WritePolicy',
+  'WriteRole',
+  'ImportKey',
+  'SetDefaultIssuer',
+  'PatchControlPlane',
+]);
+
+/**
+ * Describes a step for people.
+ * @param again it was done before: what it makes was gone, or differed from what is wanted
+ */
+export function describeStep(step: Step, again = false): StepDescription {
+  const described = describe(step);
+  if (!again || !repairable.has(step.kind)) return described;
+  return { ...described, message: `${described.message} again: it was gone or differed from what is wanted` };
+}
+
+function describe(step: Step): StepDescription {
   const say = (action: StepDescription['action'], target: string, event: string, message: string) => ({
     action,
     target,
@@ -88,7 +111,7 @@ export function describeStep(step: Step): StepDescription {
   });
   switch (step.kind) {
     case 'ClaimControlPlane':
-      return say('Update', 'controlPlane:owner', 'ControlPlaneClaimed', 'owner annotation set on the control plane');
+      return say('Update', 'controlPlane:owner', 'ControlPlaneClaimed', `owner annotation set on ${step.target}`);
     case 'EnableAudit':
       return say('Create', `vault:sys/audit/${step.path}`, 'AuditDeviceEnabled', `audit device ${step.type} enabled`);
     case 'MountKV':
@@ -186,6 +209,6 @@ export function describeStep(step: Step): StepDescription {
         `unpublished key ${step.keyName} removed from ${step.mount}`,
       );
     case 'PatchControlPlane':
-      return say('Update', 'controlPlane:fields', 'ControlPlanePatched', 'control plane fields written');
+      return say('Update', 'controlPlane:fields', 'ControlPlanePatched', `fields of istiod written to ${step.target}`);
   }
 }

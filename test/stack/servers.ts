@@ -5,7 +5,6 @@
  * `$ISTIO_VAULT_CA_CACHE`, else `$XDG_CACHE_HOME/istio-vault-ca`, else `~/.cache/istio-vault-ca`; then `servers/`.
  * `node test/stack/servers.ts [names…]` fetches them ahead of time.
  */
-import { spawn } from 'node:child_process';
 import {
   chmodSync,
   closeSync,
@@ -20,6 +19,7 @@ import {
 } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { makeTemporaryDir, removeTemporaryDir, startProcess } from './processes.ts';
 import { pause, tail } from './wait.ts';
 
 export type ServerName = 'etcd' | 'kube-apiserver' | 'openbao' | 'vault' | 'istiod';
@@ -256,25 +256,36 @@ interface RunResult {
   readonly output: string;
 }
 
-function run(
+/** Runs a program that ends with this process, however that ends: a build must not go on alone. */
+async function run(
   command: string,
   args: readonly string[],
   options: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
 ): Promise<RunResult | 'missing'> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(command, [...args], { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
-    let output = '';
-    const collect = (chunk: Buffer): void => {
-      output += chunk.toString('utf8');
-    };
-    child.stdout.on('data', collect);
-    child.stderr.on('data', collect);
-    child.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') resolve('missing');
-      else reject(error);
+  const dir = makeTemporaryDir('build');
+  const env = Object.fromEntries(
+    Object.entries(options.env ?? process.env).filter((entry): entry is [string, string] => entry[1] !== undefined),
+  );
+  // the child alone does not keep this process waiting
+  const wait = setInterval(() => undefined, 1_000);
+  try {
+    const child = startProcess({
+      name: command,
+      command,
+      args,
+      cwd: options.cwd ?? dir,
+      env,
+      logPath: join(dir, 'log'),
     });
-    child.on('close', (code) => resolve({ code: code ?? 1, output }));
-  });
+    const code = await child.exited;
+    return { code: typeof code === 'number' ? code : 1, output: child.log() };
+  } catch (error) {
+    if (error instanceof Error && error.message.includes('could not be started')) return 'missing';
+    throw error;
+  } finally {
+    clearInterval(wait);
+    removeTemporaryDir(dir);
+  }
 }
 
 /** Takes a lock file that holds the owner's process id; one whose owner is gone does not count. */

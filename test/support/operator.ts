@@ -45,10 +45,11 @@ export async function startOperator(kubeconfig: string, flags: string[] = []): P
     logPath: join(dir, 'operator.log'),
     graceMs: 25_000,
   });
-  await waitFor('the operator to be ready', async () => {
-    if (operator.ended() !== undefined) throw new Error(`the operator ended (${operator.ended()}): ${operator.log()}`);
-    return (await fetch(`http://127.0.0.1:${healthPort}/readyz`).catch(() => undefined))?.status === 200;
-  });
+  await waitFor(
+    'the operator to be ready',
+    async () => (await fetch(`http://127.0.0.1:${healthPort}/readyz`).catch(() => undefined))?.status === 200,
+    { process: operator },
+  );
   const metrics = async () => await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
   return Object.assign(operator, { metrics });
 }
