@@ -1,7 +1,6 @@
 /** Annotations on the resource and on the control plane, and other names users see. */
 
 export const fieldManager = 'istio-vault-ca';
-export const reportingController = 'istiovaultca.io/istio-vault-ca';
 
 /** Annotations on an `IstioVaultCA`. */
 export const annotations = {

@@ -39,7 +39,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
  * Rewrites zod's JSON schema into a structural one.
  * @throws Error on a keyword that is neither kept nor known to be droppable
  */
-export function toStructuralSchema(json: unknown, path = ''): Structural {
+function toStructuralSchema(json: unknown, path = ''): Structural {
   if (!isObject(json)) throw new Error(`${path}: not a schema`);
   const out: Structural = {};
   const description = fieldDocs[path];

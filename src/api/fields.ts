@@ -8,7 +8,7 @@ import { durationPattern } from './duration.ts';
 const segment = '[A-Za-z0-9_-]([A-Za-z0-9._-]*[A-Za-z0-9_-])?';
 
 /** Names, mounts and paths: nothing that could need escaping in a policy, a template or a URL. */
-export const pathPattern = `^${segment}(/${segment})*$`;
+const pathPattern = `^${segment}(/${segment})*$`;
 const namePattern = `^${segment}$`;
 
 /** One CEL rule of the CRD (`x-kubernetes-validations`). */
@@ -25,6 +25,12 @@ export function cel(...rules: CelRule[]): { 'x-kubernetes-validations': CelRule[
 }
 
 export const text = (max: number) => z.string().max(max);
+/** What goes into a certificate's subject: no control characters. */
+export const subjectText = (max: number) =>
+  z
+    .string()
+    .max(max)
+    .regex(/^[^\x00-\x1f\x7f]*$/);
 export const required = (max: number) => z.string().min(1).max(max);
 
 /** A Vault name of one segment (role, issuer, cert-manager name …). */

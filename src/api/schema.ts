@@ -13,6 +13,7 @@ import {
   nameRef,
   objectName,
   required,
+  subjectText,
   text,
   vaultName,
   vaultPath,
@@ -103,8 +104,8 @@ const root = z
     source: z.enum(['Generate', 'Existing', 'External']).default('Generate'),
     manage: z.boolean().default(true),
     mount: vaultPath().default('pki'),
-    commonName: required(64).default('Istio Root CA'),
-    organization: text(64).default(''),
+    commonName: subjectText(64).min(1).default('Istio Root CA'),
+    organization: subjectText(64).default(''),
     ttl: duration().default('87600h'),
     key: z.object({ type: keyType, bits: keyBits.optional() }).meta(cel(keyBitsRule)).prefault({}),
     existing: z
@@ -142,8 +143,8 @@ const intermediate = z
     source: z.enum(['Issue', 'Import']).default('Issue'),
     manage: z.boolean().default(true),
     mount: vaultPath().default('istioca'),
-    commonName: required(64).default('Istio Intermediate CA'),
-    organization: text(64).default(''),
+    commonName: subjectText(64).min(1).default('Istio Intermediate CA'),
+    organization: subjectText(64).default(''),
     ttl: duration().default('43800h'),
     maxPathLength: z.int().min(0).max(10).default(0),
     key: z
@@ -176,39 +177,47 @@ const keyStore = z
     }),
   );
 
-const delivery = z.object({
-  source: z.enum(['Bundle', 'PKI']).default('Bundle'),
-  directory: z
-    .string()
-    .min(2)
-    .max(253)
-    .regex(/^(\/[A-Za-z0-9_-]([A-Za-z0-9._-]*[A-Za-z0-9_-])?)+$/)
-    .default('/vault/secrets')
-    .meta(
-      cel({
-        rule: "self != '/etc/cacerts'",
-        message: 'delivery.directory may not be /etc/cacerts: the istiod chart mounts a Secret there',
-      }),
-    ),
-  refreshInterval: duration().default('1m'),
-  annotations: z
-    .record(z.string(), text(4096))
-    .default({})
-    .meta({
-      maxProperties: 32,
-      ...cel(
-        {
-          rule: "self.all(k, k.matches('^vault[.]hashicorp[.]com/[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?$'))",
-          message: 'delivery.annotations: every key must be an annotation of vault.hashicorp.com/',
-        },
-        {
-          rule: "self.all(k, !self[k].contains('\\n') && !self[k].contains(': '))",
-          message:
-            'delivery.annotations: values are one line without ": " (the overlay library would read them as YAML)',
-        },
+const delivery = z
+  .object({
+    source: z.enum(['Bundle', 'PKI']).default('Bundle'),
+    directory: z
+      .string()
+      .min(2)
+      .max(253)
+      .regex(/^(\/[A-Za-z0-9_-]([A-Za-z0-9._-]*[A-Za-z0-9_-])?)+$/)
+      .default('/vault/secrets')
+      .meta(
+        cel({
+          rule: "self != '/etc/cacerts'",
+          message: 'delivery.directory may not be /etc/cacerts: the istiod chart mounts a Secret there',
+        }),
       ),
+    refreshInterval: duration().default('1m'),
+    annotations: z
+      .record(z.string(), text(4096))
+      .default({})
+      .meta({
+        maxProperties: 32,
+        ...cel(
+          {
+            rule: "self.all(k, k.matches('^vault[.]hashicorp[.]com/[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?$'))",
+            message: 'delivery.annotations: every key must be an annotation of vault.hashicorp.com/',
+          },
+          {
+            rule: "self.all(k, !self[k].contains('\\n') && !self[k].contains(': '))",
+            message:
+              'delivery.annotations: values are one line without ": " (the overlay library would read them as YAML)',
+          },
+        ),
+      }),
+  })
+  .meta(
+    cel({
+      rule: "!has(self.refreshInterval) || duration(self.refreshInterval) >= duration('1s')",
+      message: 'delivery.refreshInterval must be at least 1s',
+      fieldPath: '.refreshInterval',
     }),
-});
+  );
 
 const kubernetesAuth = z
   .object({

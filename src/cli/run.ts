@@ -52,7 +52,11 @@ async function lead(p: Process, operator: Operator, signal: AbortSignal): Promis
     random: Math.random,
     logger: p.logger,
     onStartedLeading: work,
-    onStoppedLeading: () => p.logger.error('leadership lost'),
+    // another one may lead now: whatever is under way must not go on
+    onStoppedLeading: () => {
+      p.logger.error('leadership lost');
+      process.exit(1);
+    },
     onNewLeader: (identity) => p.logger.info('leader', { identity }),
     signal,
   });

@@ -6,7 +6,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { IstiodFields } from '../plan/desired.ts';
-import { isObject, type JsonObject } from './adapter.ts';
+import { dig, isObject, type JsonObject } from './adapter.ts';
 
 export interface OverlayPatch {
   path: string;
@@ -41,14 +41,27 @@ const valueOf = (patch: unknown): unknown => (isObject(patch) ? patch['value'] :
 /** A later patch whose path is a prefix of ours replaces what ours set. */
 const shadows = (later: string, ours: string) => later !== '' && ours.startsWith(`${later}.`);
 
-/** ROOT_CA_DIR set through the env list, which wins over `spec.values.pilot.env` when Istio merges by name. */
+const envList = 'spec.components.pilot.k8s.env';
+
+/**
+ * What a patch sets an env variable to through the env list, which wins over `spec.values.pilot.env` when Istio merges by
+ * name: by the list itself, by one item of it, or by any object above it. undefined: it does not.
+ */
 function envListValue(patch: unknown, name: string): string | undefined {
-  if (!/^spec\.components\.pilot\.k8s\.env(\.?\[.*\](\.value)?)?$/.test(pathOf(patch))) return undefined;
+  const path = pathOf(patch);
   const value = valueOf(patch);
-  if (pathOf(patch).includes(`[name:${name}]`) && typeof value === 'string') return value;
-  const items: unknown[] = Array.isArray(value) ? value : [value];
-  const hit = items.find((item) => isObject(item) && item['name'] === name);
-  return isObject(hit) && typeof hit['value'] === 'string' ? hit['value'] : undefined;
+  const item = path.startsWith(envList) ? path.slice(envList.length) : undefined;
+  if (item?.includes(`[name:${name}]`)) return typeof value === 'string' ? value : show(value);
+  if (item !== undefined && !/^(\.?\[-?[0-9]+\])?$/.test(item)) return undefined;
+  if (item === undefined && !envList.startsWith(`${path}.`)) return undefined;
+  // Istio's library reads YAML out of strings
+  if (typeof value === 'string') return value.includes(name) ? value : undefined;
+  const below = item === undefined ? envList.slice(path.length + 1).split('.') : [];
+  const found = dig(value, ...below);
+  const items: unknown[] = Array.isArray(found) ? found : [found];
+  const hit = items.find((entry) => isObject(entry) && entry['name'] === name);
+  if (!isObject(hit)) return undefined;
+  return typeof hit['value'] === 'string' ? hit['value'] : show(hit);
 }
 
 const show = (value: unknown): string => JSON.stringify(value ?? null).slice(0, 120);
@@ -72,7 +85,7 @@ export function overlayConflicts(
   const existing = patchesOf(entries[0]);
   return wanted.flatMap((patch) => {
     const same = existing.filter((p) => pathOf(p) === patch.path && !isDeepStrictEqual(valueOf(p), patch.value));
-    const foreign = patch.path in places ? [] : same.map((p) => show(valueOf(p)));
+    const foreign = Object.hasOwn(places, patch.path) ? [] : same.map((p) => show(valueOf(p)));
     const name = /^spec\.values\.pilot\.env\.(.+)$/.exec(patch.path)?.[1];
     const inList =
       name === undefined
@@ -114,12 +127,12 @@ export function writeOverlay(
     : { apiVersion: 'install.istio.io/v1alpha1', kind: 'IstioOperator', name: operator };
   const existing = patchesOf(entry);
   const wantedPaths = new Set(wanted.map((patch) => patch.path));
-  const others = existing.filter((patch) => !(pathOf(patch) in places) && !wantedPaths.has(pathOf(patch)));
+  const others = existing.filter((patch) => !Object.hasOwn(places, pathOf(patch)) && !wantedPaths.has(pathOf(patch)));
   const givenBack = Object.entries(places)
     .filter(([path, value]) => !wantedPaths.has(path) && value !== null)
     .map(([path, value]) => ({ path, value }));
   const before = (path: string): unknown => {
-    if (path in places) return places[path];
+    if (Object.hasOwn(places, path)) return places[path];
     const found = existing.find((patch) => pathOf(patch) === path);
     return found === undefined ? null : valueOf(found);
   };

@@ -253,6 +253,18 @@ describe('conflicts', () => {
       place: `${operator}: ${rootCaDir}`,
       value: '"/x"',
     },
+    {
+      name: 'an object above the env list',
+      patches: [{ path: 'spec.components.pilot', value: { k8s: { env: [{ name: 'ROOT_CA_DIR', value: '/x' }] } } }],
+      place: `${operator}: ${rootCaDir}`,
+      value: '"/x"',
+    },
+    {
+      name: 'an item with valueFrom',
+      patches: [{ path: `${envList}[-1]`, value: { name: 'ROOT_CA_DIR', valueFrom: { fieldRef: {} } } }],
+      place: `${operator}: ${rootCaDir}`,
+      value: JSON.stringify('{"name":"ROOT_CA_DIR","valueFrom":{"fieldRef":{}}}'),
+    },
     { name: 'the same value at our place', patches: [{ path: role, value: 'istiod' }] },
     {
       name: 'the same ROOT_CA_DIR in the env list',

@@ -18,8 +18,10 @@ export const istioOperatorName = (revision: string | undefined) =>
 
 const previousSchema = z.object({ entry: z.enum(['made', 'kept']), places: z.record(z.string(), z.unknown()) });
 
+const overlaysIn = (object: JsonObject) => dig(object, 'spec', 'components', 'istio', 'kubeSpec', 'overlays');
+
 function overlaysOf(object: JsonObject): unknown[] {
-  const list = dig(object, 'spec', 'components', 'istio', 'kubeSpec', 'overlays');
+  const list = overlaysIn(object);
   return Array.isArray(list) ? list : [];
 }
 
@@ -47,11 +49,14 @@ function look({ object, revision, fields }: AdapterInput) {
 
 function facts(input: AdapterInput): ControlPlaneFacts {
   const { operator, overlays, wanted, previous, places } = look(input);
+  const present = overlaysIn(input.object) ?? [];
   return {
     owner: annotationOf(input.object, ownerAnnotation(input.revision)),
     carriesFields: previous !== undefined && overlayCarries(overlays, operator, wanted, places),
     writtenBefore: previous !== undefined,
-    conflicts: overlayConflicts(overlays, operator, wanted, places),
+    conflicts: Array.isArray(present)
+      ? overlayConflicts(overlays, operator, wanted, places)
+      : [{ place: 'spec.components.istio.kubeSpec.overlays', value: 'not a list' }],
   };
 }
 

@@ -7,13 +7,13 @@ function expressionHolds(expression: unknown, labels: Record<string, unknown>): 
   const listed = Array.isArray(values) && values.includes(labels[key]);
   switch (dig(expression, 'operator')) {
     case 'In':
-      return key in labels && listed;
+      return Object.hasOwn(labels, key) && listed;
     case 'NotIn':
-      return !(key in labels) || !listed;
+      return !Object.hasOwn(labels, key) || !listed;
     case 'Exists':
-      return key in labels;
+      return Object.hasOwn(labels, key);
     case 'DoesNotExist':
-      return !(key in labels);
+      return !Object.hasOwn(labels, key);
     default:
       return false; // an operator that is not known selects nothing
   }

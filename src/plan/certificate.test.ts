@@ -161,6 +161,19 @@ describe('garbage', () => {
     fc.base64String().map((body) => `-----BEGIN CERTIFICATE-----\n${body}\n-----END CERTIFICATE-----`),
   );
 
+  it('in any byte of a certificate never throws', () => {
+    const der = Buffer.from(root.replace(/-----[^-]+-----|\s/g, ''), 'base64');
+    for (let i = 0; i < der.length; i += 1) {
+      for (const value of [0, 255, (der[i] ?? 0) ^ 1]) {
+        const damaged = Buffer.from(der);
+        damaged[i] = value;
+        const pem = `-----BEGIN CERTIFICATE-----\n${damaged.toString('base64')}\n-----END CERTIFICATE-----\n`;
+        const facts = certificateFacts(pem);
+        if (facts) expect(typeof isSignedBy(facts, facts)).toBe('boolean');
+      }
+    }
+  });
+
   it('never throws and is no certificate', () => {
     fc.assert(
       fc.property(text, (garbage) => {

@@ -83,9 +83,8 @@ export function certificateFacts(pemText: string): CertificateFacts | undefined 
   if (pem === undefined) return undefined;
   const seen = remembered.get(pem);
   if (seen) return seen;
-  const cert = parse(pem);
-  if (!cert) return undefined;
-  const facts = factsOf(pem, cert);
+  const facts = parse(pem);
+  if (!facts) return undefined;
   if (remembered.size >= mostRemembered) remembered.clear();
   remembered.set(pem, facts);
   return facts;
@@ -113,9 +112,10 @@ function factsOf(pem: string, cert: X509Certificate): CertificateFacts {
   };
 }
 
-function parse(pem: string): X509Certificate | undefined {
+/** node:crypto parses lazily: a damaged certificate fails only when its key or its extensions are looked at. */
+function parse(pem: string): CertificateFacts | undefined {
   try {
-    return new X509Certificate(pem);
+    return factsOf(pem, new X509Certificate(pem));
   } catch {
     return undefined; // not a certificate: callers treat it like the absence of one, and say so
   }
@@ -139,5 +139,9 @@ export function publicKeyOfPrivate(pem: string): string | undefined {
 export function isSignedBy(subject: CertificateFacts, issuer: CertificateFacts): boolean {
   const child = new X509Certificate(subject.pem);
   const parent = new X509Certificate(issuer.pem);
-  return child.checkIssued(parent) && child.verify(parent.publicKey);
+  try {
+    return child.checkIssued(parent) && child.verify(parent.publicKey);
+  } catch {
+    return false; // a signature of an unknown or damaged kind verifies nothing
+  }
 }

@@ -17,7 +17,7 @@ import { generationName, isOwn, parseMark } from './identity.ts';
 import { intermediateSteps } from './intermediate.ts';
 import { own, type KubernetesAuthConfig, type Mount, type Observed } from './observed.ts';
 import type { Problem } from './problem.ts';
-import { initialState } from './state.ts';
+import { intendedState } from './state.ts';
 import type { Step } from './steps.ts';
 
 export interface Plan {
@@ -116,23 +116,18 @@ export function accessSteps(d: Desired, o: Observed): Step[] {
   return steps;
 }
 
-/** Shared things and the memory, strictly in this order, before anything of ours is made. */
+/** The key store, the memory in it, then what the memory must know of beforehand; strictly in this order. */
 function foundationSteps(d: Desired, o: Observed, now: number): Step[] {
   const { keyStore, audit } = d.spec;
-  const auditStep: Step[] =
-    audit && !o.vault.auditDevice
-      ? [{ kind: 'EnableAudit', path: audit.path, type: audit.type, options: audit.options }]
-      : [];
   if (!o.vault.kvMount) {
-    return [...auditStep, { kind: 'MountKV', mount: keyStore.mount, version: keyStore.version, description: d.mark }];
+    return [{ kind: 'MountKV', mount: keyStore.mount, version: keyStore.version, description: d.mark }];
   }
-  if (auditStep.length > 0) return auditStep;
-  const current = own(o.vault.state);
-  const intentStands =
-    current?.root && (currentRoot(d, o) !== undefined || isDeepStrictEqual(current.root.spec, d.root));
-  if (intentStands) return [];
-  const state = current ? { ...current, root: { generation: 0, spec: d.root } } : initialState(d, o, now);
-  return [{ kind: 'WriteState', state, cas: o.vault.state.casVersion, reason: 'what is about to be issued' }];
+  const state = intendedState(d, o, now);
+  if (!isDeepStrictEqual(state, own(o.vault.state))) {
+    return [{ kind: 'WriteState', state, cas: o.vault.state.casVersion, reason: 'what is about to be made' }];
+  }
+  if (!audit || o.vault.auditDevice) return [];
+  return [{ kind: 'EnableAudit', path: audit.path, type: audit.type, options: audit.options }];
 }
 
 function vaultSteps(d: Desired, o: Observed, now: number): Step[] {

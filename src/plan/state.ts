@@ -52,7 +52,7 @@ const historyOf = (kind: HistoryEntry['kind'], issued: Issued<unknown>, now: num
 /**
  * The state before anything is issued; or, when it was lost while things of ours exist, what can be known of them.
  */
-export function initialState(d: Desired, o: Observed, now: number): StateEntry {
+function initialState(d: Desired, o: Observed, now: number): StateEntry {
   const root = currentRoot(d, o);
   const intermediate = issuedIntermediate(d, o, d.intermediate);
   const rebuilt = [
@@ -68,6 +68,21 @@ export function initialState(d: Desired, o: Observed, now: number): StateEntry {
     handled: presentTexts(d),
     history: rebuilt,
   };
+}
+
+/** An audit device carries no mark, so the memory must say that it is ours. */
+function madeBesides(d: Desired, o: Observed): string[] {
+  return d.spec.audit && !o.vault.auditDevice ? [`audit:${d.spec.audit.path}`] : [];
+}
+
+/**
+ * The state as it must be before anything further is made: the present one, with the intent of what comes next. An intent
+ * that nothing came of follows the spec.
+ */
+export function intendedState(d: Desired, o: Observed, now: number): StateEntry {
+  const state = own(o.vault.state) ?? initialState(d, o, now);
+  const root = currentRoot(d, o) && state.root ? state.root : { generation: 0, spec: d.root };
+  return { ...state, root, made: [...new Set([...state.made, ...madeBesides(d, o)])] };
 }
 
 /** The state with what was issued since; undefined when there is nothing new to record. */

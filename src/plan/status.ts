@@ -38,7 +38,7 @@ export function renewAt(d: Desired, o: Observed): number | undefined {
 }
 
 /** Facts that make a stage not hold although nothing blocks: shown, and waiting for a person or for time. */
-export function standingProblems(d: Desired, o: Observed, now: number): Problem[] {
+function standingProblems(d: Desired, o: Observed, now: number): Problem[] {
   const state = own(o.vault.state);
   const root = currentRoot(d, o);
   const live = soundLive(o);
@@ -52,7 +52,13 @@ export function standingProblems(d: Desired, o: Observed, now: number): Problem[
       `spec.root differs from what the root was issued for (${changed(state.root.spec, d.root)}); restore it: a root is replaced by rotation only, which this version does not support yet`,
     );
   }
-  if (root && live && live.certificate.notAfter >= root.certificate.notAfter) {
+  if (root && root.certificate.notAfter <= now) {
+    add(
+      'RootReady',
+      'RootNearEnd',
+      `the root ended on ${day(root.certificate.notAfter)}; a new root is needed (annotation ${known.rotateRoot})`,
+    );
+  } else if (root && live && live.certificate.notAfter >= root.certificate.notAfter) {
     add(
       'RootReady',
       'RootNearEnd',
@@ -121,18 +127,27 @@ function holds(stage: StageCondition, d: Desired, o: Observed, now: number): str
   }
 }
 
+const istiodFound = (o: Observed | undefined): boolean => {
+  const accounts = o?.kubernetes.istiodServiceAccounts ?? [];
+  return accounts !== 'unreadable' && accounts.length > 0;
+};
+
 function accessMessage(d: Desired, o: Observed): string {
   const accounts = (o.vault.role?.serviceAccountNames ?? []).join(', ');
-  const assumed =
-    d.spec.kubernetesAuth.serviceAccountNames === undefined && o.kubernetes.istiodServiceAccounts.length === 0;
+  const assumed = d.spec.kubernetesAuth.serviceAccountNames === undefined && !istiodFound(o);
   const note = assumed ? ' (assumed, until there is an istiod Deployment)' : '';
   return `policy ${d.spec.policy.name}, role ${d.spec.kubernetesAuth.role} for ${accounts}${note}`;
 }
 
 function istiodVerdict(o: Observed | undefined): Verdict {
-  const found =
-    o && o.kubernetes.istiodServiceAccounts !== 'unreadable' && o.kubernetes.istiodServiceAccounts.length > 0;
-  return found
+  if (o?.kubernetes.istiodServiceAccounts === 'unreadable') {
+    return {
+      status: 'Unknown',
+      reason: 'Forbidden',
+      message: 'the operator may not list Deployments of this namespace; see docs/rbac.md',
+    };
+  }
+  return istiodFound(o)
     ? {
         status: 'Unknown',
         reason: 'IstiodNotProven',

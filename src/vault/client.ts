@@ -49,8 +49,16 @@ export interface Health {
   standby: boolean;
 }
 
-/** Each segment escaped, so that no name can leave its place in a path. */
-export const encodePath = (path: string): string => path.split('/').map(encodeURIComponent).join('/');
+/**
+ * Each segment escaped, so that no name can leave its place in a path.
+ * @throws RangeError on segments that URL parsers take for a step up or to nowhere
+ */
+function encodePath(path: string): string {
+  const segments = path.split('/');
+  if (segments.some((segment) => ['', '.', '..'].includes(segment)))
+    throw new RangeError('a path with an empty or dotted segment');
+  return segments.map(encodeURIComponent).join('/');
+}
 
 export class VaultClient {
   readonly #vault: nodeVault.client;
@@ -110,6 +118,8 @@ export class VaultClient {
       const messages = this.#isVault ? (errorsSchema.safeParse(reply.body).data?.errors ?? []) : [];
       throw errorOfReply(operation, path, reply.statusCode, messages);
     }
+    if (ok && reply.foreign)
+      throw new VaultError('Server', operation, path, reply.statusCode, 'the answer is not Vault’s');
     const parsed = replySchema.safeParse(reply.body ?? {});
     return {
       status: reply.statusCode,

@@ -88,7 +88,10 @@ const tlsCodes = /CERT|TLS|SSL|ALTNAME|SELF_SIGNED|ISSUER|UNABLE_TO|SIGNATURE/;
 /** A connection that failed. Only the error's code is kept: messages and causes may carry request headers. */
 export function errorOfTransport(operation: string, path: string, error: unknown): VaultError {
   if (error instanceof VaultError) return error;
-  const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : 'failed';
+  const code =
+    typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string'
+      ? error.code
+      : 'failed';
   const kind = tlsCodes.test(code) || code === 'EPROTO' ? 'TLSFailed' : 'Unreachable';
   return new VaultError(kind, operation, path, 0, code);
 }

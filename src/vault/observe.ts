@@ -19,7 +19,7 @@ export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): 
 }
 
 /** Vault's health as an error when it cannot serve; a standby forwards requests and serves. */
-export function assertServing(health: Health, address: string): void {
+function assertServing(health: Health, address: string): void {
   const fail = (kind: 'Uninitialized' | 'Sealed', what: string) => {
     throw new VaultError(kind, 'health', 'sys/health', 0, `${health.product} at ${address} is ${what}`);
   };
@@ -51,12 +51,13 @@ function start<T>(read: Promise<T>): Pending<T> {
 
 const everything = { authMount: true, authConfig: true, auditDevice: true };
 
-/** Every read there is, by the name of what it reads. */
+/** Every read there is, by the name of what it reads; `authMount` stands before `authConfig`, which waits for it. */
 function readers(client: VaultClient, d: Desired) {
   const { root, intermediate, keyStore, kubernetesAuth, policy, audit } = d.spec;
+  let authMount: Promise<Mount | undefined> = Promise.resolve(undefined);
   return {
     health: () => client.health(),
-    authMount: () => readAuthMount(client, kubernetesAuth.mount),
+    authMount: () => (authMount = readAuthMount(client, kubernetesAuth.mount)),
     auditDevice: async () => audit && (await readAuditDevice(client, audit.path)),
     capabilities: () => capabilities(client, [...requiredCapabilities(d.spec, everything).keys()]),
     kvMount: () => readSecretsMount(client, keyStore.mount),
@@ -64,7 +65,11 @@ function readers(client: VaultClient, d: Desired) {
     intermediateMount: () => readSecretsMount(client, intermediate.mount),
     policy: () => readPolicy(client, policy.name),
     role: () => readRole(client, kubernetesAuth.mount, kubernetesAuth.role),
-    authConfig: () => readAuthConfig(client, kubernetesAuth.mount),
+    // the configuration of a mount that is not ours is none of our business, and the token may not read it
+    authConfig: async () =>
+      isOwn(d.identity, (await authMount)?.description)
+        ? await readAuthConfig(client, kubernetesAuth.mount)
+        : undefined,
     live: () => readKv(client, kvPlace(d, '')),
     staging: () => readKv(client, kvPlace(d, '-staging')),
     state: () => readKv(client, kvPlace(d, '-state')),

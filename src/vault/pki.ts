@@ -46,7 +46,7 @@ export async function readPki(client: VaultClient, mount: string): Promise<Pki> 
 const subject = (spec: RootSpec): JsonObject => ({
   common_name: spec.commonName,
   exclude_cn_from_sans: true,
-  ...(spec.organization === '' ? {} : { organization: spec.organization }),
+  ...(spec.organization === '' ? {} : { organization: [spec.organization] }),
 });
 
 /** Makes a root whose key never leaves Vault. With `existingKey` the key of that name is used instead of a new one. */

@@ -289,6 +289,15 @@ describe('the end', () => {
     expect(other.count('auth/token/revoke-self token-1')).toBe(1);
   });
 
+  it.each(['release', 'close'] as const)('%s during a login revokes what the login brings', async (how) => {
+    const login = sessions.open(request());
+    if (how === 'release') sessions.release('istio-system/istioca');
+    else await sessions.close();
+    await expect(login).rejects.toThrow('nobody waits');
+    expect(vault.count('auth/token/revoke-self token-1')).toBe(1);
+    expect(clock.pending).toBe(0);
+  });
+
   it('a server that is gone does not keep close from ending', async () => {
     await sessions.open(request());
     vault.stop();

@@ -25,7 +25,6 @@ export interface SessionRequest {
 interface Session {
   key: string;
   client: VaultClient;
-  users: Set<string>;
   /** When the token ends, ms since the epoch; undefined: never. */
   endsAt: number | undefined;
   /** A token that was given is not ours to revoke. */
@@ -55,6 +54,9 @@ function keyOf({ connection, login }: SessionRequest): string {
 export class Sessions {
   readonly #options: SessionsOptions;
   readonly #sessions = new Map<string, Session>();
+  /** Who uses a session, or waits for its login, by session key. */
+  readonly #users = new Map<string, Set<string>>();
+  #closed = false;
   /** When a refusal last caused a new login, by session key. */
   readonly #refusedAt = new Map<string, number>();
   readonly #pending = new Map<string, Promise<Session>>();
@@ -70,19 +72,17 @@ export class Sessions {
   async open(request: SessionRequest): Promise<VaultClient> {
     const key = keyOf(request);
     this.#leave(request.user, key);
+    const users = this.#users.get(key) ?? new Set();
+    this.#users.set(key, users.add(request.user));
     const current = this.#sessions.get(key);
-    if (current && (current.endsAt === undefined || current.endsAt > this.#options.clock.now() + 5_000)) {
-      current.users.add(request.user);
+    if (current && (current.endsAt === undefined || current.endsAt > this.#options.clock.now() + 5_000))
       return current.client;
-    }
     let pending = this.#pending.get(key);
     if (!pending) {
       pending = this.#login(key, request).finally(() => this.#pending.delete(key));
       this.#pending.set(key, pending);
     }
-    const session = await pending;
-    session.users.add(request.user);
-    return session.client;
+    return (await pending).client;
   }
 
   /** After a refusal: drops the session, so that the next call logs in anew; at most once in five minutes. */
@@ -90,7 +90,8 @@ export class Sessions {
     const now = this.#options.clock.now();
     for (const session of this.#sessions.values()) {
       const last = this.#refusedAt.get(session.key) ?? -Infinity;
-      if (!session.users.has(user) || !session.owned || now - last < reloginIntervalMs) continue;
+      if (this.#users.get(session.key)?.has(user) !== true || !session.owned || now - last < reloginIntervalMs)
+        continue;
       this.#refusedAt.set(session.key, now);
       void this.#end(session, true);
     }
@@ -103,13 +104,17 @@ export class Sessions {
 
   /** Revokes every token that was logged in for. */
   async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled(this.#pending.values());
     await Promise.all([...this.#sessions.values()].map((session) => this.#end(session, true)));
   }
 
   #leave(user: string, exceptKey: string | undefined): void {
-    for (const session of this.#sessions.values()) {
-      if (session.key === exceptKey || !session.users.delete(user)) continue;
-      if (session.users.size === 0) void this.#end(session, true);
+    for (const [key, users] of this.#users) {
+      if (key === exceptKey || !users.delete(user) || users.size > 0) continue;
+      this.#users.delete(key);
+      const session = this.#sessions.get(key);
+      if (session) void this.#end(session, true);
     }
   }
 
@@ -124,12 +129,15 @@ export class Sessions {
       const session: Session = {
         key,
         client,
-        users: new Set(stale?.users),
         owned: login.method !== 'token',
         renewal: undefined,
         endsAt: token.ttlSeconds === 0 ? undefined : this.#options.clock.now() + token.ttlSeconds * 1000,
       };
       if (stale) await this.#end(stale, false);
+      if (this.#closed || !this.#users.has(key)) {
+        await this.#end(session, true);
+        throw new VaultError('Unreachable', 'login', 'auth', 0, 'nobody waits for this login any more');
+      }
       this.#sessions.set(key, session);
       if (token.renewable) this.#scheduleRenewal(session, token.ttlSeconds);
       return session;
@@ -170,6 +178,7 @@ export class Sessions {
   async #renew(session: Session): Promise<void> {
     const reply = await session.client.write('auth/token/renew-self', {});
     const auth = authSchema.parse(reply.auth);
+    if (this.#sessions.get(session.key) !== session) return; // ended meanwhile
     const now = this.#options.clock.now();
     // near its maximum life a token is renewed by less and less: then it runs out, and a login follows
     const remaining = session.endsAt === undefined ? 0 : session.endsAt - now;

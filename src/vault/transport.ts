@@ -25,6 +25,8 @@ export interface TransportRequest {
 export interface TransportReply {
   statusCode: number;
   body: unknown;
+  /** The body was neither empty nor JSON: it is not Vault's. */
+  foreign: boolean;
   request: { path: string };
 }
 
@@ -63,7 +65,7 @@ function send(
       incoming.on('error', reject);
       incoming.on('end', () => {
         const reply = { statusCode: incoming.statusCode ?? 0, request: { path: url.pathname } };
-        resolve({ ...reply, body: parseBody(Buffer.concat(chunks).toString('utf8')) });
+        resolve({ ...reply, ...parseBody(Buffer.concat(chunks).toString('utf8')) });
       });
     });
     outgoing.on('error', (error) => {
@@ -74,11 +76,11 @@ function send(
 }
 
 /** JSON, or nothing: a body that is not JSON is not Vault's, and is not passed on. */
-function parseBody(text: string): unknown {
+function parseBody(text: string): Pick<TransportReply, 'body' | 'foreign'> {
   try {
-    return text === '' ? undefined : (JSON.parse(text) as unknown);
+    return { body: text === '' ? undefined : (JSON.parse(text) as unknown), foreign: false };
   } catch {
-    return undefined; // judged by the status code alone
+    return { body: undefined, foreign: true };
   }
 }
 

@@ -51,7 +51,7 @@ export async function kubeWrites(kube: Kube): Promise<string[]> {
 }
 
 /** How many requests of any kind the operator's token has made: a reconcile shows in it even when it writes nothing. */
-export async function vaultReads(vault: Vault, path: string): Promise<number> {
+async function vaultReads(vault: Vault, path: string): Promise<number> {
   const entries = (await lines(vault.auditLog)) as VaultEntry[];
   return entries.filter((e) => e.type === 'request' && e.request?.operation === 'read' && e.request.path === path)
     .length;

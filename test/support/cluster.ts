@@ -20,8 +20,7 @@ function collectionOf(object: Json): string {
   return namespace === undefined ? `${base}/${plural}` : `${base}/namespaces/${namespace}/${plural}`;
 }
 
-export const pathOf = (object: Json): string =>
-  `${collectionOf(object)}/${String((object['metadata'] as Json)['name'])}`;
+const pathOf = (object: Json): string => `${collectionOf(object)}/${String((object['metadata'] as Json)['name'])}`;
 
 /** Server-side apply as `kubectl apply --server-side` sends it; gives the API server's answer. */
 export async function apply(kube: Kube, object: Json, manager = 'kubectl'): Promise<{ status: number; body: Json }> {
@@ -38,7 +37,7 @@ export async function applyOk(kube: Kube, object: Json): Promise<Json> {
 }
 
 /** All objects of a kustomization: its resources, and those of folders it names. No patches or generators are carried out. */
-export async function kustomization(folder: string): Promise<Json[]> {
+async function kustomization(folder: string): Promise<Json[]> {
   const { resources = [] } = loadYaml(await readFile(join(top, folder, 'kustomization.yaml'), 'utf8')) as {
     resources?: string[];
   };

@@ -14,7 +14,7 @@ export interface Harness {
 }
 
 /** Deletes every IstioVaultCA: with `Retain` nothing else goes with it. */
-export async function deleteResources(): Promise<void> {
+async function deleteResources(): Promise<void> {
   const { kube } = sharedStack();
   const all = (await kube.request('GET', '/apis/istiovaultca.io/v1alpha1/istiovaultcas')).body as {
     items?: { metadata: { namespace: string; name: string } }[];

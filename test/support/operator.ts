@@ -10,7 +10,7 @@ const top = join(import.meta.dirname, '..', '..');
 let built: Promise<unknown> | undefined;
 
 /** Bundles `dist/main.js` once a process. */
-export async function buildOperator(): Promise<string> {
+async function buildOperator(): Promise<string> {
   built ??= promisify(execFile)(process.execPath, [join(top, 'scripts', 'build.ts')], { cwd: top });
   await built;
   return join(top, 'dist', 'main.js');

@@ -86,12 +86,20 @@ export function agentCaMissing({ spec }: Desired): Problem | undefined {
 }
 
 export function deliveryAnnotationsRefused({ spec }: Desired): Problem | undefined {
+  const field = 'spec.delivery.annotations';
+  const unreadable = Object.entries(spec.delivery.annotations)
+    .filter(([key, value]) => !key.startsWith('vault.hashicorp.com/') || /\n|: /.test(value))
+    .map(([key]) => key);
+  if (unreadable.length > 0) {
+    const message = `${field}: ${unreadable.join(', ')}: keys must begin with vault.hashicorp.com/, values be one line without ": "`;
+    return refuse('ControlPlanePatched', 'InvalidSpec', message);
+  }
   const refused = refusedDeliveryAnnotations(spec);
   if (refused.length === 0) return undefined;
   return refuse(
     'ControlPlanePatched',
     'InvalidSpec',
-    `spec.delivery.annotations may not set ${refused.join(', ')}: the operator sets it, or it would bypass what it promises; remove it`,
+    `${field} may not set ${refused.join(', ')}: the operator sets it, or it would bypass what it promises; remove it`,
   );
 }
 
