@@ -11,7 +11,7 @@ import type { VaultClient } from './client.ts';
 import { keyOf, liveData, parseLive, stagingData, stateData } from './entries.ts';
 import { VaultError } from './errors.ts';
 import { destroyKv, readKv, writeKv } from './kv.ts';
-import { enableAudit, enableKubernetesAuth, mountKv, mountPki, tuneMount } from './mounts.ts';
+import { enableAudit, enableKubernetesAuth, mountKv, mountPki, readMaxLeaseTtl, tuneMount } from './mounts.ts';
 import { kvPlace } from './observe.ts';
 import * as pki from './pki.ts';
 
@@ -110,12 +110,23 @@ async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIntermedi
   const { mount } = desired.spec.intermediate;
   const key = await storedKey(ctx, 'staging', step.generation);
   const publicKey = publicKeyOfPrivate(key.reveal()) ?? '';
-  const [csr, rootPki] = await Promise.all([
+  const [limit, csr, rootPki] = await Promise.all([
+    readMaxLeaseTtl(client, desired.spec.root.mount),
     pki.csrForKey(client, mount, step.keyName, step.spec),
     pki.readChain(client, desired.spec.root.mount, step.rootIssuerId),
   ]);
   const root = certificateFacts(rootPki[0] ?? '');
   if (!root) throw moved('the root issuer');
+  // Vault cuts a ttl to the signing mount's limit without an error; an end that is asked for by date it does not cut
+  if (step.notAfter === undefined && limit < step.spec.ttl) {
+    const message = `max_lease_ttl of ${desired.spec.root.mount} is ${limit} s, less than the ${step.spec.ttl} s asked for; raise it. Nothing was signed`;
+    throw new ProblemError({
+      condition: 'IntermediateReady',
+      reason: 'TTLTruncated',
+      message: `spec.intermediate.ttl: ${message}`,
+      blocks: 'all',
+    });
+  }
   const chain = await pki.signIntermediate(
     client,
     desired.spec.root.mount,

@@ -58,6 +58,12 @@ export async function tuneMount(
   await client.write(`sys/mounts/${mount}/tune`, { max_lease_ttl: `${maxLeaseTtl}s`, description });
 }
 
+/** The longest life a mount gives out, in seconds, the server's own limit included. */
+export async function readMaxLeaseTtl(client: VaultClient, mount: string): Promise<number> {
+  const body = await client.read(`sys/mounts/${mount}/tune`);
+  return z.object({ max_lease_ttl: z.number() }).parse(body).max_lease_ttl;
+}
+
 export async function enableKubernetesAuth(client: VaultClient, mount: string, description: string): Promise<void> {
   await client.write(`sys/auth/${mount}`, { type: 'kubernetes', description });
 }

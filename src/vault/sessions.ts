@@ -27,6 +27,8 @@ interface Session {
   client: VaultClient;
   /** When the token ends, ms since the epoch; undefined: never. */
   endsAt: number | undefined;
+  /** Within this time of its end a token is not used any more, ms. */
+  marginMs: number;
   /** A token that was given is not ours to revoke. */
   owned: boolean;
   renewal: { cancel(): void } | undefined;
@@ -75,7 +77,7 @@ export class Sessions {
     const users = this.#users.get(key) ?? new Set();
     this.#users.set(key, users.add(request.user));
     const current = this.#sessions.get(key);
-    if (current && (current.endsAt === undefined || current.endsAt > this.#options.clock.now() + 5_000))
+    if (current && (current.endsAt === undefined || current.endsAt > this.#options.clock.now() + current.marginMs))
       return current.client;
     let pending = this.#pending.get(key);
     if (!pending) {
@@ -131,6 +133,7 @@ export class Sessions {
         client,
         owned: login.method !== 'token',
         renewal: undefined,
+        marginMs: Math.min(5_000, token.ttlSeconds * 100),
         endsAt: token.ttlSeconds === 0 ? undefined : this.#options.clock.now() + token.ttlSeconds * 1000,
       };
       if (stale) await this.#end(stale, false);

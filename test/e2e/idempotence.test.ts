@@ -3,7 +3,7 @@ import { beforeAll, expect, it } from '@jest/globals';
 import { products, sharedStack, waitFor } from '../stack/index.ts';
 import { kubeWrites, vaultWrites, waitForReads } from '../support/audit.ts';
 import { tokenAccessors } from '../support/canary.ts';
-import { applyOk, waitForCondition } from '../support/cluster.ts';
+import { applyOk, getResource, resourcePath, waitForCondition } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
 import { makeScene, type Scene } from '../support/scene.ts';
 
@@ -55,5 +55,18 @@ it('a restart writes nothing, and revokes what was logged in for', async () => {
       return found.length === accessors[i]?.length && found;
     });
     expect(now.filter((accessor) => !accessors[i]?.includes(accessor))).toHaveLength(1);
+  }
+});
+
+it('a resource that was deleted and made anew takes up its CA where it was', async () => {
+  for (const { namespace, resource } of scenes) {
+    const before = await getResource(kube, namespace, 'istioca');
+    await kube.request('DELETE', resourcePath(namespace, 'istioca'));
+    await applyOk(kube, resource);
+    const after = await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    expect(after.metadata.uid).not.toBe(before.metadata.uid);
+    expect(after.status?.root).toEqual(before.status?.root);
+    expect(after.status?.intermediate).toEqual(before.status?.intermediate);
+    expect(after.status?.history).toEqual(before.status?.history);
   }
 });

@@ -59,7 +59,8 @@ export async function grantOperator(
     bound_service_account_namespaces: [namespace],
     audience: 'vault',
     token_policies: [role],
-    token_ttl: '1h',
+    // short, so that every test renews it
+    token_ttl: '10s',
   });
 }
 

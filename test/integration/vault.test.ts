@@ -1,0 +1,146 @@
+/** What the adapters claim of Vault and OpenBao, on both: the facts that the pure model of the planner's properties stands on. */
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import { specSchema } from '../../src/api/schema.ts';
+import { Secret } from '../../src/observability/secret.ts';
+import { desire, type Desired } from '../../src/plan/desired.ts';
+import { generationName } from '../../src/plan/identity.ts';
+import { VaultClient } from '../../src/vault/client.ts';
+import { executeVaultStep, type VaultStep } from '../../src/vault/execute.ts';
+import { destroyKv, readKv, writeKv, type KvPlace } from '../../src/vault/kv.ts';
+import { readSecretsMount } from '../../src/vault/mounts.ts';
+import { generateRoot, readPki } from '../../src/vault/pki.ts';
+import { products, sharedStack } from '../stack/index.ts';
+
+const { vaults } = sharedStack();
+
+describe.each(products)('%s', (product) => {
+  const vault = vaults[product];
+  const prefix = `adapter-${product}`.toLowerCase();
+  let client: VaultClient;
+  let desired: Desired;
+  const execute = async (step: VaultStep) =>
+    await executeVaultStep(
+      { client, desired, reviewerJwt: () => Promise.resolve(undefined), notice: () => undefined },
+      step,
+      Date.now(),
+    );
+
+  beforeAll(async () => {
+    client = new VaultClient({ address: vault.address, tls: { ca: vault.caPem ?? '' } });
+    client.useToken(new Secret(vault.rootToken));
+    const spec = specSchema.parse({
+      vault: { address: vault.address, auth: { kubernetes: { role: 'x' } } },
+      root: { mount: `${prefix}-pki`, key: { type: 'ec' } },
+      intermediate: { mount: `${prefix}-ca`, key: { type: 'ec' }, organization: 'Acme, Inc.' },
+      keyStore: { mount: `${prefix}-kv`, path: 'deep/path' },
+      controlPlane: { kind: 'TetrateControlPlane', name: 'x' },
+    });
+    desired = desire({ cluster: 'c', namespace: 'n', name: prefix, uid: 'u' }, spec, {});
+    expect(await client.health()).toMatchObject({ product, sealed: false });
+    await execute({ kind: 'MountKV', mount: `${prefix}-kv`, version: 2, description: desired.mark });
+    await execute({
+      kind: 'MountPKI',
+      mount: `${prefix}-pki`,
+      maxLeaseTtl: desired.root.ttl,
+      description: desired.mark,
+    });
+    await execute({
+      kind: 'MountPKI',
+      mount: `${prefix}-ca`,
+      maxLeaseTtl: desired.intermediate.ttl,
+      description: desired.mark,
+    });
+  });
+
+  it('tells an absent mount from one that is there', async () => {
+    expect(await readSecretsMount(client, `${prefix}-absent`)).toBeUndefined();
+    expect(await readSecretsMount(client, `${prefix}-pki`)).toEqual({
+      type: 'pki',
+      description: desired.mark,
+      maxLeaseTtl: desired.root.ttl,
+    });
+    await expect(
+      execute({ kind: 'MountPKI', mount: `${prefix}-pki`, maxLeaseTtl: 1, description: '' }),
+    ).rejects.toMatchObject({ kind: 'InUse' });
+  });
+
+  it('refuses a check-and-set of another version, also after the entry was destroyed', async () => {
+    const place: KvPlace = { mount: `${prefix}-kv`, path: 'cas', version: 2 };
+    expect(await readKv(client, place)).toEqual({ casVersion: 0, data: undefined });
+    await writeKv(client, place, { a: '1' }, 0);
+    await expect(writeKv(client, place, { a: '2' }, 0)).rejects.toMatchObject({ kind: 'CheckAndSet' });
+    await destroyKv(client, place, 1);
+    expect(await readKv(client, place)).toEqual({ casVersion: 1, data: undefined });
+    await expect(writeKv(client, place, { a: '3' }, 0)).rejects.toMatchObject({ kind: 'CheckAndSet' });
+    await writeKv(client, place, { a: '4' }, 1);
+    await destroyKv(client, place, 1); // late, of a version that is not current: what was written since stays
+    expect(await readKv(client, place)).toEqual({ casVersion: 2, data: { a: '4' } });
+  });
+
+  it('gives out a root’s name once', async () => {
+    const name = generationName(desired.identity, 'root', 1);
+    await execute({ kind: 'GenerateRoot', mount: `${prefix}-pki`, name, spec: desired.root, existingKey: false });
+    await expect(generateRoot(client, `${prefix}-pki`, name, desired.root, false)).rejects.toMatchObject({
+      kind: 'InUse',
+    });
+    expect((await readPki(client, `${prefix}-pki`)).issuers).toHaveLength(1);
+  });
+
+  it('issues step by step, and refuses before signing what the mount would cut', async () => {
+    const mount = `${prefix}-ca`;
+    const name = generationName(desired.identity, 'intermediate', 1);
+    await execute({ kind: 'StageKey', generation: 1, spec: desired.intermediate, cas: 0, reason: 'test' });
+    const importKey = { kind: 'ImportKey', mount, from: 'staging', generation: 1, name } as const;
+    await execute(importKey);
+    await expect(execute(importKey)).rejects.toMatchObject({ kind: 'InUse' });
+
+    const [root] = (await readPki(client, `${prefix}-pki`)).issuers;
+    const sign = {
+      kind: 'SignIntermediate',
+      generation: 1,
+      keyName: name,
+      spec: desired.intermediate,
+      rootIssuerId: root?.id ?? '',
+      notAfter: undefined,
+    } as const;
+    await execute({ kind: 'TuneMount', mount: `${prefix}-pki`, maxLeaseTtl: 3600, description: desired.mark });
+    await expect(execute(sign)).rejects.toMatchObject({ problem: { reason: 'TTLTruncated' } });
+    expect((await readPki(client, mount)).issuers).toEqual([]);
+    expect(
+      ((await vault.request('LIST', `${prefix}-pki/certs`)).body as { data: { keys: string[] } }).data.keys,
+    ).toHaveLength(1);
+
+    await execute({
+      kind: 'TuneMount',
+      mount: `${prefix}-pki`,
+      maxLeaseTtl: desired.root.ttl,
+      description: desired.mark,
+    });
+    await execute(sign);
+    const pki = await readPki(client, mount);
+    expect(pki.issuers).toHaveLength(1);
+    expect(pki.issuers[0]).toMatchObject({
+      keyName: name,
+      certificate: { maxPathLength: 0, isCa: true, keyType: 'ec', keyBits: 256 },
+    });
+    expect(pki.issuers[0]?.certificate.subject.organization).toBe('Acme\\, Inc.');
+    await execute({
+      kind: 'PublishLive',
+      generation: 1,
+      from: 'staging',
+      issuerId: pki.issuers[0]?.id ?? '',
+      rootIssuerId: root?.id ?? '',
+      cas: 0,
+    });
+    await expect(
+      execute({
+        kind: 'PublishLive',
+        generation: 1,
+        from: 'staging',
+        issuerId: pki.issuers[0]?.id ?? '',
+        rootIssuerId: root?.id ?? '',
+        cas: 0,
+      }),
+    ).rejects.toMatchObject({ kind: 'CheckAndSet' });
+  });
+});
