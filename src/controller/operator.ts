@@ -121,7 +121,8 @@ export class Operator {
       reconcile: async (key, workSignal) => {
         const outcome = await reconciler.reconcile(key, workSignal);
         if ('backoff' in outcome) throw new ProblemError(outcome.problem);
-        return outcome;
+        // the informer hands every resource out again at each resync
+        return outcome.requeueAfterMs < config.resyncMs ? outcome : {};
       },
       classify,
       onError: (key, error) => {
