@@ -64,6 +64,7 @@ export const reasonKinds = {
   VaultError: 'transient',
   KubernetesError: 'transient',
   Conflict: 'transient',
+  InternalError: 'transient',
   Progressing: 'transient',
 } as const satisfies Record<string, ReasonKind>;
 

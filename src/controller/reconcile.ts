@@ -47,6 +47,13 @@ export interface ReconcilerOptions {
 /** When to look again: after a time, or with growing delays because something failed that may pass. */
 export type Outcome = { requeueAfterMs: number } | { backoff: true; problem: Problem };
 
+const internalError: Problem = {
+  condition: 'VaultReady',
+  reason: 'InternalError',
+  message: 'something unexpected; the operator’s log says what ("reconcile failed"), and it tries again',
+  blocks: 'all',
+};
+
 /** More rounds than any path needs: what is left then goes on in the next reconcile. */
 const maxRounds = 24;
 const waitingMs = 30_000;
@@ -111,7 +118,10 @@ export class Reconciler {
     const round =
       refused.length > 0
         ? { observed: undefined, problems: refused, unfinished: false }
-        : await this.#rounds(resource, desired, signal);
+        : await this.#rounds(resource, desired, signal).catch(async (bug: unknown) => {
+            await this.#report.status(raw, resource, statusOf(input(undefined, [internalError])));
+            throw bug;
+          });
     const status = statusOf(input(round.observed, round.problems));
     await this.#report.status(raw, resource, status);
     this.#measure(resource, status);
@@ -267,7 +277,7 @@ export class Reconciler {
         )),
       notice: (reason: string, message: string) => this.#report.event(resource, 'Warning', reason, 'Sign', message),
     };
-    await executeVaultStep(context, step, this.#o.clock.now());
+    await executeVaultStep(context, step);
   }
 
   #measure(resource: IstioVaultCA, status: Status): void {

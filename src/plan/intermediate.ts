@@ -49,8 +49,13 @@ function stagedSteps(d: Desired, o: Observed, staged: StagingEntry, now: number)
   const remove: Step = { kind: 'RemoveStaging', generation: staged.generation, version: o.vault.staging.casVersion };
   if (staged.generation <= (live?.generation ?? 0))
     return [...mountFollowsLive(d, o), ...(recordStep(d, o, now) ?? [remove])];
-  // a staged key that cannot be read, or was made for another spec, is given up; the next one gets the next number
-  if (staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, d.intermediate)) return [remove];
+  // a staged key that cannot be read, or was made for another spec, is given up; its number is never given out again
+  if (staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, d.intermediate)) {
+    const state = own(o.vault.state);
+    if (!state || state.highestGeneration >= staged.generation) return [remove];
+    const next = { ...state, highestGeneration: staged.generation };
+    return [{ kind: 'WriteState', state: next, cas: o.vault.state.casVersion, reason: 'a generation was given up' }];
+  }
   if (!pki) return [];
   const name = generationName(d.identity, 'intermediate', staged.generation);
   if (!pki.keys.some((key) => key.name === name)) {

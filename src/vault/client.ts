@@ -170,9 +170,10 @@ export class VaultClient {
   ): Promise<TransportReply> {
     const call: { signal: AbortSignal | undefined; reply: TransportReply | undefined } = { signal, reply: undefined };
     try {
-      await this.#signal.run(call, () =>
-        this.#vault.request({ method, path: `/${encodePath(path)}`, ...(body ? { json: body } : {}) }),
-      );
+      // LIST as GET: proxies on the way, and Node's own server, know no such method
+      const query = method === 'LIST' ? '?list=true' : '';
+      const request = { method: method === 'LIST' ? 'GET' : method, path: `/${encodePath(path)}${query}` };
+      await this.#signal.run(call, () => this.#vault.request({ ...request, ...(body ? { json: body } : {}) }));
     } catch (error) {
       if (!call.reply) {
         this.#onRequest(operation, 0);

@@ -72,7 +72,6 @@ function mismatch(
   root: CertificateFacts,
   publicKey: string,
   step: StepOf<'SignIntermediate'>,
-  now: number,
 ): Problem | undefined {
   const { spec } = step;
   const problem = (reason: Problem['reason'], message: string): Problem => ({
@@ -84,7 +83,10 @@ function mismatch(
   if (!cert)
     return problem('CertificateMismatch', 'the root mount answered the signing with something that is no certificate');
   const wrong = [
-    [cert.publicKey !== publicKey, 'another public key than the staged one'],
+    [
+      cert.publicKey !== publicKey,
+      `another public key than the staged one (key ${step.keyName} was imported by somebody else: delete it)`,
+    ],
     [!cert.isCa, 'no CA certificate'],
     [!cert.canSignCertificates, 'a key usage without certificate signing'],
     [
@@ -95,8 +97,9 @@ function mismatch(
   ].find(([bad]) => bad === true);
   if (wrong)
     return problem('CertificateMismatch', `the signed intermediate has ${String(wrong[1])}; nothing was installed`);
-  const wanted = step.notAfter === undefined ? now + spec.ttl * 1000 : Date.parse(step.notAfter);
-  if (cert.notAfter + 120_000 < wanted) {
+  // a ttl is counted by Vault's clock: what is compared is the life it gave, not an end by ours
+  const wanted = step.notAfter === undefined ? cert.notBefore + spec.ttl * 1000 : Date.parse(step.notAfter);
+  if (cert.notAfter < wanted) {
     return problem(
       'TTLTruncated',
       `spec.intermediate.ttl: Vault cut the certificate's end from ${new Date(wanted).toISOString()} to ${new Date(cert.notAfter).toISOString()}; raise max_lease_ttl of the root mount. Nothing was installed`,
@@ -105,7 +108,7 @@ function mismatch(
   return undefined;
 }
 
-async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIntermediate'>, now: number): Promise<void> {
+async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIntermediate'>): Promise<void> {
   const { client, desired } = ctx;
   const { mount } = desired.spec.intermediate;
   const key = await storedKey(ctx, 'staging', step.generation);
@@ -135,7 +138,7 @@ async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIntermedi
     step.spec,
     step.notAfter,
   );
-  const problem = mismatch(certificateFacts(chain[0] ?? ''), root, publicKey, step, now);
+  const problem = mismatch(certificateFacts(chain[0] ?? ''), root, publicKey, step);
   if (problem) throw new ProblemError(problem);
   if (step.notAfter !== undefined) {
     ctx.notice(
@@ -180,10 +183,9 @@ async function installCertificate(ctx: ExecuteContext, step: StepOf<'InstallCert
 
 /**
  * Carries out one step.
- * @param now milliseconds since the epoch, to judge the end of what was signed
  * @throws VaultError, ProblemError
  */
-export async function executeVaultStep(ctx: ExecuteContext, step: VaultStep, now: number): Promise<void> {
+export async function executeVaultStep(ctx: ExecuteContext, step: VaultStep): Promise<void> {
   const { client, desired } = ctx;
   switch (step.kind) {
     case 'EnableAudit': {
@@ -239,7 +241,7 @@ export async function executeVaultStep(ctx: ExecuteContext, step: VaultStep, now
       return;
     }
     case 'SignIntermediate': {
-      await signIntermediate(ctx, step, now);
+      await signIntermediate(ctx, step);
       return;
     }
     case 'InstallCertificate': {

@@ -11,7 +11,8 @@ import {
   type VaultServer,
 } from '../stack/index.ts';
 import { defects, readCaFiles } from '../support/certificates.ts';
-import { applyOk, conditionOf, manifest, waitForCondition, type Json } from '../support/cluster.ts';
+import { vaultWrites } from '../support/audit.ts';
+import { applyOk, conditionOf, manifest, requestReconcile, waitForCondition, type Json } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
 import { overlaysOf } from '../support/istiod-pod.ts';
 import { renderFiles } from '../support/render.ts';
@@ -103,6 +104,9 @@ it('the procedure, from an empty Vault: audit device, auth mount and its configu
     path: 'spec.meshConfig.defaultConfig.holdApplicationUntilProxyStarts',
     value: true,
   });
+  const before = await vaultWrites(vault);
+  await requestReconcile(kube, namespace, 'istioca', '1');
+  expect(await vaultWrites(vault)).toEqual(before);
   // a token that was given is not the operator's to revoke
   expect((await vault.request('GET', 'auth/token/lookup-self', undefined, created.auth.client_token)).status).toBe(200);
 });

@@ -22,7 +22,6 @@ describe.each(products)('%s', (product) => {
     await executeVaultStep(
       { client, desired, reviewerJwt: () => Promise.resolve(undefined), notice: () => undefined },
       step,
-      Date.now(),
     );
 
   beforeAll(async () => {
