@@ -30,7 +30,7 @@ path "pki/issuer/+" {
 }
 
 path "pki/config/issuers" {
-  capabilities = ["read"]
+  capabilities = ["create", "read", "update"]
 }
 
 path "sys/mounts/istioca/tune" {

@@ -59,8 +59,8 @@ export const specRules: CelRule[] = [
     fieldPath: '.intermediate.ttl',
   },
   {
-    rule: 'self.root.mount != self.intermediate.mount && self.keyStore.mount != self.root.mount && self.keyStore.mount != self.intermediate.mount',
-    message: 'root.mount, intermediate.mount and keyStore.mount must be three different mounts',
+    rule: "[self.root.mount, self.intermediate.mount, self.keyStore.mount].all(a, [self.root.mount, self.intermediate.mount, self.keyStore.mount].filter(b, (b + '/').startsWith(a + '/')).size() == 1)",
+    message: 'root.mount, intermediate.mount and keyStore.mount must be three different mounts, none below another',
   },
   {
     rule: 'self.keyStore.manage || !self.intermediate.manage',

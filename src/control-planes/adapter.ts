@@ -7,8 +7,6 @@ export type JsonObject = Record<string, unknown>;
 export interface AdapterInput {
   /** The control plane as the API server has it. */
   object: JsonObject;
-  /** Name of our resource. */
-  owner: string;
   revision: string | undefined;
   fields: IstiodFields;
 }

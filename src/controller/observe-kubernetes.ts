@@ -72,8 +72,7 @@ export function judgeKubernetes(
   kubernetesCa: string | undefined,
 ): ObservedKubernetes {
   const { revision } = resource.spec.controlPlane;
-  const facts =
-    controlPlane && adapter.facts({ object: controlPlane, owner: resource.metadata.name, revision, fields });
+  const facts = controlPlane && adapter.facts({ object: controlPlane, revision, fields });
   return {
     controlPlane: facts,
     controlPlaneServed,
@@ -166,9 +165,8 @@ async function readInjector(kube: ClusterReader, namespace: string): Promise<Obs
     .map((webhook) => ({
       found: true,
       name: str(dig(webhook, 'name')),
-      failurePolicy: str(dig(webhook, 'failurePolicy')),
       selectsNamespace: selects(dig(webhook, 'namespaceSelector'), isObject(labels) ? labels : {}),
     }));
-  const none = { found: false, selectsNamespace: false, name: '', failurePolicy: '' };
+  const none = { found: false, selectsNamespace: false, name: '' };
   return hits.find((hit) => hit.selectsNamespace) ?? hits[0] ?? none;
 }

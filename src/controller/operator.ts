@@ -81,7 +81,7 @@ export class Operator {
     this.#queue = new WorkQueue({
       clock,
       random,
-      backoff: { baseMs: config.backoffBaseMs, capMs: vaultCapMs },
+      backoff: { baseMs: config.backoffBaseMs, capMs: bugCapMs },
       hooks: metrics.queueHooks,
     });
     this.sessions = new Sessions({ clock, logger, onLogin: () => metrics.vaultLogin() });

@@ -94,6 +94,7 @@ export class Reconciler {
       return { requeueAfterMs: this.#o.resyncMs };
     }
     if (resource.spec.suspend) {
+      this.#o.sessions.release(key);
       await this.#report.status(raw, resource, suspendedStatus(resource, this.#o.clock.now()));
       return { requeueAfterMs: this.#o.resyncMs };
     }
@@ -115,6 +116,7 @@ export class Reconciler {
       await this.#report.status(raw, resource, startingStatus(input(undefined, [])), false);
     }
     const refused = [...this.#addressProblem(resource), ...checkSpec(desired, this.#o.leaderElection)];
+    if (refused.length > 0) this.#o.sessions.release(`${namespace}/${name}`);
     const round =
       refused.length > 0
         ? { observed: undefined, problems: refused, unfinished: false }
@@ -122,6 +124,8 @@ export class Reconciler {
             await this.#report.status(raw, resource, statusOf(input(undefined, [internalError])));
             throw bug;
           });
+    // what a stop has cut short says nothing about the resource
+    if (signal.aborted) return { requeueAfterMs: this.#o.resyncMs };
     const status = statusOf(input(round.observed, round.problems));
     await this.#report.status(raw, resource, status);
     this.#measure(resource, status);
@@ -148,14 +152,18 @@ export class Reconciler {
     let last: Round = { observed: undefined, problems: [], unfinished: true };
     let since: Step[] | undefined;
     let conflicts = 0;
+    const done = new Set<string>();
     for (let round = 0; round < maxRounds && !signal.aborted; round += 1) {
       const seen = await this.#observe(context, since, signal);
       if ('problem' in seen) return { observed: last.observed, problems: [seen.problem], unfinished: false };
       const { problems, steps } = plan(desired, seen.observed, this.#o.clock.now());
       last = { observed: seen.observed, problems, unfinished: steps.length > 0 };
       if (steps.length === 0 || !seen.stillAsked) return last;
+      const repeated = steps.find((step) => done.has(JSON.stringify(step)));
+      if (repeated) return { ...last, problems: [withoutEffect(repeated), ...problems], unfinished: false };
       const failures = await this.#execute(context, seen, steps);
       since = failures.length === 0 ? steps : undefined;
+      for (const step of failures.length === 0 ? steps : []) done.add(JSON.stringify(step));
       if (failures.length === 0) continue;
       // somebody was faster: look again and decide anew, but not for ever
       if (failures.every((p) => p.reason === 'Conflict') && (conflicts += 1) < 4) continue;
@@ -210,7 +218,7 @@ export class Reconciler {
     const { observed, kubernetesCa } = vault.value;
     if (observed.missingCapabilities.length > 0) this.#o.sessions.refused(user);
     const [gates, stillAsked] = cluster.value;
-    const live = soundLive({ vault: observed });
+    const live = soundLive(desired, { vault: observed });
     const fields = istiodFields(resource.spec, live && liveDigest(live));
     const kubernetes = judgeKubernetes(surroundings, gates, resource, adapter, fields, kubernetesCa);
     return { adapter, object: gates.controlPlane, stillAsked, observed: { vault: observed, kubernetes } };
@@ -255,7 +263,7 @@ export class Reconciler {
       const body =
         step.kind === 'ClaimControlPlane'
           ? annotationPatch(object, { [ownerAnnotation(revision)]: name })
-          : seen.adapter.patch({ object, owner: name, revision, fields });
+          : seen.adapter.patch({ object, revision, fields });
       await this.#o.kube.patchObject(seen.adapter.gvr, namespace, resource.spec.controlPlane.name, plainJson(body), {
         type: 'merge',
         fieldManager,
@@ -314,6 +322,12 @@ interface Seen {
   /** The resource has not changed since this reconcile began. */
   stillAsked: boolean;
   observed: Observed;
+}
+
+/** A step that Vault accepted and that changed nothing: it is not repeated at once, and it is said so. */
+function withoutEffect(step: Step): Problem {
+  const message = `${describeStep(step).message}, but nothing of it is to be seen; somebody else changes it back, or Vault took it for something else`;
+  return { condition: conditionOfStep(step), reason: 'VaultError', message, blocks: 'nothing' };
 }
 
 /** A problem, or the error itself when it is a bug. */

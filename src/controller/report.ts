@@ -3,8 +3,9 @@ import { isDeepStrictEqual } from 'node:util';
 import { fieldManager } from '../api/annotations.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
 import type { Status } from '../api/status-schema.ts';
-import { dig, isObject, type JsonObject } from '../control-planes/adapter.ts';
+import { dig, type JsonObject } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { isKubeError } from '../kube/errors.ts';
 import type { EventRecorder } from '../kube/events.ts';
 import type { Logger } from '../observability/logger.ts';
 import { resources } from './observe-kubernetes.ts';
@@ -47,14 +48,18 @@ export class Reporter {
     const before = raw['status'];
     const next = plainJson(status);
     if (isDeepStrictEqual(before, next)) return;
-    const removed = Object.keys(isObject(before) ? before : {}).filter((key) => !(key in next));
-    const body = plainJson({ status: { ...next, ...Object.fromEntries(removed.map((key) => [key, null])) } });
     const [namespace, name] = ['namespace', 'name'].map((key) => String(dig(raw, 'metadata', key)));
-    await this.#kube.patchObject(resources, namespace, name ?? '', body, {
-      type: 'merge',
-      subresource: 'status',
-      fieldManager,
-    });
+    const patch = [{ op: 'add', path: '/status', value: next }];
+    try {
+      await this.#kube.patchObject(resources, namespace ?? '', name ?? '', patch, {
+        type: 'json',
+        subresource: 'status',
+        fieldManager,
+      });
+    } catch (error) {
+      if (isKubeError(error, 'NotFound')) return; // deleted meanwhile: there is nobody to tell
+      throw error;
+    }
     raw['status'] = next;
     if (resource && announce) this.#announce(resource, status);
   }

@@ -22,12 +22,11 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
     add(`${mount}/issuers`, 'list');
     add(`${mount}/keys`, 'list');
     add(`${mount}/issuer/+`, 'read');
-    add(`${mount}/config/issuers`, 'read');
+    add(`${mount}/config/issuers`, 'create', 'read', 'update');
   }
   add(`${root.mount}/root/generate/internal`, 'create', 'update');
   add(`${root.mount}/root/generate/existing`, 'create', 'update');
   add(`${root.mount}/issuer/+/sign-intermediate`, 'create', 'update');
-  add(`${intermediate.mount}/config/issuers`, 'create', 'read', 'update');
   add(`${intermediate.mount}/keys/import`, 'create', 'update');
   add(`${intermediate.mount}/intermediate/generate/existing`, 'create', 'update');
   add(`${intermediate.mount}/intermediate/set-signed`, 'create', 'update');

@@ -145,3 +145,9 @@ export function isSignedBy(subject: CertificateFacts, issuer: CertificateFacts):
     return false; // a signature of an unknown or damaged kind verifies nothing
   }
 }
+
+/** Whether a CSR is for the public half of a private key: it holds that key's SubjectPublicKeyInfo (RFC 2986, 4.1) byte by byte. */
+export function csrCarriesKey(csrPem: string, privateKeyPem: string): boolean {
+  const der = Buffer.from(csrPem.replace(/-----[^-]+-----|\s/g, ''), 'base64');
+  return der.includes(createPublicKey(createPrivateKey(privateKeyPem)).export({ type: 'spki', format: 'der' }));
+}

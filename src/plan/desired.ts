@@ -1,4 +1,4 @@
-/** What the spec asks for, in the terms of Vault and of istiod's pod: pure, and the only reader of the spec in `plan`. */
+/** What the spec asks for, in the terms of Vault and of istiod's pod: pure. */
 import { parseGoDuration } from '../api/duration.ts';
 import { digestAnnotation } from '../api/annotations.ts';
 import type { Spec } from '../api/schema.ts';

@@ -10,7 +10,7 @@ export interface OwnIssuer extends Issuer {
   generation: number;
 }
 
-/** Issuers of ours in a mount, newest generation first; known by the name of their key, or by the recorded id. */
+/** Issuers of ours in a mount, newest generation first; known by the name of their key. */
 export function ownIssuers(d: Desired, tier: 'root' | 'intermediate', pki: Pki | undefined): OwnIssuer[] {
   return (pki?.issuers ?? [])
     .flatMap((issuer) => {
@@ -54,10 +54,20 @@ export function liveDefect(live: LiveEntry | undefined): string | undefined {
   return undefined;
 }
 
-/** The live set, if it is ours and sound. */
-export function soundLive(o: Pick<Observed, 'vault'>): (LiveEntry & { certificate: CertificateFacts }) | undefined {
+/**
+ * The live set, if it is sound and of this CA: a set that is only consistent in itself, under a root of somebody else, was put
+ * there behind the operator's back.
+ */
+export function soundLive(
+  d: Desired,
+  o: Pick<Observed, 'vault'>,
+): (LiveEntry & { certificate: CertificateFacts }) | undefined {
   const live = own(o.vault.live);
-  return live?.certificate && liveDefect(live) === undefined ? { ...live, certificate: live.certificate } : undefined;
+  if (!live?.certificate || liveDefect(live) !== undefined) return undefined;
+  const { certificate } = live;
+  const roots = ownIssuers(d, 'root', o.vault.rootPki);
+  const ofThisCa = roots.length === 0 || roots.some((root) => isSignedBy(certificate, root.certificate));
+  return ofThisCa ? { ...live, certificate } : undefined;
 }
 
 /** Digest over what istiod serves: certificate, chain and roots, 64 hex digits. */

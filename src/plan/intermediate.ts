@@ -13,13 +13,13 @@ import type { Step } from './steps.ts';
 
 /** Why a new generation is needed; undefined when the live one serves. */
 function newGenerationReason(d: Desired, o: Observed): string | undefined {
-  if (soundLive(o)) return undefined;
+  if (soundLive(d, o)) return undefined;
   return own(o.vault.live) || own(o.vault.state)?.intermediate?.fingerprint
     ? 'the published key was lost'
     : 'first issue';
 }
 
-/** Seconds of clock difference between Vault and here that a comparison of ends must bear. */
+/** Clock difference, in milliseconds, between Vault and here that a comparison of ends must bear. */
 const clockSlackMs = 60_000;
 
 function signStep(d: Desired, root: OwnIssuer, staged: StagingEntry, now: number): Step {
@@ -70,7 +70,6 @@ function stagedSteps(d: Desired, o: Observed, staged: StagingEntry, now: number)
     {
       kind: 'PublishLive',
       generation: staged.generation,
-      from: 'staging',
       issuerId: issuer.id,
       rootIssuerId: root.id,
       cas: o.vault.live.casVersion,
@@ -78,23 +77,31 @@ function stagedSteps(d: Desired, o: Observed, staged: StagingEntry, now: number)
   ];
 }
 
-/** Keys that were imported but never published, and whose staged copy is gone, serve nobody. */
+/**
+ * Keys of ours that were imported but never published, and whose staged copy is gone, serve nobody. What was published is in the
+ * history, and stays: workloads may still carry its certificates.
+ */
 function abandonedKeys(d: Desired, o: Observed): Step[] {
-  const live = soundLive(o);
-  if (!live) return [];
-  return (o.vault.intermediatePki?.keys ?? []).flatMap((key): Step[] => {
+  const live = soundLive(d, o);
+  const state = own(o.vault.state);
+  const { issuers = [], keys = [] } = o.vault.intermediatePki ?? {};
+  if (!live || state?.intermediate?.fingerprint !== live.certificate.fingerprint) return [];
+  const published = new Set([live.certificate.fingerprint, ...state.history.map((entry) => entry.fingerprint)]);
+  return keys.flatMap((key): Step[] => {
     const generation = generationOf(d.identity, 'intermediate', key.name);
-    if (generation === undefined || generation <= live.generation) return [];
-    const issuerIds = (o.vault.intermediatePki?.issuers ?? []).filter((i) => i.keyId === key.id).map((i) => i.id);
+    const carried = issuers.filter((issuer) => issuer.keyId === key.id);
+    const needed = generation === live.generation || carried.some((i) => published.has(i.certificate.fingerprint));
+    if (generation === undefined || needed) return [];
+    const { mount } = d.spec.intermediate;
     return [
-      { kind: 'CollectGeneration', mount: d.spec.intermediate.mount, keyName: key.name, keyId: key.id, issuerIds },
+      { kind: 'CollectGeneration', mount, keyName: key.name, keyId: key.id, issuerIds: carried.map((i) => i.id) },
     ];
   });
 }
 
 /** The mount follows the live entry: its key and certificate are in it, and it is the default issuer. */
 function mountFollowsLive(d: Desired, o: Observed): Step[] {
-  const live = soundLive(o);
+  const live = soundLive(d, o);
   const pki = o.vault.intermediatePki;
   if (!live || !pki) return [];
   const { mount } = d.spec.intermediate;

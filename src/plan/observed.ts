@@ -155,7 +155,7 @@ export interface ObservedKubernetes {
   maxWorkloadCertTtlMs: number | undefined;
   /** Certificates of `istio-ca-root-cert` in this namespace; undefined when the ConfigMap is not there. */
   meshRoots: CertificateFacts[] | undefined;
-  injector: { found: boolean; selectsNamespace: boolean; name: string; failurePolicy: string };
+  injector: { found: boolean; selectsNamespace: boolean; name: string };
   /** PEM of the API server's CA for the auth mount's configuration; undefined when not needed. */
   kubernetesCa: string | undefined;
 }

@@ -43,10 +43,12 @@ function checkObserved(d: Desired, o: Observed): Problem[] {
   // whoever does not own the control plane has nothing to say about the rest
   const conflict = ownership.controlPlaneConflict(d, o);
   if (conflict) return [conflict];
+  // nothing else was read then: what is unknown must not look absent
+  const denied = servers.forbidden(d, o);
+  if (denied) return [denied];
   return [
     specChecks.intermediateTtlTooShort(d, o.kubernetes.maxWorkloadCertTtlMs),
     servers.vaultTooOld(d, o),
-    servers.forbidden(d, o),
     servers.auditDeviceMissing(d, o),
     ownership.rootMountNotOwned(d, o),
     ownership.intermediateMountNotOwned(d, o),
@@ -74,17 +76,15 @@ function pkiMountSteps(d: Desired, mount: string, found: Mount | undefined, ttl:
 }
 
 function rootSteps(d: Desired, o: Observed): Step[] {
-  const { rootMount, rootPki } = o.vault;
-  if (!rootMount || !rootPki || rootMount.maxLeaseTtl < d.root.ttl || currentRoot(d, o)) return [];
+  const { rootPki } = o.vault;
+  const { mount } = d.spec.root;
+  if (!rootPki) return [];
+  const root = currentRoot(d, o);
+  // with PKI delivery istiod's root-cert.pem is the default issuer
+  if (root) return rootPki.defaultIssuerId === root.id ? [] : [{ kind: 'SetDefaultIssuer', mount, issuerId: root.id }];
   const name = generationName(d.identity, 'root', 1);
   return [
-    {
-      kind: 'GenerateRoot',
-      mount: d.spec.root.mount,
-      name,
-      spec: d.root,
-      existingKey: rootPki.keys.some((key) => key.name === name),
-    },
+    { kind: 'GenerateRoot', mount, name, spec: d.root, existingKey: rootPki.keys.some((key) => key.name === name) },
   ];
 }
 
@@ -160,7 +160,7 @@ function allowedSteps(d: Desired, o: Observed, now: number, problems: Problem[])
   if (target && target.owner !== d.identity.name) return [{ kind: 'ClaimControlPlane', target: targetOf(d) }];
   const steps = vaultSteps(d, o, now);
   if (steps.length > 0) return steps;
-  const live = soundLive(o);
+  const live = soundLive(d, o);
   const patchBlocked = problems.some((p) => p.blocks === 'controlPlane');
   if (!target || target.carriesFields || patchBlocked || !live) return [];
   return [{ kind: 'PatchControlPlane', digest: liveDigest(live), target: targetOf(d) }];

@@ -27,7 +27,7 @@ function issuedRoot(issuer: OwnIssuer, spec: RootSpec): Issued<RootSpec> {
 }
 
 function issuedIntermediate(d: Desired, o: Observed, spec: IntermediateSpec): Issued<IntermediateSpec> | undefined {
-  const live = soundLive(o);
+  const live = soundLive(d, o);
   if (!live) return undefined;
   const issuer = o.vault.intermediatePki?.issuers.find(
     (i) => i.certificate.fingerprint === live.certificate.fingerprint,
@@ -89,7 +89,7 @@ export function intendedState(d: Desired, o: Observed, now: number): StateEntry 
 export function recordedState(d: Desired, o: Observed, now: number): StateEntry | undefined {
   const state = own(o.vault.state);
   const root = currentRoot(d, o);
-  const live = soundLive(o);
+  const live = soundLive(d, o);
   if (!state || !root || !live) return undefined;
   const next: StateEntry = { ...state, highestGeneration: Math.max(state.highestGeneration, live.generation) };
   const news: HistoryEntry[] = [];

@@ -30,7 +30,7 @@ const day = (ms: number) => rfc3339(ms).slice(0, 10);
 
 /** When the intermediate is renewed; undefined when it already ends with its root. Milliseconds. */
 export function renewAt(d: Desired, o: Observed): number | undefined {
-  const live = soundLive(o);
+  const live = soundLive(d, o);
   const root = currentRoot(d, o);
   if (!live || !root || live.certificate.notAfter >= root.certificate.notAfter) return undefined;
   const life = live.certificate.notAfter - live.certificate.notBefore;
@@ -41,7 +41,7 @@ export function renewAt(d: Desired, o: Observed): number | undefined {
 function standingProblems(d: Desired, o: Observed, now: number): Problem[] {
   const state = own(o.vault.state);
   const root = currentRoot(d, o);
-  const live = soundLive(o);
+  const live = soundLive(d, o);
   const out: Problem[] = [];
   const add = (condition: StageCondition, reason: Problem['reason'], message: string) =>
     out.push({ condition, reason, message, blocks: 'nothing' });
@@ -56,13 +56,13 @@ function standingProblems(d: Desired, o: Observed, now: number): Problem[] {
     add(
       'RootReady',
       'RootNearEnd',
-      `the root ended on ${day(root.certificate.notAfter)}; a new root is needed (annotation ${known.rotateRoot})`,
+      `the root ended on ${day(root.certificate.notAfter)}; a new root is needed (annotation ${known.rotateRoot}, which this version does not support yet)`,
     );
   } else if (root && live && live.certificate.notAfter >= root.certificate.notAfter) {
     add(
       'RootReady',
       'RootNearEnd',
-      `the intermediate ends with its root on ${day(root.certificate.notAfter)} and cannot be renewed past it; a new root is needed (annotation ${known.rotateRoot})`,
+      `the intermediate ends with its root on ${day(root.certificate.notAfter)} and cannot be renewed past it; a new root is needed (annotation ${known.rotateRoot}, which this version does not support yet)`,
     );
   }
   if (
@@ -98,7 +98,7 @@ function changed(was: object, is: object): string {
 /** What was seen of each stage, when it holds: the message; else undefined. */
 function holds(stage: StageCondition, d: Desired, o: Observed, now: number): string | undefined {
   const root = currentRoot(d, o);
-  const live = soundLive(o);
+  const live = soundLive(d, o);
   const issuer =
     live && o.vault.intermediatePki?.issuers.find((i) => i.certificate.fingerprint === live.certificate.fingerprint);
   switch (stage) {
@@ -193,7 +193,7 @@ function readyVerdict(stages: Map<StageCondition, Verdict>, problems: Problem[])
 
 function certificates(d: Desired, o: Observed): Pick<Status, 'root' | 'intermediate'> {
   const root = currentRoot(d, o);
-  const live = soundLive(o);
+  const live = soundLive(d, o);
   const issuer =
     live && o.vault.intermediatePki?.issuers.find((i) => i.certificate.fingerprint === live.certificate.fingerprint);
   const facts = (c: { serial: string; fingerprint: string; notBefore: number; notAfter: number }) => ({
@@ -229,7 +229,7 @@ function certificates(d: Desired, o: Observed): Pick<Status, 'root' | 'intermedi
 
 function controlPlaneStatus(d: Desired, o: Observed | undefined): NonNullable<Status['controlPlane']> {
   const { kind, name, revision } = d.spec.controlPlane;
-  const live = o && soundLive(o);
+  const live = o && soundLive(d, o);
   return { kind, name, ...(revision !== undefined ? { revision } : {}), ...(live ? { digest: liveDigest(live) } : {}) };
 }
 
@@ -253,9 +253,11 @@ function provisioned(stages: Map<StageCondition, Verdict>): Verdict {
 
 /** The whole status. */
 export function statusOf(input: StatusInput): Status {
-  const { resource, desired, observed, problems, now } = input;
+  const { resource, desired, problems, now } = input;
+  // while capabilities are missing, little was read: what was last seen stays
+  const observed = input.observed?.vault.missingCapabilities.length === 0 ? input.observed : undefined;
   const all = [...problems, ...(observed ? standingProblems(desired, observed, now) : [])];
-  const stages = new Map(readyChain.map((stage) => [stage, verdict(stage, input, all)]));
+  const stages = new Map(readyChain.map((stage) => [stage, verdict(stage, { ...input, observed }, all)]));
   const ready = readyVerdict(stages, all);
   const stalling = all.filter((p) => kindOf(p) === 'stalled');
   const stalled = stalling.find((p) => p.reason === ready.reason) ?? stalling[0];

@@ -31,7 +31,6 @@ export type Step =
   | {
       kind: 'PublishLive';
       generation: number;
-      from: 'staging' | 'live';
       issuerId: string;
       rootIssuerId: string;
       cas: number;

@@ -13,7 +13,6 @@ export interface VaultReply {
   status: number;
   data: JsonObject;
   auth: JsonObject | undefined;
-  warnings: string[];
 }
 
 export interface VaultClientOptions {
@@ -30,7 +29,6 @@ export interface VaultClientOptions {
 const replySchema = z.object({
   data: z.record(z.string(), z.unknown()).nullish(),
   auth: z.record(z.string(), z.unknown()).nullish(),
-  warnings: z.array(z.string()).nullish(),
 });
 const errorsSchema = z.object({ errors: z.array(z.string()) });
 const healthSchema = z.object({
@@ -60,11 +58,21 @@ function encodePath(path: string): string {
   return segments.map(encodeURIComponent).join('/');
 }
 
+/** Vault's way to say that nothing is there: errors, or the metadata of what was. */
+const isVaultRefusal = (body: unknown): boolean =>
+  errorsSchema.safeParse(body).success || z.object({ data: z.object({}) }).safeParse(body).success;
+
+function anonymous(request: TransportRequest): TransportRequest {
+  const kept = Object.entries(request.headers ?? {}).filter(([name]) => !/^x-vault-(token|namespace)$/i.test(name));
+  return { ...request, headers: Object.fromEntries(kept) };
+}
+
 export class VaultClient {
   readonly #vault: nodeVault.client;
   readonly #transport: ReturnType<typeof createTransport>;
   readonly #onRequest: (operation: string, status: number) => void;
-  readonly #signal = new AsyncLocalStorage<{ signal: AbortSignal | undefined; reply: TransportReply | undefined }>();
+  /** Carries the whole answer past node-vault, which gives away the body only. */
+  readonly #answer = new AsyncLocalStorage<{ reply: TransportReply | undefined }>();
   #isVault = false;
 
   constructor(options: VaultClientOptions) {
@@ -72,8 +80,8 @@ export class VaultClient {
     this.#transport = createTransport(address, options.tls ?? {}, options.timeoutMs ?? 20_000);
     this.#onRequest = options.onRequest ?? (() => undefined);
     const rp = async (request: TransportRequest) => {
-      const call = this.#signal.getStore();
-      const reply = await this.#transport.send(request, call?.signal);
+      const call = this.#answer.getStore();
+      const reply = await this.#transport.send(request.uri.endsWith('/v1/sys/health') ? anonymous(request) : request);
       if (call) call.reply = reply;
       return reply;
     };
@@ -104,28 +112,31 @@ export class VaultClient {
    * @param allow statuses that are an answer and not an error
    * @throws VaultError
    */
-  async call(
-    method: Method,
-    path: string,
-    body?: JsonObject,
-    options: { allow?: number[]; signal?: AbortSignal } = {},
-  ): Promise<VaultReply> {
+  async call(method: Method, path: string, body?: JsonObject, options: { allow?: number[] } = {}): Promise<VaultReply> {
     const operation =
       method === 'GET' ? 'read' : method === 'POST' || method === 'PUT' ? 'write' : method.toLowerCase();
-    const reply = await this.#exchange(method, path, body, operation, options.signal);
+    const reply = await this.#exchange(method, path, body, operation);
     const ok = reply.statusCode >= 200 && reply.statusCode < 300;
-    if (!ok && options.allow?.includes(reply.statusCode) !== true) {
+    const allowed = options.allow?.includes(reply.statusCode) === true;
+    if (!ok && !allowed) {
       const messages = this.#isVault ? (errorsSchema.safeParse(reply.body).data?.errors ?? []) : [];
       throw errorOfReply(operation, path, reply.statusCode, messages);
     }
-    if (ok && reply.foreign)
-      throw new VaultError('Server', operation, path, reply.statusCode, 'the answer is not Vault’s');
     const parsed = replySchema.safeParse(reply.body ?? {});
+    // an ingress, a proxy's error page: neither done nor absent
+    if (reply.foreign || !parsed.success || (allowed && !isVaultRefusal(reply.body))) {
+      throw new VaultError(
+        'Server',
+        operation,
+        path,
+        reply.statusCode,
+        `status ${reply.statusCode}: the answer is not Vault's`,
+      );
+    }
     return {
       status: reply.statusCode,
-      data: parsed.data?.data ?? {},
-      auth: parsed.data?.auth ?? undefined,
-      warnings: parsed.data?.warnings ?? [],
+      data: parsed.data.data ?? {},
+      auth: parsed.data.auth ?? undefined,
     };
   }
 
@@ -143,9 +154,9 @@ export class VaultClient {
     await this.call('DELETE', path);
   }
 
-  /** `sys/health`, without a token. @throws VaultError when there is no answer, or one that is not Vault's */
-  async health(signal?: AbortSignal): Promise<Health> {
-    const reply = await this.#exchange('GET', 'sys/health', undefined, 'health', signal);
+  /** `sys/health`, without token and namespace: inside a namespace there is no such path. @throws VaultError when there is no answer, or one that is not Vault's */
+  async health(): Promise<Health> {
+    const reply = await this.#exchange('GET', 'sys/health', undefined, 'health');
     const parsed = healthSchema.safeParse(reply.body);
     if (!parsed.success)
       throw new VaultError(
@@ -166,14 +177,13 @@ export class VaultClient {
     path: string,
     body: JsonObject | undefined,
     operation: string,
-    signal?: AbortSignal,
   ): Promise<TransportReply> {
-    const call: { signal: AbortSignal | undefined; reply: TransportReply | undefined } = { signal, reply: undefined };
+    const call: { reply: TransportReply | undefined } = { reply: undefined };
     try {
       // LIST as GET: proxies on the way, and Node's own server, know no such method
       const query = method === 'LIST' ? '?list=true' : '';
       const request = { method: method === 'LIST' ? 'GET' : method, path: `/${encodePath(path)}${query}` };
-      await this.#signal.run(call, () => this.#vault.request({ ...request, ...(body ? { json: body } : {}) }));
+      await this.#answer.run(call, () => this.#vault.request({ ...request, ...(body ? { json: body } : {}) }));
     } catch (error) {
       if (!call.reply) {
         this.#onRequest(operation, 0);

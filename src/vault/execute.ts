@@ -1,7 +1,13 @@
 /** Carries out the steps that concern Vault, one small function each. Nothing is decided here; what must not be trusted is read again. */
 import { generateKeyPair } from 'node:crypto';
 import { promisify } from 'node:util';
-import { certificateFacts, isSignedBy, publicKeyOfPrivate, type CertificateFacts } from '../plan/certificate.ts';
+import {
+  certificateFacts,
+  csrCarriesKey,
+  isSignedBy,
+  publicKeyOfPrivate,
+  type CertificateFacts,
+} from '../plan/certificate.ts';
 import type { Desired, IntermediateSpec } from '../plan/desired.ts';
 import { ProblemError, type Problem } from '../plan/problem.ts';
 import type { Step } from '../plan/steps.ts';
@@ -83,10 +89,7 @@ function mismatch(
   if (!cert)
     return problem('CertificateMismatch', 'the root mount answered the signing with something that is no certificate');
   const wrong = [
-    [
-      cert.publicKey !== publicKey,
-      `another public key than the staged one (key ${step.keyName} was imported by somebody else: delete it)`,
-    ],
+    [cert.publicKey !== publicKey, 'another public key than the staged one'],
     [!cert.isCa, 'no CA certificate'],
     [!cert.canSignCertificates, 'a key usage without certificate signing'],
     [
@@ -112,12 +115,16 @@ async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIntermedi
   const { client, desired } = ctx;
   const { mount } = desired.spec.intermediate;
   const key = await storedKey(ctx, 'staging', step.generation);
-  const publicKey = publicKeyOfPrivate(key.reveal()) ?? '';
   const [limit, csr, rootPki] = await Promise.all([
     readMaxLeaseTtl(client, desired.spec.root.mount),
     pki.csrForKey(client, mount, step.keyName, step.spec),
     pki.readChain(client, desired.spec.root.mount, step.rootIssuerId),
   ]);
+  if (!csrCarriesKey(csr, key.reveal())) {
+    const message = `key ${step.keyName} of ${mount} is not the staged one, somebody else imported it; delete it there. Nothing was signed`;
+    throw new ProblemError({ condition: 'IntermediateReady', reason: 'CertificateMismatch', message, blocks: 'all' });
+  }
+  const publicKey = publicKeyOfPrivate(key.reveal()) ?? '';
   const root = certificateFacts(rootPki[0] ?? '');
   if (!root) throw moved('the root issuer');
   // Vault cuts a ttl to the signing mount's limit without an error; an end that is asked for by date it does not cut
@@ -154,7 +161,7 @@ async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive'>): Pr
   const { client, desired } = ctx;
   const { intermediate, root, delivery, keyStore } = desired.spec;
   const [key, signed, rootIssuer] = await Promise.all([
-    storedKey(ctx, step.from, step.generation),
+    storedKey(ctx, 'staging', step.generation),
     pki.readChain(client, intermediate.mount, step.issuerId),
     pki.readChain(client, root.mount, step.rootIssuerId),
   ]);

@@ -32,7 +32,20 @@ async function readMount(client: VaultClient, path: string): Promise<Mount | und
   };
 }
 
-export const readSecretsMount = (client: VaultClient, mount: string) => readMount(client, `sys/mounts/${mount}`);
+/** @throws VaultError InUse when the path lies below another mount: Vault answers with that one, and mounts nothing there */
+export async function readSecretsMount(client: VaultClient, mount: string): Promise<Mount | undefined> {
+  const found = await readMount(client, `sys/mounts/${mount}`);
+  if (!found || !mount.includes('/')) return found;
+  const { path } = z.object({ path: z.string() }).parse(await client.read(`sys/internal/ui/mounts/${mount}`));
+  if (path === `${mount}/`) return found;
+  throw new VaultError(
+    'InUse',
+    'read',
+    `sys/mounts/${mount}`,
+    0,
+    `it lies below the mount ${path}, so nothing can be mounted there; choose another mount`,
+  );
+}
 export const readAuthMount = (client: VaultClient, mount: string) => readMount(client, `sys/auth/${mount}`);
 
 export async function mountKv(client: VaultClient, mount: string, version: 1 | 2, description: string): Promise<void> {

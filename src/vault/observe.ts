@@ -103,7 +103,7 @@ const touched: Record<Step['kind'], readonly ReadName[]> = {
   SignIntermediate: ['intermediatePki'],
   InstallCertificate: ['intermediatePki'],
   PublishLive: ['live', 'intermediatePki'],
-  SetDefaultIssuer: ['intermediatePki'],
+  SetDefaultIssuer: ['rootPki', 'intermediatePki'],
   CollectGeneration: ['intermediatePki'],
   PatchControlPlane: [],
 };

@@ -53,6 +53,9 @@ function keyOf({ connection, login }: SessionRequest): string {
     .digest('hex');
 }
 
+/** Two thirds of a token's life, in milliseconds. */
+const untilRenewal = (ttlSeconds: number): number => (ttlSeconds * 1000 * 2) / 3;
+
 export class Sessions {
   readonly #options: SessionsOptions;
   readonly #sessions = new Map<string, Session>();
@@ -142,7 +145,7 @@ export class Sessions {
         throw new VaultError('Unreachable', 'login', 'auth', 0, 'nobody waits for this login any more');
       }
       this.#sessions.set(key, session);
-      if (token.renewable) this.#scheduleRenewal(session, token.ttlSeconds);
+      if (token.renewable) this.#scheduleRenewal(session, untilRenewal(token.ttlSeconds));
       return session;
     } catch (error) {
       client.close();
@@ -165,17 +168,18 @@ export class Sessions {
     return { ttlSeconds: found.ttl, renewable: found.renewable };
   }
 
-  #scheduleRenewal(session: Session, ttlSeconds: number): void {
+  /** @param delayMs from now */
+  #scheduleRenewal(session: Session, delayMs: number): void {
     const { clock, logger } = this.#options;
-    session.renewal = clock.setTimeout(
-      () => {
-        void this.#renew(session).catch((error: unknown) => {
-          // the token lives on until its end; then the next reconcile logs in anew
-          logger.warn('Vault token was not renewed', { err: error });
-        });
-      },
-      (ttlSeconds * 1000 * 2) / 3,
-    );
+    session.renewal = clock.setTimeout(() => {
+      this.#renew(session).catch((error: unknown) => {
+        const left = (session.endsAt ?? 0) - clock.now();
+        logger.warn('Vault token was not renewed', { err: error, secondsLeft: Math.round(left / 1000) });
+        // a token that was given cannot be logged in for anew: it is tried until its end
+        if (this.#sessions.get(session.key) === session && left > 1_000)
+          this.#scheduleRenewal(session, Math.max(1_000, left / 4));
+      });
+    }, delayMs);
   }
 
   async #renew(session: Session): Promise<void> {
@@ -186,7 +190,7 @@ export class Sessions {
     // near its maximum life a token is renewed by less and less: then it runs out, and a login follows
     const remaining = session.endsAt === undefined ? 0 : session.endsAt - now;
     session.endsAt = now + auth.lease_duration * 1000;
-    if (auth.lease_duration * 1000 > remaining * 1.1) this.#scheduleRenewal(session, auth.lease_duration);
+    if (auth.lease_duration * 1000 > remaining * 1.1) this.#scheduleRenewal(session, untilRenewal(auth.lease_duration));
   }
 
   async #end(session: Session, revoke: boolean): Promise<void> {

@@ -32,12 +32,7 @@ export interface TransportReply {
 
 const maxBytes = 8 * 1024 * 1024;
 
-function send(
-  request: TransportRequest,
-  agent: http.Agent,
-  timeoutMs: number,
-  signal: AbortSignal | undefined,
-): Promise<TransportReply> {
+function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): Promise<TransportReply> {
   const url = new URL(request.uri);
   const body = typeof request.json === 'object' && request.json !== null ? JSON.stringify(request.json) : undefined;
   const headers: Record<string, string> = { ...request.headers, 'X-Vault-Request': 'true' };
@@ -52,7 +47,7 @@ function send(
       agent,
       method: request.method,
       headers,
-      signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
+      signal: deadline,
     };
     const outgoing = client.request(url, options, (incoming) => {
       const chunks: Buffer[] = [];
@@ -93,7 +88,7 @@ export function createTransport(address: string, tls: TlsOptions, timeoutMs: num
     ? new https.Agent({ ...agentOptions, ...pem, ...(serverName !== undefined ? { servername: serverName } : {}) })
     : new http.Agent(agentOptions);
   return {
-    send: (request: TransportRequest, signal?: AbortSignal) => send(request, agent, timeoutMs, signal),
+    send: (request: TransportRequest) => send(request, agent, timeoutMs),
     close: () => agent.destroy(),
   };
 }

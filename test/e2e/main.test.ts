@@ -10,7 +10,7 @@ import { blocks, defects, makeCsr, opensslVerify, readCaFiles } from '../support
 import { applyOk, getResource, waitForCondition } from '../support/cluster.ts';
 import { renderFiles } from '../support/render.ts';
 import { useOperator } from '../support/harness.ts';
-import { makeScene, type Scene } from '../support/scene.ts';
+import { makeScene, prepareVault, type Scene } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
 const cases = products.flatMap((product) =>
@@ -89,4 +89,20 @@ describe.each(cases)('$product, $source delivery, KV $version', (c) => {
     expect(leaks(texts, [...secrets, scene.vault.rootToken])).toEqual([]);
     expect((await getResource(kube, namespace, 'istioca')).status?.history).toHaveLength(2);
   });
+});
+
+it('works inside a namespace of OpenBao, and istiod’s agent too', async () => {
+  const server = vaults.OpenBao;
+  expect((await server.request('POST', 'sys/namespaces/team', {})).status).toBe(200);
+  const vault = {
+    ...server,
+    request: ((method, path, ...rest) => server.request(method, `team/${path}`, ...rest)) as typeof server.request,
+  };
+  await prepareVault(kube, vault);
+  const scene = await makeScene(kube, vault, { namespace: 'main-namespaced', spec: { vault: { namespace: 'team' } } });
+  await applyOk(kube, scene.resource);
+  await waitForCondition(kube, scene.namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+  expect((await server.request('GET', 'sys/mounts/main-namespaced-pki')).status).toBe(400);
+  const { dir } = await renderFiles(scene);
+  expect(defects(await readCaFiles(dir))).toEqual([]);
 });

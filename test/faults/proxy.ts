@@ -27,7 +27,7 @@ export interface Counted {
   path: string;
 }
 
-export interface FaultPlan {
+interface FaultPlan {
   /** Which of the counted requests, from 1. */
   at: number;
   fault: Fault;

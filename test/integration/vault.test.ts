@@ -126,7 +126,6 @@ describe.each(products)('%s', (product) => {
     await execute({
       kind: 'PublishLive',
       generation: 1,
-      from: 'staging',
       issuerId: pki.issuers[0]?.id ?? '',
       rootIssuerId: root?.id ?? '',
       cas: 0,
@@ -135,7 +134,6 @@ describe.each(products)('%s', (product) => {
       execute({
         kind: 'PublishLive',
         generation: 1,
-        from: 'staging',
         issuerId: pki.issuers[0]?.id ?? '',
         rootIssuerId: root?.id ?? '',
         cas: 0,

@@ -108,7 +108,7 @@ export function emptyWorld(): Observed {
       istiodServiceAccounts: [],
       maxWorkloadCertTtlMs: undefined,
       meshRoots: undefined,
-      injector: { found: true, selectsNamespace: true, name: 'vault.hashicorp.com', failurePolicy: 'Ignore' },
+      injector: { found: true, selectsNamespace: true, name: 'vault.hashicorp.com' },
       kubernetesCa: undefined,
     },
   };

@@ -53,7 +53,7 @@ const essence = (world: Observed) => ({
   liveDefect: liveDefect(own(world.vault.live)),
   defaultIsLive:
     world.vault.intermediatePki?.issuers.find((i) => i.id === world.vault.intermediatePki?.defaultIssuerId)?.certificate
-      .fingerprint === soundLive(world)?.certificate.fingerprint,
+      .fingerprint === soundLive(d, world)?.certificate.fingerprint,
   fields: world.kubernetes.controlPlane?.carriesFields,
 });
 
@@ -201,7 +201,46 @@ describe('properties', () => {
   });
 });
 
+describe('repairs', () => {
+  it('a consistent set of another CA, put in place of the live one, is replaced by a new generation of ours', () => {
+    const { world } = converge(d, emptyWorld());
+    const other = makePool(1);
+    const { certificate, publicKey } = other.intermediates[0]!;
+    const foreign = { generation: 1, certificate, chain: certificate.pem, root: other.root.pem, publicKey };
+    world.vault.live = { casVersion: world.vault.live.casVersion + 1, entry: foreign };
+    const { world: end, done } = converge(d, world);
+    expect(kinds(done)).toContain('StageKey');
+    expect(own(end.vault.live)).toMatchObject({ generation: 2, certificate: pool.intermediates[1]!.certificate });
+  });
+
+  it('the key of a generation that was given up goes when a later one is live; what was published stays', () => {
+    let world = emptyWorld();
+    for (
+      let next = plan(d, world, now).steps;
+      !kinds(next).includes('SignIntermediate');
+      next = plan(d, world, now).steps
+    ) {
+      for (const step of next) world = applyStep(d, world, step, pool);
+    }
+    const changed = desiredOf({ intermediate: { ttl: '40000h' } });
+    const { world: end } = converge(changed, world);
+    expect(end.vault.intermediatePki?.keys.map((k) => k.name)).toEqual([generationName(identity, 'intermediate', 2)]);
+    end.vault.live = { casVersion: end.vault.live.casVersion, entry: undefined };
+    const { world: again } = converge(changed, end);
+    expect(again.vault.intermediatePki?.keys).toHaveLength(2);
+  });
+});
+
 describe('guards', () => {
+  it('missing capabilities are Forbidden and nothing else: what was not read is not absent', () => {
+    const world = converge(d, emptyWorld()).world;
+    const denied = emptyWorld();
+    denied.vault.missingCapabilities = [{ path: 'pki/issuers', missing: ['list'] }];
+    denied.kubernetes = world.kubernetes;
+    expect(plan(d, denied, now)).toMatchObject({ steps: [], problems: [{ reason: 'Forbidden' }] });
+    expect(plan(d, denied, now).problems).toHaveLength(1);
+  });
+
   const provisioned = () => converge(d, emptyWorld()).world;
 
   it('a lost root is RootLost, never a new one', () => {
@@ -233,7 +272,7 @@ describe('guards', () => {
 
   it('without the injector all of Vault is done and nothing of the control plane', () => {
     const world = emptyWorld();
-    world.kubernetes.injector = { found: false, selectsNamespace: false, name: '', failurePolicy: '' };
+    world.kubernetes.injector = { found: false, selectsNamespace: false, name: '' };
     const { world: end, last } = converge(d, world);
     expect(last.problems.map((p) => p.reason)).toEqual(['InjectorNotFound']);
     expect(essence(end)).toMatchObject({ liveDefect: undefined, fields: false });

@@ -41,7 +41,7 @@ export function rootLost(d: Desired, o: Observed): Problem | undefined {
   return {
     condition: 'RootReady',
     reason: 'RootLost',
-    message: `${which} issued, but ${d.spec.root.mount} holds none of this resource's; restore Vault's data, check spec.vault.address and the names in the spec, or create the resource anew that made it. No new root is made by itself`,
+    message: `${which} issued, but ${d.spec.root.mount} holds none of this resource's; restore Vault's data, check spec.vault.address and the names in the spec, or create the resource anew that made it. No new root is made by itself; docs/troubleshooting.md says how to begin anew when it is gone for good`,
     blocks: 'all',
   };
 }
