@@ -1,6 +1,6 @@
 /**
  * `npm run test:faults`: provisioning × every request to Vault × every fault, on both products. Prints a table; the exit code is
- * 1 when a run ended otherwise than the undisturbed one. Arguments choose configurations, such as `OpenBao/Bundle/2`.
+ * 1 when a run ended otherwise than the undisturbed one. Arguments choose configurations and faults, such as `OpenBao/Bundle/2 'answer lost'`.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { products, startStack } from '../stack/index.ts';
@@ -53,16 +53,23 @@ async function suite(provisioning: Provisioning, configuration: Configuration, f
   return row;
 }
 
-const wanted = process.argv.slice(2);
-const chosen = all.filter((configuration) => wanted.length === 0 || wanted.includes(nameOf(configuration)));
-if (chosen.length === 0) throw new Error(`no such configuration; choose among ${all.map(nameOf).join(', ')}`);
+/** Those that the arguments name; all when they name none. */
+const choose = <T>(from: T[], name: (one: T) => string): T[] => {
+  const named = from.filter((one) => process.argv.slice(2).includes(name(one)));
+  return named.length > 0 ? named : from;
+};
+const chosen = choose(all, nameOf);
+const chosenFaults = choose(faults, String);
+const unknown = process.argv.slice(2).filter((arg) => ![...all.map(nameOf), ...faults.map(String)].includes(arg));
+if (unknown.length > 0)
+  throw new Error(`unknown: ${unknown.join(', ')}; there are ${[...all.map(nameOf), ...faults].join(', ')}`);
 const stack = await startStack();
 const provisioning = new Provisioning(stack);
 const rows: Row[] = [];
 try {
   await provisioning.start();
   for (const configuration of chosen) {
-    for (const fault of faults) {
+    for (const fault of chosenFaults) {
       rows.push(await suite(provisioning, configuration, fault));
       console.error(JSON.stringify(rows.at(-1)));
     }
