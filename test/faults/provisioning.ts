@@ -9,6 +9,7 @@ import {
   waitForCondition,
   type Json,
 } from '../support/cluster.ts';
+import { leaks } from '../support/canary.ts';
 import { startOperator, type RunningOperator } from '../support/operator.ts';
 import { makeScene, prepareVault } from '../support/scene.ts';
 import { essence } from './essence.ts';
@@ -40,6 +41,7 @@ export class Provisioning {
   #kubeconfig = '';
   #operator: RunningOperator | undefined;
   #runs = 0;
+  readonly #logs: string[] = [];
 
   constructor(stack: Pick<SharedStack, 'kube' | 'vaults'>) {
     this.#stack = stack;
@@ -58,6 +60,9 @@ export class Provisioning {
 
   async stop(): Promise<void> {
     await this.#operator?.stop();
+    this.#logs.push(this.#operator?.log() ?? '');
+    const found = leaks({ 'the operators’ logs': this.#logs.join('\n') }, []);
+    if (found.length > 0) throw new Error(`key or token material is visible in: ${found.join('; ')}`);
     for (const proxy of this.#proxies.values()) await proxy.stop();
   }
 
@@ -66,6 +71,7 @@ export class Provisioning {
     if (!this.#operator) return;
     process.kill(this.#operator.pid, 'SIGKILL');
     await this.#operator.exited;
+    this.#logs.push(this.#operator.log());
   }
 
   /** Another operator takes over; that the dead one's Lease runs out is not waited for. */
