@@ -1,6 +1,7 @@
 /** The status of a resource that the schema does not accept: an older CRD, or no CRD validation, let it through. */
 import type { ZodError } from 'zod';
 import type { Condition, Status } from '../api/status-schema.ts';
+import { rfc3339 } from '../api/time.ts';
 import { dig, type JsonObject } from '../control-planes/adapter.ts';
 
 /** @param now milliseconds since the epoch */
@@ -22,7 +23,7 @@ export function invalidSpecStatus(raw: JsonObject, error: ZodError, now: number)
       reason: 'InvalidSpec',
       message: `${message}; correct it, and see that the installed CRD is the one of this version`,
       observedGeneration: generation,
-      lastTransitionTime: typeof since === 'string' ? since : new Date(now).toISOString().replace(/\.\d+Z$/, 'Z'),
+      lastTransitionTime: typeof since === 'string' ? since : rfc3339(now),
     };
   };
   return { observedGeneration: generation, conditions: [condition('Ready', 'False'), condition('Stalled', 'True')] };

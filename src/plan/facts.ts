@@ -70,6 +70,15 @@ export function soundLive(
   return ofThisCa ? { ...live, certificate } : undefined;
 }
 
+/** The issuer of the intermediate mount that carries the live certificate. */
+export function issuerOf(
+  live: { certificate: CertificateFacts } | undefined,
+  o: Pick<Observed, 'vault'>,
+): Issuer | undefined {
+  const fingerprint = live?.certificate.fingerprint;
+  return o.vault.intermediatePki?.issuers.find((issuer) => issuer.certificate.fingerprint === fingerprint);
+}
+
 /** Digest over what istiod serves: certificate, chain and roots, 64 hex digits. */
 export function liveDigest(live: LiveEntry): string {
   return createHash('sha256')

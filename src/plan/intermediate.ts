@@ -3,9 +3,10 @@
  * repeated, and the live entry alone decides what is current. See docs/adr/0002.
  */
 import { isDeepStrictEqual } from 'node:util';
+import { rfc3339 } from '../api/time.ts';
 import { isSignedBy } from './certificate.ts';
 import type { Desired } from './desired.ts';
-import { currentRoot, highestGeneration, ownIssuers, soundLive, type OwnIssuer } from './facts.ts';
+import { currentRoot, highestGeneration, issuerOf, ownIssuers, soundLive, type OwnIssuer } from './facts.ts';
 import { generationName, generationOf } from './identity.ts';
 import { own, type Observed, type StagingEntry } from './observed.ts';
 import { recordedState } from './state.ts';
@@ -30,7 +31,7 @@ function signStep(d: Desired, root: OwnIssuer, staged: StagingEntry, now: number
     keyName: generationName(d.identity, 'intermediate', staged.generation),
     spec: d.intermediate,
     rootIssuerId: root.id,
-    notAfter: endsFirst ? new Date(root.certificate.notAfter).toISOString().replace('.000', '') : undefined,
+    notAfter: endsFirst ? rfc3339(root.certificate.notAfter) : undefined,
   };
 }
 
@@ -105,7 +106,7 @@ function mountFollowsLive(d: Desired, o: Observed): Step[] {
   const pki = o.vault.intermediatePki;
   if (!live || !pki) return [];
   const { mount } = d.spec.intermediate;
-  const issuer = pki.issuers.find((i) => i.certificate.fingerprint === live.certificate.fingerprint);
+  const issuer = issuerOf(live, o);
   if (!issuer || issuer.keyId === '') {
     const name = generationName(d.identity, 'intermediate', live.generation);
     return pki.keys.some((key) => key.name === name)

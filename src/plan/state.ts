@@ -1,8 +1,9 @@
 /** What `<path>-state` records: written before the first thing is made, and again when something was issued. */
 import { isDeepStrictEqual } from 'node:util';
 import { actionAnnotations } from '../api/annotations.ts';
+import { rfc3339 } from '../api/time.ts';
 import type { Desired, IntermediateSpec, RootSpec } from './desired.ts';
-import { currentRoot, highestGeneration, soundLive, type OwnIssuer } from './facts.ts';
+import { currentRoot, highestGeneration, issuerOf, soundLive, type OwnIssuer } from './facts.ts';
 import { own, type HistoryEntry, type Issued, type Observed, type StateEntry } from './observed.ts';
 
 /** All texts present count as handled when the state begins: an old text never starts an action. */
@@ -29,9 +30,7 @@ function issuedRoot(issuer: OwnIssuer, spec: RootSpec): Issued<RootSpec> {
 function issuedIntermediate(d: Desired, o: Observed, spec: IntermediateSpec): Issued<IntermediateSpec> | undefined {
   const live = soundLive(d, o);
   if (!live) return undefined;
-  const issuer = o.vault.intermediatePki?.issuers.find(
-    (i) => i.certificate.fingerprint === live.certificate.fingerprint,
-  );
+  const issuer = issuerOf(live, o);
   return {
     generation: live.generation,
     spec,
@@ -42,7 +41,7 @@ function issuedIntermediate(d: Desired, o: Observed, spec: IntermediateSpec): Is
 }
 
 const historyOf = (kind: HistoryEntry['kind'], issued: Issued<unknown>, now: number, reason: string): HistoryEntry => ({
-  time: new Date(now).toISOString().replace(/\.\d+Z$/, 'Z'),
+  time: rfc3339(now),
   kind,
   serial: issued.serial ?? '',
   fingerprint: issued.fingerprint ?? '',

@@ -7,8 +7,9 @@ import { annotations as known } from '../api/annotations.ts';
 import { holdingReason, readyChain, type StageCondition } from '../api/conditions.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
 import type { Condition, Status } from '../api/status-schema.ts';
+import { rfc3339 } from '../api/time.ts';
 import { renewBeforeMs, type Desired } from './desired.ts';
-import { currentRoot, liveDefect, liveDigest, soundLive } from './facts.ts';
+import { currentRoot, issuerOf, liveDefect, liveDigest, soundLive } from './facts.ts';
 import { own, type Observed } from './observed.ts';
 import { accessSteps } from './plan.ts';
 import { kindOf, type Problem } from './problem.ts';
@@ -25,7 +26,6 @@ export interface StatusInput {
 
 type Verdict = { status: 'True' | 'False' | 'Unknown'; reason: string; message: string };
 
-const rfc3339 = (ms: number) => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
 const day = (ms: number) => rfc3339(ms).slice(0, 10);
 
 /** When the intermediate is renewed; undefined when it already ends with its root. Milliseconds. */
@@ -99,8 +99,7 @@ function changed(was: object, is: object): string {
 function holds(stage: StageCondition, d: Desired, o: Observed, now: number): string | undefined {
   const root = currentRoot(d, o);
   const live = soundLive(d, o);
-  const issuer =
-    live && o.vault.intermediatePki?.issuers.find((i) => i.certificate.fingerprint === live.certificate.fingerprint);
+  const issuer = issuerOf(live, o);
   switch (stage) {
     case 'VaultReady':
       return `${o.vault.product} ${o.vault.version} at ${d.spec.vault.address}`;
@@ -194,8 +193,7 @@ function readyVerdict(stages: Map<StageCondition, Verdict>, problems: Problem[])
 function certificates(d: Desired, o: Observed): Pick<Status, 'root' | 'intermediate'> {
   const root = currentRoot(d, o);
   const live = soundLive(d, o);
-  const issuer =
-    live && o.vault.intermediatePki?.issuers.find((i) => i.certificate.fingerprint === live.certificate.fingerprint);
+  const issuer = issuerOf(live, o);
   const facts = (c: { serial: string; fingerprint: string; notBefore: number; notAfter: number }) => ({
     serial: c.serial,
     fingerprint: c.fingerprint,

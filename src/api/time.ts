@@ -1,0 +1,4 @@
+/** Times as Kubernetes and Vault write them. */
+
+/** RFC 3339 in UTC with whole seconds. @param ms milliseconds since the epoch */
+export const rfc3339 = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
