@@ -16,8 +16,8 @@ async function specOf(file: string): Promise<Spec> {
 }
 
 /** The rights that the operator's Vault token needs for a sample. */
-async function policy(sample: string, about: string, make: ToMake): Promise<string> {
-  return `${note(sample)}# ${about}\n\n${operatorPolicy(await specOf(sample), make)}`;
+async function policy(sample: string, about: string, make: ToMake, over: Partial<Spec> = {}): Promise<string> {
+  return `${note(sample)}# ${about}\n\n${operatorPolicy({ ...(await specOf(sample)), ...over }, make)}`;
 }
 
 const generated: Record<string, string> = {
@@ -26,6 +26,12 @@ const generated: Record<string, string> = {
     'deploy/samples/minimal.yaml',
     'For default names, KV version 2, and a Kubernetes auth mount that exists.',
     { authMount: false, authConfig: false, auditDevice: false },
+  ),
+  'deploy/vault/operator-policy-delete.hcl': await policy(
+    'deploy/samples/minimal.yaml',
+    'The same with deletionPolicy: Delete, and the root mount removed too (annotation confirm-delete-root).',
+    { authMount: false, authConfig: false, auditDevice: false, rootGoes: true },
+    { deletionPolicy: 'Delete' },
   ),
   'deploy/vault/operator-policy-procedure.hcl': await policy(
     'deploy/samples/procedure.yaml',

@@ -97,6 +97,10 @@ path "kv/destroy/istioca-staging" {
   capabilities = ["create", "update"]
 }
 
+path "kv/metadata/istioca" {
+  capabilities = ["create", "read", "update"]
+}
+
 path "sys/policies/acl/istioca" {
   capabilities = ["create", "read", "update"]
 }

@@ -2,6 +2,9 @@
 
 export const fieldManager = 'istio-vault-ca';
 
+/** Holds a resource whose deletion takes what it made with it. */
+export const finalizer = 'istiovaultca.io/cleanup';
+
 /** Annotations on an `IstioVaultCA`. */
 export const annotations = {
   reconcileRequestedAt: 'istiovaultca.io/reconcile-requested-at',

@@ -59,6 +59,12 @@ export const specRules: CelRule[] = [
     fieldPath: '.intermediate.ttl',
   },
   {
+    rule: '!has(self.intermediate.renewBefore) || duration(self.intermediate.renewBefore) < duration(self.intermediate.ttl)',
+    message:
+      'intermediate.renewBefore must be shorter than intermediate.ttl, else every intermediate would be due at once',
+    fieldPath: '.intermediate.renewBefore',
+  },
+  {
     rule: "[self.root.mount, self.intermediate.mount, self.keyStore.mount].all(a, [self.root.mount, self.intermediate.mount, self.keyStore.mount].filter(b, (b + '/').startsWith(a + '/')).size() == 1)",
     message: 'root.mount, intermediate.mount and keyStore.mount must be three different mounts, none below another',
   },

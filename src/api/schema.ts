@@ -321,6 +321,7 @@ const metadataSchema = z.looseObject({
   resourceVersion: z.string().default(''),
   creationTimestamp: z.string().default(''),
   deletionTimestamp: z.string().optional(),
+  finalizers: z.array(z.string()).default([]),
   annotations: z.record(z.string(), z.string()).default({}),
 });
 

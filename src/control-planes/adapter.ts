@@ -11,12 +11,16 @@ export interface AdapterInput {
   fields: IstiodFields;
 }
 
+export type ReleaseInput = Omit<AdapterInput, 'fields'>;
+
 export interface ControlPlaneAdapter {
   gvr: { group: string; version: string; plural: string };
   /** What stands in the object, against what is wanted. */
   facts(input: AdapterInput): ControlPlaneFacts;
   /** A JSON merge patch that writes the fields, guarded by the resourceVersion of the object that was looked at. */
   patch(input: AdapterInput): JsonObject;
+  /** A JSON merge patch that gives the fields back exactly as they stood before, guarded alike. */
+  release(input: ReleaseInput): JsonObject;
 }
 
 export const isObject = (value: unknown): value is JsonObject =>
@@ -33,7 +37,7 @@ export function annotationOf(object: JsonObject, name: string): string | undefin
   return typeof value === 'string' ? value : undefined;
 }
 
-/** A merge patch of annotations, guarded by resourceVersion. */
-export function annotationPatch(object: JsonObject, annotations: Record<string, string>): JsonObject {
+/** A merge patch of annotations, guarded by resourceVersion; null takes one away. */
+export function annotationPatch(object: JsonObject, annotations: Record<string, string | null>): JsonObject {
   return { metadata: { resourceVersion: dig(object, 'metadata', 'resourceVersion'), annotations } };
 }

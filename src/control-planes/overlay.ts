@@ -13,7 +13,7 @@ export interface OverlayPatch {
   value: unknown;
 }
 
-/** Path of each patch of ours → the value that stood there before (null: nothing did). */
+/** Path of each patch of ours → the value of the patch that stands there besides, and stays (null: none does). */
 export type Places = Record<string, unknown>;
 
 /** Our patches, in a stable order. Dots inside a key are escaped, as Istio's path grammar has it. */
@@ -102,18 +102,27 @@ export function overlayCarries(overlays: unknown[], operator: string, wanted: Ov
   return (
     !obsolete &&
     wanted.every((patch) => {
-      const at = existing.findIndex((p) => pathOf(p) === patch.path && isDeepStrictEqual(valueOf(p), patch.value));
+      const at = existing.findLastIndex((p) => pathOf(p) === patch.path);
       return (
-        at >= 0 &&
-        !existing.slice(at + 1).some((later) => shadows(pathOf(later), patch.path) || pathOf(later) === patch.path)
+        isDeepStrictEqual(valueOf(existing[at]), patch.value) &&
+        !existing.slice(at + 1).some((later) => shadows(pathOf(later), patch.path))
       );
     })
   );
 }
 
+/** A patch list without ours: at a place where something stood before, only the last of two is ours. */
+function withoutOurs(patches: unknown[], places: Places): unknown[] {
+  const at = (path: string) => patches.flatMap((patch, i) => (pathOf(patch) === path ? [i] : []));
+  const ours = new Set(
+    Object.entries(places).flatMap(([path, before]) => (before === null ? at(path) : at(path).slice(1).slice(-1))),
+  );
+  return patches.filter((_, i) => !ours.has(i));
+}
+
 /**
- * The list with our patches at the end of the one entry, and the places to remember. Patches of ours that are no longer
- * wanted give back what stood there before.
+ * The list with our patches at the end of the one entry, and the places to remember. What is foreign stays as it is, at our
+ * places too: a later patch of the same path wins.
  */
 export function writeOverlay(
   overlays: unknown[],
@@ -125,20 +134,23 @@ export function writeOverlay(
   const entry: JsonObject = isObject(overlays[index])
     ? overlays[index]
     : { apiVersion: 'install.istio.io/v1alpha1', kind: 'IstioOperator', name: operator };
-  const existing = patchesOf(entry);
-  const wantedPaths = new Set(wanted.map((patch) => patch.path));
-  const others = existing.filter((patch) => !Object.hasOwn(places, pathOf(patch)) && !wantedPaths.has(pathOf(patch)));
-  const givenBack = Object.entries(places)
-    .filter(([path, value]) => !wantedPaths.has(path) && value !== null)
-    .map(([path, value]) => ({ path, value }));
+  const others = withoutOurs(patchesOf(entry), places);
   const before = (path: string): unknown => {
-    if (Object.hasOwn(places, path)) return places[path];
-    const found = existing.find((patch) => pathOf(patch) === path);
+    const found = others.find((patch) => pathOf(patch) === path);
     return found === undefined ? null : valueOf(found);
   };
-  const next = { ...entry, patches: [...others, ...givenBack, ...wanted] };
+  const next = { ...entry, patches: [...others, ...wanted] };
   return {
     overlays: index < 0 ? [...overlays, next] : overlays.map((old, i) => (i === index ? next : old)),
     places: Object.fromEntries(wanted.map((patch) => [patch.path, before(patch.path)])),
   };
+}
+
+/** The list without our patches; an entry that we made goes when nobody else has put anything into it. */
+export function releaseOverlay(overlays: unknown[], operator: string, places: Places, made: boolean): unknown[] {
+  return overlays.flatMap((entry) => {
+    if (!isEntry(entry, operator)) return [entry];
+    const patches = withoutOurs(patchesOf(entry), places);
+    return made && patches.length === 0 ? [] : [{ ...entry, patches }];
+  });
 }

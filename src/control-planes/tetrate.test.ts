@@ -159,7 +159,7 @@ describe('writing the fields into an overlay list', () => {
     );
   });
 
-  it('gives back what stood at its places before, and only there', () => {
+  it('leaves what stands at its places, and takes only its own away', () => {
     const prior = fc.uniqueArray(
       fc.record({ path: fc.constantFrom(...overlayPatches(fields()).map((p) => p.path)), value: fc.string() }),
       { selector: (p) => p.path, maxLength: 4 },
@@ -168,11 +168,7 @@ describe('writing the fields into an overlay list', () => {
       fc.property(prior, fc.array(foreignPatch, { maxLength: 3 }), someFields, (before, foreign, wanted) => {
         const written = apply(controlPlane([entry(...before, ...foreign)]), wanted);
         expect(tetrate.facts(input(written, wanted)).carriesFields).toBe(true);
-        const given = patchesOf(apply(written, noFields));
-        expect(given.slice(0, foreign.length)).toEqual(foreign);
-        expect(new Set(given.slice(foreign.length).map((p) => JSON.stringify(p)))).toEqual(
-          new Set(before.map((p) => JSON.stringify({ path: p.path, value: p.value }))),
-        );
+        expect(patchesOf(apply(written, noFields))).toEqual([...before, ...foreign]);
       }),
     );
   });
@@ -211,6 +207,51 @@ describe('writing the fields into an overlay list', () => {
       `${annotations}.vault\\.hashicorp\\.com/agent-limits-cpu=1`,
     ]);
     expect(come).toEqual([`${annotations}.istiovaultca\\.io/ca-digest=bbb`]);
+  });
+});
+
+describe('giving the fields back', () => {
+  const released = (object: JsonObject) =>
+    merge(object, tetrate.release({ object, revision: undefined })) as JsonObject;
+  const specs: [string, JsonObject][] = [
+    ['no overlays', { components: { istio: { kubeSpec: { other: 1 } } } }],
+    ['an empty list', { components: { istio: { kubeSpec: { overlays: [] } } } }],
+    ['an empty kubeSpec', { components: { istio: { kubeSpec: {} } } }],
+    ['no kubeSpec', { components: { istio: { traceSamplingRate: 5 } } }],
+    ['an empty istio', { components: { istio: {} } }],
+    ['no istio', { components: { xcp: {} } }],
+    ['no components', { hub: 'x' }],
+    ['an empty spec', {}],
+    ['an entry without patches', { components: { istio: { kubeSpec: { overlays: [entry()] } } } }],
+  ];
+
+  it.each(specs)('leaves a spec with %s as it was, also after a change of ours', (_, spec) => {
+    const before = { metadata: { resourceVersion: '7', annotations: { other: 'kept' } }, spec };
+    const written = apply(apply(before, fields({}, 'aa')), fields({}, 'bb'));
+    expect(released(written)).toEqual(before);
+  });
+
+  it('leaves every foreign list as it was, whatever stood at our places', () => {
+    fc.assert(
+      fc.property(foreignOverlays, someFields, someFields, (foreign, first, second) => {
+        const before = controlPlane(foreign);
+        expect(released(apply(apply(before, first), second))).toEqual(before);
+      }),
+    );
+  });
+
+  it('keeps what others have added meanwhile', () => {
+    const written = apply(controlPlane(), fields());
+    const late = { path: 'spec.hub', value: 'x' };
+    const edited = merge(written, {
+      spec: { components: { istio: kubeSpec([entry(...patchesOf(written), late)]) } },
+    }) as JsonObject;
+    expect(overlaysOf(released(edited))).toEqual([entry(late)]);
+  });
+
+  it('changes nothing of a control plane that was only claimed', () => {
+    const before = controlPlane([entry()]);
+    expect(released(before)).toEqual(before);
   });
 });
 

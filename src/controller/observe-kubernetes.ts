@@ -6,13 +6,14 @@ import { dig, isObject, type ControlPlaneAdapter, type JsonObject } from '../con
 import { KubeError } from '../kube/errors.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { bundleFacts } from '../plan/certificate.ts';
-import type { IstiodFields } from '../plan/desired.ts';
+import { kvDataPath, type IstiodFields } from '../plan/desired.ts';
 import type { ObservedKubernetes } from '../plan/observed.ts';
 import { selects } from './selector.ts';
 
 const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
 const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
 const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
+const pods = { group: '', version: 'v1', plural: 'pods' };
 const webhooks = { group: 'admissionregistration.k8s.io', version: 'v1', plural: 'mutatingwebhookconfigurations' };
 export const resources = { group, version, plural };
 
@@ -69,8 +70,7 @@ export function judgeKubernetes(
   resource: IstioVaultCA,
   adapter: ControlPlaneAdapter,
   fields: IstiodFields,
-  kubernetesCa: string | undefined,
-): ObservedKubernetes {
+): Omit<ObservedKubernetes, 'kubernetesCa' | 'goneOwners' | 'istiodUses'> {
   const { revision } = resource.spec.controlPlane;
   const facts = controlPlane && adapter.facts({ object: controlPlane, revision, fields });
   return {
@@ -80,7 +80,6 @@ export function judgeKubernetes(
     ...istiod,
     meshRoots,
     injector,
-    kubernetesCa,
   };
 }
 
@@ -89,15 +88,18 @@ function rivals(resource: IstioVaultCA, siblings: JsonObject[]): string[] {
   const target = (object: unknown) =>
     ['kind', 'name', 'revision'].map((key) => str(dig(object, 'spec', 'controlPlane', key))).join('/');
   const ours = target(resource);
-  return siblings
-    .filter((sibling) => target(sibling) === ours && dig(sibling, 'metadata', 'deletionTimestamp') === undefined)
-    .map((sibling) => [
-      str(dig(sibling, 'metadata', 'creationTimestamp')),
-      str(dig(sibling, 'metadata', 'uid')),
-      str(dig(sibling, 'metadata', 'name')),
-    ])
-    .sort((a, b) => (a.join() < b.join() ? -1 : 1))
-    .map(([, , name = '']) => name);
+  return (
+    siblings
+      // one that is being deleted owns its control plane until it is gone
+      .filter((sibling) => target(sibling) === ours)
+      .map((sibling) => [
+        str(dig(sibling, 'metadata', 'creationTimestamp')),
+        str(dig(sibling, 'metadata', 'uid')),
+        str(dig(sibling, 'metadata', 'name')),
+      ])
+      .sort((a, b) => (a.join() < b.join() ? -1 : 1))
+      .map(([, , name = '']) => name)
+  );
 }
 
 /** The annotation decides while the resource it names lives and names this control plane; else the oldest. */
@@ -150,6 +152,55 @@ function durationMs(text: string): number | undefined {
   } catch {
     return undefined; // shown nowhere: the default of istiod is the safe reading
   }
+}
+
+/** The annotation of istiod's pods that tells where its key comes from. */
+const keyAnnotation = 'vault.hashicorp.com/agent-inject-secret-ca-key.pem';
+
+/** Deployments and living pods of istiod that carry the fields of this resource. @throws KubeError */
+export async function readUses(kube: ClusterReader, { metadata, spec }: IstioVaultCA): Promise<string[]> {
+  const path = kvDataPath(spec);
+  const uses = (annotations: unknown) =>
+    dig(annotations, keyAnnotation) === path &&
+    dig(annotations, 'vault.hashicorp.com/role') === spec.kubernetesAuth.role;
+  const [deployed, running] = await Promise.all([
+    kube.listObjects(deployments, metadata.namespace, 'app=istiod'),
+    kube.listObjects(pods, metadata.namespace, 'app=istiod'),
+  ]);
+  const named = (kind: string, object: JsonObject) => `${kind} ${str(dig(object, 'metadata', 'name'))}`;
+  return [
+    ...deployed
+      .filter((o) => uses(dig(o, 'spec', 'template', 'metadata', 'annotations')))
+      .map((o) => named('Deployment', o)),
+    ...running
+      .filter((o) => !/^(Succeeded|Failed)$/.test(str(dig(o, 'status', 'phase'))))
+      .filter((o) => uses(dig(o, 'metadata', 'annotations')))
+      .map((o) => named('pod', o)),
+  ];
+}
+
+/**
+ * Those of these resources, as `namespace/name`, that are not there; one that may not be read counts as there.
+ * @throws KubeError
+ */
+export async function goneResources(kube: ClusterReader, names: string[]): Promise<string[]> {
+  const gone = await Promise.all(
+    names.map(async (full) => {
+      const [namespace = '', name = ''] = full.split('/');
+      const found = await kube.getObject(resources, namespace, name).catch((error: unknown) => {
+        if (error instanceof KubeError && error.kind === 'Forbidden') return 'unreadable';
+        throw error;
+      });
+      return found === undefined ? [full] : [];
+    }),
+  );
+  return gone.flat();
+}
+
+/** Whether a namespace is being deleted with all it holds. @throws KubeError */
+export async function isTerminating(kube: ClusterReader, namespace: string): Promise<boolean> {
+  const object = await kube.getObject(namespaces, undefined, namespace);
+  return dig(object, 'metadata', 'deletionTimestamp') !== undefined;
 }
 
 /** The Vault agent injector's webhook, by the name its installations give it. */

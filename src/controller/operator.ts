@@ -4,6 +4,7 @@ import { addressAllowed } from '../config.ts';
 import { adapterFor } from '../control-planes/index.ts';
 import { dig } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { KubeError } from '../kube/errors.ts';
 import type { EventRecorder } from '../kube/events.ts';
 import type { ResourceInformer, StartInformer } from '../kube/informers.ts';
 import type { Logger } from '../observability/logger.ts';
@@ -29,12 +30,14 @@ export interface OperatorOptions {
 
 /** Vault is looked at again soon after an outage; a bug is not retried in a hurry. Milliseconds. */
 const vaultCapMs = 15_000;
+const kubernetesCapMs = 15_000;
 const bugCapMs = 300_000;
 
 const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
 
-/** A failed reconcile whose cause is in the status already. */
+/** A failed reconcile: its cause is in the status already, or the API server could not be reached. */
 function classify(error: unknown): Verdict {
+  if (error instanceof KubeError) return { backoff: true, capMs: kubernetesCapMs };
   if (!(error instanceof ProblemError)) return { backoff: true, capMs: bugCapMs };
   const { retryAfterMs } = error.problem;
   return { backoff: true, capMs: vaultCapMs, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
@@ -111,6 +114,7 @@ export class Operator {
       leaderElection: config.leaderElect,
       addressAllowed: (address) => addressAllowed(config, address),
       resyncMs: config.resyncMs,
+      deletionDeadlineMs: config.deletionDeadlineMs,
     });
     this.#startInformers();
     const end = await runWorkers({
@@ -127,7 +131,7 @@ export class Operator {
       classify,
       onError: (key, error) => {
         metrics.reconcileError();
-        if (error instanceof ProblemError) logger.warn(error.message, { resource: key });
+        if (error instanceof ProblemError || error instanceof KubeError) logger.warn(error.message, { resource: key });
         else logger.error('reconcile failed', { resource: key, err: error });
       },
       onFinished: (_key, durationMs, succeeded) =>

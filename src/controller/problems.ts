@@ -9,7 +9,7 @@ const remedies: Partial<Record<VaultError['kind'], string>> = {
   Unreachable: 'check spec.vault.address, DNS and network policies',
   TLSFailed: 'check spec.vault.tls: the CA that signs the server certificate, and serverName',
   Redirected:
-    'this node redirects, which is not followed; give the address of the active node, or of a service that selects it',
+    'this node sends clients to the active node, which is not followed; during an election the operator goes on by itself, if it lasts give the address of the active node, or of a service that selects it',
   Sealed: 'unseal it; the operator goes on by itself',
   Uninitialized: 'initialize and unseal it',
   Standby: 'the operator goes on by itself when a node is active',

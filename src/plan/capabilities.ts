@@ -7,6 +7,8 @@ export interface ToMake {
   authMount: boolean;
   authConfig: boolean;
   auditDevice: boolean;
+  /** The root mount goes too when the resource is deleted. */
+  rootGoes?: boolean;
 }
 
 /** Path → capabilities. Only what the operator's own calls need. */
@@ -37,6 +39,7 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
   if (keyStore.version === 2) {
     add(kvDataPath(spec, '-staging'), 'create', 'read', 'update');
     add(`${keyStore.mount}/destroy/${keyStore.path}-staging`, 'create', 'update');
+    add(`${keyStore.mount}/metadata/${keyStore.path}`, 'create', 'read', 'update');
   } else {
     add(kvDataPath(spec, '-staging'), 'create', 'read', 'update', 'delete');
   }
@@ -50,7 +53,30 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
     add('sys/audit', 'read', 'sudo');
     if (make.auditDevice) add(`sys/audit/${spec.audit.path}`, 'create', 'update', 'sudo');
   }
+  if (spec.deletionPolicy === 'Delete') addDeletion(spec, make, needed);
   return needed;
+}
+
+/** What `deletionPolicy: Delete` needs besides. */
+function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): void {
+  const { root, intermediate, keyStore, policy, kubernetesAuth } = spec;
+  const add = (path: string, ...capabilities: string[]) =>
+    needed.set(path, [...new Set([...(needed.get(path) ?? []), ...capabilities])]);
+  add(`sys/mounts/${intermediate.mount}`, 'delete');
+  add(`sys/mounts/${keyStore.mount}`, 'delete');
+  add(`sys/policies/acl/${policy.name}`, 'delete');
+  add(`auth/${kubernetesAuth.mount}/role/${kubernetesAuth.role}`, 'delete');
+  add(`auth/${kubernetesAuth.mount}/role`, 'list');
+  for (const suffix of ['', '-staging', '-state'] as const) {
+    if (keyStore.version === 2) add(`${keyStore.mount}/metadata/${keyStore.path}${suffix}`, 'delete');
+    else add(kvDataPath(spec, suffix), 'delete');
+  }
+  add(keyStore.version === 2 ? `${keyStore.mount}/metadata` : keyStore.mount, 'list');
+  if (make.authMount || make.authConfig) add(`sys/auth/${kubernetesAuth.mount}`, 'delete');
+  if (!make.rootGoes) return;
+  add(`sys/mounts/${root.mount}`, 'delete');
+  add(`${root.mount}/certs`, 'list');
+  add(`${root.mount}/cert/+`, 'read');
 }
 
 /** The same as a policy document. */

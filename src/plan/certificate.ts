@@ -1,5 +1,12 @@
 /** Public facts of certificates and keys, by node:crypto and, for extensions, @peculiar/asn1-x509. Private keys come in and only their public half goes out. */
-import { createHash, createPrivateKey, createPublicKey, X509Certificate, type KeyObject } from 'node:crypto';
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  randomBytes,
+  X509Certificate,
+  type KeyObject,
+} from 'node:crypto';
 import { AsnConvert } from '@peculiar/asn1-schema';
 import {
   BasicConstraints,
@@ -81,7 +88,7 @@ function attribute(subject: string, name: string): string {
 export function certificateFacts(pemText: string): CertificateFacts | undefined {
   const [pem] = splitPem(pemText);
   if (pem === undefined) return undefined;
-  const seen = remembered.get(pem);
+  const seen = remembered.get(pem) ?? planned.get(pem)?.facts;
   if (seen) return seen;
   const facts = parse(pem);
   if (!facts) return undefined;
@@ -135,8 +142,34 @@ export function publicKeyOfPrivate(pem: string): string | undefined {
   }
 }
 
+/** Certificates of rehearsals, by their PEM text; the oldest give way. */
+const planned = new Map<string, { facts: CertificateFacts; issuer: string }>();
+const mostPlanned = 2000;
+
+/**
+ * A certificate that does not exist, for looking ahead: its text cannot be guessed, so none that is read from a server is ever taken
+ * for it.
+ * @param issuer fingerprint of the one that would sign it; undefined: it signs itself
+ */
+export function plannedCertificate(
+  about: Omit<CertificateFacts, 'pem' | 'serial' | 'fingerprint'>,
+  issuer: string | undefined,
+): CertificateFacts {
+  const id = randomBytes(32).toString('hex');
+  const serial = id.slice(0, 40).replace(/(..)(?=.)/g, '$1:');
+  const pem = `-----BEGIN CERTIFICATE-----\nplanned ${id}\n-----END CERTIFICATE-----\n`;
+  const facts = { ...about, pem, serial, fingerprint: id };
+  for (const oldest of planned.size >= mostPlanned ? [...planned.keys()].slice(0, mostPlanned / 2) : [])
+    planned.delete(oldest);
+  planned.set(pem, { facts, issuer: issuer ?? id });
+  return facts;
+}
+
 /** Whether `issuer` signed `subject` (signature and names; validity is judged elsewhere). */
 export function isSignedBy(subject: CertificateFacts, issuer: CertificateFacts): boolean {
+  const plan = planned.get(subject.pem);
+  if (plan) return plan.issuer === issuer.fingerprint;
+  if (planned.has(issuer.pem)) return false;
   const child = new X509Certificate(subject.pem);
   const parent = new X509Certificate(issuer.pem);
   try {

@@ -1,4 +1,5 @@
 /** What the spec asks for, in the terms of Vault and of istiod's pod: pure. */
+import { createHash } from 'node:crypto';
 import { parseGoDuration } from '../api/duration.ts';
 import { digestAnnotation } from '../api/annotations.ts';
 import type { Spec } from '../api/schema.ts';
@@ -60,6 +61,22 @@ export function desire(identity: Identity, spec: Spec, annotations: Record<strin
   };
 }
 
+/** Texts of action annotations are compared and recorded up to this length; longer ones by their hash. */
+const longestText = 256;
+
+/** The text of an action annotation as the state records it once it is handled; undefined when it is not set. */
+export function handledText(d: Desired, annotation: string): string | undefined {
+  const text = d.annotations[annotation];
+  if (text === undefined || text.length <= longestText) return text;
+  return `sha256:${createHash('sha256').update(text).digest('hex')}`;
+}
+
+/** Whether a renewal makes a new key: with `PKI` delivery key and certificate change in two writes, so the key stays by default. */
+export function newKeyAtRenewal(spec: Spec): boolean {
+  const byDelivery = spec.delivery.source === 'Bundle' ? 'Always' : 'Never';
+  return (spec.intermediate.key.rotationPolicy ?? byDelivery) === 'Always';
+}
+
 /** The longest workload certificate, in milliseconds: spec, else istiod's own setting, else 2160h. */
 export function maxWorkloadCertTtlMs(spec: Spec, fromIstiod: number | undefined): number {
   const asked = spec.intermediate.maxWorkloadCertTTL;
@@ -99,9 +116,9 @@ export function fileSource(spec: Spec, file: CaFile): { path: string; template: 
 }
 
 /** The policy of istiod's agent: read on exactly the paths of the templates. */
-export function policyText(d: Desired): string {
+export function policyText(d: Desired, mark = d.mark): string {
   const paths = [...new Set(caFiles.map((file) => fileSource(d.spec, file).path))];
-  return [`# ${d.mark}`, ...paths.map((p) => `path "${p}" {\n  capabilities = ["read"]\n}`), ''].join('\n');
+  return [`# ${mark}`, ...paths.map((p) => `path "${p}" {\n  capabilities = ["read"]\n}`), ''].join('\n');
 }
 
 /** Service accounts the role is bound to; `current` keeps a role from being narrowed when istiod cannot be read. */

@@ -1,32 +1,55 @@
 /** What follows from an observation before anything is decided: which certificates are ours, which set is live and sound. */
 import { createHash } from 'node:crypto';
 import { bundleFacts, isSignedBy, type CertificateFacts } from './certificate.ts';
-import type { Desired } from './desired.ts';
-import { generationOf } from './identity.ts';
-import { own, type Issuer, type LiveEntry, type Observed, type Pki } from './observed.ts';
+import { renewBeforeMs, type Desired } from './desired.ts';
+import { generationName, generationOf } from './identity.ts';
+import { own, type Issuer, type LiveEntry, type Observed, type ObservedVault, type Pki } from './observed.ts';
 
 /** An issuer of ours with its generation. */
 export interface OwnIssuer extends Issuer {
   generation: number;
 }
 
-/** Issuers of ours in a mount, newest generation first; known by the name of their key. */
-export function ownIssuers(d: Desired, tier: 'root' | 'intermediate', pki: Pki | undefined): OwnIssuer[] {
+type VaultOnly = Pick<Observed, 'vault'>;
+type Tier = 'root' | 'intermediate';
+
+/**
+ * What makes an issuer ours besides the name of its key: the state records it, or the live entry carries it. So what was
+ * taken over, and bears other names, is ours too.
+ */
+function recordedIssuers(tier: Tier, vault: ObservedVault): { fingerprints: Set<string>; generation: number } {
+  const state = own(vault.state);
+  const live = own(vault.live);
+  const kind = tier === 'root' ? 'Root' : 'Intermediate';
+  const history = (state?.history ?? []).filter((entry) => entry.kind === kind).map((entry) => entry.fingerprint);
+  const published = tier === 'root' ? bundleFacts(live?.root ?? '') : live?.certificate ? [live.certificate] : [];
+  return {
+    fingerprints: new Set([state?.[tier]?.fingerprint ?? '', ...history, ...published.map((c) => c.fingerprint)]),
+    generation: state?.[tier]?.generation ?? (tier === 'root' ? 1 : (live?.generation ?? 1)),
+  };
+}
+
+/** Issuers of ours in the mount of a tier, newest generation first. */
+export function ownIssuers(d: Desired, tier: Tier, vault: ObservedVault): OwnIssuer[] {
+  const pki = tier === 'root' ? vault.rootPki : vault.intermediatePki;
+  const recorded = recordedIssuers(tier, vault);
   return (pki?.issuers ?? [])
     .flatMap((issuer) => {
-      const generation = generationOf(d.identity, tier, issuer.keyName);
+      const generation =
+        generationOf(d.identity, tier, issuer.keyName) ??
+        (recorded.fingerprints.has(issuer.certificate.fingerprint) ? recorded.generation : undefined);
       return generation === undefined ? [] : [{ ...issuer, generation }];
     })
     .sort((a, b) => b.generation - a.generation || b.certificate.notBefore - a.certificate.notBefore);
 }
 
 /** The root that signs: the newest of ours. */
-export function currentRoot(d: Desired, o: Observed): OwnIssuer | undefined {
-  return ownIssuers(d, 'root', o.vault.rootPki)[0];
+export function currentRoot(d: Desired, o: VaultOnly): OwnIssuer | undefined {
+  return ownIssuers(d, 'root', o.vault)[0];
 }
 
 /** The highest CA generation that any trace of ours shows. */
-export function highestGeneration(d: Desired, o: Observed): number {
+export function highestGeneration(d: Desired, o: VaultOnly): number {
   const names = (o.vault.intermediatePki?.keys ?? []).map(
     (key) => generationOf(d.identity, 'intermediate', key.name) ?? 0,
   );
@@ -37,6 +60,18 @@ export function highestGeneration(d: Desired, o: Observed): number {
     own(o.vault.staging)?.generation ?? 0,
     ...names,
   );
+}
+
+/** The key of a live or staged entry in the mount: by a certificate for it, by the name it was given, or by its id. */
+export function keyIn(
+  d: Desired,
+  pki: Pki,
+  entry: { publicKey: string | undefined; keyRef: string; generation: number },
+): string | undefined {
+  const carried = pki.issuers.find((i) => i.keyId !== '' && i.certificate.publicKey === entry.publicKey);
+  const ref = entry.keyRef || generationName(d.identity, 'intermediate', entry.generation);
+  const again = generationName(d.identity, 'intermediate', entry.generation);
+  return carried?.keyId ?? pki.keys.find((key) => key.id === ref || key.name === ref || key.name === again)?.id;
 }
 
 /** Why the live set is not sound; undefined when it is (or when there is none). */
@@ -54,29 +89,39 @@ export function liveDefect(live: LiveEntry | undefined): string | undefined {
   return undefined;
 }
 
+export type SoundLive = LiveEntry & { certificate: CertificateFacts };
+
 /**
  * The live set, if it is sound and of this CA: a set that is only consistent in itself, under a root of somebody else, was put
  * there behind the operator's back.
  */
-export function soundLive(
-  d: Desired,
-  o: Pick<Observed, 'vault'>,
-): (LiveEntry & { certificate: CertificateFacts }) | undefined {
+export function soundLive(d: Desired, o: VaultOnly): SoundLive | undefined {
   const live = own(o.vault.live);
   if (!live?.certificate || liveDefect(live) !== undefined) return undefined;
   const { certificate } = live;
-  const roots = ownIssuers(d, 'root', o.vault.rootPki);
+  const roots = ownIssuers(d, 'root', o.vault);
   const ofThisCa = roots.length === 0 || roots.some((root) => isSignedBy(certificate, root.certificate));
   return ofThisCa ? { ...live, certificate } : undefined;
 }
 
 /** The issuer of the intermediate mount that carries the live certificate. */
-export function issuerOf(
-  live: { certificate: CertificateFacts } | undefined,
-  o: Pick<Observed, 'vault'>,
-): Issuer | undefined {
+export function issuerOf(live: { certificate: CertificateFacts } | undefined, o: VaultOnly): Issuer | undefined {
   const fingerprint = live?.certificate.fingerprint;
   return o.vault.intermediatePki?.issuers.find((issuer) => issuer.certificate.fingerprint === fingerprint);
+}
+
+/** When the intermediate is renewed; undefined when it already ends with its root. Milliseconds. */
+export function renewAt(d: Desired, o: Observed): number | undefined {
+  const live = soundLive(d, o);
+  const root = currentRoot(d, o);
+  if (!live || !root || live.certificate.notAfter >= root.certificate.notAfter) return undefined;
+  const life = live.certificate.notAfter - live.certificate.notBefore;
+  return live.certificate.notAfter - renewBeforeMs(d.spec, life, o.kubernetes.maxWorkloadCertTtlMs);
+}
+
+/** Serial of a root that was issued, as the state or the live entry knows it. */
+export function lostRootSerial(o: VaultOnly): string | undefined {
+  return own(o.vault.state)?.root?.serial ?? bundleFacts(own(o.vault.live)?.root ?? '')[0]?.serial;
 }
 
 /** Digest over what istiod serves: certificate, chain and roots, 64 hex digits. */

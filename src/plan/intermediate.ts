@@ -3,32 +3,74 @@
  * repeated, and the live entry alone decides what is current. See docs/adr/0002.
  */
 import { isDeepStrictEqual } from 'node:util';
+import { annotations } from '../api/annotations.ts';
 import { rfc3339 } from '../api/time.ts';
+import { markFor, things } from './adoption.ts';
 import { isSignedBy } from './certificate.ts';
-import type { Desired } from './desired.ts';
-import { currentRoot, highestGeneration, issuerOf, ownIssuers, soundLive, type OwnIssuer } from './facts.ts';
+import { handledText, newKeyAtRenewal, type Desired } from './desired.ts';
+import {
+  currentRoot,
+  highestGeneration,
+  issuerOf,
+  keyIn,
+  ownIssuers,
+  renewAt,
+  soundLive,
+  type OwnIssuer,
+} from './facts.ts';
 import { generationName, generationOf } from './identity.ts';
-import { own, type Observed, type StagingEntry } from './observed.ts';
-import { recordedState } from './state.ts';
+import { own, type Issuer, type Observed, type StagingEntry } from './observed.ts';
+import { recordedState, withGeneration } from './state.ts';
 import type { Step } from './steps.ts';
 
 /** Why a new generation is needed; undefined when the live one serves. */
-function newGenerationReason(d: Desired, o: Observed): string | undefined {
-  if (soundLive(d, o)) return undefined;
-  return own(o.vault.live) || own(o.vault.state)?.intermediate?.fingerprint
-    ? 'the published key was lost'
-    : 'first issue';
+function newGenerationReason(d: Desired, o: Observed, now: number): string | undefined {
+  const state = own(o.vault.state);
+  if (!soundLive(d, o)) {
+    if (state?.root !== undefined && state.root.fingerprint === undefined && state.history.length > 0)
+      return 'a lost root was made anew';
+    return own(o.vault.live) || state?.intermediate?.fingerprint ? 'the published key was lost' : 'first issue';
+  }
+  if (state?.intermediate && !isDeepStrictEqual(state.intermediate.spec, d.intermediate))
+    return `spec.intermediate changed (${changed(state.intermediate.spec, d.intermediate)})`.slice(0, 256);
+  if (rotationRequest(d, o) !== undefined) return `asked for by ${annotations.rotateIntermediate}`;
+  const due = renewAt(d, o);
+  return due !== undefined && now >= due ? 'renewal' : undefined;
+}
+
+/** What differs between the spec something was issued for and the one that stands. */
+export function changed(was: object, is: object): string {
+  const before = new Map(Object.entries(was));
+  return Object.entries(is)
+    .filter(([key, value]) => before.get(key) !== value)
+    .map(([key, value]) => `${key}: ${String(before.get(key))} → ${String(value)}`)
+    .join(', ');
+}
+
+/** A text of `rotate-intermediate` that was not answered yet. */
+function rotationRequest(d: Desired, o: Observed): string | undefined {
+  const text = handledText(d, annotations.rotateIntermediate);
+  return text === own(o.vault.state)?.handled[annotations.rotateIntermediate] ? undefined : text;
+}
+
+/** With `rotationPolicy: Never` the published key is signed again, if it is as the spec asks and lies in the mount. */
+function reusedKey(d: Desired, o: Observed): string | undefined {
+  const live = soundLive(d, o);
+  if (!live || newKeyAtRenewal(d.spec) || !o.vault.intermediatePki) return undefined;
+  const { keyType, keyBits } = live.certificate;
+  if (keyType !== d.intermediate.keyType || keyBits !== d.intermediate.keyBits) return undefined;
+  return keyIn(d, o.vault.intermediatePki, live);
 }
 
 /** Clock difference, in milliseconds, between Vault and here that a comparison of ends must bear. */
 const clockSlackMs = 60_000;
 
-function signStep(d: Desired, root: OwnIssuer, staged: StagingEntry, now: number): Step {
+function signStep(d: Desired, root: OwnIssuer, staged: StagingEntry, keyId: string, now: number): Step {
   const endsFirst = root.certificate.notAfter - clockSlackMs < now + d.intermediate.ttl * 1000;
   return {
     kind: 'SignIntermediate',
     generation: staged.generation,
-    keyName: generationName(d.identity, 'intermediate', staged.generation),
+    keyId,
     spec: d.intermediate,
     rootIssuerId: root.id,
     notAfter: endsFirst ? rfc3339(root.certificate.notAfter) : undefined,
@@ -36,9 +78,40 @@ function signStep(d: Desired, root: OwnIssuer, staged: StagingEntry, now: number
 }
 
 /** Recorded while the staged entry, which knows the spec it was made for, still stands. */
-function recordStep(d: Desired, o: Observed, now: number): Step[] | undefined {
+function recordStep(d: Desired, o: Observed, now: number): Step[] {
   const state = recordedState(d, o, now);
-  return state && [{ kind: 'WriteState', state, cas: o.vault.state.casVersion, reason: 'what was issued' }];
+  return state ? [{ kind: 'WriteState', state, cas: o.vault.state.casVersion, reason: 'what was issued' }] : [];
+}
+
+/** Fingerprints of what was published: the live certificate and those of the history. */
+function published(o: Observed): Set<string> {
+  const history = own(o.vault.state)?.history ?? [];
+  return new Set([own(o.vault.live)?.certificate?.fingerprint ?? '', ...history.map((entry) => entry.fingerprint)]);
+}
+
+/** Issuers of a key that were never published, newest first: signed for a staged generation. */
+function unpublished(o: Observed, publicKey: string | undefined): Issuer[] {
+  const known = published(o);
+  return (o.vault.intermediatePki?.issuers ?? [])
+    .filter((i) => i.certificate.publicKey === publicKey && i.keyId !== '' && !known.has(i.certificate.fingerprint))
+    .sort((a, b) => b.certificate.notBefore - a.certificate.notBefore);
+}
+
+/**
+ * A staged key that cannot be read, or was made for another spec, is given up; its number is never given out again. What was signed
+ * for a key that stays is removed first, else the next generation of the same key would take it for its own.
+ */
+function giveUp(d: Desired, o: Observed, staged: StagingEntry, remove: Step): Step[] {
+  const { mount } = d.spec.intermediate;
+  const spare = staged.keyRef === '' ? [] : unpublished(o, staged.publicKey);
+  if (spare.length > 0) {
+    const what = `unpublished issuers of generation ${staged.generation}`;
+    return [{ kind: 'Collect', mount, issuerIds: spare.map((i) => i.id), keyIds: [], what }];
+  }
+  const state = own(o.vault.state);
+  const next = state && withGeneration(state, staged);
+  if (!next || isDeepStrictEqual(next, state)) return [remove];
+  return [{ kind: 'WriteState', state: next, cas: o.vault.state.casVersion, reason: 'a generation was given up' }];
 }
 
 /** From a staged key to the published set: exactly one next step. */
@@ -46,58 +119,68 @@ function stagedSteps(d: Desired, o: Observed, staged: StagingEntry, now: number)
   const root = currentRoot(d, o);
   const { mount } = d.spec.intermediate;
   const pki = o.vault.intermediatePki;
-  const live = own(o.vault.live);
   const remove: Step = { kind: 'RemoveStaging', generation: staged.generation, version: o.vault.staging.casVersion };
-  if (staged.generation <= (live?.generation ?? 0))
-    return [...mountFollowsLive(d, o), ...(recordStep(d, o, now) ?? [remove])];
-  // a staged key that cannot be read, or was made for another spec, is given up; its number is never given out again
-  if (staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, d.intermediate)) {
-    const state = own(o.vault.state);
-    if (!state || state.highestGeneration >= staged.generation) return [remove];
-    const next = { ...state, highestGeneration: staged.generation };
-    return [{ kind: 'WriteState', state: next, cas: o.vault.state.casVersion, reason: 'a generation was given up' }];
+  if (staged.generation <= (own(o.vault.live)?.generation ?? 0)) {
+    const record = recordStep(d, o, now);
+    return [...mountFollowsLive(d, o), ...(record.length > 0 ? record : [remove])];
   }
+  if (staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, d.intermediate))
+    return giveUp(d, o, staged, remove);
   if (!pki) return [];
-  const name = generationName(d.identity, 'intermediate', staged.generation);
-  if (!pki.keys.some((key) => key.name === name)) {
+  const keyId = keyIn(d, pki, staged);
+  if (keyId === undefined) {
+    const name = generationName(d.identity, 'intermediate', staged.generation);
     return [{ kind: 'ImportKey', mount, from: 'staging', generation: staged.generation, name }];
   }
   if (!root) return [];
-  const issuer = ownIssuers(d, 'intermediate', pki).find(
-    (i) => i.generation === staged.generation && isSignedBy(i.certificate, root.certificate),
-  );
-  if (!issuer) return [signStep(d, root, staged, now)];
-  return [
-    {
-      kind: 'PublishLive',
-      generation: staged.generation,
-      issuerId: issuer.id,
-      rootIssuerId: root.id,
-      cas: o.vault.live.casVersion,
-    },
-  ];
+  const issuer = unpublished(o, staged.publicKey).find((i) => isSignedBy(i.certificate, root.certificate));
+  if (!issuer) return [signStep(d, root, staged, keyId, now)];
+  return [publishStep(d, o, { from: 'staging', issuer, root, ...staged })];
+}
+
+function publishStep(
+  d: Desired,
+  o: Observed,
+  what: { from: 'staging' | 'adopted'; issuer: Issuer; root: Issuer; generation: number; keyRef: string },
+): Step {
+  return {
+    kind: 'PublishLive',
+    from: what.from,
+    generation: what.generation,
+    issuerId: what.issuer.id,
+    rootIssuerId: what.root.id,
+    keyRef: what.keyRef,
+    mark: markFor(d, o, things(d, o.vault).live),
+    cas: o.vault.live.casVersion,
+  };
 }
 
 /**
- * Keys of ours that were imported but never published, and whose staged copy is gone, serve nobody. What was published is in the
- * history, and stays: workloads may still carry its certificates.
+ * Own keys and issuers that nothing needs: neither the live generation nor the one before it. Issuers in Vault verify nothing;
+ * workloads go on with what they carry.
  */
-function abandonedKeys(d: Desired, o: Observed): Step[] {
+function spareParts(d: Desired, o: Observed): Step[] {
   const live = soundLive(d, o);
   const state = own(o.vault.state);
-  const { issuers = [], keys = [] } = o.vault.intermediatePki ?? {};
-  if (!live || state?.intermediate?.fingerprint !== live.certificate.fingerprint) return [];
-  const published = new Set([live.certificate.fingerprint, ...state.history.map((entry) => entry.fingerprint)]);
-  return keys.flatMap((key): Step[] => {
-    const generation = generationOf(d.identity, 'intermediate', key.name);
-    const carried = issuers.filter((issuer) => issuer.keyId === key.id);
-    const needed = generation === live.generation || carried.some((i) => published.has(i.certificate.fingerprint));
-    if (generation === undefined || needed) return [];
-    const { mount } = d.spec.intermediate;
-    return [
-      { kind: 'CollectGeneration', mount, keyName: key.name, keyId: key.id, issuerIds: carried.map((i) => i.id) },
-    ];
-  });
+  const pki = o.vault.intermediatePki;
+  if (!live || !pki || state?.intermediate?.fingerprint !== live.certificate.fingerprint) return [];
+  const before = state.history.find((e) => e.kind === 'Intermediate' && e.fingerprint !== live.certificate.fingerprint);
+  const kept = new Set([live.certificate.fingerprint, before?.fingerprint]);
+  const ours = ownIssuers(d, 'intermediate', o.vault);
+  const issuers = ours.filter((issuer) => !kept.has(issuer.certificate.fingerprint));
+  const needed = new Set([
+    keyIn(d, pki, live),
+    ...pki.issuers.filter((i) => kept.has(i.certificate.fingerprint)).map((i) => i.keyId),
+  ]);
+  const carried = new Set(ours.map((issuer) => issuer.keyId));
+  const keys = pki.keys.filter(
+    (key) =>
+      (generationOf(d.identity, 'intermediate', key.name) !== undefined || carried.has(key.id)) && !needed.has(key.id),
+  );
+  if (issuers.length + keys.length === 0) return [];
+  const what = `${issuers.length} issuers and ${keys.length} keys that nothing needs`;
+  const { mount } = d.spec.intermediate;
+  return [{ kind: 'Collect', mount, issuerIds: issuers.map((i) => i.id), keyIds: keys.map((k) => k.id), what }];
 }
 
 /** The mount follows the live entry: its key and certificate are in it, and it is the default issuer. */
@@ -109,21 +192,45 @@ function mountFollowsLive(d: Desired, o: Observed): Step[] {
   const issuer = issuerOf(live, o);
   if (!issuer || issuer.keyId === '') {
     const name = generationName(d.identity, 'intermediate', live.generation);
-    return pki.keys.some((key) => key.name === name)
+    return keyIn(d, pki, live) !== undefined
       ? [{ kind: 'InstallCertificate', mount, generation: live.generation }]
       : [{ kind: 'ImportKey', mount, from: 'live', generation: live.generation, name }];
   }
   return pki.defaultIssuerId === issuer.id ? [] : [{ kind: 'SetDefaultIssuer', mount, issuerId: issuer.id }];
 }
 
+/** The live entry that was taken over gets all four files and our mark; what the state names is published, nothing is chosen. */
+function adoptLive(d: Desired, o: Observed): Step[] | undefined {
+  const state = own(o.vault.state);
+  const { live } = things(d, o.vault);
+  if (o.vault.live.entry !== 'foreign' || !live || !state?.adopted.includes(live.name)) return undefined;
+  const issuer = o.vault.intermediatePki?.issuers.find((i) => i.id === state.intermediate?.issuerId);
+  const root = currentRoot(d, o);
+  if (!issuer || !root) return [];
+  const generation = state.intermediate?.generation ?? 1;
+  return [publishStep(d, o, { from: 'adopted', issuer, root, generation, keyRef: issuer.keyId })];
+}
+
 /** What to do now about the intermediate and its key. */
 export function intermediateSteps(d: Desired, o: Observed, now: number): Step[] {
+  const adopted = adoptLive(d, o);
+  if (adopted) return adopted;
   const staged = own(o.vault.staging);
   if (staged) return stagedSteps(d, o, staged, now);
-  const reason = newGenerationReason(d, o);
-  if (reason !== undefined) {
-    const generation = highestGeneration(d, o) + 1;
-    return [{ kind: 'StageKey', generation, spec: d.intermediate, cas: o.vault.staging.casVersion, reason }];
-  }
-  return [...mountFollowsLive(d, o), ...abandonedKeys(d, o), ...(recordStep(d, o, now) ?? [])];
+  // what stands is put right and recorded before anything new is begun: the record says what it was made for
+  const first = [...mountFollowsLive(d, o), ...recordStep(d, o, now)];
+  if (first.length > 0) return first;
+  const reason = newGenerationReason(d, o, now);
+  if (reason === undefined) return spareParts(d, o);
+  return [
+    {
+      kind: 'StageKey',
+      generation: highestGeneration(d, o) + 1,
+      spec: d.intermediate,
+      reuse: reusedKey(d, o),
+      cas: o.vault.staging.casVersion,
+      reason,
+      request: rotationRequest(d, o),
+    },
+  ];
 }

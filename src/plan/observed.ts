@@ -37,11 +37,17 @@ export interface Slot<T> {
   casVersion: number;
   /** undefined: nothing there. `foreign`: an entry without our mark. */
   entry: T | 'foreign' | undefined;
+  /** The mark in the entry; empty when it has none. */
+  mark?: string;
+  /** What a foreign live entry shows of the key that lies in it. */
+  foreign?: { publicKey: string | undefined; generation: number };
 }
 
 /** The live entry: what istiod reads. */
 export interface LiveEntry {
   generation: number;
+  /** Name or id of the key in the mount; empty: the generation's own name. */
+  keyRef: string;
   certificate: CertificateFacts | undefined;
   /** PEM texts of the public files, as stored. */
   chain: string;
@@ -53,8 +59,14 @@ export interface LiveEntry {
 /** The staging entry: a key made by us that istiod may not see yet. */
 export interface StagingEntry {
   generation: number;
+  /** Of a key that is signed again: its name or id in the mount; else empty. */
+  keyRef: string;
   spec: IntermediateSpec | undefined;
   publicKey: string | undefined;
+  /** Why it was begun: goes into the history. */
+  reason: string;
+  /** The text of `rotate-intermediate` that it answers. */
+  request: string | undefined;
 }
 
 /** What is recorded of one issued certificate. */
@@ -85,6 +97,10 @@ export interface StateEntry {
   role: string;
   /** Names of shared things that we made, as `kind:path`. */
   made: string[];
+  /** Names of what was taken over from somebody else, as `kind:path`. */
+  adopted: string[];
+  /** Public halves (SHA-256 of the SubjectPublicKeyInfo) of the intermediate keys of all generations, newest first. */
+  publicKeys: string[];
   /** Texts of action annotations that are done, by annotation. */
   handled: Record<string, string>;
   /** Newest first, ten at most. */
@@ -122,6 +138,8 @@ export interface ObservedVault {
   /** undefined: the mount is absent or not of type pki. */
   rootPki: Pki | undefined;
   intermediatePki: Pki | undefined;
+  /** How many versions KV 2 keeps of the live entry; undefined: KV 1, or never set. */
+  liveVersions: number | undefined;
   live: Slot<LiveEntry>;
   staging: Slot<StagingEntry>;
   state: Slot<StateEntry>;
@@ -129,6 +147,18 @@ export interface ObservedVault {
   role: KubernetesRole | undefined;
   /** Only read when the configuration is ours to write. */
   authConfig: KubernetesAuthConfig | undefined;
+  /** Only read during deletion. */
+  remains: Remains | undefined;
+}
+
+/** What decides during deletion whether shared mounts, and a root, may go. */
+export interface Remains {
+  /** Names in the key store besides our three. */
+  otherEntries: string[];
+  /** Roles of the auth mount besides ours. */
+  otherRoles: string[];
+  /** Valid certificates that the root mount has issued; undefined: not asked for, or too many to read. */
+  signed: { serial: string; publicKey: string; selfIssued: boolean }[] | undefined;
 }
 
 /** What a control plane adapter says about its object. */
@@ -158,6 +188,10 @@ export interface ObservedKubernetes {
   injector: { found: boolean; selectsNamespace: boolean; name: string };
   /** PEM of the API server's CA for the auth mount's configuration; undefined when not needed. */
   kubernetesCa: string | undefined;
+  /** Resources of this cluster, as `namespace/name`, that marks in our places name and that are not there any more. */
+  goneOwners: string[];
+  /** Only read during deletion: pods and Deployments of istiod that carry our annotations. */
+  istiodUses: string[];
 }
 
 export interface Observed {

@@ -13,7 +13,8 @@ import * as roots from './checks/roots.ts';
 import * as servers from './checks/servers.ts';
 import * as specChecks from './checks/spec.ts';
 import { currentRoot, liveDigest, soundLive } from './facts.ts';
-import { generationName, isOwn, parseMark } from './identity.ts';
+import { markFor, ownsAuthMount, things, type Thing } from './adoption.ts';
+import { generationName } from './identity.ts';
 import { intermediateSteps } from './intermediate.ts';
 import { own, type KubernetesAuthConfig, type Mount, type Observed } from './observed.ts';
 import type { Problem } from './problem.ts';
@@ -31,13 +32,12 @@ export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
   return [
     specChecks.notYetSupported(d),
     specChecks.intermediateOutlivesRoot(d),
+    specChecks.renewBeforeTooLong(d),
     specChecks.agentCaMissing(d),
     specChecks.deliveryAnnotationsRefused(d),
     specChecks.kv1NeedsLeaderElection(d.spec, leaderElection),
   ].filter((problem) => problem !== undefined);
 }
-
-const ownsAuthMount = (d: Desired, o: Observed) => isOwn(d.identity, o.vault.authMount?.description);
 
 function checkObserved(d: Desired, o: Observed): Problem[] {
   // whoever does not own the control plane has nothing to say about the rest
@@ -55,9 +55,10 @@ function checkObserved(d: Desired, o: Observed): Problem[] {
     servers.keyStoreUnfit(d, o),
     ownership.keyStoreEntryNotOwned(d, o),
     servers.authMountUnfit(d, o),
-    servers.authConfigNotOwned(d, o, ownsAuthMount(d, o)),
+    servers.authConfigNotOwned(d, o),
     ownership.policyNotOwned(d, o),
     ownership.roleNotOwned(d, o),
+    ownership.adoptionMismatch(d, o),
     roots.rootLost(d, o),
     roots.wouldReplaceRoot(d, o),
     controlPlane.controlPlaneNotFound(d, o),
@@ -66,13 +67,30 @@ function checkObserved(d: Desired, o: Observed): Problem[] {
   ].filter((problem) => problem !== undefined);
 }
 
-/** A mount as it must be: made if absent, tuned back if it drifted, its mark's uid rewritten after a re-creation. */
-function pkiMountSteps(d: Desired, mount: string, found: Mount | undefined, ttl: number): Step[] {
+/** A mount as it must be: made if absent, tuned back if it drifted, its mark written when it was taken over or its uid is another. */
+function pkiMountSteps(
+  d: Desired,
+  o: Observed,
+  mount: string,
+  found: { mount: Mount; thing: Thing } | undefined,
+  ttl: number,
+): Step[] {
   if (!found) return [{ kind: 'MountPKI', mount, maxLeaseTtl: ttl, description: d.mark }];
-  const current = parseMark(found.description)?.uid === d.identity.uid;
+  const { maxLeaseTtl, description } = found.mount;
+  const mark = markFor(d, o, found.thing);
   // a longer limit than the spec asks is left: certificates issued under it may still live
-  if (current && found.maxLeaseTtl >= ttl) return [];
-  return [{ kind: 'TuneMount', mount, maxLeaseTtl: Math.max(ttl, found.maxLeaseTtl), description: d.mark }];
+  if (description.includes(mark) && maxLeaseTtl >= ttl) return [];
+  return [{ kind: 'TuneMount', mount, maxLeaseTtl: Math.max(ttl, maxLeaseTtl), description: mark }];
+}
+
+function mountSteps(d: Desired, o: Observed): Step[] {
+  const { rootMount, intermediateMount } = things(d, o.vault);
+  const found = (mount: Mount | undefined, thing: Thing | undefined) => (mount && thing ? { mount, thing } : undefined);
+  const { root, intermediate } = d.spec;
+  return [
+    ...pkiMountSteps(d, o, root.mount, found(o.vault.rootMount, rootMount), d.root.ttl),
+    ...pkiMountSteps(d, o, intermediate.mount, found(o.vault.intermediateMount, intermediateMount), d.intermediate.ttl),
+  ];
 }
 
 function rootSteps(d: Desired, o: Observed): Step[] {
@@ -82,7 +100,7 @@ function rootSteps(d: Desired, o: Observed): Step[] {
   const root = currentRoot(d, o);
   // with PKI delivery istiod's root-cert.pem is the default issuer
   if (root) return rootPki.defaultIssuerId === root.id ? [] : [{ kind: 'SetDefaultIssuer', mount, issuerId: root.id }];
-  const name = generationName(d.identity, 'root', 1);
+  const name = generationName(d.identity, 'root', (own(o.vault.state)?.root?.generation ?? 0) + 1);
   return [
     { kind: 'GenerateRoot', mount, name, spec: d.root, existingKey: rootPki.keys.some((key) => key.name === name) },
   ];
@@ -100,10 +118,10 @@ function sameAuthConfig(a: KubernetesAuthConfig, b: KubernetesAuthConfig): boole
 export function accessSteps(d: Desired, o: Observed): Step[] {
   const steps: Step[] = [];
   const { mount, role } = d.spec.kubernetesAuth;
-  const text = policyText(d);
+  const text = policyText(d, markFor(d, o, things(d, o.vault).policy));
   if (o.vault.policy?.trim() !== text.trim()) steps.push({ kind: 'WritePolicy', name: d.spec.policy.name, text });
   if (!o.vault.authMount) return [...steps, { kind: 'EnableAuth', mount, description: d.mark }];
-  if (ownsAuthMount(d, o) && o.kubernetes.kubernetesCa !== undefined) {
+  if (ownsAuthMount(d, o.vault) && o.kubernetes.kubernetesCa !== undefined) {
     const config = desiredAuthConfig(d, o.kubernetes.kubernetesCa);
     if (!o.vault.authConfig || !sameAuthConfig(o.vault.authConfig, config))
       steps.push({ kind: 'WriteAuthConfig', mount, config });
@@ -133,14 +151,18 @@ function foundationSteps(d: Desired, o: Observed, now: number): Step[] {
 function vaultSteps(d: Desired, o: Observed, now: number): Step[] {
   const foundation = foundationSteps(d, o, now);
   if (foundation.length > 0) return foundation;
-  const { root, intermediate } = d.spec;
-  const mounts = [
-    ...pkiMountSteps(d, root.mount, o.vault.rootMount, d.root.ttl),
-    ...pkiMountSteps(d, intermediate.mount, o.vault.intermediateMount, d.intermediate.ttl),
-  ];
+  const mounts = mountSteps(d, o);
   // policy and role are written blindly, the mounts are not: whoever loses the race for a mount stops before them
   if (mounts.length > 0) return mounts;
-  return [...rootSteps(d, o), ...accessSteps(d, o), ...intermediateSteps(d, o, now)];
+  return [...rootSteps(d, o), ...accessSteps(d, o), ...versionSteps(d, o), ...intermediateSteps(d, o, now)];
+}
+
+/** istiod's policy reads older versions of the live entry too: only the one before it is kept. */
+const keptVersions = 2;
+
+function versionSteps(d: Desired, o: Observed): Step[] {
+  if (d.spec.keyStore.version === 1 || o.vault.liveVersions === keptVersions) return [];
+  return [{ kind: 'LimitVersions', versions: keptVersions }];
 }
 
 /**

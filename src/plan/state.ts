@@ -1,16 +1,25 @@
 /** What `<path>-state` records: written before the first thing is made, and again when something was issued. */
 import { isDeepStrictEqual } from 'node:util';
-import { actionAnnotations } from '../api/annotations.ts';
+import { actionAnnotations, annotations } from '../api/annotations.ts';
 import { rfc3339 } from '../api/time.ts';
-import type { Desired, IntermediateSpec, RootSpec } from './desired.ts';
-import { currentRoot, highestGeneration, issuerOf, soundLive, type OwnIssuer } from './facts.ts';
-import { own, type HistoryEntry, type Issued, type Observed, type StateEntry } from './observed.ts';
+import { adoptionOf, type Adoption } from './adoption.ts';
+import { handledText, type Desired, type IntermediateSpec, type RootSpec } from './desired.ts';
+import {
+  currentRoot,
+  highestGeneration,
+  issuerOf,
+  lostRootSerial,
+  ownIssuers,
+  soundLive,
+  type OwnIssuer,
+} from './facts.ts';
+import { own, type HistoryEntry, type Issued, type Issuer, type Observed, type StateEntry } from './observed.ts';
 
 /** All texts present count as handled when the state begins: an old text never starts an action. */
 function presentTexts(d: Desired): Record<string, string> {
   return Object.fromEntries(
     actionAnnotations.flatMap((name) => {
-      const text = d.annotations[name];
+      const text = handledText(d, name);
       return text === undefined ? [] : [[name, text]];
     }),
   );
@@ -48,10 +57,51 @@ const historyOf = (kind: HistoryEntry['kind'], issued: Issued<unknown>, now: num
   reason,
 });
 
+/** What was taken over: recorded as it is, with the spec of now, so that no difference from it is a change. */
+function adoptedState(d: Desired, ca: NonNullable<Adoption['ca']>, now: number): StateEntry {
+  const { root, intermediate, generation } = ca;
+  const facts = (issuer: Issuer) => ({
+    issuerId: issuer.id,
+    keyId: issuer.keyId,
+    serial: issuer.certificate.serial,
+    fingerprint: issuer.certificate.fingerprint,
+  });
+  const issued = {
+    root: root ? { generation: 1, spec: d.root, ...facts(root) } : { generation: 0, spec: d.root },
+    intermediate: intermediate
+      ? { generation, spec: d.intermediate, ...facts(intermediate) }
+      : { generation: 0, spec: d.intermediate },
+  };
+  return {
+    ...emptyState(d),
+    ...issued,
+    highestGeneration: intermediate ? generation : 0,
+    publicKeys: intermediate ? [intermediate.certificate.publicKey] : [],
+    history: [
+      ...(intermediate ? [historyOf('Intermediate', issued.intermediate, now, 'adopted')] : []),
+      ...(root ? [historyOf('Root', issued.root, now, 'adopted')] : []),
+    ],
+  };
+}
+
+const emptyState = (d: Desired) => ({
+  role: d.spec.kubernetesAuth.role,
+  made: [],
+  adopted: [],
+  handled: presentTexts(d),
+});
+
 /**
  * The state before anything is issued; or, when it was lost while things of ours exist, what can be known of them.
  */
 function initialState(d: Desired, o: Observed, now: number): StateEntry {
+  const found = adoptionOf(d, o);
+  const adoption = typeof found === 'string' ? undefined : found;
+  const begun = adoption?.ca ? adoptedState(d, adoption.ca, now) : rebuiltState(d, o, now);
+  return { ...begun, adopted: adoption?.things ?? [] };
+}
+
+function rebuiltState(d: Desired, o: Observed, now: number): StateEntry {
   const root = currentRoot(d, o);
   const intermediate = issuedIntermediate(d, o, d.intermediate);
   const rebuilt = [
@@ -59,12 +109,11 @@ function initialState(d: Desired, o: Observed, now: number): StateEntry {
     ...(root ? [historyOf('Root', issuedRoot(root, d.root), now, 'state rebuilt')] : []),
   ];
   return {
+    ...emptyState(d),
     highestGeneration: highestGeneration(d, o),
     root: root ? issuedRoot(root, d.root) : { generation: 0, spec: d.root },
     intermediate: intermediate ?? { generation: 0, spec: d.intermediate },
-    role: d.spec.kubernetesAuth.role,
-    made: [],
-    handled: presentTexts(d),
+    publicKeys: ownIssuers(d, 'intermediate', o.vault).map((issuer) => issuer.certificate.publicKey),
     history: rebuilt,
   };
 }
@@ -76,12 +125,36 @@ function madeBesides(d: Desired, o: Observed): string[] {
 
 /**
  * The state as it must be before anything further is made: the present one, with the intent of what comes next. An intent
- * that nothing came of follows the spec.
+ * that nothing came of follows the spec. When a lost root may be made anew, its record gives way, but not its number.
  */
 export function intendedState(d: Desired, o: Observed, now: number): StateEntry {
   const state = own(o.vault.state) ?? initialState(d, o, now);
-  const root = currentRoot(d, o) && state.root ? state.root : { generation: 0, spec: d.root };
+  // what is about to be taken over is not ours by name, only by this very state
+  const found = o.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
+  const root = state.root && (found || currentRoot(d, o)) ? state.root : intendedRoot(d, o, state);
   return { ...state, root, made: [...new Set([...state.made, ...madeBesides(d, o)])] };
+}
+
+/** A root to be made: under the number after that of a lost one, whose serial stays known until then. */
+function intendedRoot(d: Desired, o: Observed, state: StateEntry): Issued<RootSpec> {
+  const lost = lostRootSerial(o);
+  const generation = state.root?.generation ?? 0;
+  if (lost === undefined) return { generation, spec: d.root };
+  return { generation: Math.max(1, generation), spec: d.root, serial: lost };
+}
+
+const mostPublicKeys = 200;
+
+/** The state once a staged generation was given up or published: its number and its key are remembered. */
+export function withGeneration(
+  state: StateEntry,
+  { generation, publicKey }: { generation: number; publicKey: string | undefined },
+): StateEntry {
+  const publicKeys =
+    publicKey === undefined || state.publicKeys.includes(publicKey)
+      ? state.publicKeys
+      : [publicKey, ...state.publicKeys].slice(0, mostPublicKeys);
+  return { ...state, highestGeneration: Math.max(state.highestGeneration, generation), publicKeys };
 }
 
 /** The state with what was issued since; undefined when there is nothing new to record. */
@@ -90,21 +163,22 @@ export function recordedState(d: Desired, o: Observed, now: number): StateEntry 
   const root = currentRoot(d, o);
   const live = soundLive(d, o);
   if (!state || !root || !live) return undefined;
-  const next: StateEntry = { ...state, highestGeneration: Math.max(state.highestGeneration, live.generation) };
+  const next: StateEntry = withGeneration(state, live);
   const news: HistoryEntry[] = [];
   if (state.root?.fingerprint !== root.certificate.fingerprint) {
     next.root = issuedRoot(root, state.root && state.root.fingerprint === undefined ? state.root.spec : d.root);
-    news.push(historyOf('Root', next.root, now, 'first issue'));
+    news.push(historyOf('Root', next.root, now, state.history.length === 0 ? 'first issue' : 'a lost root made anew'));
   }
   if (state.intermediate?.fingerprint !== live.certificate.fingerprint) {
     const staged = own(o.vault.staging);
-    const spec = staged?.generation === live.generation ? staged.spec : undefined;
-    const issued = issuedIntermediate(d, o, spec ?? d.intermediate);
+    const answered = staged?.generation === live.generation ? staged : undefined;
+    const issued = issuedIntermediate(d, o, answered?.spec ?? d.intermediate);
     if (issued) {
       next.intermediate = issued;
-      const reason = state.intermediate?.fingerprint === undefined ? 'first issue' : 'the published key was lost';
-      news.unshift(historyOf('Intermediate', issued, now, reason));
+      news.unshift(historyOf('Intermediate', issued, now, answered?.reason ?? 'found published'));
     }
+    if (answered?.request !== undefined)
+      next.handled = { ...next.handled, [annotations.rotateIntermediate]: answered.request };
   }
   next.history = [...news, ...state.history].slice(0, 10);
   return isDeepStrictEqual(next, state) ? undefined : next;

@@ -1,12 +1,13 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { applyStep, desiredOf, emptyWorld, identity, makePool, minimalSpec, type Pool } from '../../test/unit/model.ts';
+import { desiredOf, emptyWorld, identity, minimalSpec } from '../../test/unit/model.ts';
 import { readyChain, reasonKinds, holdingReason, type Reason, type StageCondition } from '../api/conditions.ts';
 import { group, kind, resourceSchema, version, type IstioVaultCA } from '../api/schema.ts';
 import { statusSchema, type Condition, type Status } from '../api/status-schema.ts';
-import type { Observed } from './observed.ts';
+import { own, type Observed } from './observed.ts';
 import { plan } from './plan.ts';
 import type { Problem } from './problem.ts';
+import { rehearse, rehearseStep } from './rehearse.ts';
 import { startingStatus, statusOf, suspendedStatus } from './status.ts';
 
 const now = Date.now();
@@ -14,18 +15,16 @@ const time = (ms: number) => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
 const hour = 3_600_000;
 const d = desiredOf();
 
-let pool: Pool;
 /** The world before each round of a first reconcile; the last one has everything. */
 let worlds: Observed[];
 
 beforeAll(() => {
-  pool = makePool(2);
   worlds = [emptyWorld()];
   for (;;) {
     const world = worlds.at(-1)!;
     const { steps } = plan(d, world, now);
     if (steps.length === 0) break;
-    worlds.push(steps.reduce((w, step) => applyStep(d, w, step, pool), world));
+    worlds.push(steps.reduce((w, step) => rehearseStep(d, w, step, now), world));
   }
 });
 const provisioned = () => worlds.at(-1)!;
@@ -203,13 +202,14 @@ describe('Ready', () => {
 });
 
 describe('what is shown', () => {
-  const certificate = () => pool.intermediates[0]!.certificate;
+  const certificate = () => own(provisioned().vault.live)!.certificate!;
+  const root = () => provisioned().vault.rootPki!.issuers[0]!.certificate;
 
   it('are the certificates that were seen', () => {
     const s = status(provisioned());
     expect(s).toMatchObject({
       vault: { product: 'OpenBao', version: '2.7.2' },
-      root: { serial: pool.root.serial, fingerprint: pool.root.fingerprint, generation: 1 },
+      root: { serial: root().serial, fingerprint: root().fingerprint, generation: 1 },
       intermediate: {
         serial: certificate().serial,
         fingerprint: certificate().fingerprint,
@@ -243,13 +243,6 @@ describe('what is shown', () => {
     expect(status(provisioned())).not.toHaveProperty('lastHandledReconcileAt');
   });
 
-  it.each([
-    { reason: 'RenewalDue', at: () => certificate().notAfter - hour, condition: 'IntermediateReady' },
-    { reason: 'RenewalDue', at: () => certificate().notAfter + hour, condition: 'IntermediateReady' },
-  ])('$reason near the end of the intermediate', ({ reason, at, condition }) => {
-    expect(brief(status(provisioned(), [], resource(), at()), condition)).toBe(`False ${reason}`);
-  });
-
   it.each<{ reason: string; spec: Record<string, unknown>; condition: string; says: string }>([
     {
       reason: 'RootSpecChanged',
@@ -257,16 +250,38 @@ describe('what is shown', () => {
       condition: 'RootReady',
       says: 'commonName: Istio Root CA → Other',
     },
-    {
-      reason: 'NotYetSupported',
-      spec: { intermediate: { ttl: '43801h' } },
-      condition: 'IntermediateReady',
-      says: 'ttl: 157680000 → 157683600',
-    },
   ])('$reason names what differs from what was issued', ({ reason, spec, condition, says }) => {
     const s = statusOf({ resource: resource(), desired: desiredOf(spec), observed: provisioned(), problems: [], now });
     expect([brief(s, condition), brief(s, 'Stalled')]).toEqual([`False ${reason}`, `True ${reason}`]);
     expect(find(s, condition)?.message).toContain(says);
+  });
+});
+
+describe('mode: Plan', () => {
+  const pendingOf = (world: Observed) =>
+    statusOf({ resource: resource(), desired: d, observed: world, problems: [], pending: rehearse(d, world, (o) => plan(d, o, now), now), now }); // prettier-ignore
+
+  it('lists the whole way, and waits for a person', () => {
+    const s = pendingOf(emptyWorld());
+    expect(statusSchema.parse(s)).toEqual(s);
+    expect(s.plan?.map((step) => step.target)).toEqual(
+      expect.arrayContaining(['vault:sys/mounts/pki', 'vault:sys/mounts/istioca', 'vault:live', 'controlPlane:fields']),
+    );
+    expect([brief(s, 'Ready'), brief(s, 'KeyStored'), find(s, 'Reconciling'), find(s, 'Stalled')]).toEqual([
+      'False ChangesPending',
+      'False ChangesPending',
+      undefined,
+      undefined,
+    ]);
+  });
+
+  it('with nothing to do says what it would say anyway', () => {
+    const s = pendingOf(provisioned());
+    expect([s.plan, brief(s, 'Ready'), brief(s, 'Provisioned')]).toEqual([
+      undefined,
+      'Unknown IstiodNotFound',
+      'True Provisioned',
+    ]);
   });
 });
 

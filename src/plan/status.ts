@@ -8,11 +8,13 @@ import { holdingReason, readyChain, type StageCondition } from '../api/condition
 import type { IstioVaultCA } from '../api/schema.ts';
 import type { Condition, Status } from '../api/status-schema.ts';
 import { rfc3339 } from '../api/time.ts';
-import { renewBeforeMs, type Desired } from './desired.ts';
-import { currentRoot, issuerOf, liveDefect, liveDigest, soundLive } from './facts.ts';
+import { changed } from './intermediate.ts';
+import type { Desired } from './desired.ts';
+import { currentRoot, issuerOf, liveDefect, liveDigest, renewAt, soundLive } from './facts.ts';
 import { own, type Observed } from './observed.ts';
 import { accessSteps } from './plan.ts';
 import { kindOf, type Problem } from './problem.ts';
+import { describeStep, type Step } from './steps.ts';
 
 export interface StatusInput {
   resource: IstioVaultCA;
@@ -20,6 +22,8 @@ export interface StatusInput {
   /** undefined: nothing could be read. */
   observed: Observed | undefined;
   problems: Problem[];
+  /** `mode: Plan`: the steps that would be taken. */
+  pending?: Step[];
   /** Milliseconds since the epoch. */
   now: number;
 }
@@ -27,15 +31,6 @@ export interface StatusInput {
 type Verdict = { status: 'True' | 'False' | 'Unknown'; reason: string; message: string };
 
 const day = (ms: number) => rfc3339(ms).slice(0, 10);
-
-/** When the intermediate is renewed; undefined when it already ends with its root. Milliseconds. */
-export function renewAt(d: Desired, o: Observed): number | undefined {
-  const live = soundLive(d, o);
-  const root = currentRoot(d, o);
-  if (!live || !root || live.certificate.notAfter >= root.certificate.notAfter) return undefined;
-  const life = live.certificate.notAfter - live.certificate.notBefore;
-  return live.certificate.notAfter - renewBeforeMs(d.spec, life, o.kubernetes.maxWorkloadCertTtlMs);
-}
 
 /** Facts that make a stage not hold although nothing blocks: shown, and waiting for a person or for time. */
 function standingProblems(d: Desired, o: Observed, now: number): Problem[] {
@@ -65,34 +60,7 @@ function standingProblems(d: Desired, o: Observed, now: number): Problem[] {
       `the intermediate ends with its root on ${day(root.certificate.notAfter)} and cannot be renewed past it; a new root is needed (annotation ${known.rotateRoot}, which this version does not support yet)`,
     );
   }
-  if (
-    live &&
-    state?.intermediate?.fingerprint !== undefined &&
-    !isDeepStrictEqual(state.intermediate.spec, d.intermediate)
-  ) {
-    add(
-      'IntermediateReady',
-      'NotYetSupported',
-      `spec.intermediate differs from what the intermediate was issued for (${changed(state.intermediate.spec, d.intermediate)}); this version does not issue it anew: restore the values`,
-    );
-  }
-  const due = renewAt(d, o);
-  if (due !== undefined && now >= due) {
-    add(
-      'IntermediateReady',
-      'RenewalDue',
-      `the intermediate is due for renewal since ${rfc3339(due)}, which this version does not do by itself`,
-    );
-  }
   return out;
-}
-
-function changed(was: object, is: object): string {
-  const before = new Map(Object.entries(was));
-  return Object.entries(is)
-    .filter(([key, value]) => before.get(key) !== value)
-    .map(([key, value]) => `${key}: ${String(before.get(key))} → ${String(value)}`)
-    .join(', ');
 }
 
 /** What was seen of each stage, when it holds: the message; else undefined. */
@@ -175,6 +143,7 @@ function verdict(stage: StageCondition, input: StatusInput, problems: Problem[])
       message: `not done or not known: ${blocker.condition} says why`,
     };
   if (stage === 'IstiodReady') return istiodVerdict(observed);
+  if (input.pending) return { status: 'False', reason: 'ChangesPending', message: 'not done: spec.mode is Plan' };
   const defect = observed && stage === 'KeyStored' ? liveDefect(own(observed.vault.live)) : undefined;
   return { status: 'False', reason: 'Progressing', message: defect ?? 'not done yet' };
 }
@@ -231,7 +200,7 @@ function controlPlaneStatus(d: Desired, o: Observed | undefined): NonNullable<St
   return { kind, name, ...(revision !== undefined ? { revision } : {}), ...(live ? { digest: liveDigest(live) } : {}) };
 }
 
-function condition(type: string, verdictNow: Verdict, input: StatusInput): Condition {
+function condition(type: string, verdictNow: Verdict, input: Pick<StatusInput, 'resource' | 'now'>): Condition {
   const previous = input.resource.status?.conditions?.find((c) => c.type === type);
   return {
     type,
@@ -256,7 +225,8 @@ export function statusOf(input: StatusInput): Status {
   const observed = input.observed?.vault.missingCapabilities.length === 0 ? input.observed : undefined;
   const all = [...problems, ...(observed ? standingProblems(desired, observed, now) : [])];
   const stages = new Map(readyChain.map((stage) => [stage, verdict(stage, { ...input, observed }, all)]));
-  const ready = readyVerdict(stages, all);
+  const pending = pendingVerdict(input, all);
+  const ready = pending ?? readyVerdict(stages, all);
   const stalling = all.filter((p) => kindOf(p) === 'stalled');
   const stalled = stalling.find((p) => p.reason === ready.reason) ?? stalling[0];
   const conditions = [
@@ -266,7 +236,9 @@ export function statusOf(input: StatusInput): Status {
   ];
   if (stalled)
     conditions.push(condition('Stalled', { status: 'True', reason: stalled.reason, message: stalled.message }, input));
-  else if (ready.status !== 'True') conditions.push(condition('Reconciling', { ...ready, status: 'True' }, input));
+  // with mode: Plan nothing goes on by itself
+  else if (ready.status !== 'True' && !pending)
+    conditions.push(condition('Reconciling', { ...ready, status: 'True' }, input));
   const requested = resource.metadata.annotations[known.reconcileRequestedAt];
   const history = observed && own(observed.vault.state)?.history;
   return {
@@ -282,8 +254,23 @@ export function statusOf(input: StatusInput): Status {
     controlPlane: observed
       ? controlPlaneStatus(desired, observed)
       : (resource.status?.controlPlane ?? controlPlaneStatus(desired, undefined)),
+    ...(input.pending?.length ? { plan: input.pending.slice(0, mostPlanned).map(planned) } : {}),
     ...(history ? { history } : shown(resource, 'history')),
   };
+}
+
+const mostPlanned = 64;
+
+function planned(step: Step): NonNullable<Status['plan']>[number] {
+  const { action, target, message } = describeStep(step);
+  return { action, target: target.slice(0, 512), message: message.slice(0, 1024) };
+}
+
+/** `mode: Plan` with steps to take: that is what `Ready` waits for. */
+function pendingVerdict({ pending }: StatusInput, problems: Problem[]): Verdict | undefined {
+  if (!pending?.length || problems.some((p) => p.blocks === 'all')) return undefined;
+  const message = `spec.mode is Plan: ${pending.length} steps would be taken, see status.plan; set mode: Enforce to take them`;
+  return { status: 'False', reason: 'ChangesPending', message };
 }
 
 /** What is shown while nothing can be read: the last that was seen. */
@@ -293,6 +280,22 @@ function shown<K extends 'vault' | 'root' | 'intermediate' | 'history'>(
 ): Pick<Status, K> | Record<string, never> {
   const value = resource.status?.[key];
   return value === undefined ? {} : ({ [key]: value } as Pick<Status, K>);
+}
+
+/** While the resource is being deleted: what it waits for; the rest as it was last seen. */
+export function deletingStatus(resource: IstioVaultCA, problem: Problem, now: number): Status {
+  const verdictNow: Verdict = { status: 'False', reason: problem.reason, message: problem.message };
+  const input = { resource, now };
+  const kept = (resource.status?.conditions ?? []).filter((c) => !['Ready', 'Reconciling', 'Stalled'].includes(c.type));
+  return {
+    ...resource.status,
+    observedGeneration: resource.metadata.generation,
+    conditions: [
+      condition('Ready', verdictNow, input),
+      ...kept,
+      condition('Reconciling', { ...verdictNow, status: 'True' }, input),
+    ],
+  };
 }
 
 /** `spec.suspend`: everything stays, and `Ready` keeps its status with reason `Suspended`. */

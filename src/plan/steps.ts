@@ -15,13 +15,25 @@ export type Step =
   | { kind: 'WritePolicy'; name: string; text: string }
   | { kind: 'WriteRole'; mount: string; role: string; fields: KubernetesRole }
   | { kind: 'GenerateRoot'; mount: string; name: string; spec: RootSpec; existingKey: boolean }
-  | { kind: 'StageKey'; generation: number; spec: IntermediateSpec; cas: number; reason: string }
+  | { kind: 'LimitVersions'; versions: number }
+  | {
+      kind: 'StageKey';
+      generation: number;
+      spec: IntermediateSpec;
+      /** Name or id in the mount of the published key that is signed again; undefined makes a new key. */
+      reuse: string | undefined;
+      cas: number;
+      reason: string;
+      /** The text of `rotate-intermediate` that it answers. */
+      request: string | undefined;
+    }
   | { kind: 'RemoveStaging'; generation: number; version: number }
   | { kind: 'ImportKey'; mount: string; from: 'staging' | 'live'; generation: number; name: string }
   | {
       kind: 'SignIntermediate';
       generation: number;
-      keyName: string;
+      /** Id of the key in the mount. */
+      keyId: string;
       spec: IntermediateSpec;
       rootIssuerId: string;
       /** Set when the root ends before the intermediate would: the end to ask for, RFC 3339. */
@@ -30,14 +42,25 @@ export type Step =
   | { kind: 'InstallCertificate'; mount: string; generation: number }
   | {
       kind: 'PublishLive';
+      /** Where the key is: in staging, or, when it is taken over, in the live entry itself. */
+      from: 'staging' | 'adopted';
       generation: number;
       issuerId: string;
       rootIssuerId: string;
+      /** Name or id of the key in the mount; empty: the generation's own name. */
+      keyRef: string;
+      mark: string;
       cas: number;
     }
   | { kind: 'SetDefaultIssuer'; mount: string; issuerId: string }
-  | { kind: 'CollectGeneration'; mount: string; keyName: string; keyId: string; issuerIds: string[] }
-  | { kind: 'PatchControlPlane'; digest: string; target: string };
+  | { kind: 'Collect'; mount: string; issuerIds: string[]; keyIds: string[]; what: string }
+  | { kind: 'PatchControlPlane'; digest: string; target: string }
+  | { kind: 'ReleaseControlPlane'; target: string }
+  | { kind: 'DeleteRole'; mount: string; role: string }
+  | { kind: 'DeletePolicy'; name: string }
+  | { kind: 'DeleteEntry'; entry: 'live' | 'staging' | 'state' }
+  | { kind: 'Unmount'; mount: string; type: 'pki' | 'kv' }
+  | { kind: 'DisableAuth'; mount: string };
 
 export type StepKind = Step['kind'];
 
@@ -60,8 +83,15 @@ const conditionOfKind = {
   InstallCertificate: 'IntermediateReady',
   PublishLive: 'KeyStored',
   SetDefaultIssuer: 'IntermediateReady',
-  CollectGeneration: 'IntermediateReady',
+  LimitVersions: 'KeyStored',
+  Collect: 'IntermediateReady',
   PatchControlPlane: 'ControlPlanePatched',
+  ReleaseControlPlane: 'ControlPlanePatched',
+  DeleteRole: 'AccessReady',
+  DeletePolicy: 'AccessReady',
+  DeleteEntry: 'KeyStored',
+  Unmount: 'IntermediateReady',
+  DisableAuth: 'AccessReady',
 } as const satisfies Record<StepKind, StageCondition>;
 
 /** The condition in which a failed step shows. */
@@ -161,7 +191,9 @@ function describe(step: Step): StepDescription {
         'Create',
         'vault:staging',
         'KeyStaged',
-        `key of generation ${step.generation} made and staged (${step.reason})`,
+        step.reuse === undefined
+          ? `key of generation ${step.generation} made and staged (${step.reason})`
+          : `generation ${step.generation} staged with the same key (${step.reason})`,
       );
     case 'RemoveStaging':
       return say(
@@ -192,7 +224,9 @@ function describe(step: Step): StepDescription {
         `intermediate of generation ${step.generation} put back into ${step.mount}`,
       );
     case 'PublishLive':
-      return say('Publish', 'vault:live', 'Published', `generation ${step.generation} published for istiod`);
+      return step.from === 'staging'
+        ? say('Publish', 'vault:live', 'Published', `generation ${step.generation} published for istiod`)
+        : say('Publish', 'vault:live', 'Adopted', 'the CA that was found is taken over: same key, same certificates');
     case 'SetDefaultIssuer':
       return say(
         'Update',
@@ -200,14 +234,43 @@ function describe(step: Step): StepDescription {
         'DefaultIssuerSet',
         `default issuer of ${step.mount} set to the published one`,
       );
-    case 'CollectGeneration':
+    case 'LimitVersions':
       return say(
-        'Delete',
-        `vault:${step.mount}/key/${step.keyName}`,
-        'GenerationCollected',
-        `unpublished key ${step.keyName} removed from ${step.mount}`,
+        'Update',
+        'vault:live/metadata',
+        'VersionsLimited',
+        `the key store keeps ${step.versions} versions of the live entry`,
       );
+    case 'Collect':
+      return say('Delete', `vault:${step.mount}`, 'GenerationCollected', `${step.what} removed from ${step.mount}`);
     case 'PatchControlPlane':
       return say('Update', 'controlPlane:fields', 'ControlPlanePatched', `fields of istiod written to ${step.target}`);
+    case 'ReleaseControlPlane':
+      return say(
+        'Update',
+        'controlPlane:fields',
+        'ControlPlaneReleased',
+        `fields of istiod given back on ${step.target}`,
+      );
+    case 'DeleteRole':
+      return say(
+        'Delete',
+        `vault:auth/${step.mount}/role/${step.role}`,
+        'RoleDeleted',
+        `role ${step.role} of auth/${step.mount} deleted`,
+      );
+    case 'DeletePolicy':
+      return say('Delete', `vault:sys/policies/acl/${step.name}`, 'PolicyDeleted', `policy ${step.name} deleted`);
+    case 'DeleteEntry':
+      return say('Delete', `vault:${step.entry}`, 'EntryDeleted', `${step.entry} entry deleted from the key store`);
+    case 'Unmount':
+      return say(
+        'Delete',
+        `vault:sys/mounts/${step.mount}`,
+        'MountRemoved',
+        `${step.type} mount ${step.mount} removed`,
+      );
+    case 'DisableAuth':
+      return say('Delete', `vault:sys/auth/${step.mount}`, 'MountRemoved', `auth mount ${step.mount} removed`);
   }
 }

@@ -13,6 +13,20 @@ export async function writePolicy(client: VaultClient, name: string, policy: str
   await client.call('PUT', `sys/policies/acl/${name}`, { policy });
 }
 
+export async function deletePolicy(client: VaultClient, name: string): Promise<void> {
+  await client.delete(`sys/policies/acl/${name}`);
+}
+
+export async function deleteRole(client: VaultClient, mount: string, role: string): Promise<void> {
+  await client.delete(`auth/${mount}/role/${role}`);
+}
+
+/** Names of all roles of a Kubernetes auth mount. */
+export async function listRoles(client: VaultClient, mount: string): Promise<string[]> {
+  const reply = await client.call('LIST', `auth/${mount}/role`, undefined, { allow: [404] });
+  return z.object({ keys: z.array(z.string()).default([]) }).parse(reply.data).keys;
+}
+
 const roleSchema = z.object({
   bound_service_account_names: z.array(z.string()).nullish(),
   bound_service_account_namespaces: z.array(z.string()).nullish(),

@@ -41,7 +41,7 @@ async function serve(handler: Handler): Promise<{ address: string; seen: Seen[] 
 }
 
 function client(options: VaultClientOptions): VaultClient {
-  const made = new VaultClient(options);
+  const made = new VaultClient({ patienceMs: 0, ...options });
   cleanups.push(() => made.close());
   return made;
 }
@@ -72,10 +72,15 @@ describe('an answer', () => {
     { status: 403, errors: ['permission denied'], kind: 'Forbidden' },
     { status: 404, errors: [], kind: 'NotFound' },
     { status: 405, errors: ['unsupported operation'], kind: 'Invalid' },
-    { status: 412, errors: ['required index state not present'], kind: 'Invalid' },
+    { status: 412, errors: ['required index state not present'], kind: 'Standby' },
     { status: 429, errors: ['request path "x": rate limit quota exceeded'], kind: 'RateLimited' },
     { status: 472, kind: 'Standby' },
     { status: 473, kind: 'Standby' },
+    { status: 474, kind: 'Standby' },
+    { status: 500, errors: ['local node not active but active cluster node not found'], kind: 'Standby' },
+    { status: 500, errors: ['node is not the leader'], kind: 'Standby' },
+    { status: 500, errors: ['leadership lost while committing log'], kind: 'Standby' },
+    { status: 500, errors: ['Vault is sealed'], kind: 'Sealed' },
     { status: 500, errors: ['internal error'], kind: 'Server' },
     { status: 500, errors: ['1 error occurred:\n\t* key name already in use'], kind: 'InUse' },
     { status: 501, kind: 'Uninitialized' },
@@ -267,6 +272,68 @@ describe('what is sent', () => {
     await failure(it.write('x', {}));
     await failure(it.delete('x'));
     expect(requests).toEqual([['health', 200], ['write', 403], ['delete', 403]]); // prettier-ignore
+  });
+});
+
+describe('a request that is turned away', () => {
+  it.each([429, 412])('with %s is sent again until it is taken', async (status) => {
+    let refusals = 2;
+    const { address, seen } = await serve((_, response) =>
+      refusals-- > 0 ? json(response, status, { errors: [] }, { 'retry-after': '0' }) : json(response, 204),
+    );
+    const codes: number[] = [];
+    const it = client({ address, patienceMs: 1_000, onRequest: (_, code) => codes.push(code) });
+    await it.write('kv/data/x', { a: 1 });
+    expect(seen.map(({ method, body }) => `${method} ${body}`)).toEqual(Array(3).fill('POST {"a":1}'));
+    expect(codes).toEqual([204]);
+  });
+
+  it('is given up when its time is over', async () => {
+    const { address, seen } = await serve(vault((_, response) => json(response, 429, {}, { 'retry-after': '1' })));
+    const it = client({ address, patienceMs: 1_500 });
+    await it.health();
+    expect(await failure(it.read('x'))).toMatchObject({ kind: 'RateLimited', status: 429 });
+    expect(seen.filter(({ url }) => url === '/v1/x')).toHaveLength(2);
+  });
+
+  it('is not the health check: there 429 is a standby', async () => {
+    const { address, seen } = await serve((_, response) => json(response, 429, { ...health, standby: true }));
+    expect(await client({ address, patienceMs: 60_000 }).health()).toMatchObject({ standby: true });
+    expect(seen).toHaveLength(1);
+  });
+});
+
+describe('what was written', () => {
+  const bao = (value: number) => Buffer.from(JSON.stringify({ cluster: 'c', value: String(value) })).toString('base64');
+  const enterprise = (value: number) => Buffer.from(`v1:c:${value}:7:mac`).toString('base64');
+
+  it.each([
+    { name: 'OpenBao', index: bao, product: {}, forward: 'forward-active-node' },
+    { name: 'Vault Enterprise', index: enterprise, product: { performance_standby: true }, forward: undefined },
+  ])('is asked for in later reads, whichever answer comes last: $name', async ({ index, product, forward }) => {
+    const values = [9, 10, 8];
+    const { address, seen } = await serve((request, response) =>
+      request.method === 'GET'
+        ? json(response, 200, { ...health, ...product })
+        : json(response, 204, undefined, { 'x-vault-index': index(values.shift() ?? 0) }),
+    );
+    const it = client({ address });
+    await it.health();
+    seen.length = 0;
+    for (let i = 0; i < 3; i += 1) await it.write('x', {});
+    await it.call('GET', 'y');
+    expect(seen.map(({ headers }) => headers['x-vault-index'])).toEqual([undefined, index(9), index(10), index(10)]);
+    expect(seen.map(({ headers }) => headers['x-vault-inconsistent'])).toEqual([undefined, forward, forward, forward]);
+  });
+
+  it('in a form that is not known: the last one', async () => {
+    const indices = ['one', 'two'];
+    const { address, seen } = await serve((_, response) =>
+      json(response, 204, undefined, { 'x-vault-index': indices.shift() ?? 'none' }),
+    );
+    const it = client({ address });
+    for (let i = 0; i < 3; i += 1) await it.write('x', {});
+    expect(seen.map(({ headers }) => headers['x-vault-index'])).toEqual([undefined, 'one', 'two']);
   });
 });
 

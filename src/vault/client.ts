@@ -3,6 +3,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import nodeVault from 'node-vault';
 import { z } from 'zod';
 import type { Secret } from '../observability/secret.ts';
+import { sleep, systemClock } from '../runtime/clock.ts';
 import { errorOfReply, errorOfTransport, VaultError } from './errors.ts';
 import { createTransport, type TlsOptions, type TransportReply, type TransportRequest } from './transport.ts';
 
@@ -22,6 +23,8 @@ export interface VaultClientOptions {
   tls?: TlsOptions;
   /** Deadline of one request, milliseconds. */
   timeoutMs?: number;
+  /** How long a request that the server turns away for now (429, 412) is repeated, milliseconds; 15 s unless given. */
+  patienceMs?: number;
   /** Called once a request with the operation and the status (0: no answer). */
   onRequest?: (operation: string, status: number) => void;
 }
@@ -62,6 +65,21 @@ function encodePath(path: string): string {
 const isVaultRefusal = (body: unknown): boolean =>
   errorsSchema.safeParse(body).success || z.object({ data: z.object({}) }).safeParse(body).success;
 
+/** Whether the server has turned a request away untouched: a rate limit, or a standby that has yet to catch up. */
+const turnedAway = ({ statusCode }: TransportReply): boolean => statusCode === 429 || statusCode === 412;
+
+/**
+ * The later of two storage indices. OpenBao writes base64 of `{"cluster":…,"value":"41"}`, Vault Enterprise of
+ * `v1:<cluster>:41:…`; of forms that are not known the one that came last counts.
+ */
+function laterIndex(known: string | undefined, next: string): string {
+  const value = (index: string): number => {
+    const text = Buffer.from(index, 'base64').toString('latin1');
+    return Number((/"value":"(\d+)"/.exec(text) ?? /^v1:[^:]*:(\d+):/.exec(text))?.[1] ?? NaN);
+  };
+  return known !== undefined && value(known) > value(next) ? known : next;
+}
+
 function anonymous(request: TransportRequest): TransportRequest {
   const kept = Object.entries(request.headers ?? {}).filter(([name]) => !/^x-vault-(token|namespace)$/i.test(name));
   return { ...request, headers: Object.fromEntries(kept) };
@@ -73,15 +91,22 @@ export class VaultClient {
   readonly #onRequest: (operation: string, status: number) => void;
   /** Carries the whole answer past node-vault, which gives away the body only. */
   readonly #answer = new AsyncLocalStorage<{ reply: TransportReply | undefined }>();
-  #isVault = false;
+  readonly #patienceMs: number;
+  /** As its health answer tells; undefined before, and of what is not Vault. */
+  #product: Health['product'] | undefined;
+  /** What was written so far: standbys of OpenBao and of Vault Enterprise answer reads themselves, and may lag behind. */
+  #index: string | undefined;
 
   constructor(options: VaultClientOptions) {
     const address = options.address.replace(/\/$/, '');
     this.#transport = createTransport(address, options.tls ?? {}, options.timeoutMs ?? 20_000);
+    this.#patienceMs = options.patienceMs ?? 15_000;
     this.#onRequest = options.onRequest ?? (() => undefined);
     const rp = async (request: TransportRequest) => {
       const call = this.#answer.getStore();
-      const reply = await this.#transport.send(request.uri.endsWith('/v1/sys/health') ? anonymous(request) : request);
+      const health = request.uri.endsWith('/v1/sys/health');
+      // 429 of the health check is the answer of a standby
+      const reply = health ? await this.#transport.send(anonymous(request)) : await this.#sendPatiently(request);
       if (call) call.reply = reply;
       return reply;
     };
@@ -119,7 +144,7 @@ export class VaultClient {
     const ok = reply.statusCode >= 200 && reply.statusCode < 300;
     const allowed = options.allow?.includes(reply.statusCode) === true;
     if (!ok && !allowed) {
-      const messages = this.#isVault ? (errorsSchema.safeParse(reply.body).data?.errors ?? []) : [];
+      const messages = this.#product ? (errorsSchema.safeParse(reply.body).data?.errors ?? []) : [];
       throw errorOfReply(operation, path, reply.statusCode, messages);
     }
     const parsed = replySchema.safeParse(reply.body ?? {});
@@ -166,10 +191,29 @@ export class VaultClient {
         reply.statusCode,
         `status ${reply.statusCode}: this is not Vault's health answer`,
       );
-    this.#isVault = true;
     const { initialized, sealed, standby, version, performance_standby } = parsed.data;
     // OpenBao's answer has no performance_standby; Vault's has had it since 0.11
-    return { product: performance_standby === undefined ? 'OpenBao' : 'Vault', version, initialized, sealed, standby };
+    this.#product = performance_standby === undefined ? 'OpenBao' : 'Vault';
+    return { product: this.#product, version, initialized, sealed, standby };
+  }
+
+  /** What was turned away has done nothing: it is sent again until the server takes it, or the patience is over. */
+  async #sendPatiently(request: TransportRequest): Promise<TransportReply> {
+    for (let waitedMs = 0; ;) {
+      const reply = await this.#transport.send({ ...request, headers: { ...request.headers, ...this.#consistency() } });
+      if (reply.index !== undefined) this.#index = laterIndex(this.#index, reply.index);
+      const pauseMs = reply.statusCode === 412 ? 100 : Math.max(100, reply.retryAfterMs ?? 1_000);
+      if (!turnedAway(reply) || waitedMs + pauseMs > this.#patienceMs) return reply;
+      await sleep(systemClock, pauseMs);
+      waitedMs += pauseMs;
+    }
+  }
+
+  /** Asks for what was written so far. OpenBao hands such a read on; Vault must be told to in its configuration, else it refuses. */
+  #consistency(): Record<string, string> {
+    if (this.#index === undefined) return {};
+    const forward = this.#product === 'OpenBao' ? { 'X-Vault-Inconsistent': 'forward-active-node' } : {};
+    return { 'X-Vault-Index': this.#index, ...forward };
   }
 
   async #exchange(

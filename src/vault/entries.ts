@@ -12,6 +12,7 @@ import type { KvEntry } from './kv.ts';
 
 const markField = 'istio-vault-ca';
 const generationField = 'generation';
+const keyRefField = 'key-ref';
 
 const intermediateSpec = z.object({
   commonName: z.string(),
@@ -43,6 +44,9 @@ const stateSchema = z.object({
   intermediate: z.object({ ...ids, spec: intermediateSpec }).exactOptional(),
   role: z.string(),
   made: z.array(z.string()),
+  // states of an earlier version do not have the next two
+  adopted: z.array(z.string()).default([]),
+  publicKeys: z.array(z.string()).default([]),
   handled: z.record(z.string(), z.string()),
   history: z.array(
     z.object({
@@ -59,10 +63,11 @@ type Data = Record<string, unknown>;
 const text = (data: Data, field: string): string => (typeof data[field] === 'string' ? data[field] : '');
 const generationOf = (data: Data): number => Number(text(data, generationField)) || 0;
 
-function slot<T>(id: Identity, entry: KvEntry, parse: (data: Data) => T): Slot<T> {
+function slot<T>(id: Identity, entry: KvEntry, parse: (data: Data) => T | undefined): Slot<T> {
   const { casVersion, data } = entry;
   if (!data) return { casVersion, entry: undefined };
-  return { casVersion, entry: isOwn(id, text(data, markField)) ? parse(data) : 'foreign' };
+  const mark = text(data, markField);
+  return { casVersion, mark, entry: isOwn(id, mark) ? parse(data) : 'foreign' };
 }
 
 const json = (value: string): unknown => {
@@ -75,13 +80,20 @@ const json = (value: string): unknown => {
 
 /** The live entry, its key reduced to the hash of its public half. */
 export function parseLive(id: Identity, entry: KvEntry): Slot<LiveEntry> {
-  return slot(id, entry, (data) => ({
+  const found = slot<LiveEntry>(id, entry, (data) => ({
     generation: generationOf(data),
+    keyRef: text(data, keyRefField),
     certificate: certificateFacts(text(data, 'ca-cert.pem')),
     chain: text(data, 'cert-chain.pem'),
     root: text(data, 'root-cert.pem'),
     publicKey: publicKeyOfPrivate(text(data, 'ca-key.pem')),
   }));
+  if (found.entry !== 'foreign' || !entry.data) return found;
+  const foreign = {
+    publicKey: publicKeyOfPrivate(text(entry.data, 'ca-key.pem')),
+    generation: generationOf(entry.data),
+  };
+  return { ...found, foreign };
 }
 
 export interface LiveFiles {
@@ -89,6 +101,8 @@ export interface LiveFiles {
   chain: string;
   root: string;
   key: Secret;
+  /** Name or id of the key in the mount; empty: the generation's own name. */
+  keyRef: string;
 }
 
 /** KV 1 answers with a lease of 32 days, after which agents read again; a `ttl` of its own makes them look every minute. */
@@ -98,6 +112,7 @@ export function liveData(mark: string, generation: number, files: LiveFiles, kvV
     'ca-key.pem': files.key.reveal(),
     'cert-chain.pem': files.chain,
     'root-cert.pem': files.root,
+    ...(files.keyRef === '' ? {} : { [keyRefField]: files.keyRef }),
     [generationField]: String(generation),
     [markField]: mark,
     ...(kvVersion === 1 ? { ttl: '60s' } : {}),
@@ -107,23 +122,39 @@ export function liveData(mark: string, generation: number, files: LiveFiles, kvV
 export function parseStaging(id: Identity, entry: KvEntry): Slot<StagingEntry> {
   return slot(id, entry, (data) => ({
     generation: generationOf(data),
+    keyRef: text(data, keyRefField),
     spec: intermediateSpec.safeParse(json(text(data, 'spec'))).data,
     publicKey: publicKeyOfPrivate(text(data, 'ca-key.pem')),
+    reason: text(data, 'reason'),
+    request: typeof data['request'] === 'string' ? data['request'] : undefined,
   }));
 }
 
 export function stagingData(
   mark: string,
-  generation: number,
-  spec: IntermediateSpec,
+  step: {
+    generation: number;
+    spec: IntermediateSpec;
+    reuse: string | undefined;
+    reason: string;
+    request: string | undefined;
+  },
   key: Secret,
 ): Record<string, string> {
   return {
     'ca-key.pem': key.reveal(),
-    spec: JSON.stringify(spec),
-    [generationField]: String(generation),
+    spec: JSON.stringify(step.spec),
+    reason: step.reason,
+    ...(step.request === undefined ? {} : { request: step.request }),
+    ...(step.reuse === undefined ? {} : { [keyRefField]: step.reuse }),
+    [generationField]: String(step.generation),
     [markField]: mark,
   };
+}
+
+/** The key in an entry that is being taken over: whose it is was decided before, and that it fits is checked by the caller. */
+export function foreignKeyOf({ data }: KvEntry): Secret | undefined {
+  return data && new Secret(text(data, 'ca-key.pem'));
 }
 
 /** The key in a live or staging entry of ours, if it carries that generation. */
@@ -135,12 +166,7 @@ export function keyOf(id: Identity, entry: KvEntry, generation: number): Secret 
 
 /** A state of ours that cannot be read counts as lost, and is rebuilt from what exists. */
 export function parseState(id: Identity, entry: KvEntry): Slot<StateEntry> {
-  const found = slot<StateEntry | undefined>(
-    id,
-    entry,
-    (data) => stateSchema.safeParse(json(text(data, 'state'))).data,
-  );
-  return { casVersion: found.casVersion, entry: found.entry };
+  return slot<StateEntry>(id, entry, (data) => stateSchema.safeParse(json(text(data, 'state'))).data);
 }
 
 export function stateData(mark: string, state: StateEntry): Record<string, string> {

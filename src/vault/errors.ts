@@ -61,15 +61,20 @@ export function clean(text: string): string {
   return text.replace(secretLike, '[redacted]').replace(/\s+/g, ' ').trim().slice(0, 300);
 }
 
+/** What nodes of a cluster say while nobody leads it, or while the leader changes. */
+const noLeader =
+  /active cluster node not found|in standby mode|node is not the leader|leadership lost|leadership transfer/i;
+
 function kindOfStatus(status: number, text: string): VaultErrorKind {
   if (status === 403) return 'Forbidden';
   if (status === 404) return 'NotFound';
   if (status === 429) return 'RateLimited';
-  if (status === 472 || status === 473) return 'Standby';
+  // 412: a standby that has not caught up
+  if ([412, 472, 473, 474].includes(status)) return 'Standby';
   if (status >= 300 && status < 400) return 'Redirected';
   if (status === 501 || /not (yet )?initialized/i.test(text)) return 'Uninitialized';
-  if (status === 503 && !/sealed/i.test(text)) return 'Server';
-  if (status === 503) return 'Sealed';
+  if (status >= 500 && /\bis sealed\b/i.test(text)) return 'Sealed';
+  if (status >= 500 && noLeader.test(text)) return 'Standby';
   if (/check-and-set/.test(text)) return 'CheckAndSet';
   if (/already in use/.test(text)) return 'InUse';
   if (status >= 500) return 'Server';

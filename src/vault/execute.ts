@@ -9,20 +9,31 @@ import {
   type CertificateFacts,
 } from '../plan/certificate.ts';
 import type { Desired, IntermediateSpec } from '../plan/desired.ts';
+import { isOwn } from '../plan/identity.ts';
 import { ProblemError, type Problem } from '../plan/problem.ts';
 import type { Step } from '../plan/steps.ts';
 import { Secret } from '../observability/secret.ts';
-import { writeAuthConfig, writePolicy, writeRole } from './access.ts';
+import { deletePolicy, deleteRole, writeAuthConfig, writePolicy, writeRole } from './access.ts';
 import type { VaultClient } from './client.ts';
-import { keyOf, liveData, parseLive, stagingData, stateData } from './entries.ts';
+import { foreignKeyOf, keyOf, liveData, parseLive, stagingData, stateData } from './entries.ts';
 import { VaultError } from './errors.ts';
-import { destroyKv, readKv, writeKv } from './kv.ts';
-import { enableAudit, enableKubernetesAuth, mountKv, mountPki, readMaxLeaseTtl, tuneMount } from './mounts.ts';
+import { deleteKv, destroyKv, readKv, writeKv, writeMaxVersions } from './kv.ts';
+import {
+  disableAuth,
+  enableAudit,
+  enableKubernetesAuth,
+  mountKv,
+  mountPki,
+  readMaxLeaseTtl,
+  tuneMount,
+  unmount,
+} from './mounts.ts';
 import { kvPlace } from './observe.ts';
 import * as pki from './pki.ts';
 
 type StepOf<K extends Step['kind']> = Extract<Step, { kind: K }>;
-export type VaultStep = Exclude<Step, { kind: 'ClaimControlPlane' | 'PatchControlPlane' }>;
+type ControlPlaneStep = Extract<Step, { kind: `${string}ControlPlane` }>;
+export type VaultStep = Exclude<Step, ControlPlaneStep>;
 
 export interface ExecuteContext {
   client: VaultClient;
@@ -61,8 +72,17 @@ async function storedKey(
 
 async function stageKey(ctx: ExecuteContext, step: StepOf<'StageKey'>): Promise<void> {
   const place = kvPlace(ctx.desired, '-staging');
-  const key = await makeKey(step.spec);
-  await writeKv(ctx.client, place, stagingData(ctx.desired.mark, step.generation, step.spec, key), step.cas);
+  const key = step.reuse === undefined ? await makeKey(step.spec) : await publishedKey(ctx);
+  await writeKv(ctx.client, place, stagingData(ctx.desired.mark, step, key), step.cas);
+}
+
+/** The key of the live entry, whatever its generation. */
+async function publishedKey({ client, desired }: ExecuteContext): Promise<Secret> {
+  const entry = await readKv(client, kvPlace(desired, ''));
+  const live = parseLive(desired.identity, entry).entry;
+  const key = live && live !== 'foreign' ? keyOf(desired.identity, entry, live.generation) : undefined;
+  if (!key) throw moved('the live entry');
+  return key;
 }
 
 /** KV 2 destroys exactly the version that was seen; KV 1 has no versions, so what stands there is looked at once more. */
@@ -117,11 +137,11 @@ async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIntermedi
   const key = await storedKey(ctx, 'staging', step.generation);
   const [limit, csr, rootPki] = await Promise.all([
     readMaxLeaseTtl(client, desired.spec.root.mount),
-    pki.csrForKey(client, mount, step.keyName, step.spec),
+    pki.csrForKey(client, mount, step.keyId, step.spec),
     pki.readChain(client, desired.spec.root.mount, step.rootIssuerId),
   ]);
   if (!csrCarriesKey(csr, key.reveal())) {
-    const message = `key ${step.keyName} of ${mount} is not the staged one, somebody else imported it; delete it there. Nothing was signed`;
+    const message = `key ${step.keyId} of ${mount} is not the staged one, somebody else imported it; delete it there. Nothing was signed`;
     throw new ProblemError({ condition: 'IntermediateReady', reason: 'CertificateMismatch', message, blocks: 'all' });
   }
   const publicKey = publicKeyOfPrivate(key.reveal()) ?? '';
@@ -161,7 +181,7 @@ async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive'>): Pr
   const { client, desired } = ctx;
   const { intermediate, root, delivery, keyStore } = desired.spec;
   const [key, signed, rootIssuer] = await Promise.all([
-    storedKey(ctx, 'staging', step.generation),
+    step.from === 'staging' ? storedKey(ctx, 'staging', step.generation) : adoptedKey(ctx),
     pki.readChain(client, intermediate.mount, step.issuerId),
     pki.readChain(client, root.mount, step.rootIssuerId),
   ]);
@@ -169,15 +189,51 @@ async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive'>): Pr
   const rootCert = certificateFacts(rootIssuer[0] ?? '');
   if (!cert || !rootCert) throw moved('the issuers');
   if (cert.publicKey !== publicKeyOfPrivate(key.reveal())) throw moved('the key of the issuer');
-  const files = { certificate: cert.pem, chain: signed.join(''), root: rootCert.pem, key };
-  await writeKv(
-    client,
-    kvPlace(desired, ''),
-    liveData(desired.mark, step.generation, files, keyStore.version),
-    step.cas,
-  );
+  const { keyRef } = step;
+  const files = { certificate: cert.pem, chain: signed.join(''), root: rootCert.pem, key, keyRef };
+  const data = liveData(step.mark, step.generation, files, keyStore.version);
+  await writeKv(client, kvPlace(desired, ''), data, step.cas);
   // PKI delivery reads certificate and key from two places: the second write follows the first at once
   if (delivery.source === 'PKI') await pki.setDefaultIssuer(client, intermediate.mount, step.issuerId);
+}
+
+async function adoptedKey({ client, desired }: ExecuteContext): Promise<Secret> {
+  const key = foreignKeyOf(await readKv(client, kvPlace(desired, '')));
+  if (!key) throw moved('the live entry');
+  return key;
+}
+
+/**
+ * Removes issuers and keys that nothing needs. Another operator may have staged or published since they were chosen, so both entries are
+ * looked at once more.
+ */
+async function collect(ctx: ExecuteContext, step: StepOf<'Collect'>): Promise<void> {
+  const { client, desired } = ctx;
+  const [live, staging, mount] = await Promise.all([
+    readKv(client, kvPlace(desired, '')),
+    readKv(client, kvPlace(desired, '-staging')),
+    pki.readPki(client, step.mount),
+  ]);
+  const entry = parseLive(desired.identity, live).entry;
+  const published = entry === 'foreign' ? undefined : entry;
+  const inUse = mount.issuers.some(
+    (issuer) =>
+      (step.issuerIds.includes(issuer.id) && issuer.certificate.fingerprint === published?.certificate?.fingerprint) ||
+      (step.keyIds.includes(issuer.keyId) && issuer.certificate.publicKey === published?.publicKey),
+  );
+  // a staged key may be one of these keys, not signed yet
+  if (inUse || (step.keyIds.length > 0 && staging.data !== undefined)) throw moved('what was to be collected');
+  await pki.removeParts(client, step.mount, step.issuerIds, step.keyIds);
+}
+
+const suffixOf = { live: '', staging: '-staging', state: '-state' } as const;
+
+/** Deletes an entry that is still ours. */
+async function deleteEntry({ client, desired }: ExecuteContext, step: StepOf<'DeleteEntry'>): Promise<void> {
+  const place = kvPlace(desired, suffixOf[step.entry]);
+  const { mark } = parseLive(desired.identity, await readKv(client, place));
+  if (mark === undefined || !isOwn(desired.identity, mark)) throw moved(`the ${step.entry} entry`);
+  await deleteKv(client, place);
 }
 
 /** Puts the published certificate back into a mount that has its key but lost its issuer. */
@@ -263,8 +319,32 @@ export async function executeVaultStep(ctx: ExecuteContext, step: VaultStep): Pr
       await pki.setDefaultIssuer(client, step.mount, step.issuerId);
       return;
     }
-    case 'CollectGeneration': {
-      await pki.removeKey(client, step.mount, step.keyId, step.issuerIds);
+    case 'LimitVersions': {
+      await writeMaxVersions(client, kvPlace(desired, ''), step.versions);
+      return;
+    }
+    case 'Collect': {
+      await collect(ctx, step);
+      return;
+    }
+    case 'DeleteRole': {
+      await deleteRole(client, step.mount, step.role);
+      return;
+    }
+    case 'DeletePolicy': {
+      await deletePolicy(client, step.name);
+      return;
+    }
+    case 'DeleteEntry': {
+      await deleteEntry(ctx, step);
+      return;
+    }
+    case 'Unmount': {
+      await unmount(client, step.mount);
+      return;
+    }
+    case 'DisableAuth': {
+      await disableAuth(client, step.mount);
       return;
     }
   }

@@ -48,3 +48,25 @@ export async function destroyKv(client: VaultClient, { mount, path, version }: K
   if (version === 1) await client.delete(`${mount}/${path}`);
   else await client.call('PUT', `${mount}/destroy/${path}`, { versions: [seen] });
 }
+
+/** How many versions KV 2 keeps of an entry; undefined when nothing was set for it, or it was never written. */
+export async function readMaxVersions(client: VaultClient, { mount, path }: KvPlace): Promise<number | undefined> {
+  const body = await client.read(`${mount}/metadata/${path}`);
+  return body && (z.object({ max_versions: z.int() }).parse(body).max_versions || undefined);
+}
+
+/** Limits the versions that KV 2 keeps of an entry, also before its first one. */
+export async function writeMaxVersions(client: VaultClient, { mount, path }: KvPlace, versions: number): Promise<void> {
+  await client.write(`${mount}/metadata/${path}`, { max_versions: versions });
+}
+
+/** Removes an entry with all its versions: only for deletion, since it frees the version counter too. */
+export async function deleteKv(client: VaultClient, { mount, path, version }: KvPlace): Promise<void> {
+  await client.delete(version === 1 ? `${mount}/${path}` : `${mount}/metadata/${path}`);
+}
+
+/** Names of all entries in the top folder of the mount, deleted ones of KV 2 included. */
+export async function listKv(client: VaultClient, mount: string, version: 1 | 2): Promise<string[]> {
+  const reply = await client.call('LIST', version === 1 ? mount : `${mount}/metadata`, undefined, { allow: [404] });
+  return z.object({ keys: z.array(z.string()).default([]) }).parse(reply.data).keys;
+}

@@ -77,6 +77,15 @@ export async function readMaxLeaseTtl(client: VaultClient, mount: string): Promi
   return z.object({ max_lease_ttl: z.number() }).parse(body).max_lease_ttl;
 }
 
+/** Removes a mount with all it holds. */
+export async function unmount(client: VaultClient, mount: string): Promise<void> {
+  await client.delete(`sys/mounts/${mount}`);
+}
+
+export async function disableAuth(client: VaultClient, mount: string): Promise<void> {
+  await client.delete(`sys/auth/${mount}`);
+}
+
 export async function enableKubernetesAuth(client: VaultClient, mount: string, description: string): Promise<void> {
   await client.write(`sys/auth/${mount}`, { type: 'kubernetes', description });
 }

@@ -1,16 +1,18 @@
 /** Reads what a plan needs from Vault, side by side. Never writes. Private keys are reduced to their public half here. */
+import { annotations } from '../api/annotations.ts';
 import { requiredCapabilities } from '../plan/capabilities.ts';
 import type { Desired } from '../plan/desired.ts';
 import { isOwn } from '../plan/identity.ts';
-import type { Mount, ObservedVault, Pki } from '../plan/observed.ts';
+import { owns, ownsAuthMount, things, type Thing } from '../plan/adoption.ts';
+import type { Mount, ObservedVault, Pki, Remains } from '../plan/observed.ts';
 import type { Step } from '../plan/steps.ts';
-import { readAuthConfig, readPolicy, readRole } from './access.ts';
+import { listRoles, readAuthConfig, readPolicy, readRole } from './access.ts';
 import type { Health, VaultClient } from './client.ts';
 import { parseLive, parseStaging, parseState } from './entries.ts';
 import { VaultError } from './errors.ts';
-import { readKv, type KvEntry, type KvPlace } from './kv.ts';
+import { listKv, readKv, readMaxVersions, type KvEntry, type KvPlace } from './kv.ts';
 import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
-import { readPki } from './pki.ts';
+import { readPki, readSigned } from './pki.ts';
 
 /** The place of an entry in the key store. */
 export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): KvPlace {
@@ -19,7 +21,7 @@ export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): 
 }
 
 /** Vault's health as an error when it cannot serve; a standby forwards requests and serves. */
-function assertServing(health: Health, address: string): void {
+export function assertServing(health: Health, address: string): void {
   const fail = (kind: 'Uninitialized' | 'Sealed', what: string) => {
     throw new VaultError(kind, 'health', 'sys/health', 0, `${health.product} at ${address} is ${what}`);
   };
@@ -49,10 +51,13 @@ function start<T>(read: Promise<T>): Pending<T> {
   };
 }
 
-const everything = { authMount: true, authConfig: true, auditDevice: true };
+const everything = { authMount: true, authConfig: true, auditDevice: true, rootGoes: true };
+
+/** Whether the spec and the annotations ask that the root mount goes with the resource. */
+const rootGoes = (d: Desired): boolean => annotations.confirmDeleteRoot in d.annotations;
 
 /** Every read there is, by the name of what it reads; `authMount` stands before `authConfig`, which waits for it. */
-function readers(client: VaultClient, d: Desired) {
+function readers(client: VaultClient, d: Desired, now: () => number, deleting: boolean) {
   const { root, intermediate, keyStore, kubernetesAuth, policy, audit } = d.spec;
   let authMount: Promise<Mount | undefined> = Promise.resolve(undefined);
   return {
@@ -67,14 +72,18 @@ function readers(client: VaultClient, d: Desired) {
     role: () => readRole(client, kubernetesAuth.mount, kubernetesAuth.role),
     // the configuration of a mount that is not ours is none of our business, and the token may not read it
     authConfig: async () =>
-      isOwn(d.identity, (await authMount)?.description)
+      kubernetesAuth.config.manage || isOwn(d.identity, (await authMount)?.description)
         ? await readAuthConfig(client, kubernetesAuth.mount)
         : undefined,
     live: () => readKv(client, kvPlace(d, '')),
     staging: () => readKv(client, kvPlace(d, '-staging')),
     state: () => readKv(client, kvPlace(d, '-state')),
+    liveVersions: async () => (keyStore.version === 2 ? await readMaxVersions(client, kvPlace(d, '')) : undefined),
     rootPki: () => readPki(client, root.mount),
     intermediatePki: () => readPki(client, intermediate.mount),
+    keyStoreEntries: async () => (deleting ? await listKv(client, keyStore.mount, keyStore.version) : []),
+    authRoles: async () => (deleting ? await listRoles(client, kubernetesAuth.mount) : []),
+    signed: async () => (deleting && rootGoes(d) ? await readSigned(client, root.mount, now()) : undefined),
   };
 }
 
@@ -102,20 +111,30 @@ const touched: Record<Step['kind'], readonly ReadName[]> = {
   ImportKey: ['intermediatePki'],
   SignIntermediate: ['intermediatePki'],
   InstallCertificate: ['intermediatePki'],
+  LimitVersions: ['liveVersions'],
   PublishLive: ['live', 'intermediatePki'],
   SetDefaultIssuer: ['rootPki', 'intermediatePki'],
-  CollectGeneration: ['intermediatePki'],
+  Collect: ['intermediatePki'],
   PatchControlPlane: [],
+  ReleaseControlPlane: [],
+  DeleteRole: ['role', 'authRoles'],
+  DeletePolicy: ['policy'],
+  DeleteEntry: ['live', 'staging', 'state', 'keyStoreEntries'],
+  Unmount: [...pkiMounts, 'kvMount', 'keyStoreEntries'],
+  DisableAuth: ['authMount', 'role', 'authRoles'],
 };
 
 /** The observations of one reconcile: all of Vault first, then what the steps since have touched. */
 export class VaultObserver {
   readonly #readers: Readers;
   readonly #desired: Desired;
+  readonly #deleting: boolean;
   #reads: Reads | undefined;
 
-  constructor(client: VaultClient, desired: Desired) {
-    this.#readers = readers(client, desired);
+  /** @param deleting also reads what decides whether shared mounts and the root may go */
+  constructor(client: VaultClient, desired: Desired, now: () => number, deleting = false) {
+    this.#readers = readers(client, desired, now, deleting);
+    this.#deleting = deleting;
     this.#desired = desired;
   }
 
@@ -131,58 +150,88 @@ export class VaultObserver {
     const started = Object.fromEntries(names.map((name) => [name, start<unknown>(this.#readers[name]())]));
     const reads = { ...this.#reads, ...started } as Reads;
     this.#reads = reads;
-    return await assemble(reads, this.#desired);
+    return await assemble(reads, this.#desired, this.#deleting);
   }
 }
 
 /** Puts the observation together. What belongs to a mount that is absent or foreign is never looked at. */
-async function assemble(reads: Reads, d: Desired): Promise<ObservedVault> {
+async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<ObservedVault> {
   const health = await reads.health.take();
   assertServing(health, d.spec.vault.address);
   const authMount = await reads.authMount.takeUnlessForbidden();
   const auditDevice = await reads.auditDevice.takeUnlessForbidden();
-  const writesAuthConfig = isOwn(d.identity, authMount?.description);
+  const kvMount = await reads.kvMount.takeUnlessForbidden();
+  const fits = kvMount?.kvVersion === d.spec.keyStore.version;
+  const base: ObservedVault = {
+    ...unread,
+    product: health.product,
+    version: health.version,
+    auditDevice,
+    authMount,
+    kvMount,
+    // only for what the token must be able to do: what is forbidden here is taken again below
+    state: parseState(d.identity, (fits && (await reads.state.takeUnlessForbidden())) || nothing),
+  };
+  const writesAuthConfig = ownsAuthMount(d, base);
   const needed = requiredCapabilities(d.spec, {
     authMount: authMount === undefined,
     authConfig: authMount === undefined || writesAuthConfig,
     auditDevice: auditDevice === undefined && health.product === 'Vault',
+    rootGoes: rootGoes(d),
   });
   const missing = missingCapabilities(needed, await reads.capabilities.take());
-  const base = {
-    product: health.product,
-    version: health.version,
-    missingCapabilities: missing,
-    auditDevice,
-    authMount,
-  };
-  if (missing.length > 0) return { ...base, ...unread };
-
-  const kvMount = await reads.kvMount.take();
-  const rootMount = await reads.rootMount.take();
-  const intermediateMount = await reads.intermediateMount.take();
-  const entry = async (read: Pending<KvEntry>) =>
-    kvMount?.kvVersion === d.spec.keyStore.version ? await read.take() : nothing;
-  // a mount of somebody else is not looked into: its issuers are none of our business
-  const pki = async (mount: Mount | undefined, read: Pending<Pki>) =>
-    mount?.type === 'pki' && isOwn(d.identity, mount.description) ? await read.take() : undefined;
-  return {
+  if (missing.length > 0) {
+    const { product, version } = base;
+    return { ...unread, product, version, auditDevice, authMount, missingCapabilities: missing };
+  }
+  const entry = async (read: Pending<KvEntry>) => (fits ? await read.take() : nothing);
+  const mounts: ObservedVault = {
     ...base,
-    kvMount,
-    rootMount,
-    intermediateMount,
-    rootPki: await pki(rootMount, reads.rootPki),
-    intermediatePki: await pki(intermediateMount, reads.intermediatePki),
+    kvMount: await reads.kvMount.take(),
+    state: parseState(d.identity, await entry(reads.state)),
+    rootMount: await reads.rootMount.take(),
+    intermediateMount: await reads.intermediateMount.take(),
     policy: await reads.policy.take(),
     role: authMount?.type === 'kubernetes' ? await reads.role.take() : undefined,
     authConfig: writesAuthConfig ? await reads.authConfig.take() : undefined,
+    liveVersions: kvMount?.kvVersion === 2 ? await reads.liveVersions.take() : undefined,
     live: parseLive(d.identity, await entry(reads.live)),
     staging: parseStaging(d.identity, await entry(reads.staging)),
-    state: parseState(d.identity, await entry(reads.state)),
+  };
+  const { rootMount, intermediateMount } = things(d, mounts);
+  // a mount of somebody else is not looked into, unless it is to be taken over
+  const pki = async (mount: Mount | undefined, thing: Thing | undefined, read: Pending<Pki>) =>
+    mount?.type === 'pki' && thing && (d.spec.adopt || owns(d, { vault: mounts }, thing))
+      ? await read.take()
+      : undefined;
+  return {
+    ...mounts,
+    rootPki: await pki(mounts.rootMount, rootMount, reads.rootPki),
+    intermediatePki: await pki(mounts.intermediateMount, intermediateMount, reads.intermediatePki),
+    remains: deleting ? await remains(reads, mounts, d) : undefined,
+  };
+}
+
+/** What else lies in the shared mounts, and what the root has signed. */
+async function remains(reads: Reads, { kvMount, authMount, rootMount }: ObservedVault, d: Desired): Promise<Remains> {
+  const { keyStore, kubernetesAuth } = d.spec;
+  const ours = ['', '-staging', '-state'].map((suffix) => `${keyStore.path}${suffix}`);
+  const entries = kvMount?.kvVersion === keyStore.version ? await reads.keyStoreEntries.take() : [];
+  const roles = authMount?.type === 'kubernetes' ? await reads.authRoles.take() : [];
+  return {
+    otherEntries: entries.filter((name) => !ours.includes(name)),
+    otherRoles: roles.filter((name) => name !== kubernetesAuth.role),
+    signed: rootMount?.type === 'pki' ? await reads.signed.take() : undefined,
   };
 }
 
 /** What stays unread while capabilities are missing; the plan stops at them before it looks here. */
-const unread = {
+const unread: ObservedVault = {
+  product: 'Vault',
+  version: '',
+  missingCapabilities: [],
+  auditDevice: undefined,
+  authMount: undefined,
   kvMount: undefined,
   rootMount: undefined,
   intermediateMount: undefined,
@@ -191,7 +240,9 @@ const unread = {
   policy: undefined,
   role: undefined,
   authConfig: undefined,
+  liveVersions: undefined,
   live: { casVersion: 0, entry: undefined },
   staging: { casVersion: 0, entry: undefined },
   state: { casVersion: 0, entry: undefined },
-} satisfies Partial<ObservedVault>;
+  remains: undefined,
+};

@@ -77,12 +77,12 @@ export async function importKey(client: VaultClient, mount: string, name: string
 export async function csrForKey(
   client: VaultClient,
   mount: string,
-  keyName: string,
+  keyRef: string,
   spec: IntermediateSpec,
 ): Promise<string> {
   const reply = await client.write(`${mount}/intermediate/generate/existing`, {
     ...subject(spec),
-    key_ref: keyName,
+    key_ref: keyRef,
     format: 'pem',
   });
   return z.object({ csr: z.string() }).parse(reply.data).csr;
@@ -140,11 +140,41 @@ export async function setDefaultIssuer(client: VaultClient, mount: string, issue
   await client.write(`${mount}/config/issuers`, { default: issuerId });
 }
 
-/** Removes issuers, then their key; what is gone already is fine. */
-export async function removeKey(client: VaultClient, mount: string, keyId: string, issuerIds: string[]): Promise<void> {
+/** Removes issuers, then keys; what is gone already is fine. */
+export async function removeParts(
+  client: VaultClient,
+  mount: string,
+  issuerIds: string[],
+  keyIds: string[],
+): Promise<void> {
   const gone = (error: unknown) => {
     if (!(error instanceof VaultError && error.kind === 'NotFound')) throw error;
   };
   for (const id of issuerIds) await client.delete(`${mount}/issuer/${id}`).catch(gone);
-  await client.delete(`${mount}/key/${keyId}`).catch(gone);
+  for (const id of keyIds) await client.delete(`${mount}/key/${id}`).catch(gone);
+}
+
+/** More than this many certificates of one root are not read one by one. */
+const mostSigned = 500;
+
+/** Certificates that a mount has issued and that are valid at a time; undefined when there are too many to read. */
+export async function readSigned(
+  client: VaultClient,
+  mount: string,
+  now: number,
+): Promise<{ serial: string; publicKey: string; selfIssued: boolean }[] | undefined> {
+  const serials = await list(client, `${mount}/certs`, z.object({ keys: z.array(z.string()) }));
+  if (!serials) return [];
+  if (serials.keys.length > mostSigned) return undefined;
+  const found = await Promise.all(
+    serials.keys.map(async (serial) => {
+      const body = await client.read(`${mount}/cert/${serial}`);
+      return body && certificateFacts(z.object({ certificate: z.string() }).parse(body).certificate);
+    }),
+  );
+  return found.flatMap((facts) =>
+    facts && facts.notAfter > now
+      ? [{ serial: facts.serial, publicKey: facts.publicKey, selfIssued: facts.selfIssued }]
+      : [],
+  );
 }

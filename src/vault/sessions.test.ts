@@ -4,7 +4,7 @@
  */
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals';
 import { createLogger } from '../observability/logger.ts';
 import { Secret } from '../observability/secret.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
@@ -25,6 +25,7 @@ class FakeVault {
   renewStatus = 200;
   renewable = true;
   isVault = true;
+  sealed = false;
   readonly #server = http.createServer((request, response) => {
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -43,7 +44,8 @@ class FakeVault {
     });
     const refused = { errors: ['permission denied'] };
     if (!this.isVault) return [200, { status: 'ok' }];
-    if (path === 'sys/health') return [200, { initialized: true, sealed: false, standby: false, version: '2.7.2' }];
+    if (path === 'sys/health')
+      return [200, { initialized: true, sealed: this.sealed, standby: false, version: '2.7.2' }];
     if (path.endsWith('/login')) {
       if (this.loginStatus !== 200) return [this.loginStatus, refused];
       this.logins += 1;
@@ -177,6 +179,24 @@ describe('logging in', () => {
   });
 });
 
+describe('a server that cannot serve', () => {
+  it('is not logged in to, and no service account token is asked for', async () => {
+    vault.sealed = true;
+    const requestJwt = jest.fn(() => Promise.resolve(new Secret('jwt-of-default')));
+    const asked: SessionRequest = {
+      ...request(),
+      login: { ...request().login, requestJwt } as SessionRequest['login'],
+    };
+    for (let i = 0; i < 3; i += 1) await expect(sessions.open(asked)).rejects.toMatchObject({ kind: 'Sealed' });
+    expect(requestJwt).not.toHaveBeenCalled();
+    expect(loginsCounted).toBe(0);
+    expect(vault.calls).toEqual(Array(3).fill('sys/health'));
+    vault.sealed = false;
+    await sessions.open(asked);
+    expect(loginsCounted).toBe(1);
+  });
+});
+
 describe("a token's life", () => {
   it('is prolonged at two thirds of it, again and again', async () => {
     const client = await sessions.open(request());
@@ -229,12 +249,12 @@ describe('a refusal', () => {
   it('causes one login in five minutes', async () => {
     const user = request().user;
     await sessions.open(request());
-    sessions.refused(user);
+    expect(sessions.refused(user)).toBe(true);
     const second = await sessions.open(request());
     expect(vault.logins).toBe(2);
     for (let i = 0; i < 4; i += 1) {
       await clock.advance(minute);
-      sessions.refused(user);
+      expect(sessions.refused(user)).toBe(false);
       expect(await sessions.open(request())).toBe(second);
     }
     await clock.advance(minute);

@@ -9,6 +9,7 @@ import { Secret } from '../observability/secret.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { VaultClient, type VaultClientOptions } from './client.ts';
 import { VaultError } from './errors.ts';
+import { assertServing } from './observe.ts';
 
 /** How to log in: by a service account's token, or with a token somebody gave. */
 export type Login =
@@ -90,16 +91,22 @@ export class Sessions {
     return (await pending).client;
   }
 
-  /** After a refusal: drops the session, so that the next call logs in anew; at most once in five minutes. */
-  refused(user: string): void {
+  /**
+   * After a refusal: drops the session, so that the next call logs in anew; at most once in five minutes.
+   * @returns whether it was dropped: then another try at once is worth it
+   */
+  refused(user: string): boolean {
     const now = this.#options.clock.now();
+    let dropped = false;
     for (const session of this.#sessions.values()) {
       const last = this.#refusedAt.get(session.key) ?? -Infinity;
       if (this.#users.get(session.key)?.has(user) !== true || !session.owned || now - last < reloginIntervalMs)
         continue;
       this.#refusedAt.set(session.key, now);
       void this.#end(session, true);
+      dropped = true;
     }
+    return dropped;
   }
 
   /** The resource is gone: its session ends when no other uses it. */
@@ -127,7 +134,8 @@ export class Sessions {
     const stale = this.#sessions.get(key);
     const client = new VaultClient(request.connection);
     try {
-      await client.health(); // tells Vault from something else before a token is sent
+      // tells Vault from something else before a token is sent; while it cannot serve, none is asked for
+      assertServing(await client.health(), request.connection.address);
       const { login } = request;
       const token =
         login.method === 'token' ? await this.#given(client, login.token) : await this.#byServiceAccount(client, login);

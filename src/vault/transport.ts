@@ -27,6 +27,10 @@ export interface TransportReply {
   body: unknown;
   /** The body was neither empty nor JSON: it is not Vault's. */
   foreign: boolean;
+  /** Of the cluster's storage, as the server names it; sent back, a standby that lags behind knows that it does. */
+  index: string | undefined;
+  /** How long the server asks to wait, in milliseconds. */
+  retryAfterMs: number | undefined;
   request: { path: string };
 }
 
@@ -59,8 +63,13 @@ function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): 
       });
       incoming.on('error', reject);
       incoming.on('end', () => {
-        const reply = { statusCode: incoming.statusCode ?? 0, request: { path: url.pathname } };
-        resolve({ ...reply, ...parseBody(Buffer.concat(chunks).toString('utf8')) });
+        resolve({
+          statusCode: incoming.statusCode ?? 0,
+          index: headerOf(incoming, 'x-vault-index'),
+          retryAfterMs: secondsOf(headerOf(incoming, 'retry-after')),
+          request: { path: url.pathname },
+          ...parseBody(Buffer.concat(chunks).toString('utf8')),
+        });
       });
     });
     outgoing.on('error', (error) => {
@@ -69,6 +78,15 @@ function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): 
     outgoing.end(body);
   });
 }
+
+/** A header as it goes back into a request: short, and nothing that could end a line. */
+function headerOf({ headers }: http.IncomingMessage, name: string): string | undefined {
+  const value = headers[name];
+  return typeof value === 'string' && /^[\x21-\x7e]{1,1000}$/.test(value) ? value : undefined;
+}
+
+const secondsOf = (text: string | undefined): number | undefined =>
+  text !== undefined && /^[0-9]{1,6}$/.test(text) ? Number(text) * 1000 : undefined;
 
 /** JSON, or nothing: a body that is not JSON is not Vault's, and is not passed on. */
 function parseBody(text: string): Pick<TransportReply, 'body' | 'foreign'> {

@@ -6,9 +6,9 @@ import { desire, type Desired } from '../../src/plan/desired.ts';
 import { generationName } from '../../src/plan/identity.ts';
 import { VaultClient } from '../../src/vault/client.ts';
 import { executeVaultStep, type VaultStep } from '../../src/vault/execute.ts';
-import { destroyKv, readKv, writeKv, type KvPlace } from '../../src/vault/kv.ts';
+import { destroyKv, listKv, readKv, readMaxVersions, writeKv, type KvPlace } from '../../src/vault/kv.ts';
 import { readSecretsMount } from '../../src/vault/mounts.ts';
-import { generateRoot, readPki } from '../../src/vault/pki.ts';
+import { generateRoot, readPki, readSigned } from '../../src/vault/pki.ts';
 import { products, sharedStack } from '../stack/index.ts';
 
 const { vaults } = sharedStack();
@@ -88,16 +88,25 @@ describe.each(products)('%s', (product) => {
   it('issues step by step, and refuses before signing what the mount would cut', async () => {
     const mount = `${prefix}-ca`;
     const name = generationName(desired.identity, 'intermediate', 1);
-    await execute({ kind: 'StageKey', generation: 1, spec: desired.intermediate, cas: 0, reason: 'test' });
+    await execute({
+      kind: 'StageKey',
+      generation: 1,
+      spec: desired.intermediate,
+      cas: 0,
+      reason: 'test',
+      reuse: undefined,
+      request: undefined,
+    });
     const importKey = { kind: 'ImportKey', mount, from: 'staging', generation: 1, name } as const;
     await execute(importKey);
     await expect(execute(importKey)).rejects.toMatchObject({ kind: 'InUse' });
 
     const [root] = (await readPki(client, `${prefix}-pki`)).issuers;
+    const [imported] = (await readPki(client, mount)).keys;
     const sign = {
       kind: 'SignIntermediate',
       generation: 1,
-      keyName: name,
+      keyId: imported?.id ?? '',
       spec: desired.intermediate,
       rootIssuerId: root?.id ?? '',
       notAfter: undefined,
@@ -123,21 +132,46 @@ describe.each(products)('%s', (product) => {
       certificate: { maxPathLength: 0, isCa: true, keyType: 'ec', keyBits: 256 },
     });
     expect(pki.issuers[0]?.certificate.subject.organization).toBe('Acme\\, Inc.');
-    await execute({
+    const publish = {
       kind: 'PublishLive',
+      from: 'staging',
       generation: 1,
       issuerId: pki.issuers[0]?.id ?? '',
       rootIssuerId: root?.id ?? '',
+      keyRef: '',
+      mark: desired.mark,
       cas: 0,
+    } as const;
+    await execute(publish);
+    await expect(execute(publish)).rejects.toMatchObject({ kind: 'CheckAndSet' });
+  });
+
+  it('keeps two versions of the live entry, and never collects what is published', async () => {
+    const place: KvPlace = { mount: `${prefix}-kv`, path: 'deep/path', version: 2 };
+    await execute({ kind: 'LimitVersions', versions: 2 });
+    expect(await readMaxVersions(client, place)).toBe(2);
+    const { issuers, keys } = await readPki(client, `${prefix}-ca`);
+    const all = { issuerIds: issuers.map((i) => i.id), keyIds: keys.map((k) => k.id) };
+    await expect(execute({ kind: 'Collect', mount: `${prefix}-ca`, ...all, what: 'all' })).rejects.toMatchObject({
+      kind: 'CheckAndSet',
     });
-    await expect(
-      execute({
-        kind: 'PublishLive',
-        generation: 1,
-        issuerId: pki.issuers[0]?.id ?? '',
-        rootIssuerId: root?.id ?? '',
-        cas: 0,
-      }),
-    ).rejects.toMatchObject({ kind: 'CheckAndSet' });
+    expect((await readPki(client, `${prefix}-ca`)).issuers).toHaveLength(1);
+  });
+
+  it('tells what a root has signed, and what else lies in the key store', async () => {
+    const signed = await readSigned(client, `${prefix}-pki`, Date.now());
+    expect(signed?.map((certificate) => certificate.selfIssued).sort()).toEqual([false, true]);
+    expect(await readSigned(client, `${prefix}-pki`, Date.parse('2100-01-01'))).toEqual([]);
+    expect(await listKv(client, `${prefix}-kv`, 2)).toEqual(['cas', 'deep/']);
+  });
+
+  it('deletes an entry only while it is ours', async () => {
+    await execute({ kind: 'DeleteEntry', entry: 'live' });
+    expect(await readKv(client, { mount: `${prefix}-kv`, path: 'deep/path', version: 2 })).toEqual({
+      casVersion: 0,
+      data: undefined,
+    });
+    await writeKv(client, { mount: `${prefix}-kv`, path: 'deep/path', version: 2 }, { theirs: 'x' }, 0);
+    await expect(execute({ kind: 'DeleteEntry', entry: 'live' })).rejects.toMatchObject({ kind: 'CheckAndSet' });
   });
 });

@@ -1,71 +1,12 @@
-/**
- * A pure model of what a step does to the world, for properties of the planner. What it claims of Vault (a name is taken
- * once, a check-and-set refuses another version) the end-to-end tests check against the real servers.
- */
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+/** Worlds for properties of the planner; what steps make of them is `src/plan/rehearse.ts`. */
 import { specSchema, type Spec } from '../../src/api/schema.ts';
-import { certificateFacts, publicKeyOfPrivate, type CertificateFacts } from '../../src/plan/certificate.ts';
 import { desire, type Desired } from '../../src/plan/desired.ts';
-import { generationName } from '../../src/plan/identity.ts';
-import type { Observed } from '../../src/plan/observed.ts';
+import { plannedCertificate, type CertificateFacts } from '../../src/plan/certificate.ts';
+import { liveDefect, soundLive } from '../../src/plan/facts.ts';
+import { own, type Observed } from '../../src/plan/observed.ts';
+import { plan, type Plan } from '../../src/plan/plan.ts';
+import { rehearseStep } from '../../src/plan/rehearse.ts';
 import type { Step } from '../../src/plan/steps.ts';
-
-/** Certificates made once at run time: a root, and one intermediate under it for each generation. */
-export interface Pool {
-  root: CertificateFacts;
-  intermediates: { certificate: CertificateFacts; publicKey: string }[];
-}
-
-const config =
-  '[req]\ndistinguished_name=dn\n[dn]\n[ca]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n';
-
-export function makePool(generations: number): Pool {
-  const dir = mkdtempSync(join(tmpdir(), 'pool-'));
-  const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: dir, stdio: 'pipe' });
-  const read = (name: string) => readFileSync(join(dir, name), 'utf8');
-  try {
-    writeFileSync(join(dir, 'c.cnf'), config);
-    const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-config', 'c.cnf'];
-    openssl(
-      'req',
-      '-x509',
-      ...newKey,
-      '-keyout',
-      'root.key',
-      '-out',
-      'root.pem',
-      '-subj',
-      '/CN=root',
-      '-days',
-      '3650',
-      '-extensions',
-      'ca',
-    );
-    const intermediates = Array.from({ length: generations }, (_, i) => {
-      openssl('req', ...newKey, '-keyout', 'i.key', '-out', 'i.csr', '-subj', `/CN=intermediate ${i}`);
-      const ca = [
-        '-CA',
-        'root.pem',
-        '-CAkey',
-        'root.key',
-        '-set_serial',
-        String(100 + i),
-        '-extfile',
-        'c.cnf',
-        '-extensions',
-        'ca',
-      ];
-      openssl('x509', '-req', '-in', 'i.csr', '-out', 'i.pem', '-days', '1825', ...ca);
-      return { certificate: certificateFacts(read('i.pem'))!, publicKey: publicKeyOfPrivate(read('i.key'))! };
-    });
-    return { root: certificateFacts(read('root.pem'))!, intermediates };
-  } finally {
-    rmSync(dir, { recursive: true });
-  }
-}
 
 export const minimalSpec = (over: Record<string, unknown> = {}): Spec =>
   specSchema.parse({
@@ -100,6 +41,8 @@ export function emptyWorld(): Observed {
       policy: undefined,
       role: undefined,
       authConfig: undefined,
+      liveVersions: undefined,
+      remains: undefined,
     },
     kubernetes: {
       controlPlane: { owner: undefined, carriesFields: false, writtenBefore: false, conflicts: [] },
@@ -110,135 +53,127 @@ export function emptyWorld(): Observed {
       meshRoots: undefined,
       injector: { found: true, selectsNamespace: true, name: 'vault.hashicorp.com' },
       kubernetesCa: undefined,
+      goneOwners: [],
+      istiodUses: [],
     },
   };
 }
 
-/** structuredClone makes objects of another realm under Jest, which no deep comparison takes for equal. */
-function clone<T>(value: T): T {
-  if (Array.isArray(value)) return value.map((item: unknown) => clone(item)) as T;
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, clone<unknown>(item)])) as T;
-}
+const day = 24 * 3_600_000;
+/** The time at which worlds begin. */
+export const start = Date.parse('2030-01-01T00:00:00Z');
 
-class Refused extends Error {}
-
-/** The world after a step. @throws Refused where the real server would refuse */
-export function applyStep(d: Desired, world: Observed, step: Step, pool: Pool): Observed {
-  const w = clone(world);
-  const { vault, kubernetes } = w;
-  const pki = (mount: string) => (mount === d.spec.root.mount ? vault.rootPki : vault.intermediatePki);
-  const set = <T>(slot: { casVersion: number; entry: T | 'foreign' | undefined }, cas: number, entry: T) => {
-    if (slot.casVersion !== cas) throw new Refused('check-and-set');
-    slot.casVersion += 1;
-    slot.entry = entry;
+/** A CA certificate with ten or five years to live. */
+export function someCa(
+  name: string,
+  issuer: CertificateFacts | undefined,
+  days = issuer ? 1825 : 3650,
+): CertificateFacts {
+  const about = {
+    publicKey: `key of ${name}`,
+    notBefore: start,
+    notAfter: start + days * day,
+    subject: { commonName: name, organization: '' },
+    selfIssued: issuer === undefined,
+    isCa: true,
+    maxPathLength: undefined,
+    canSignCertificates: true,
+    keyType: 'rsa' as const,
+    keyBits: 2048,
   };
-  const issued = (generation: number) => pool.intermediates[generation - 1]!;
-  switch (step.kind) {
-    case 'ClaimControlPlane':
-      if (kubernetes.controlPlane) kubernetes.controlPlane.owner = d.identity.name;
-      break;
-    case 'EnableAudit':
-      vault.auditDevice = { type: step.type, options: step.options };
-      break;
-    case 'MountKV':
-      if (vault.kvMount) throw new Refused('path is already in use');
-      vault.kvMount = { type: 'kv', description: step.description, maxLeaseTtl: 0, kvVersion: step.version };
-      break;
-    case 'WriteState':
-      set(vault.state, step.cas, step.state);
-      break;
-    case 'MountPKI': {
-      const mount = { type: 'pki', description: step.description, maxLeaseTtl: step.maxLeaseTtl };
-      const content = { issuers: [], keys: [], defaultIssuerId: '' };
-      if (pki(step.mount)) throw new Refused('path is already in use');
-      if (step.mount === d.spec.root.mount) Object.assign(vault, { rootMount: mount, rootPki: content });
-      else Object.assign(vault, { intermediateMount: mount, intermediatePki: content });
-      break;
-    }
-    case 'TuneMount': {
-      const mount = step.mount === d.spec.root.mount ? vault.rootMount! : vault.intermediateMount!;
-      Object.assign(mount, { maxLeaseTtl: step.maxLeaseTtl, description: step.description });
-      break;
-    }
-    case 'EnableAuth':
-      vault.authMount = { type: 'kubernetes', description: step.description, maxLeaseTtl: 0 };
-      break;
-    case 'WriteAuthConfig':
-      vault.authConfig = step.config;
-      break;
-    case 'WritePolicy':
-      vault.policy = step.text;
-      break;
-    case 'WriteRole':
-      vault.role = step.fields;
-      break;
-    case 'GenerateRoot': {
-      const root = vault.rootPki!;
-      const taken = root.keys.some((k) => k.name === step.name);
-      if (taken !== step.existingKey) throw new Refused('key name already in use');
-      if (!taken) root.keys.push({ id: `key-${step.name}`, name: step.name });
-      root.issuers.push({
-        id: `issuer-${step.name}`,
-        keyId: `key-${step.name}`,
-        keyName: step.name,
-        certificate: pool.root,
-      });
-      root.defaultIssuerId ||= `issuer-${step.name}`;
-      break;
-    }
-    case 'StageKey':
-      set(vault.staging, step.cas, {
-        generation: step.generation,
-        spec: step.spec,
-        publicKey: issued(step.generation).publicKey,
-      });
-      break;
-    case 'RemoveStaging':
-      if (vault.staging.casVersion === step.version) vault.staging.entry = undefined;
-      break;
-    case 'ImportKey': {
-      const keys = pki(step.mount)!.keys;
-      if (keys.some((k) => k.name === step.name)) throw new Refused('key name already in use');
-      keys.push({ id: `key-${step.name}`, name: step.name });
-      break;
-    }
-    case 'SignIntermediate':
-    case 'InstallCertificate': {
-      const name = generationName(d.identity, 'intermediate', step.generation);
-      const mount = vault.intermediatePki!;
-      mount.issuers.push({
-        id: `issuer-${name}`,
-        keyId: `key-${name}`,
-        keyName: name,
-        certificate: issued(step.generation).certificate,
-      });
-      mount.defaultIssuerId ||= `issuer-${name}`;
-      break;
-    }
-    case 'PublishLive': {
-      const { certificate, publicKey } = issued(step.generation);
-      set(vault.live, step.cas, {
-        generation: step.generation,
-        certificate,
-        chain: certificate.pem,
-        root: pool.root.pem,
-        publicKey,
-      });
-      break;
-    }
-    case 'SetDefaultIssuer':
-      pki(step.mount)!.defaultIssuerId = step.issuerId;
-      break;
-    case 'CollectGeneration': {
-      const mount = pki(step.mount)!;
-      mount.issuers = mount.issuers.filter((i) => !step.issuerIds.includes(i.id));
-      mount.keys = mount.keys.filter((k) => k.id !== step.keyId);
-      break;
-    }
-    case 'PatchControlPlane':
-      kubernetes.controlPlane = { owner: d.identity.name, carriesFields: true, writtenBefore: true, conflicts: [] };
-      break;
-  }
-  return w;
+  return plannedCertificate(about, issuer?.fingerprint);
 }
+
+/** What the manual procedure leaves: everything there, nothing marked, keys without names. */
+export function handMadeWorld(d: Desired): Observed {
+  const world = emptyWorld();
+  const root = someCa('hand-made root', undefined);
+  const intermediate = someCa('hand-made intermediate', root);
+  const pki = (id: string, certificate: CertificateFacts) => ({
+    issuers: [{ id: `issuer-${id}`, keyId: `key-${id}`, keyName: '', certificate }],
+    keys: [{ id: `key-${id}`, name: '' }],
+    defaultIssuerId: `issuer-${id}`,
+  });
+  const { version } = d.spec.keyStore;
+  Object.assign(world.vault, {
+    kvMount: { type: 'kv', description: '', maxLeaseTtl: 0, kvVersion: version },
+    rootMount: { type: 'pki', description: '', maxLeaseTtl: 8760 * 3600 },
+    intermediateMount: { type: 'pki', description: '', maxLeaseTtl: 43800 * 3600 },
+    rootPki: pki('root', root),
+    intermediatePki: pki('intermediate', intermediate),
+    live: {
+      casVersion: version === 2 ? 1 : 0,
+      entry: 'foreign',
+      mark: '',
+      foreign: { publicKey: intermediate.publicKey, generation: 0 },
+    },
+    policy: 'path "kv/istioca" { capabilities = ["read", "list"] }',
+    role: {
+      serviceAccountNames: ['istiod-service-account'],
+      serviceAccountNamespaces: [d.identity.namespace],
+      policies: [d.spec.policy.name],
+      tokenTtl: 86_400,
+      audience: '',
+    },
+  });
+  world.kubernetes.meshRoots = [root];
+  return world;
+}
+
+export interface Way {
+  /** The world at the end. */
+  world: Observed;
+  done: Step[];
+  /** The plan that had no steps left. */
+  last: Plan;
+}
+
+/**
+ * Rounds until nothing is left.
+ * @param pick may carry out only some of a round's steps: the rest is lost to a crash
+ */
+export function converge(
+  d: Desired,
+  from: Observed,
+  {
+    now = start,
+    pick = (steps: Step[]) => steps,
+    next = plan,
+  }: {
+    now?: number;
+    pick?: (steps: Step[], round: number) => Step[];
+    next?: (d: Desired, o: Observed, now: number) => Plan;
+  } = {},
+): Way {
+  let world = from;
+  const done: Step[] = [];
+  for (let round = 0; round < 90; round += 1) {
+    const last = next(d, world, now);
+    if (last.steps.length === 0) return { world, done, last };
+    for (const step of pick(last.steps, round)) {
+      world = rehearseStep(d, world, step, now);
+      done.push(step);
+    }
+  }
+  const ends = done.slice(-6).map((step) => step.kind);
+  throw new Error(`no end after 90 rounds; last steps: ${ends.join(', ')}`);
+}
+
+/** What must hold at the end, however it was reached. */
+export const essence = (d: Desired, { vault, kubernetes }: Observed) => ({
+  mounts: [vault.kvMount, vault.rootMount, vault.intermediateMount],
+  policy: vault.policy,
+  role: vault.role,
+  roots: vault.rootPki?.issuers.length,
+  rootKeys: vault.rootPki?.keys.length,
+  issuers: vault.intermediatePki?.issuers.length,
+  keys: vault.intermediatePki?.keys.length,
+  staging: vault.staging.entry,
+  liveDefect: liveDefect(own(vault.live)),
+  live: soundLive(d, { vault }) !== undefined,
+  recorded: own(vault.state)?.intermediate?.fingerprint === own(vault.live)?.certificate?.fingerprint,
+  defaultIsLive:
+    vault.intermediatePki?.issuers.find((i) => i.id === vault.intermediatePki?.defaultIssuerId)?.certificate
+      .fingerprint === soundLive(d, { vault })?.certificate.fingerprint,
+  fields: kubernetes.controlPlane?.carriesFields,
+});

@@ -1,81 +1,113 @@
 /** Whose things stand in our places: found before the first write, so that nothing is half done. */
-import { isOwn } from '../identity.ts';
+import { annotations as known } from '../../api/annotations.ts';
+import { adoptable, adoptionOf, owns, ownsRole, things, type Thing } from '../adoption.ts';
 import type { Desired } from '../desired.ts';
-import { own, type Mount, type Observed } from '../observed.ts';
+import { parseMark } from '../identity.ts';
+import type { Mount, Observed } from '../observed.ts';
 import type { Problem } from '../problem.ts';
 
-const notOwned = (condition: Problem['condition'], message: string): Problem => ({
+const problem = (condition: Problem['condition'], reason: Problem['reason'], message: string): Problem => ({
   condition,
-  reason: 'MountNotOwned',
+  reason,
   message,
   blocks: 'all',
 });
 
+/** What can be done about a thing of somebody else, by whose it is. */
+function remedy(d: Desired, o: Observed, thing: Thing | undefined, other: string): string {
+  const mark = parseMark(thing?.text);
+  const otherwise = `${other}, or remove it if nobody needs it`;
+  if (!mark) return d.spec.adopt ? otherwise : `set spec.adopt: true to take it over as it is; else ${otherwise}`;
+  const owner = `${mark.cluster}/${mark.namespace}/${mark.name}`;
+  if (mark.cluster !== d.identity.cluster)
+    return `it is marked for ${owner} of another cluster; when that is gone, set spec.adopt: true and annotation ${known.takeOver}=${owner}; else ${otherwise}`;
+  return o.kubernetes.goneOwners.includes(`${mark.namespace}/${mark.name}`)
+    ? `it is marked for ${mark.namespace}/${mark.name}, which is gone: set spec.adopt: true to take it over; else ${otherwise}`
+    : `it belongs to IstioVaultCA ${mark.namespace}/${mark.name}: ${other}`;
+}
+
+function notOwned(
+  d: Desired,
+  o: Observed,
+  condition: Problem['condition'],
+  place: string,
+  thing: Thing | undefined,
+  other: string,
+): Problem {
+  return problem(
+    condition,
+    'MountNotOwned',
+    `${place} exists and is not this resource's; ${remedy(d, o, thing, other)}`,
+  );
+}
+
 function foreignMount(
   d: Desired,
+  o: Observed,
   condition: Problem['condition'],
   field: string,
   path: string,
-  mount: Mount | undefined,
+  found: { mount: Mount | undefined; thing: Thing | undefined },
 ): Problem | undefined {
-  if (!mount || isOwn(d.identity, mount.description)) return undefined;
-  return notOwned(
+  const { mount, thing } = found;
+  if (!mount || !thing || owns(d, o, thing)) return undefined;
+  if (!adoptable(d, o, thing)) {
+    return notOwned(d, o, condition, `${field}: ${path} (type ${mount.type})`, thing, 'choose another mount');
+  }
+  if (mount.type === 'pki') return undefined;
+  return problem(
     condition,
-    `${field}: ${path} exists and is not marked as this resource's (type ${mount.type}); choose another mount, or remove it if nobody needs it`,
+    'MountTypeMismatch',
+    `${field}: ${path} is of type ${mount.type}, not pki; choose another mount`,
   );
 }
 
 export function rootMountNotOwned(d: Desired, o: Observed): Problem | undefined {
-  return foreignMount(d, 'RootReady', 'spec.root.mount', d.spec.root.mount, o.vault.rootMount);
+  const found = { mount: o.vault.rootMount, thing: things(d, o.vault).rootMount };
+  return foreignMount(d, o, 'RootReady', 'spec.root.mount', d.spec.root.mount, found);
 }
 
 export function intermediateMountNotOwned(d: Desired, o: Observed): Problem | undefined {
-  return foreignMount(
-    d,
-    'IntermediateReady',
-    'spec.intermediate.mount',
-    d.spec.intermediate.mount,
-    o.vault.intermediateMount,
-  );
+  const found = { mount: o.vault.intermediateMount, thing: things(d, o.vault).intermediateMount };
+  return foreignMount(d, o, 'IntermediateReady', 'spec.intermediate.mount', d.spec.intermediate.mount, found);
 }
 
 /** A KV entry without our mark in one of our three places. */
 export function keyStoreEntryNotOwned(d: Desired, o: Observed): Problem | undefined {
   const { mount, path } = d.spec.keyStore;
+  const { live, state } = things(d, o.vault);
   const foreign = [
-    ['', o.vault.live],
-    ['-staging', o.vault.staging],
-    ['-state', o.vault.state],
-  ] as const;
-  const hit = foreign.find(([, slot]) => slot.entry === 'foreign');
-  if (!hit) return undefined;
-  return notOwned(
-    'KeyStored',
-    `spec.keyStore.path: the entry ${mount}/${path}${hit[0]} exists and is not this resource's; choose another path, or remove it if nobody needs it`,
-  );
+    { suffix: '', slot: o.vault.live, thing: live },
+    // what another resource has staged was never published: there is nothing to take over
+    { suffix: '-staging', slot: o.vault.staging, thing: undefined },
+    { suffix: '-state', slot: o.vault.state, thing: state },
+  ].find(({ slot, thing }) => slot.entry === 'foreign' && !(thing && (owns(d, o, thing) || adoptable(d, o, thing))));
+  if (!foreign) return undefined;
+  const place = `spec.keyStore.path: the entry ${mount}/${path}${foreign.suffix}`;
+  return notOwned(d, o, 'KeyStored', place, foreign.thing, 'choose another path');
 }
 
 export function policyNotOwned(d: Desired, o: Observed): Problem | undefined {
-  const { policy } = o.vault;
-  const firstLine = policy?.split('\n')[0];
-  if (policy === undefined || isOwn(d.identity, firstLine)) return undefined;
-  return notOwned(
-    'AccessReady',
-    `spec.policy.name: policy ${d.spec.policy.name} exists and is not this resource's; choose another name, or remove it if nobody needs it`,
-  );
+  const { policy } = things(d, o.vault);
+  if (!policy || owns(d, o, policy) || adoptable(d, o, policy)) return undefined;
+  const place = `spec.policy.name: policy ${d.spec.policy.name}`;
+  return notOwned(d, o, 'AccessReady', place, policy, 'choose another name');
 }
 
-/** A role is ours if the state names it, or if its policies are exactly our marked policy. */
 export function roleNotOwned(d: Desired, o: Observed): Problem | undefined {
-  const { role } = o.vault;
-  if (!role || own(o.vault.state)?.role === d.spec.kubernetesAuth.role) return undefined;
-  const ourPolicy = o.vault.policy !== undefined && isOwn(d.identity, o.vault.policy.split('\n')[0]);
-  if (ourPolicy && role.policies.length === 1 && role.policies[0] === d.spec.policy.name) return undefined;
+  const { role } = things(d, o.vault);
+  if (!role || ownsRole(d, o) || adoptable(d, o, role)) return undefined;
   const { mount, role: name } = d.spec.kubernetesAuth;
-  return notOwned(
-    'AccessReady',
-    `spec.kubernetesAuth.role: role ${name} of auth/${mount} exists and is not this resource's; choose another name, or remove it if nobody needs it`,
-  );
+  const place = `spec.kubernetesAuth.role: role ${name} of auth/${mount}`;
+  return notOwned(d, o, 'AccessReady', place, role, 'choose another name');
+}
+
+/** What is to be taken over must be one CA: a key, its certificate, and the root that signed it. */
+export function adoptionMismatch(d: Desired, o: Observed): Problem | undefined {
+  const found = adoptionOf(d, o);
+  if (typeof found !== 'string') return undefined;
+  const message = `spec.adopt: ${found}; nothing was changed. Put the matching parts back, or choose other mounts and paths and let a new CA be made`;
+  return problem('KeyStored', 'AdoptionMismatch', message);
 }
 
 /** Two resources for one control plane: the other one wins, and this one writes nothing anywhere. */

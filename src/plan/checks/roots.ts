@@ -2,7 +2,8 @@
 import { annotations as known } from '../../api/annotations.ts';
 import { bundleFacts } from '../certificate.ts';
 import type { Desired } from '../desired.ts';
-import { currentRoot } from '../facts.ts';
+import { adoptionOf } from '../adoption.ts';
+import { currentRoot, lostRootSerial } from '../facts.ts';
 import { own, type Observed } from '../observed.ts';
 import type { Problem } from '../problem.ts';
 
@@ -29,11 +30,16 @@ export function wouldReplaceRoot(d: Desired, o: Observed): Problem | undefined {
   };
 }
 
-/** A root was there and is gone: the mesh trusts it, so another one is never made silently. */
+/** A root was there and is gone: the mesh trusts it, so another one is made only when a person says so. */
 export function rootLost(d: Desired, o: Observed): Problem | undefined {
-  if (currentRoot(d, o)) return undefined;
+  const adoption = adoptionOf(d, o);
+  // what is taken over is judged by what it is
+  if (currentRoot(d, o) || typeof adoption === 'string' || adoption?.ca) return undefined;
   const recorded = own(o.vault.state)?.root?.fingerprint ?? bundleFacts(own(o.vault.live)?.root ?? '')[0]?.fingerprint;
-  if (recorded === undefined && !o.kubernetes.controlPlane?.writtenBefore) return undefined;
+  const serial = lostRootSerial(o);
+  if (recorded === undefined && serial === undefined && !o.kubernetes.controlPlane?.writtenBefore) return undefined;
+  const text = serial ?? 'unknown';
+  if (d.annotations[known.allowReissue]?.toLowerCase() === text) return undefined;
   const which =
     recorded === undefined
       ? 'the control plane carries fields of an IstioVaultCA, so a root was'
@@ -41,7 +47,7 @@ export function rootLost(d: Desired, o: Observed): Problem | undefined {
   return {
     condition: 'RootReady',
     reason: 'RootLost',
-    message: `${which} issued, but ${d.spec.root.mount} holds none of this resource's; restore Vault's data, check spec.vault.address and the names in the spec, or create the resource anew that made it. No new root is made by itself; docs/troubleshooting.md says how to begin anew when it is gone for good`,
+    message: `${which} issued, but ${d.spec.root.mount} holds none of this resource's; restore Vault's data, check spec.vault.address and the names in the spec, or create the resource anew that made it. No new root is made by itself: when it is gone for good, annotate this resource with ${known.allowReissue}=${text}; every workload must then learn to trust the new root`,
     blocks: 'all',
   };
 }

@@ -1,4 +1,5 @@
 /** What Vault and the cluster must offer before anything is written. */
+import { adoptable, ownsAuthMount, things } from '../adoption.ts';
 import type { Desired } from '../desired.ts';
 import type { Observed } from '../observed.ts';
 import type { Problem } from '../problem.ts';
@@ -86,8 +87,10 @@ export function auditDeviceMissing(d: Desired, o: Observed): Problem | undefined
 }
 
 /** A mount that somebody else made keeps its configuration. */
-export function authConfigNotOwned(d: Desired, o: Observed, ownsAuthMount: boolean): Problem | undefined {
-  if (!d.spec.kubernetesAuth.config.manage || !o.vault.authMount || ownsAuthMount) return undefined;
+export function authConfigNotOwned(d: Desired, o: Observed): Problem | undefined {
+  const { authMount } = things(d, o.vault);
+  if (!d.spec.kubernetesAuth.config.manage || !authMount) return undefined;
+  if (ownsAuthMount(d, o.vault) || adoptable(d, o, authMount)) return undefined;
   return {
     condition: 'AccessReady',
     reason: 'AuthConfigNotOwned',

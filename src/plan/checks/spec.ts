@@ -16,7 +16,6 @@ const refuse = (condition: Problem['condition'], reason: Problem['reason'], mess
 export function notYetSupported(d: Desired): Problem | undefined {
   const { spec, annotations } = d;
   const asked: [boolean, string][] = [
-    [spec.mode !== 'Enforce', 'spec.mode: Plan'],
     [
       spec.vault.auth.method !== 'Kubernetes' && spec.vault.auth.method !== 'Token',
       `spec.vault.auth.method: ${spec.vault.auth.method}`,
@@ -25,24 +24,15 @@ export function notYetSupported(d: Desired): Problem | undefined {
     [!spec.root.manage, 'spec.root.manage: false'],
     [spec.intermediate.source !== 'Issue', `spec.intermediate.source: ${spec.intermediate.source}`],
     [!spec.intermediate.manage, 'spec.intermediate.manage: false'],
-    [spec.intermediate.key.rotationPolicy !== undefined, 'spec.intermediate.key.rotationPolicy'],
     [!spec.keyStore.manage, 'spec.keyStore.manage: false'],
     [!spec.policy.manage, 'spec.policy.manage: false'],
     [!spec.kubernetesAuth.manage, 'spec.kubernetesAuth.manage: false'],
     [spec.controlPlane.kind !== 'TetrateControlPlane', `spec.controlPlane.kind: ${spec.controlPlane.kind}`],
     [spec.controlPlane.write !== 'Patch', `spec.controlPlane.write: ${spec.controlPlane.write}`],
-    [spec.adopt, 'spec.adopt: true'],
-    [spec.deletionPolicy !== 'Retain', `spec.deletionPolicy: ${spec.deletionPolicy}`],
-    ...[
-      known.rotateIntermediate,
-      known.rotateRoot,
-      known.rollbackRotation,
-      known.allowReissue,
-      known.confirmDeleteRoot,
-      known.takeOver,
-      known.pauseRotation,
-      known.skipCleanup,
-    ].map((name): [boolean, string] => [name in annotations, `annotation ${name}`]),
+    ...[known.rotateRoot, known.rollbackRotation, known.pauseRotation].map((name): [boolean, string] => [
+      name in annotations,
+      `annotation ${name}`,
+    ]),
   ];
   const fields = asked.filter(([unsupported]) => unsupported).map(([, field]) => field);
   if (fields.length === 0) return undefined;
@@ -71,6 +61,17 @@ export function intermediateTtlTooShort(d: Desired, fromIstiod: number | undefin
     'IntermediateReady',
     'IntermediateTTLTooShort',
     `spec.intermediate.ttl ${d.spec.intermediate.ttl} must be more than twice the longest workload certificate (${formatGoDuration(workload)}): lengthen it, or set spec.intermediate.maxWorkloadCertTTL and istiod's MAX_WORKLOAD_CERT_TTL lower`,
+  );
+}
+
+/** Renewed before it is issued, an intermediate would be renewed for ever. */
+export function renewBeforeTooLong({ spec }: Desired): Problem | undefined {
+  const { renewBefore, ttl } = spec.intermediate;
+  if (renewBefore === undefined || parseGoDuration(renewBefore) < parseGoDuration(ttl)) return undefined;
+  return refuse(
+    'IntermediateReady',
+    'InvalidSpec',
+    `spec.intermediate.renewBefore ${renewBefore} must be shorter than spec.intermediate.ttl ${ttl}, else every intermediate would be due at once`,
   );
 }
 

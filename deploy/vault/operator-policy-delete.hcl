@@ -1,0 +1,138 @@
+# Generated from deploy/samples/minimal.yaml by "npm run generate"; do not edit.
+# The same with deletionPolicy: Delete, and the root mount removed too (annotation confirm-delete-root).
+
+path "sys/mounts/kv" {
+  capabilities = ["create", "read", "update", "delete"]
+}
+
+path "sys/mounts/pki" {
+  capabilities = ["create", "read", "update", "delete"]
+}
+
+path "sys/mounts/istioca" {
+  capabilities = ["create", "read", "update", "delete"]
+}
+
+path "sys/mounts/pki/tune" {
+  capabilities = ["read", "update"]
+}
+
+path "pki/issuers" {
+  capabilities = ["list"]
+}
+
+path "pki/keys" {
+  capabilities = ["list"]
+}
+
+path "pki/issuer/+" {
+  capabilities = ["read"]
+}
+
+path "pki/config/issuers" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "sys/mounts/istioca/tune" {
+  capabilities = ["read", "update"]
+}
+
+path "istioca/issuers" {
+  capabilities = ["list"]
+}
+
+path "istioca/keys" {
+  capabilities = ["list"]
+}
+
+path "istioca/issuer/+" {
+  capabilities = ["read", "delete"]
+}
+
+path "istioca/config/issuers" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "pki/root/generate/internal" {
+  capabilities = ["create", "update"]
+}
+
+path "pki/root/generate/existing" {
+  capabilities = ["create", "update"]
+}
+
+path "pki/issuer/+/sign-intermediate" {
+  capabilities = ["create", "update"]
+}
+
+path "istioca/keys/import" {
+  capabilities = ["create", "update"]
+}
+
+path "istioca/intermediate/generate/existing" {
+  capabilities = ["create", "update"]
+}
+
+path "istioca/intermediate/set-signed" {
+  capabilities = ["create", "update"]
+}
+
+path "istioca/key/+" {
+  capabilities = ["delete"]
+}
+
+path "kv/data/istioca" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "kv/data/istioca-state" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "kv/data/istioca-staging" {
+  capabilities = ["create", "read", "update"]
+}
+
+path "kv/destroy/istioca-staging" {
+  capabilities = ["create", "update"]
+}
+
+path "kv/metadata/istioca" {
+  capabilities = ["create", "read", "update", "delete"]
+}
+
+path "sys/policies/acl/istioca" {
+  capabilities = ["create", "read", "update", "delete"]
+}
+
+path "sys/auth/kubernetes" {
+  capabilities = ["read", "sudo"]
+}
+
+path "auth/kubernetes/role/istiod" {
+  capabilities = ["create", "read", "update", "delete"]
+}
+
+path "auth/kubernetes/role" {
+  capabilities = ["list"]
+}
+
+path "kv/metadata/istioca-staging" {
+  capabilities = ["delete"]
+}
+
+path "kv/metadata/istioca-state" {
+  capabilities = ["delete"]
+}
+
+path "kv/metadata/" {
+  capabilities = ["list"]
+}
+
+path "pki/certs" {
+  capabilities = ["list"]
+}
+
+path "pki/cert/+" {
+  capabilities = ["read"]
+}

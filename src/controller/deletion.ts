@@ -1,0 +1,148 @@
+/**
+ * The end of a resource. With `Retain` nothing holds it, and nothing is asked of Vault. With `Delete` a finalizer holds it until what it
+ * made is gone, or until that was tried long enough.
+ */
+import { annotations as known, finalizer } from '../api/annotations.ts';
+import type { IstioVaultCA } from '../api/schema.ts';
+import type { JsonObject } from '../control-planes/adapter.ts';
+import { dig } from '../control-planes/adapter.ts';
+import { isKubeError } from '../kube/errors.ts';
+import type { Desired } from '../plan/desired.ts';
+import { kindOf, type Problem } from '../plan/problem.ts';
+import { rehearse } from '../plan/rehearse.ts';
+import { deletingStatus } from '../plan/status.ts';
+import { describeStep } from '../plan/steps.ts';
+import { possiblyLeft, rootStays, teardown } from '../plan/teardown.ts';
+import { isTerminating, resources } from './observe-kubernetes.ts';
+import type { Outcome, ReconcilerOptions } from './reconcile.ts';
+import { plainJson, type Reporter } from './report.ts';
+import type { Round, Rounds } from './rounds.ts';
+
+const lookAgainMs = 5_000;
+
+/** Whether deletion has anything to do: nothing was made in `Plan`, and a suspended resource is left as it is. */
+const wantsCleanup = ({ spec }: IstioVaultCA): boolean =>
+  spec.deletionPolicy === 'Delete' && spec.mode === 'Enforce' && !spec.suspend;
+
+export class Deletion {
+  readonly #o: ReconcilerOptions;
+  readonly #report: Reporter;
+  readonly #rounds: Rounds;
+
+  constructor(options: ReconcilerOptions, report: Reporter, rounds: Rounds) {
+    this.#o = options;
+    this.#report = report;
+    this.#rounds = rounds;
+  }
+
+  /** Puts the finalizer on a living resource, before anything is made for it, or takes it off. @throws KubeError */
+  async hold(raw: JsonObject, resource: IstioVaultCA): Promise<void> {
+    const held = resource.metadata.finalizers.includes(finalizer);
+    if (held !== wantsCleanup(resource)) await this.#setFinalizer(raw, resource, !held);
+  }
+
+  /**
+   * One look at a resource that is being deleted.
+   * @returns when to look again; undefined: nothing of ours holds it any more
+   * @throws KubeError
+   */
+  async reconcile(
+    raw: JsonObject,
+    resource: IstioVaultCA,
+    desired: Desired,
+    signal: AbortSignal,
+  ): Promise<Outcome | undefined> {
+    if (!resource.metadata.finalizers.includes(finalizer)) return undefined;
+    if (!wantsCleanup(resource)) {
+      await this.#setFinalizer(raw, resource, false);
+      return undefined;
+    }
+    if (resource.metadata.annotations[known.skipCleanup] === 'true') {
+      this.#incomplete(resource, `annotation ${known.skipCleanup}`, possiblyLeft(desired));
+      await this.#setFinalizer(raw, resource, false);
+      return undefined;
+    }
+    const purpose = { next: teardown, deleting: true, lookOnly: false };
+    const round: Round = this.#o.addressAllowed(resource.spec.vault.address)
+      ? await this.#rounds.run(resource, desired, purpose, signal)
+      : { observed: undefined, problems: [notAllowed], unfinished: false };
+    if (signal.aborted) return { requeueAfterMs: lookAgainMs };
+    if (round.observed && round.problems.length === 0 && !round.unfinished) {
+      this.#tellOfRoot(resource, desired, round);
+      await this.#setFinalizer(raw, resource, false);
+      return undefined;
+    }
+    const reason = await this.#reasonToGiveUp(resource);
+    if (reason !== undefined) {
+      this.#incomplete(resource, reason, this.#left(desired, round), round.problems[0]);
+      await this.#setFinalizer(raw, resource, false);
+      return undefined;
+    }
+    return await this.#waits(raw, resource, round);
+  }
+
+  /** The root mount stays unless it was confirmed; a confirmed one that stays all the same is worth a warning. */
+  #tellOfRoot(resource: IstioVaultCA, desired: Desired, { observed }: Round): void {
+    const stays = observed?.vault.rootMount && rootStays(desired, observed);
+    if (stays === undefined) return;
+    if (known.confirmDeleteRoot in resource.metadata.annotations) this.#incomplete(resource, 'the root', [stays]);
+    else this.#report.event(resource, 'Normal', 'RootKept', 'Delete', stays);
+  }
+
+  async #waits(raw: JsonObject, resource: IstioVaultCA, { problems }: Round): Promise<Outcome> {
+    const [problem] = problems;
+    if (!problem) return { requeueAfterMs: 0 };
+    const now = this.#o.clock.now();
+    await this.#report.status(raw, resource, deletingStatus(resource, problem, now));
+    if (kindOf(problem) === 'transient') return { backoff: true, problem };
+    const left = this.#deadline(resource) - now;
+    return { requeueAfterMs: Math.max(0, Math.min(problem.retryAfterMs ?? lookAgainMs, left)) };
+  }
+
+  /** Milliseconds since the epoch. */
+  #deadline({ metadata }: IstioVaultCA): number {
+    return Date.parse(metadata.deletionTimestamp ?? '') + this.#o.deletionDeadlineMs;
+  }
+
+  async #reasonToGiveUp(resource: IstioVaultCA): Promise<string | undefined> {
+    if (this.#o.clock.now() >= this.#deadline(resource)) return 'the deletion deadline has passed';
+    const terminating = await isTerminating(this.#o.kube, resource.metadata.namespace);
+    return terminating ? 'the namespace is being deleted' : undefined;
+  }
+
+  /** What is still there, as far as it can be told. */
+  #left(desired: Desired, { observed }: Round): string[] {
+    if (!observed || observed.vault.missingCapabilities.length > 0) return possiblyLeft(desired);
+    const unused = { ...observed, kubernetes: { ...observed.kubernetes, istiodUses: [] } };
+    const steps = rehearse(desired, unused, (o) => teardown(desired, o), this.#o.clock.now());
+    return steps.map((step) => describeStep(step).target);
+  }
+
+  #incomplete(resource: IstioVaultCA, why: string, left: string[], problem?: Problem): void {
+    const because = problem ? ` (${problem.reason}: ${problem.message})` : '';
+    const note = `gave up (${why})${because}; left as it is: ${left.join(', ')}`;
+    const { namespace, name } = resource.metadata;
+    this.#o.logger.warn(`CleanupIncomplete: ${note}`, { namespace, name });
+    this.#report.event(resource, 'Warning', 'CleanupIncomplete', 'Delete', note);
+  }
+
+  /** Guarded by the resourceVersion, since the list is written whole. */
+  async #setFinalizer(raw: JsonObject, resource: IstioVaultCA, held: boolean): Promise<void> {
+    const { namespace, name } = resource.metadata;
+    const others = resource.metadata.finalizers.filter((one) => one !== finalizer);
+    const finalizers = held ? [...others, finalizer] : others;
+    const body = plainJson({ metadata: { resourceVersion: dig(raw, 'metadata', 'resourceVersion'), finalizers } });
+    try {
+      await this.#o.kube.patchObject(resources, namespace, name, body, { type: 'merge' });
+    } catch (error) {
+      if (!isKubeError(error, 'NotFound')) throw error; // gone already
+    }
+  }
+}
+
+const notAllowed: Problem = {
+  condition: 'VaultReady',
+  reason: 'AddressNotAllowed',
+  message: "spec.vault.address is not on the operator's list (--vault-addresses)",
+  blocks: 'all',
+};

@@ -1,0 +1,158 @@
+/** Taking over a CA that is there already: made by hand with the procedure, or left by a resource that is gone. */
+import { describe, expect, it } from '@jest/globals';
+import { generateKeyPairSync } from 'node:crypto';
+import { products, removeTemporaryDir, sharedStack, waitFor, type Product } from '../stack/index.ts';
+import { vaultWrites } from '../support/audit.ts';
+import { makeByHand, overlayByHand } from '../support/by-hand.ts';
+import { defects, readCaFiles } from '../support/certificates.ts';
+import { applyOk, getResource, resourcePath, waitForCondition, type Json } from '../support/cluster.ts';
+import { useOperator } from '../support/harness.ts';
+import { overlaysOf } from '../support/istiod-pod.ts';
+import { entry, inventory, servedBy, writeEntry } from '../support/look.ts';
+import { renderFiles } from '../support/render.ts';
+import { controlPlane, makeScene, merge, type Scene } from '../support/scene.ts';
+
+const { kube, vaults } = sharedStack();
+useOperator();
+
+const longRoot = { ROOT_TTL: '87600h' };
+const controlPlaneOf = async (namespace: string) =>
+  (await kube.request('GET', `/apis/install.tetrate.io/v1alpha1/namespaces/${namespace}/controlplanes/controlplane`))
+    .body as Json;
+const withSpec = (scene: Scene, spec: Json): Json => merge(scene.resource, { spec });
+
+/** A scene whose CA was made by hand. */
+async function handMade(
+  product: Product,
+  namespace: string,
+  spec: Json = {},
+  variables: Record<string, string> = longRoot,
+): Promise<Scene> {
+  const scene = await makeScene(kube, vaults[product], { namespace, spec });
+  await makeByHand(scene, variables);
+  await applyOk(kube, controlPlane(namespace, overlayByHand(scene)));
+  return scene;
+}
+
+const caOf = async (scene: Scene) => ({
+  root: await servedBy(scene, 'pki'),
+  intermediate: await servedBy(scene, 'ca'),
+  key: (await entry(scene))?.['ca-key.pem']?.trim(),
+  inventory: await inventory(scene),
+});
+
+const cases: { product: Product; version: 1 | 2; source: 'Bundle' | 'PKI' }[] = [
+  { product: 'OpenBao', version: 2, source: 'Bundle' },
+  { product: 'Vault', version: 1, source: 'PKI' },
+  { product: 'Vault', version: 1, source: 'Bundle' },
+];
+
+describe.each(cases)('made by hand in $product, KV $version, to be delivered as $source', ({ product, version, source }) => {
+  const namespace = `adopt-${product}-${version}-${source}`.toLowerCase();
+  const spec = { keyStore: { version }, delivery: { source }, intermediate: { key: { type: 'rsa' } } };
+  let scene: Scene;
+  let before: Awaited<ReturnType<typeof caOf>>;
+
+  it('is MountNotOwned without adopt, and nothing is written', async () => {
+    scene = await handMade(product, namespace, spec);
+    before = await caOf(scene);
+    const writes = await vaultWrites(scene.vault);
+    await applyOk(kube, scene.resource);
+    const refused = await waitForCondition(kube, namespace, 'istioca', { type: 'Stalled', reason: 'MountNotOwned' });
+    expect(refused.status?.conditions?.find((c) => c.type === 'Stalled')?.message).toContain('spec.adopt: true');
+    expect(await vaultWrites(scene.vault)).toEqual(writes);
+  });
+
+  it('shows in Plan what would be done, and nothing is written', async () => {
+    const writes = await vaultWrites(scene.vault);
+    const specBefore = (await controlPlaneOf(namespace))['spec'];
+    await applyOk(kube, withSpec(scene, { adopt: true, mode: 'Plan' }));
+    const planned = await waitForCondition(kube, namespace, 'istioca', { type: 'Ready', reason: 'ChangesPending' });
+    const targets = (planned.status as { plan?: { target: string }[] }).plan?.map((step) => step.target);
+    expect(targets).toEqual(
+      expect.arrayContaining(['vault:state', 'vault:live', `vault:sys/mounts/${namespace}-pki/tune`, 'controlPlane:fields']),
+    );
+    expect(await vaultWrites(scene.vault)).toEqual(writes);
+    expect((await controlPlaneOf(namespace))['spec']).toEqual(specBefore);
+  });
+
+  it('is taken over with adopt: same root, same intermediate, same key, and nothing issued', async () => {
+    await applyOk(kube, withSpec(scene, { adopt: true }));
+    const adopted = await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    expect(await caOf(scene)).toEqual(before);
+    expect(adopted.status?.history?.map((e) => (e as { reason: string }).reason)).toEqual(['adopted', 'adopted']);
+    const live = await entry(scene);
+    expect(defects({ cert: live?.['ca-cert.pem'] ?? '', key: live?.['ca-key.pem'] ?? '', chain: live?.['cert-chain.pem'] ?? '', root: live?.['root-cert.pem'] ?? '' })).toEqual([]); // prettier-ignore
+  });
+
+  it('leaves the hand-made patches as they were, and adds its own behind them', async () => {
+    const [mine] = overlaysOf(await controlPlaneOf(namespace));
+    const [theirs] = overlayByHand(scene) as { patches: unknown[] }[];
+    expect(mine?.patches?.slice(0, 3)).toEqual(theirs?.patches);
+    const last = new Map(mine?.patches?.map((patch) => [patch.path, patch.value]));
+    const paths = [...last].filter(([path]) => path.includes('agent-inject-secret')).map(([, path]) => path);
+    expect(new Set(paths).size).toBe(source === 'Bundle' ? 1 : 4);
+  });
+
+  it("gives istiod's agent four files that belong together", async () => {
+    const { dir } = await renderFiles(scene);
+    expect(defects(await readCaFiles(dir))).toEqual([]);
+    removeTemporaryDir(dir);
+  });
+
+  it('is rotated like any other afterwards, under the same root', async () => {
+    const annotations = { 'istiovaultca.io/rotate-intermediate': 'now' };
+    await kube.request('PATCH', resourcePath(namespace, 'istioca'), { metadata: { annotations } });
+    const rotated = await waitFor('a second generation', async () => {
+      const found = await getResource(kube, namespace, 'istioca');
+      return found.status?.intermediate?.generation === 2 && found;
+    });
+    expect(rotated.status?.history).toHaveLength(3);
+    expect(await servedBy(scene, 'pki')).toBe(before.root);
+    const { key } = await caOf(scene);
+    // Always with Bundle, Never with PKI
+    expect(key === before.key).toBe(source === 'PKI');
+  });
+}); // prettier-ignore
+
+describe('what was made by hand', () => {
+  it('with the published root of one year and intermediate of five is taken over, and told what is wrong', async () => {
+    const scene = await handMade('OpenBao', 'adopt-literal', {}, {});
+    const before = await caOf(scene);
+    await applyOk(kube, withSpec(scene, { adopt: true }));
+    await waitForCondition(kube, scene.namespace, 'istioca', { type: 'RootReady', reason: 'RootNearEnd' });
+    await waitForCondition(kube, scene.namespace, 'istioca', { type: 'ControlPlanePatched', status: 'True' });
+    expect(await caOf(scene)).toEqual(before);
+  });
+
+  it('and does not fit together is AdoptionMismatch, and nothing is written', async () => {
+    const scene = await handMade('Vault', 'adopt-mismatch');
+    const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+    await writeEntry(scene, { 'ca-key.pem': privateKey.export({ type: 'pkcs8', format: 'pem' }).toString() });
+    const writes = await vaultWrites(scene.vault);
+    await applyOk(kube, withSpec(scene, { adopt: true }));
+    const refused = await waitForCondition(kube, scene.namespace, 'istioca', { type: 'Stalled', reason: 'AdoptionMismatch' }); // prettier-ignore
+    expect(refused.status?.conditions?.find((c) => c.type === 'Stalled')?.message).toContain('is not the key of');
+    expect(await vaultWrites(scene.vault)).toEqual(writes);
+  });
+});
+
+describe.each(products)('what a resource left in %s', (product) => {
+  it('is taken over by one of another name when it is gone, and not while it lives', async () => {
+    const namespace = `adopt-heir-${product}`.toLowerCase();
+    const scene = await makeScene(kube, vaults[product], { namespace });
+    await applyOk(kube, scene.resource);
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    const before = await caOf(scene);
+    const heir = merge(withSpec(scene, { adopt: true, controlPlane: { name: 'another' } }), {
+      metadata: { name: 'heir' },
+    });
+    await applyOk(kube, heir);
+    const refused = await waitForCondition(kube, namespace, 'heir', { type: 'Stalled', reason: 'MountNotOwned' });
+    expect(refused.status?.conditions?.find((c) => c.type === 'Stalled')?.message).toContain(`${namespace}/istioca`);
+    await kube.request('DELETE', resourcePath(namespace, 'istioca'));
+    const adopted = await waitForCondition(kube, namespace, 'heir', { type: 'Provisioned', status: 'True' });
+    expect(adopted.status?.intermediate?.generation).toBe(1);
+    expect(await caOf(scene)).toEqual(before);
+  });
+});

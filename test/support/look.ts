@@ -1,0 +1,58 @@
+/** What lies in Vault for a scene, read as its administrator. */
+import type { Scene } from './scene.ts';
+
+interface Store {
+  mount: string;
+  path: string;
+  version?: 1 | 2;
+}
+
+const storeOf = ({ resource }: Scene): Store => (resource['spec'] as { keyStore: Store }).keyStore;
+
+/** API path of an entry in the key store. */
+function entryPath(scene: Scene, suffix: '' | '-staging' | '-state' = ''): string {
+  const { mount, path, version = 2 } = storeOf(scene);
+  return version === 1 ? `${mount}/${path}${suffix}` : `${mount}/data/${path}${suffix}`;
+}
+
+/** An entry's data; undefined when there is none. */
+export async function entry(
+  scene: Scene,
+  suffix: '' | '-staging' | '-state' = '',
+): Promise<Record<string, string> | undefined> {
+  const { version = 2 } = storeOf(scene);
+  const { body } = await scene.vault.request('GET', entryPath(scene, suffix));
+  const data = (body as { data?: Record<string, unknown> | null }).data ?? undefined;
+  return (version === 1 ? data : (data?.['data'] ?? undefined)) as Record<string, string> | undefined;
+}
+
+/** Writes an entry behind the operator's back. */
+export async function writeEntry(scene: Scene, data: Record<string, string>): Promise<void> {
+  const { version = 2 } = storeOf(scene);
+  const { status } = await scene.vault.request('POST', entryPath(scene), version === 1 ? data : { data });
+  if (status >= 300) throw new Error(`writing ${entryPath(scene)}: ${status}`);
+}
+
+/** Names under a path; none when there is nothing. */
+async function names(scene: Scene, path: string): Promise<string[]> {
+  const { body } = await scene.vault.request('LIST', path);
+  return (body as { data?: { keys?: string[] } }).data?.keys ?? [];
+}
+
+/** Issuers and keys of both PKI mounts, by their ids. */
+export async function inventory(scene: Scene): Promise<Record<string, string[]>> {
+  const { namespace } = scene;
+  const paths = [
+    `${namespace}-pki/issuers`,
+    `${namespace}-pki/keys`,
+    `${namespace}-ca/issuers`,
+    `${namespace}-ca/keys`,
+  ];
+  return Object.fromEntries(await Promise.all(paths.map(async (p) => [p, (await names(scene, p)).sort()] as const)));
+}
+
+/** The certificate that a mount serves by default. */
+export async function servedBy(scene: Scene, mount: 'pki' | 'ca'): Promise<string> {
+  const { body } = await scene.vault.request('GET', `${scene.namespace}-${mount}/cert/ca`);
+  return ((body as { data?: { certificate?: string } }).data?.certificate ?? '').trim();
+}

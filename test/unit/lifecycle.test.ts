@@ -1,0 +1,415 @@
+/** Properties of what comes after the first issue: renewal, reissue, adoption, deletion. */
+import { describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { annotations } from '../../src/api/annotations.ts';
+import type { Desired } from '../../src/plan/desired.ts';
+import { currentRoot, renewAt } from '../../src/plan/facts.ts';
+import { markOf, parseMark } from '../../src/plan/identity.ts';
+import { own, type Observed } from '../../src/plan/observed.ts';
+import { plan } from '../../src/plan/plan.ts';
+import { rehearseStep } from '../../src/plan/rehearse.ts';
+import type { Step, StepKind } from '../../src/plan/steps.ts';
+import { rootStays, teardown } from '../../src/plan/teardown.ts';
+import { converge, desiredOf, emptyWorld, essence, handMadeWorld, identity, someCa, start } from './model.ts';
+
+const d = desiredOf();
+const kinds = (steps: Step[]): StepKind[] => steps.map((step) => step.kind);
+const live = (world: Observed) => own(world.vault.live)!;
+const state = (world: Observed) => own(world.vault.state)!;
+const provisioned = (desired = d) => converge(desired, emptyWorld()).world;
+const subset = (steps: Step[], bits: number) => steps.filter((_, i) => (bits >> i) & 1);
+/** Which steps of which rounds a crash lets through. */
+const crashes = fc.array(fc.nat(31), { maxLength: 20 });
+const crashing = (bits: number[]) => ({
+  pick: (steps: Step[], round: number) => (round < bits.length ? subset(steps, bits[round]!) : steps),
+});
+
+/** Keys that lie in Vault's mount, staging or live entry must never be lost while a certificate for them is served. */
+const ofOneSet = (world: Observed) => live(world).publicKey === live(world).certificate?.publicKey;
+
+describe('renewal', () => {
+  const rotating = (text: string, over: Record<string, unknown> = {}): Desired =>
+    desiredOf(over, { [annotations.rotateIntermediate]: text });
+  const never = { intermediate: { key: { rotationPolicy: 'Never' } } };
+
+  it('begins at renewAt and not before', () => {
+    const world = provisioned();
+    const due = renewAt(d, world)!;
+    expect(plan(d, world, due - 1).steps).toEqual([]);
+    const { world: end, done } = converge(d, world, { now: due });
+    expect(kinds(done)).toEqual([
+      'StageKey',
+      'ImportKey',
+      'SignIntermediate',
+      'PublishLive',
+      'SetDefaultIssuer',
+      'WriteState',
+      'RemoveStaging',
+    ]);
+    expect(state(end).history[0]).toMatchObject({ kind: 'Intermediate', reason: 'renewal' });
+  });
+
+  it('by a new text, once; the same text again, a restart or another look do nothing', () => {
+    const { world, done } = converge(rotating('a'), provisioned());
+    expect([live(world).generation, kinds(done)[0]]).toEqual([2, 'StageKey']);
+    expect(plan(rotating('a'), world, start)).toEqual({ problems: [], steps: [] });
+    expect(live(converge(rotating('b'), world).world).generation).toBe(3);
+  });
+
+  it('a text that stands at the first issue is handled already', () => {
+    expect(live(converge(rotating('a'), emptyWorld()).world).generation).toBe(1);
+  });
+
+  it('a long text is remembered by its hash, and still only once', () => {
+    const long = rotating('x'.repeat(10_000));
+    const { world } = converge(long, provisioned());
+    expect(live(world).generation).toBe(2);
+    expect(JSON.stringify(state(world)).length).toBeLessThan(5000);
+    expect(plan(long, world, start).steps).toEqual([]);
+  });
+
+  it('by a changed spec, against what it was issued for and never against the certificate', () => {
+    const changed = desiredOf({ intermediate: { commonName: 'Other' } });
+    const { world } = converge(changed, provisioned());
+    expect([live(world).generation, live(world).certificate?.subject.commonName]).toEqual([2, 'Other']);
+    expect(state(world).history[0]?.reason).toContain('commonName: Istio Intermediate CA → Other');
+  });
+
+  it('with rotationPolicy Never the same key is signed again; a changed key type makes a new one', () => {
+    const before = provisioned(desiredOf(never));
+    const { world } = converge(rotating('a', never), before);
+    expect([live(world).generation, live(world).publicKey]).toEqual([2, live(before).publicKey]);
+    expect(live(world).certificate?.fingerprint).not.toBe(live(before).certificate?.fingerprint);
+    const other = desiredOf({ intermediate: { key: { rotationPolicy: 'Never', type: 'ec' } } });
+    expect(live(converge(other, world).world).publicKey).not.toBe(live(before).publicKey);
+  });
+
+  it('PKI delivery keeps the key by default', () => {
+    const pki = { delivery: { source: 'PKI' } };
+    const before = provisioned(desiredOf(pki));
+    expect(live(converge(rotating('a', pki), before).world).publicKey).toBe(live(before).publicKey);
+  });
+
+  it('a hundred of them leave two generations at most, whatever crashes between', () => {
+    for (const over of [{}, never]) {
+      let world = provisioned(desiredOf(over));
+      fc.assert(
+        fc.property(crashes, (bits) => {
+          const text = String(live(world).generation);
+          world = converge(rotating(text, over), world, crashing(bits)).world;
+          expect(world.vault.intermediatePki?.issuers.length).toBeLessThanOrEqual(2);
+          expect(world.vault.intermediatePki?.keys.length).toBeLessThanOrEqual(2);
+          expect(ofOneSet(world)).toBe(true);
+        }),
+        { numRuns: 100 },
+      );
+      expect(live(world).generation).toBeGreaterThan(100);
+      expect(world.vault.rootPki?.issuers).toHaveLength(1);
+    }
+  });
+
+  it('a spec that changes again and again on the way ends in the last one, with nothing left over', () => {
+    const specs = fc.array(fc.tuple(fc.constantFrom('A', 'B', 'C'), fc.nat(6)), { minLength: 1, maxLength: 6 });
+    fc.assert(
+      fc.property(specs, fc.constantFrom('Always', 'Never'), (changes, rotationPolicy) => {
+        const wanted = (commonName: string) => desiredOf({ intermediate: { commonName, key: { rotationPolicy } } });
+        let world = provisioned(wanted('first'));
+        for (const [commonName, rounds] of changes) {
+          for (let round = 0; round < rounds; round += 1)
+            for (const step of plan(wanted(commonName), world, start).steps)
+              world = rehearseStep(wanted(commonName), world, step, start);
+        }
+        const last = changes.at(-1)![0];
+        const { world: end } = converge(wanted(last), world);
+        expect(live(end).certificate?.subject.commonName).toBe(last);
+        expect(essence(d, end)).toMatchObject({ liveDefect: undefined, defaultIsLive: true, staging: undefined });
+        expect(end.vault.intermediatePki?.issuers.length).toBeLessThanOrEqual(2);
+        expect(end.vault.intermediatePki?.keys.length).toBeLessThanOrEqual(2);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it('never touches what somebody else keeps in the mount', () => {
+    const world = provisioned();
+    const stranger = someCa('stranger', world.vault.rootPki!.issuers[0]!.certificate);
+    world.vault.intermediatePki!.issuers.push({ id: 'i-x', keyId: 'k-x', keyName: 'theirs', certificate: stranger });
+    world.vault.intermediatePki!.keys.push({ id: 'k-x', name: 'theirs' }, { id: 'k-y', name: '' });
+    const end = ['a', 'b', 'c'].reduce((w, text) => converge(rotating(text), w).world, world);
+    expect(end.vault.intermediatePki!.keys.map((key) => key.id)).toEqual(expect.arrayContaining(['k-x', 'k-y']));
+    expect(end.vault.intermediatePki!.issuers.map((issuer) => issuer.id)).toContain('i-x');
+  });
+});
+
+describe('a lost root', () => {
+  const lost = () => {
+    const world = provisioned();
+    world.vault.rootPki = { issuers: [], keys: [], defaultIssuerId: '' };
+    return world;
+  };
+
+  it('is made anew only under its serial, and gives the mesh a new intermediate', () => {
+    const world = lost();
+    const { serial } = state(world).root!;
+    for (const text of ['', 'aa:bb', 'yes'])
+      expect(plan(desiredOf({}, { [annotations.allowReissue]: text }), world, start).steps).toEqual([]);
+    expect(plan(d, world, start).problems[0]?.message).toContain(`${annotations.allowReissue}=${serial}`);
+    const allowed = desiredOf({}, { [annotations.allowReissue]: serial! });
+    const { world: end, last } = converge(allowed, world);
+    expect(last.problems).toEqual([]);
+    expect(currentRoot(d, end)?.generation).toBe(2);
+    expect(essence(d, end)).toMatchObject({ live: true, recorded: true, defaultIsLive: true });
+    expect(
+      state(end)
+        .history.map((entry) => entry.reason)
+        .slice(0, 2),
+    ).toEqual(['a lost root was made anew', 'a lost root made anew']);
+  });
+
+  it('ends the same after a crash anywhere, and the permission is good for this one root only', () => {
+    fc.assert(
+      fc.property(crashes, (bits) => {
+        const world = lost();
+        const allowed = desiredOf({}, { [annotations.allowReissue]: state(world).root!.serial! });
+        const { world: end } = converge(allowed, world, crashing(bits));
+        expect(essence(d, end)).toMatchObject({ live: true, roots: 1, rootKeys: 1 });
+        end.vault.rootPki = { issuers: [], keys: [], defaultIssuerId: '' };
+        expect(plan(allowed, end, start)).toMatchObject({ steps: [], problems: [{ reason: 'RootLost' }] });
+      }),
+    );
+  });
+});
+
+describe('adoption', () => {
+  const adopting = (over: Record<string, unknown> = {}, texts: Record<string, string> = {}) =>
+    desiredOf({ adopt: true, ...over }, texts);
+
+  it('of a hand-made CA: same root, same intermediate, same key, all marked as adopted', () => {
+    const before = handMadeWorld(d);
+    const { world, done, last } = converge(adopting(), before);
+    expect(last).toEqual({ problems: [], steps: [] });
+    const { certificate } = before.vault.intermediatePki!.issuers[0]!;
+    expect(live(world)).toMatchObject({ generation: 1, certificate, publicKey: certificate.publicKey });
+    expect(world.vault.rootPki).toEqual(before.vault.rootPki);
+    expect(world.vault.intermediatePki).toEqual(before.vault.intermediatePki);
+    expect(kinds(done)).not.toEqual(expect.arrayContaining(['GenerateRoot', 'StageKey', 'SignIntermediate']));
+    for (const text of [
+      world.vault.rootMount?.description,
+      world.vault.intermediateMount?.description,
+      world.vault.policy,
+    ])
+      expect(parseMark(text)).toMatchObject({ ...identity, origin: 'adopted' });
+    expect(world.vault.live.mark).toContain('origin=adopted');
+    expect(state(world).history.map((entry) => `${entry.kind} ${entry.reason}`)).toEqual([
+      'Intermediate adopted',
+      'Root adopted',
+    ]);
+  });
+
+  it('what differs from the spec is no change; a later change of the spec is', () => {
+    const { world } = converge(adopting({ intermediate: { commonName: 'Other', ttl: '30000h' } }), handMadeWorld(d));
+    expect(live(world).generation).toBe(1);
+    const { world: end } = converge(adopting({ intermediate: { commonName: 'Another' } }), world);
+    expect([live(end).generation, live(end).certificate?.subject.commonName]).toEqual([2, 'Another']);
+  });
+
+  it('ends the same after a crash anywhere', () => {
+    const whole = converge(adopting(), handMadeWorld(d)).world;
+    fc.assert(
+      fc.property(crashes, (bits) => {
+        const { world } = converge(adopting(), handMadeWorld(d), crashing(bits));
+        expect(essence(d, world)).toEqual(essence(d, whole));
+      }),
+    );
+  });
+
+  it('what was taken over is rotated and collected like what we made', () => {
+    let { world } = converge(adopting(), handMadeWorld(d));
+    for (const text of ['a', 'b'])
+      world = converge(adopting({}, { [annotations.rotateIntermediate]: text }), world).world;
+    expect(live(world).generation).toBe(3);
+    expect(world.vault.intermediatePki?.keys.map((key) => key.id)).not.toContain('key-intermediate');
+    expect(world.vault.intermediatePki?.issuers).toHaveLength(2);
+    expect(world.vault.live.mark).toContain('origin=adopted');
+  });
+
+  it('survives the loss of the state', () => {
+    const { world } = converge(adopting(), handMadeWorld(d));
+    world.vault.state = { casVersion: 5, entry: undefined };
+    const { world: end, done } = converge(adopting(), world);
+    expect(kinds(done)).toEqual(['WriteState']);
+    expect(live(end).certificate).toEqual(live(world).certificate);
+  });
+
+  it('without adopt nothing is planned', () => {
+    const { steps, problems } = plan(d, handMadeWorld(d), start);
+    expect(steps).toEqual([]);
+    expect(new Set(problems.map((p) => p.reason))).toEqual(new Set(['MountNotOwned']));
+    expect(problems[0]?.message).toContain('spec.adopt: true');
+  });
+
+  it.each<[string, (w: Observed) => void]>([
+    ['a key of another certificate', (w) => (w.vault.live.foreign!.publicKey = 'another')],
+    ['no key', (w) => (w.vault.live.foreign!.publicKey = undefined)],
+    ['no entry', (w) => (w.vault.live = { casVersion: 0, entry: undefined })],
+    ['no issuer', (w) => (w.vault.intermediatePki = { issuers: [], keys: [], defaultIssuerId: '' })],
+    ['another root', (w) => (w.vault.rootPki!.issuers[0]!.certificate = someCa('other', undefined))],
+    ['no root', (w) => (w.vault.rootPki = { issuers: [], keys: [], defaultIssuerId: '' })],
+    ['a root without its key', (w) => (w.vault.rootPki!.issuers[0]!.keyId = '')],
+    ['an intermediate without its key', (w) => (w.vault.intermediatePki!.issuers[0]!.keyId = '')],
+  ])('%s does not fit together and is refused', (_, damage) => {
+    const world = handMadeWorld(d);
+    damage(world);
+    const { steps, problems } = plan(adopting(), world, start);
+    expect(steps).toEqual([]);
+    expect(problems.map((p) => p.reason)).toContain('AdoptionMismatch');
+  });
+
+  it('a mesh with another root is left alone', () => {
+    const world = handMadeWorld(d);
+    world.kubernetes.meshRoots = [someCa('other', undefined)];
+    expect(plan(adopting(), world, start)).toMatchObject({ steps: [], problems: [{ reason: 'WouldReplaceRoot' }] });
+  });
+
+  describe('of what a resource left', () => {
+    const theirs = { ...identity, name: 'gone', uid: 'u-9' };
+    const left = (owner = theirs) => {
+      const other = { ...d, identity: owner, mark: markOf(owner) };
+      return converge(other, emptyWorld()).world;
+    };
+    const asForeign = (owner = theirs): Observed => {
+      const world = left(owner);
+      const { publicKey, generation } = live(world);
+      world.vault.live = { ...world.vault.live, entry: 'foreign', foreign: { publicKey, generation } };
+      world.vault.state = { ...world.vault.state, entry: 'foreign' };
+      world.kubernetes.controlPlane!.owner = undefined;
+      return world;
+    };
+
+    it('in this cluster: only when it is gone', () => {
+      const world = asForeign();
+      expect(plan(adopting(), world, start).steps).toEqual([]);
+      expect(plan(adopting(), world, start).problems[0]?.message).toContain('belongs to IstioVaultCA');
+      world.kubernetes.goneOwners = ['istio-system/gone'];
+      const { world: end, last } = converge(adopting(), world);
+      expect(last.problems).toEqual([]);
+      expect(live(end).certificate?.fingerprint).toBe(
+        left().vault.live.entry === 'foreign' ? '' : live(end).certificate?.fingerprint,
+      );
+      expect(currentRoot(d, end)?.certificate).toEqual(world.vault.rootPki!.issuers[0]!.certificate);
+    });
+
+    it('in another cluster: only when the annotation names it', () => {
+      const owner = { ...theirs, cluster: 'c-2' };
+      const world = asForeign(owner);
+      world.kubernetes.goneOwners = ['istio-system/gone'];
+      expect(plan(adopting(), world, start).steps).toEqual([]);
+      const named = adopting({}, { [annotations.takeOver]: 'c-2/istio-system/gone' });
+      expect(converge(named, world).last.problems).toEqual([]);
+      expect(plan(desiredOf({}, named.annotations), world, start).steps).toEqual([]);
+    });
+  });
+});
+
+describe('deletion', () => {
+  const away = { next: (desired: Desired, o: Observed) => teardown(desired, o) };
+  const leaving = (over: Record<string, unknown> = {}, texts: Record<string, string> = {}) =>
+    desiredOf({ deletionPolicy: 'Delete', ...over }, texts);
+  const withRemains = (world: Observed, signed: { serial: string; publicKey: string; selfIssued: boolean }[] = []) => {
+    world.vault.remains = { otherEntries: [], otherRoles: [], signed };
+    return world;
+  };
+  const confirmed = (world: Observed) =>
+    leaving({}, { [annotations.confirmDeleteRoot]: currentRoot(d, world)!.certificate.serial.toUpperCase() });
+
+  it('gives the fields back, then takes role, policy, entries and mount, in this order; the root stays', () => {
+    const { world, done, last } = converge(leaving(), withRemains(provisioned()), away);
+    expect(last).toEqual({ problems: [], steps: [] });
+    expect(done.map((s) => ('entry' in s ? `${s.kind} ${s.entry}` : 'mount' in s && s.kind === 'Unmount' ? `${s.kind} ${s.mount}` : s.kind))).toEqual([
+      'ReleaseControlPlane',
+      'DeleteRole',
+      'DeletePolicy',
+      'DeleteEntry live',
+      'Unmount istioca',
+      'DeleteEntry state',
+      'Unmount kv',
+    ]); // prettier-ignore
+    expect(world.vault.rootPki?.issuers).toHaveLength(1);
+    expect(rootStays(leaving(), world)).toContain(annotations.confirmDeleteRoot);
+  });
+
+  it('waits for istiod before anything in Vault goes', () => {
+    const world = withRemains(provisioned());
+    world.kubernetes.controlPlane = undefined;
+    world.kubernetes.istiodUses = ['pod istiod-1'];
+    expect(teardown(leaving(), world)).toMatchObject({ steps: [], problems: [{ reason: 'Deleting' }] });
+  });
+
+  it('ends the same after a crash anywhere', () => {
+    fc.assert(
+      fc.property(crashes, fc.boolean(), (bits, root) => {
+        const world = withRemains(provisioned());
+        const { vault } = converge(root ? confirmed(world) : leaving(), world, { ...away, ...crashing(bits) }).world;
+        expect([vault.role, vault.policy, vault.intermediateMount, vault.kvMount]).toEqual(Array(4).fill(undefined));
+        expect([vault.live.entry, vault.staging.entry, vault.state.entry]).toEqual(Array(3).fill(undefined));
+        expect(vault.rootMount === undefined).toBe(root);
+      }),
+    );
+  });
+
+  it.each<[string, (w: Observed) => void]>([
+    ['another issuer', (w) => w.vault.rootPki!.issuers.push({ id: 'x', keyId: 'k', keyName: 't', certificate: someCa('t', undefined) })],
+    ['another key', (w) => w.vault.rootPki!.keys.push({ id: 'k', name: 'theirs' })],
+    ['a certificate for somebody else', (w) => (w.vault.remains!.signed = [{ serial: 'aa', publicKey: 'theirs', selfIssued: false }])],
+    ['too many certificates', (w) => (w.vault.remains!.signed = undefined)],
+  ])('a confirmed root that has %s stays', (_, put) => {
+    const world = withRemains(provisioned());
+    put(world);
+    const { world: end, done } = converge(confirmed(world), world, away);
+    expect(done.filter((s) => s.kind === 'Unmount').map((s) => s.mount)).toEqual(['istioca', 'kv']);
+    expect(end.vault.rootMount).toBeDefined();
+  }); // prettier-ignore
+
+  it('a confirmed root goes although it has signed many generations of ours', () => {
+    let world = provisioned();
+    for (const text of ['a', 'b', 'c', 'd'])
+      world = converge(desiredOf({}, { [annotations.rotateIntermediate]: text }), world).world;
+    const keys = state(world).publicKeys;
+    expect(keys).toHaveLength(5);
+    withRemains(
+      world,
+      keys.map((publicKey) => ({ serial: publicKey, publicKey, selfIssued: false })),
+    );
+    expect(converge(confirmed(world), world, away).world.vault.rootMount).toBeUndefined();
+  });
+
+  it('shared mounts that others use stay', () => {
+    const world = withRemains(provisioned());
+    world.vault.remains!.otherEntries = ['theirs'];
+    const { world: end } = converge(leaving(), world, away);
+    expect(end.vault.kvMount).toBeDefined();
+    expect(end.vault.authMount).toBeDefined();
+  });
+
+  it('what was taken over stays, whatever else goes', () => {
+    const taken = converge(leaving({ adopt: true }), handMadeWorld(d)).world;
+    const { world, done } = converge(confirmed(taken), withRemains(taken), away);
+    expect(kinds(done)).toEqual(['ReleaseControlPlane', 'DeleteEntry']);
+    expect(world.vault.rootPki).toEqual(taken.vault.rootPki);
+    expect(live(world)).toEqual(live(taken));
+    expect(world.vault.role).toEqual(taken.vault.role);
+    expect(world.vault.policy).toEqual(taken.vault.policy);
+  });
+
+  it('nothing of somebody else is touched, whatever stands in our places', () => {
+    const world = withRemains(provisioned({ ...d, identity: { ...identity, name: 'other' }, mark: markOf({ ...identity, name: 'other' }) }));
+    for (const slot of [world.vault.live, world.vault.state]) slot.entry = 'foreign';
+    expect(teardown(leaving({ adopt: true }), world)).toEqual({ problems: [], steps: [] });
+  }); // prettier-ignore
+
+  it('a missing right is Forbidden and stops it', () => {
+    const world = withRemains(provisioned());
+    world.vault.missingCapabilities = [{ path: 'sys/mounts/istioca', missing: ['delete'] }];
+    expect(teardown(leaving(), world)).toMatchObject({ steps: [], problems: [{ reason: 'Forbidden' }] });
+  });
+});
