@@ -7,7 +7,7 @@ import { things, type Thing } from './adoption.ts';
 import type { Desired } from './desired.ts';
 import { currentRoot, ownIssuers } from './facts.ts';
 import { generationOf, isOwn, parseMark } from './identity.ts';
-import { own, type Observed } from './observed.ts';
+import { own, type Observed, type StateEntry } from './observed.ts';
 import { forbidden } from './checks/servers.ts';
 import type { Plan } from './plan.ts';
 import type { Problem } from './problem.ts';
@@ -83,14 +83,24 @@ function mountSteps(d: Desired, o: Observed): Step[] {
   return [];
 }
 
+/** The memory of a root of ours that stays: it tells which keys that root has signed for, and no longer of an intermediate. */
+function memorySteps(d: Desired, o: Observed, state: StateEntry): Step[] {
+  if (!made(d, o, things(d, o.vault).rootMount)) return [{ kind: 'DeleteEntry', entry: 'state' }];
+  const next = { ...state, intermediate: { generation: 0, spec: d.intermediate } };
+  if (state.intermediate?.fingerprint === undefined) return [];
+  return [{ kind: 'WriteState', state: next, cas: o.vault.state.casVersion, reason: 'the root stays' }];
+}
+
 /** The memory goes when nothing is left that it would tell of; then shared mounts that we made and that are empty. */
 function lastSteps(d: Desired, o: Observed): Step[] {
   const { kvMount, remains, live } = o.vault;
   const { keyStore, kubernetesAuth } = d.spec;
-  if (own(o.vault.state)) return [{ kind: 'DeleteEntry', entry: 'state' }];
+  const state = own(o.vault.state);
+  const memory = state ? memorySteps(d, o, state) : [];
+  if (memory.length > 0) return memory;
   const steps: Step[] = [];
   const kv = kvMount && { name: `mount:${keyStore.mount}`, text: kvMount.description };
-  if (made(d, o, kv) && live.entry === undefined && remains?.otherEntries.length === 0)
+  if (made(d, o, kv) && live.entry === undefined && !state && remains?.otherEntries.length === 0)
     steps.push({ kind: 'Unmount', mount: keyStore.mount, type: 'kv' });
   if (made(d, o, things(d, o.vault).authMount) && !o.vault.role && remains?.otherRoles.length === 0)
     steps.push({ kind: 'DisableAuth', mount: kubernetesAuth.mount });

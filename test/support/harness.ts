@@ -13,13 +13,14 @@ export interface Harness {
   restart: (flags?: string[]) => Promise<void>;
 }
 
-/** Deletes every IstioVaultCA: with `Retain` nothing else goes with it. */
+/** Deletes every IstioVaultCA. The operator is not there any more to take its finalizer off. */
 async function deleteResources(): Promise<void> {
   const { kube } = sharedStack();
   const all = (await kube.request('GET', '/apis/istiovaultca.io/v1alpha1/istiovaultcas')).body as {
     items?: { metadata: { namespace: string; name: string } }[];
   };
   for (const { metadata } of all.items ?? []) {
+    await kube.request('PATCH', resourcePath(metadata.namespace, metadata.name), { metadata: { finalizers: [] } });
     await kube.request('DELETE', resourcePath(metadata.namespace, metadata.name));
     await waitFor(
       `${metadata.name} to be gone`,
