@@ -125,7 +125,7 @@ path "kv/metadata/istioca-state" {
   capabilities = ["delete"]
 }
 
-path "kv/metadata/" {
+path "kv/metadata" {
   capabilities = ["list"]
 }
 

@@ -2,6 +2,7 @@
  * The end of a resource. With `Retain` nothing holds it, and nothing is asked of Vault. With `Delete` a finalizer holds it until what it
  * made is gone, or until that was tried long enough.
  */
+import { z } from 'zod';
 import { annotations as known, finalizer } from '../api/annotations.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
 import type { JsonObject } from '../control-planes/adapter.ts';
@@ -19,6 +20,14 @@ import { plainJson, type Reporter } from './report.ts';
 import type { Round, Rounds } from './rounds.ts';
 
 const lookAgainMs = 5_000;
+
+/** What must be readable of a resource to take the finalizer off. */
+const heldMetadata = z.object({
+  namespace: z.string(),
+  name: z.string(),
+  deletionTimestamp: z.string().optional(),
+  finalizers: z.array(z.string()).default([]),
+});
 
 /** Whether deletion has anything to do: nothing was made in `Plan`, and a suspended resource is left as it is. */
 const wantsCleanup = ({ spec }: IstioVaultCA): boolean =>
@@ -39,6 +48,23 @@ export class Deletion {
   async hold(raw: JsonObject, resource: IstioVaultCA): Promise<void> {
     const held = resource.metadata.finalizers.includes(finalizer);
     if (held !== wantsCleanup(resource)) await this.#setFinalizer(raw, resource, !held);
+  }
+
+  /**
+   * A resource that is being deleted and whose spec cannot be read: nothing can be cleaned up after it, and nothing shall hold it.
+   * @returns whether it was one
+   * @throws KubeError
+   */
+  async abandon(raw: JsonObject): Promise<boolean> {
+    const metadata = z.object({ metadata: heldMetadata }).safeParse(raw).data?.metadata;
+    if (metadata?.deletionTimestamp === undefined || !metadata.finalizers.includes(finalizer)) return false;
+    const { namespace, name } = metadata;
+    this.#o.logger.warn('CleanupIncomplete: gave up (the spec cannot be read); Vault is left as it is', {
+      namespace,
+      name,
+    });
+    await this.#setFinalizer(raw, { metadata }, false);
+    return true;
   }
 
   /**
@@ -127,7 +153,11 @@ export class Deletion {
   }
 
   /** Guarded by the resourceVersion, since the list is written whole. */
-  async #setFinalizer(raw: JsonObject, resource: IstioVaultCA, held: boolean): Promise<void> {
+  async #setFinalizer(
+    raw: JsonObject,
+    resource: { metadata: z.output<typeof heldMetadata> },
+    held: boolean,
+  ): Promise<void> {
     const { namespace, name } = resource.metadata;
     const others = resource.metadata.finalizers.filter((one) => one !== finalizer);
     const finalizers = held ? [...others, finalizer] : others;

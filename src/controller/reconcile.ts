@@ -14,7 +14,7 @@ import { Deletion } from './deletion.ts';
 import { invalidSpecStatus } from './invalid-spec.ts';
 import { resources } from './observe-kubernetes.ts';
 import { Reporter } from './report.ts';
-import { Rounds, type Round, type RoundsOptions } from './rounds.ts';
+import { asProblem, Rounds, type Round, type RoundsOptions } from './rounds.ts';
 
 export interface ReconcilerOptions extends RoundsOptions {
   events: Pick<EventRecorder, 'record'>;
@@ -64,17 +64,19 @@ export class Reconciler {
     }
     const parsed = resourceSchema.safeParse(raw);
     if (!parsed.success) {
+      if (await this.#deletion.abandon(raw)) return { requeueAfterMs: this.#o.resyncMs };
       await this.#report.status(raw, undefined, invalidSpecStatus(raw, parsed.error, this.#o.clock.now()));
       return { requeueAfterMs: this.#o.resyncMs };
     }
     const resource = parsed.data;
     if (resource.metadata.deletionTimestamp !== undefined) {
-      const waits = await this.#deletion.reconcile(raw, resource, this.#desire(resource), signal);
+      const waits = await onKubernetes(this.#deletion.reconcile(raw, resource, this.#desire(resource), signal));
       if (waits) return waits;
       this.#o.sessions.release(key);
       return { requeueAfterMs: this.#o.resyncMs };
     }
-    await this.#deletion.hold(raw, resource);
+    const failed = await onKubernetes(this.#deletion.hold(raw, resource));
+    if (failed) return failed;
     if (resource.spec.suspend) {
       this.#o.sessions.release(key);
       await this.#report.status(raw, resource, suspendedStatus(resource, this.#o.clock.now()));
@@ -155,4 +157,9 @@ export class Reconciler {
     const again = round.unfinished && desired.spec.mode === 'Enforce';
     return { requeueAfterMs: again ? 0 : Math.min(this.#o.resyncMs, ...waits, ...untilDue) };
   }
+}
+
+/** What the API server refuses here is tried again, like everything else of it. */
+async function onKubernetes<T>(call: Promise<T>): Promise<T | Outcome> {
+  return await call.catch((error: unknown) => ({ backoff: true, problem: asProblem(error, 'ControlPlanePatched') }));
 }

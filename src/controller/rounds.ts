@@ -261,7 +261,7 @@ function withoutEffect(step: Step): Problem {
 }
 
 /** A problem, or the error itself when it is a bug. */
-function asProblem(error: unknown, condition: StageCondition): Problem {
+export function asProblem(error: unknown, condition: StageCondition): Problem {
   const problem = toProblem(error, condition);
   if (!problem) throw error;
   return problem;

@@ -260,8 +260,13 @@ export function rehearse(d: Desired, world: Observed, next: (o: Observed) => Pla
   for (let round = 0; round < mostRounds; round += 1) {
     const following = next(at).steps;
     if (following.length === 0) return steps;
-    for (const step of following) at = rehearseStep(d, at, step, now);
     steps.push(...following);
+    try {
+      for (const step of following) at = rehearseStep(d, at, step, now);
+    } catch (error) {
+      if (error instanceof Refused) return steps; // further ahead nothing can be told
+      throw error;
+    }
   }
   return steps;
 }

@@ -276,10 +276,16 @@ describe('what is sent', () => {
 });
 
 describe('a request that is turned away', () => {
-  it.each([429, 412])('with %s is sent again until it is taken', async (status) => {
+  it.each([
+    { status: 429, errors: [] },
+    { status: 412, errors: ['required index state not present'] },
+    { status: 400, errors: ['Upgrading from non-versioned to versioned data. This backend will be unavailable …'] },
+    { status: 400, errors: ['Waiting for the primary to upgrade from non-versioned to versioned data. …'] },
+    { status: 400, errors: ['Can not list issuers until migration has completed'] },
+  ])('with $status $errors is sent again until it is taken', async ({ status, errors }) => {
     let refusals = 2;
     const { address, seen } = await serve((_, response) =>
-      refusals-- > 0 ? json(response, status, { errors: [] }, { 'retry-after': '0' }) : json(response, 204),
+      refusals-- > 0 ? json(response, status, { errors }, { 'retry-after': '0' }) : json(response, 204),
     );
     const codes: number[] = [];
     const it = client({ address, patienceMs: 1_000, onRequest: (_, code) => codes.push(code) });

@@ -23,7 +23,7 @@ export interface VaultClientOptions {
   tls?: TlsOptions;
   /** Deadline of one request, milliseconds. */
   timeoutMs?: number;
-  /** How long a request that the server turns away for now (429, 412) is repeated, milliseconds; 15 s unless given. */
+  /** How long a request that the server turns away for now is repeated, milliseconds; 15 s unless given. */
   patienceMs?: number;
   /** Called once a request with the operation and the status (0: no answer). */
   onRequest?: (operation: string, status: number) => void;
@@ -65,8 +65,14 @@ function encodePath(path: string): string {
 const isVaultRefusal = (body: unknown): boolean =>
   errorsSchema.safeParse(body).success || z.object({ data: z.object({}) }).safeParse(body).success;
 
-/** Whether the server has turned a request away untouched: a rate limit, or a standby that has yet to catch up. */
-const turnedAway = ({ statusCode }: TransportReply): boolean => statusCode === 429 || statusCode === 412;
+/** What a mount says for a moment after it was made, on standbys somewhat longer. */
+const notYetUp = /upgrad(e|ing) from non-versioned|until migration has completed/i;
+
+/** Whether the server has turned a request away untouched: a rate limit, a standby that has yet to catch up, a mount that is new. */
+function turnedAway({ statusCode, body }: TransportReply): boolean {
+  if (statusCode !== 400) return statusCode === 429 || statusCode === 412;
+  return errorsSchema.safeParse(body).data?.errors.some((text) => notYetUp.test(text)) === true;
+}
 
 /**
  * The later of two storage indices. OpenBao writes base64 of `{"cluster":…,"value":"41"}`, Vault Enterprise of
@@ -202,7 +208,7 @@ export class VaultClient {
     for (let waitedMs = 0; ;) {
       const reply = await this.#transport.send({ ...request, headers: { ...request.headers, ...this.#consistency() } });
       if (reply.index !== undefined) this.#index = laterIndex(this.#index, reply.index);
-      const pauseMs = reply.statusCode === 412 ? 100 : Math.max(100, reply.retryAfterMs ?? 1_000);
+      const pauseMs = reply.statusCode === 429 ? Math.max(100, reply.retryAfterMs ?? 1_000) : 100;
       if (!turnedAway(reply) || waitedMs + pauseMs > this.#patienceMs) return reply;
       await sleep(systemClock, pauseMs);
       waitedMs += pauseMs;
