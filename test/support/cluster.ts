@@ -134,7 +134,7 @@ export interface Resource {
   status?: {
     observedGeneration?: number;
     conditions?: Condition[];
-    root?: { fingerprint: string; notAfter: string; issuerId: string };
+    root?: { serial: string; fingerprint: string; notAfter: string; issuerId: string };
     intermediate?: { fingerprint: string; notAfter: string; generation: number; issuerId: string; renewAt?: string };
     history?: unknown[];
     controlPlane?: { digest?: string };

@@ -1,0 +1,84 @@
+/** What must be the same after an outage as before it, and what the operator did meanwhile. */
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { kubeWrites, vaultWrites } from './audit.ts';
+import { getResource, type Kube } from './cluster.ts';
+import type { RunningOperator } from './operator.ts';
+import type { Scene, Vault } from './scene.ts';
+
+/** Of anything that holds a key only this, so that no failing test prints it. */
+const digest = (value: unknown): string => createHash('sha256').update(JSON.stringify(value)).digest('hex');
+
+/** The last good state: live entry with its version, issuers, control plane with its resourceVersion, what status shows. */
+export async function lastGood({ kube, vault, namespace, name }: Scene): Promise<unknown> {
+  const data = async (method: string, path: string): Promise<unknown> => {
+    const { status, body } = await vault.request(method, path);
+    if (status !== 200) throw new Error(`${method} ${path}: ${status}`);
+    return (body as { data: unknown }).data;
+  };
+  const controlPlane = `/apis/install.tetrate.io/v1alpha1/namespaces/${namespace}/controlplanes/controlplane`;
+  const { status } = await getResource(kube, namespace, name);
+  return {
+    live: digest(await data('GET', `${namespace}-kv/data/istioca`)),
+    issuers: [await data('LIST', `${namespace}-ca/issuers`), await data('LIST', `${namespace}-pki/issuers`)],
+    controlPlane: digest((await kube.request('GET', controlPlane)).body),
+    shown: [status?.root, status?.intermediate, status?.history],
+  };
+}
+
+/**
+ * The operator's writes for one scene: in Vault all, in Kubernetes all but its status and its Events, which say how things are.
+ * What the scene's administrator does in Vault goes to paths with `operator-` in their name, or without the scene's.
+ */
+export async function writesFor({
+  kube,
+  vault,
+  namespace,
+}: Pick<Scene, 'kube' | 'vault' | 'namespace'>): Promise<string[]> {
+  const inVault = (await vaultWrites(vault)).filter(
+    (line) => line.includes(`${namespace}-`) && !line.includes('operator-'),
+  );
+  const inKube = (await kubeWrites(kube)).filter(
+    (line) => line.includes(` ${namespace}/`) && !/ (istiovaultcas\/status|events\/) /.test(line),
+  );
+  return [...inVault, ...inKube];
+}
+
+/**
+ * The operator's writes in Vault that were carried out, sorted, without the scene's name and what is random in them. A standby
+ * of OpenBao tries a write itself, writes its failure to the audit log, and hands it on.
+ */
+export async function carriedOut({ vault, namespace }: Scene): Promise<string[]> {
+  const lines = (await readFile(vault.auditLog, 'utf8')).split('\n').slice(0, -1);
+  return lines
+    .map((line) => JSON.parse(line) as { type: string; error?: string; request: { operation: string; path: string } })
+    .filter(({ type, error }) => type === 'response' && (error ?? '') === '')
+    .map(({ request }) => `${request.operation} ${request.path}`)
+    .filter((line) => /^(create|update|patch|delete) /.test(line))
+    .filter((line) => line.includes(`${namespace}-`) && !line.includes('operator-'))
+    .map((line) => line.replaceAll(namespace, '…').replace(/[0-9a-f-]{36}/, '…'))
+    .sort();
+}
+
+/** How often the operator has written the status of a resource. */
+export async function statusWrites(kube: Kube, namespace: string): Promise<number> {
+  return (await kubeWrites(kube)).filter((line) => line.includes(`istiovaultcas/status ${namespace}/`)).length;
+}
+
+/** How often the operator has asked any Vault for a token, also in vain. */
+export async function logins(operator: RunningOperator): Promise<number> {
+  return Number(/^istio_vault_ca_vault_logins_total (\d+)/m.exec(await operator.metrics())?.[1] ?? NaN);
+}
+
+/** Accessors of the tokens that a namespace's operator holds in a Vault. */
+export async function tokensOf(vault: Vault, namespace: string): Promise<string[]> {
+  const listed = (await vault.request('LIST', 'auth/token/accessors')).body as { data?: { keys?: string[] } };
+  const found = await Promise.all(
+    (listed.data?.keys ?? []).map(async (accessor) => {
+      const answer = await vault.request('POST', 'auth/token/lookup-accessor', { accessor });
+      const meta = (answer.body as { data?: { meta?: Record<string, string> | null } }).data?.meta;
+      return meta?.['service_account_namespace'] === namespace ? [accessor] : [];
+    }),
+  );
+  return found.flat();
+}
