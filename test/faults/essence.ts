@@ -1,83 +1,132 @@
 /** What must be the same at the end of a run, whatever happened in it: read from the real servers as an administrator. */
 import { blocks, defects } from '../support/certificates.ts';
-import { conditionOf, getResource, type Json } from '../support/cluster.ts';
-import { podTemplateOf } from '../support/istiod-pod.ts';
-import type { Scene } from '../support/scene.ts';
+import { conditionOf, type Json, type Resource } from '../support/cluster.ts';
+import type { Stage } from './stage.ts';
 
-interface Listing {
-  data?: { keys?: string[] };
+interface State {
+  highestGeneration?: number;
+  role?: string;
+  made?: string[];
+  handled?: Record<string, string>;
+  root?: { generation: number; fingerprint?: string };
+  intermediate?: { generation: number; fingerprint?: string };
+  history?: { kind: string; serial: string }[];
 }
 
-interface Stored {
-  live: Record<string, string>;
-  state: {
-    highestGeneration: number;
-    root?: { fingerprint?: string };
-    intermediate?: { generation: number; fingerprint?: string };
-  };
-  staging: Json | undefined;
+type Data = Record<string, string>;
+
+/** Names, ids and digests that each run has anew, replaced. */
+function timeless(stage: Stage, value: unknown): unknown {
+  const text = JSON.stringify(value ?? null)
+    .replaceAll(new RegExp(`\\b${stage.name}\\b`, 'g'), '<name>')
+    .replaceAll(new RegExp(`\\b${stage.namespace}\\b`, 'g'), '<namespace>')
+    .replaceAll(/\buid=[0-9a-f-]{36}/g, 'uid=<uid>')
+    .replaceAll(/\b[0-9a-f]{64}\b/g, '<digest>')
+    .replaceAll(/127\.0\.0\.1:\d+/g, '<address>');
+  return JSON.parse(text) as unknown;
 }
 
-async function stored({ vault, namespace, resource }: Scene): Promise<Stored> {
-  const { version = 2 } = (resource['spec'] as { keyStore: { version?: 1 | 2 } }).keyStore;
-  const read = async (suffix: string) => {
-    const path = version === 1 ? `${namespace}-kv/istioca${suffix}` : `${namespace}-kv/data/istioca${suffix}`;
-    const data = ((await vault.request('GET', path)).body as { data?: Json }).data;
-    return version === 1 ? data : (data?.['data'] as Json | null | undefined);
-  };
-  const [live, state, staging] = await Promise.all([read(''), read('-state'), read('-staging')]);
+const fingerprint = (pem: string | undefined): string | undefined =>
+  blocks(pem ?? '')[0]
+    ?.fingerprint256.replaceAll(':', '')
+    .toLowerCase();
+
+async function data(stage: Stage, path: string): Promise<Json | undefined> {
+  const { status, body } = await stage.vault.request('GET', path);
+  return status === 200 ? (body as { data: Json }).data : undefined;
+}
+
+async function entry(stage: Stage, suffix: '' | '-staging' | '-state'): Promise<Data | undefined> {
+  const found = await data(stage, stage.entryPath(suffix));
+  return (stage.configuration.version === 1 ? found : found?.['data']) as Data | undefined;
+}
+
+async function count(stage: Stage, path: string): Promise<number> {
+  const { body } = await stage.vault.request('LIST', path);
+  return (body as { data?: { keys?: string[] } } | undefined)?.data?.keys?.length ?? 0;
+}
+
+/** Versions of a KV 2 entry that still hold something. */
+async function versions(stage: Stage, suffix: '' | '-staging'): Promise<number | undefined> {
+  if (stage.configuration.version === 1) return undefined;
+  const found = await data(stage, `${stage.mounts.keyStore}/metadata/istioca${suffix}`);
+  const all = (found?.['versions'] ?? {}) as Record<string, { destroyed: boolean; deletion_time: string }>;
+  return Object.values(all).filter((v) => !v.destroyed && v.deletion_time === '').length;
+}
+
+async function mount(stage: Stage, name: string): Promise<unknown> {
+  const found = await data(stage, `sys/mounts/${name}`);
+  const config = found?.['config'] as Json | undefined;
+  return found && [found['type'], found['description'], found['options'], config?.['max_lease_ttl']];
+}
+
+/** What stands in Vault: counts, verdicts and texts without names, serials and times. @param base the generation before the run */
+export async function vaultEssence(stage: Stage, base = 0): Promise<Json> {
+  const { mounts } = stage;
+  const [live, stateEntry, staging, served, policy, role, ...rest] = await Promise.all([
+    entry(stage, ''),
+    entry(stage, '-state'),
+    entry(stage, '-staging'),
+    data(stage, `${mounts.intermediate}/cert/ca`),
+    data(stage, `sys/policies/acl/${stage.policy}`),
+    data(stage, `auth/kubernetes/role/${stage.name}-istiod`),
+    ...Object.values(mounts).map((name) => mount(stage, name)),
+  ]);
+  const state = JSON.parse(stateEntry?.['state'] ?? '{}') as State;
+  const current = fingerprint(live?.['ca-cert.pem']);
+  const generation = Number(live?.['generation'] ?? 0);
   return {
-    live: (live ?? {}) as Record<string, string>,
-    state: JSON.parse((state?.['state'] as string | undefined) ?? '{}') as Stored['state'],
-    staging: staging ?? undefined,
-  };
-}
-
-/** Counts and verdicts without names, serials and times. */
-export async function essence(scene: Scene): Promise<Json> {
-  const { vault, kube, namespace } = scene;
-  const count = async (path: string) => ((await vault.request('LIST', path)).body as Listing).data?.keys?.length ?? 0;
-  const { live, state, staging } = await stored(scene);
-  const fingerprint = (pem: string | undefined) =>
-    blocks(pem ?? '')[0]
-      ?.fingerprint256.replaceAll(':', '')
-      .toLowerCase();
-  const resource = await getResource(kube, namespace, scene.name);
-  const controlPlane = await kube.request(
-    'GET',
-    `/apis/install.tetrate.io/v1alpha1/namespaces/${namespace}/controlplanes/controlplane`,
-  );
-  const template = podTemplateOf(controlPlane.body as Json);
-  const served = (await vault.request('GET', `${namespace}-ca/cert/ca`)).body as { data?: { certificate: string } };
-  return {
-    issuers: { root: await count(`${namespace}-pki/issuers`), intermediate: await count(`${namespace}-ca/issuers`) },
-    keys: { root: await count(`${namespace}-pki/keys`), intermediate: await count(`${namespace}-ca/keys`) },
-    liveDefects: defects({
-      cert: live['ca-cert.pem'] ?? '',
-      key: live['ca-key.pem'] ?? '',
-      chain: live['cert-chain.pem'] ?? '',
-      root: live['root-cert.pem'] ?? '',
-    }),
-    liveIsDefault: fingerprint(served.data?.certificate) === fingerprint(live['ca-cert.pem']),
-    liveIsRecorded: state.intermediate?.fingerprint === fingerprint(live['ca-cert.pem']),
-    rootIsRecorded: state.root?.fingerprint === fingerprint(live['root-cert.pem']),
-    generation: {
-      highest: state.highestGeneration,
-      live: live['generation'],
-      recorded: state.intermediate?.generation,
+    issuers: {
+      root: await count(stage, `${mounts.root}/issuers`),
+      intermediate: await count(stage, `${mounts.intermediate}/issuers`),
     },
-    staging,
-    policy: (await vault.request('GET', `sys/policies/acl/${namespace}-istioca`)).status,
-    role: (await vault.request('GET', `auth/kubernetes/role/${namespace}-istiod`)).status,
-    fields: [...Object.keys(template.env), ...Object.keys(template.annotations)].sort(),
-    conditions: [
-      'VaultReady',
-      'RootReady',
-      'IntermediateReady',
-      'KeyStored',
-      'AccessReady',
-      'ControlPlanePatched',
-      'Provisioned',
-    ].map((type) => `${type}=${conditionOf(resource, type)?.status ?? ''}`),
+    keys: {
+      root: await count(stage, `${mounts.root}/keys`),
+      intermediate: await count(stage, `${mounts.intermediate}/keys`),
+    },
+    liveDefects: liveDefects(live),
+    liveIsDefault: fingerprint(served?.['certificate'] as string | undefined) === current,
+    liveIsRecorded: state.intermediate?.fingerprint === current,
+    rootIsRecorded: state.root?.fingerprint === fingerprint(live?.['root-cert.pem']),
+    generations: {
+      live: generation - base,
+      highest: (state.highestGeneration ?? 0) - base,
+      recorded: (state.intermediate?.generation ?? 0) - base,
+      root: state.root?.generation,
+    },
+    staging: staging === undefined ? 'none' : 'left over',
+    versions: { live: await versions(stage, ''), staging: await versions(stage, '-staging') },
+    state: timeless(stage, { role: state.role, made: state.made, handled: Object.keys(state.handled ?? {}) }),
+    repeatedHistory: repeated((state.history ?? []).map((one) => `${one.kind} ${one.serial}`)),
+    policy: timeless(stage, policy?.['policy']),
+    role: timeless(stage, role),
+    mounts: timeless(stage, rest),
   };
+}
+
+function liveDefects(live: Data | undefined): string[] {
+  if (!live) return ['there is no live entry'];
+  return defects({
+    cert: live['ca-cert.pem'] ?? '',
+    key: live['ca-key.pem'] ?? '',
+    chain: live['cert-chain.pem'] ?? '',
+    root: live['root-cert.pem'] ?? '',
+  });
+}
+
+const repeated = (names: string[]): string[] => names.filter((name, i) => names.indexOf(name) !== i);
+
+const judged = [
+  ...['VaultReady', 'RootReady', 'IntermediateReady', 'KeyStored', 'AccessReady', 'ControlPlanePatched', 'Provisioned'],
+];
+
+/** What stands in Kubernetes: the control plane but for names and digests, and the conditions. */
+export async function kubernetesEssence(stage: Stage): Promise<Json> {
+  const [plane, answer] = await Promise.all([stage.controlPlane(), stage.kube.request('GET', stage.path)]);
+  const { annotations } = plane['metadata'] as { annotations?: Json };
+  const conditions = judged.map((type) => {
+    const found = conditionOf(answer.body as Resource, type);
+    return `${type}=${found?.status ?? ''} ${found?.reason ?? ''}`;
+  });
+  return { controlPlane: timeless(stage, { spec: plane['spec'], annotations: annotations ?? {} }), conditions };
 }

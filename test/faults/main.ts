@@ -1,88 +1,129 @@
 /**
- * `npm run test:faults`: provisioning × every request to Vault × every fault, on both products. Prints a table; the exit code is
- * 1 when a run ended otherwise than the undisturbed one. Arguments choose configurations and faults, such as `OpenBao/Bundle/2 'answer lost'`.
+ * `npm run test:faults`: each scenario × each request × each fault, on both products. Prints a table; the exit code is 1 when a
+ * promise was broken. `--help` tells how to choose parts.
  */
-import { isDeepStrictEqual } from 'node:util';
-import { products, startStack } from '../stack/index.ts';
-import { Provisioning, type Configuration, type Run } from './provisioning.ts';
-import type { Fault } from './proxy.ts';
+import { parseArgs } from 'node:util';
+import { startStack } from '../stack/index.ts';
+import { loopRow } from './loop.ts';
+import { allConfigurations, allFaults, configurationName, groupOf, isDone, runParts, type Part } from './parts.ts';
+import type { Side } from './point.ts';
+import { Runner } from './runner.ts';
+import { scenarios } from './scenarios/index.ts';
+import type { Configuration } from './stage.ts';
+import { isBroken, keepRow, readRows, table, type Row } from './table.ts';
+import { World } from './world.ts';
 
-const faults: Fault[] = ['dropped', 'answer lost', 'reset', 429, 500, 503, 'killed before', 'killed after'];
-const all: Configuration[] = products.flatMap((product) =>
-  (['Bundle', 'PKI'] as const).flatMap((source) => ([1, 2] as const).map((version) => ({ product, source, version }))),
-);
-const nameOf = ({ product, source, version }: Configuration) => `${product}/${source}/${version}`;
+const help = `node test/faults/main.ts [options]; lists are separated by commas, and what is not given means all
+  --scenario=…        ${scenarios.map(({ name }) => name).join(', ')}
+  --configuration=…   ${allConfigurations.map(configurationName).join(', ')}
+  --fault=…           ${allFaults.join(', ')}
+  --server=…          Vault, Kubernetes: whose requests fail; Vault
+  --requests=…        all, writes, or numbers such as 12 or 10-40
+  --key=…             ec, rsa: of both certificates; ec
+  --width=…           runs at a time; 12, for kills 40
+  --rows=FILE         rows are appended to it, those in it are not run again, and the table shows them all
+  --loop=N            instead: renewals one after another in each configuration, until N snapshots were taken
+  --summary           one line a scenario and server`;
 
-interface Row {
-  scenario: string;
-  fault: string;
-  requests: number;
-  runs: number;
-  injected: number;
-  'keys lost': number;
-  'duplicate issuers or keys': number;
-  'other differences': number;
-  'most logins': number;
+const { values } = parseArgs({
+  options: {
+    scenario: { type: 'string' },
+    configuration: { type: 'string' },
+    fault: { type: 'string' },
+    server: { type: 'string', default: 'Vault' },
+    requests: { type: 'string', default: 'all' },
+    key: { type: 'string', default: 'ec' },
+    width: { type: 'string' },
+    rows: { type: 'string' },
+    loop: { type: 'string' },
+    summary: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+});
+
+/** Those of a list that an option names. @throws naming what it does not know */
+function choose<T>(option: string, from: readonly T[], name: (one: T) => string, byDefault = from): T[] {
+  const given = values[option as keyof typeof values];
+  if (typeof given !== 'string') return [...byDefault];
+  return given.split(',').map((word) => {
+    const found = from.find((one) => name(one) === word);
+    if (found === undefined)
+      throw new Error(`--${option}: there is no ${word}; there are ${from.map(name).join(', ')}`);
+    return found;
+  });
 }
 
-const counts = (end: Run['end']) => JSON.stringify([end['issuers'], end['keys']]);
+function configurations(): Configuration[] {
+  const keyType = values.key === 'rsa' ? 'rsa' : 'ec';
+  return choose('configuration', allConfigurations, configurationName).map((one) => ({ ...one, keyType }));
+}
 
-async function suite(provisioning: Provisioning, configuration: Configuration, fault: Fault): Promise<Row> {
-  const undisturbed = await provisioning.run(configuration, () => true);
-  const row: Row = {
-    scenario: `provision ${nameOf(configuration)}`,
-    fault: String(fault),
-    requests: undisturbed.requests.length,
-    runs: 0,
-    injected: 0,
-    'keys lost': 0,
-    'duplicate issuers or keys': 0,
-    'other differences': 0,
-    'most logins': 0,
+function parts(): Part[] {
+  const faults = choose(
+    'fault',
+    allFaults,
+    String,
+    allFaults.filter((fault) => fault !== 'timed out'),
+  );
+  const sides = choose<Side>('server', ['Vault', 'Kubernetes'], String);
+  const width = values.width === undefined ? {} : { width: Number(values.width) };
+  const { requests } = values;
+  return choose('scenario', scenarios, ({ name }) => name).flatMap((scenario) =>
+    configurations().flatMap((configuration) =>
+      sides.flatMap((side) => faults.map((fault) => ({ scenario, configuration, side, fault, requests, ...width }))),
+    ),
+  );
+}
+
+/** A world on servers of its own, for a while. */
+async function inWorld(work: (world: World) => Promise<void>): Promise<void> {
+  const stack = await startStack();
+  const world = new World(stack);
+  try {
+    await world.start();
+    await work(world);
+  } catch (error) {
+    // what goes on side by side fails when the servers end: this came first
+    console.error(error);
+    throw error;
+  } finally {
+    await world.stop();
+    await stack.stop();
+  }
+}
+
+/** Each scenario and configuration gets fresh servers: they hold everything in memory, and keep some of it. */
+async function main(): Promise<Row[]> {
+  const rows = readRows(values.rows);
+  const onRow = (row: Row) => {
+    rows.push(row);
+    keepRow(values.rows, row);
+    console.error(JSON.stringify(row));
   };
-  for (let at = 1; at <= undisturbed.requests.length; at += 1) {
-    const { end, injected, logins } = await provisioning.run(configuration, () => true, { at, fault });
-    row.runs += 1;
-    row.injected += injected ? 1 : 0;
-    row['most logins'] = Math.max(row['most logins'], logins);
-    if (JSON.stringify(end['liveDefects']) !== '[]') row['keys lost'] += 1;
-    else if (counts(end) !== counts(undisturbed.end)) row['duplicate issuers or keys'] += 1;
-    else if (!isDeepStrictEqual(end, undisturbed.end)) row['other differences'] += 1;
-    if (!isDeepStrictEqual(end, undisturbed.end)) console.error(nameOf(configuration), fault, at, JSON.stringify(end));
+  if (values.loop !== undefined) {
+    const snapshots = Number(values.loop);
+    await inWorld(async (world) => {
+      for (const [place, one] of configurations().entries()) onRow(await loopRow(world, place, one, snapshots));
+    });
+    return rows;
   }
-  return row;
+  const left = parts().filter((part) => !isDone(part, rows));
+  for (const group of Map.groupBy(left, groupOf).values()) {
+    await inWorld(async (world) => {
+      const runner = new Runner(world);
+      await runParts(runner, group, async (row) => {
+        onRow(row);
+        await world.tidy();
+      });
+      await runner.close();
+    });
+  }
+  return rows;
 }
 
-/** Those that the arguments name; all when they name none. */
-const choose = <T>(from: T[], name: (one: T) => string): T[] => {
-  const named = from.filter((one) => process.argv.slice(2).includes(name(one)));
-  return named.length > 0 ? named : from;
-};
-const chosen = choose(all, nameOf);
-const chosenFaults = choose(faults, String);
-const unknown = process.argv.slice(2).filter((arg) => ![...all.map(nameOf), ...faults.map(String)].includes(arg));
-if (unknown.length > 0)
-  throw new Error(`unknown: ${unknown.join(', ')}; there are ${[...all.map(nameOf), ...faults].join(', ')}`);
-const stack = await startStack();
-const provisioning = new Provisioning(stack);
-const rows: Row[] = [];
-try {
-  await provisioning.start();
-  for (const configuration of chosen) {
-    for (const fault of chosenFaults) {
-      rows.push(await suite(provisioning, configuration, fault));
-      console.error(JSON.stringify(rows.at(-1)));
-    }
-  }
-} finally {
-  await provisioning.stop();
-  await stack.stop();
+if (values.help) console.log(help);
+else {
+  const rows = await main();
+  console.log(table(rows, values.summary));
+  process.exitCode = rows.some(isBroken) ? 1 : 0;
 }
-const columns = Object.keys(rows[0] ?? {}) as (keyof Row)[];
-console.log(`| ${columns.join(' | ')} |\n|${columns.map(() => '---').join('|')}|`);
-for (const row of rows) console.log(`| ${columns.map((column) => row[column]).join(' | ')} |`);
-process.exitCode = rows.some(
-  (row) => row['keys lost'] + row['duplicate issuers or keys'] + row['other differences'] > 0,
-)
-  ? 1
-  : 0;

@@ -1,55 +1,34 @@
 /**
- * A proxy in front of a real server that counts requests and makes one of them fail, in each way a network or a server can
- * fail. The server behind it is real, and so is what it has done when an answer is lost.
+ * Proxies in front of the real servers that let one request of a run fail, in each way a network or a server can fail. The
+ * server behind is real, and so is what it has done when an answer is lost.
  */
 import http from 'node:http';
 import https from 'node:https';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Fault, FaultPoint, Side } from './point.ts';
 
-/** What happens to the one request. */
-export type Fault =
-  /** The connection is closed before the request is passed on. */
-  | 'dropped'
-  /** The request is carried out, and the connection closed instead of an answer. */
-  | 'answer lost'
-  /** The request is carried out, and the answer cut in its middle. */
-  | 'reset'
-  /** Answered by the proxy, without the server. */
-  | 429
-  | 500
-  | 503
-  /** The caller's process is killed before the request is passed on, or after it was carried out. */
-  | 'killed before'
-  | 'killed after';
+/** How long a delayed request waits: far less than the operator's timeouts. */
+const delayMs = 250;
 
-export interface Counted {
-  method: string;
-  path: string;
+export interface Upstream {
+  url: URL;
+  agent: http.Agent;
 }
 
-interface FaultPlan {
-  /** Which of the counted requests, from 1. */
-  at: number;
-  fault: Fault;
-  /** Ends the caller, for the two kills; resolves when it is dead. */
-  kill?: () => Promise<void>;
+/** A server behind proxies; its connections are shared by all of them. @param caPem of its certificate */
+export function upstreamOf(address: string, caPem: string | undefined): Upstream {
+  const url = new URL(address);
+  const options = { keepAlive: true, maxSockets: 64 };
+  const secure = new https.Agent({ ...options, ...(caPem === undefined ? {} : { ca: caPem }) });
+  return { url, agent: url.protocol === 'https:' ? secure : new http.Agent(options) };
 }
 
-export interface FaultProxy {
-  readonly address: string;
-  /** Requests counted since `arm`. */
-  readonly counted: Counted[];
-  /** Whether the fault has happened. */
-  readonly injected: () => boolean;
-  /** Starts counting anew; without a plan nothing fails. */
-  arm(counts: (request: Counted) => boolean, plan?: FaultPlan): void;
-  stop(): Promise<void>;
+interface Passed {
+  status: number;
+  headers: http.OutgoingHttpHeaders;
+  body: Buffer;
 }
-
-/** Writes of Vault as the project counts them: no logins, no token calls, no questions about capabilities. */
-export const isVaultWrite = ({ method, path }: Counted): boolean =>
-  /^(POST|PUT|PATCH|DELETE)$/.test(method) &&
-  !/^\/v1\/(auth\/[^/]+\/login|auth\/token\/.*|sys\/capabilities-self)$/.test(path);
 
 const read = async (stream: NodeJS.ReadableStream): Promise<Buffer> => {
   const chunks: Buffer[] = [];
@@ -57,99 +36,190 @@ const read = async (stream: NodeJS.ReadableStream): Promise<Buffer> => {
   return Buffer.concat(chunks);
 };
 
-interface Upstream {
-  url: URL;
-  agent: http.Agent;
+function open(upstream: Upstream, incoming: http.IncomingMessage, onAnswer: (answer: http.IncomingMessage) => void) {
+  const client = upstream.url.protocol === 'https:' ? https : http;
+  const headers = { ...incoming.headers, host: upstream.url.host };
+  const options = { method: incoming.method, headers, agent: upstream.agent };
+  return client.request(new URL(incoming.url ?? '/', upstream.url), options, onAnswer);
 }
 
-async function forward(
-  upstream: Upstream,
-  incoming: http.IncomingMessage,
-  body: Buffer,
-): Promise<{ status: number; headers: http.IncomingHttpHeaders; body: Buffer }> {
-  const client = upstream.url.protocol === 'https:' ? https : http;
-  return await new Promise((resolve, reject) => {
-    const headers = { ...incoming.headers, host: upstream.url.host };
-    const outgoing = client.request(
-      new URL(incoming.url ?? '/', upstream.url),
-      { method: incoming.method, headers, agent: upstream.agent },
-      (answer) => {
-        read(answer).then(
-          (content) => resolve({ status: answer.statusCode ?? 502, headers: answer.headers, body: content }),
-          reject,
-        );
-      },
-    );
+const ofTheConnection = ['transfer-encoding', 'content-length', 'connection', 'keep-alive'];
+
+/** The answer with a length instead of chunks. */
+function whole(answer: http.IncomingMessage, body: Buffer): Passed {
+  const status = answer.statusCode ?? 502;
+  const headers = Object.fromEntries(
+    Object.entries(answer.headers).filter(([name]) => !ofTheConnection.includes(name)),
+  );
+  return { status, headers: status === 204 ? headers : { ...headers, 'content-length': String(body.length) }, body };
+}
+
+function forward(upstream: Upstream, incoming: http.IncomingMessage, body: Buffer): Promise<Passed> {
+  return new Promise((resolve, reject) => {
+    const outgoing = open(upstream, incoming, (answer) => {
+      read(answer).then((content) => resolve(whole(answer, content)), reject);
+    });
     outgoing.on('error', reject);
     outgoing.end(body);
   });
 }
 
-/** Starts a proxy on loopback, plain HTTP, in front of a server of the test's own. @param caPem of that server's certificate */
-export async function startFaultProxy(target: string, caPem: string | undefined): Promise<FaultProxy> {
-  const url = new URL(target);
-  const upstream: Upstream = {
-    url,
-    agent:
-      url.protocol === 'https:'
-        ? new https.Agent({ keepAlive: true, ...(caPem === undefined ? {} : { ca: caPem }) })
-        : new http.Agent({ keepAlive: true }),
-  };
-  let counts: (request: Counted) => boolean = () => false;
-  let plan: FaultPlan | undefined;
-  let counted: Counted[] = [];
-  let injected = false;
+/** A stream such as a watch: passed through as it comes. */
+function stream(upstream: Upstream, incoming: http.IncomingMessage, outgoing: http.ServerResponse): void {
+  const request = open(upstream, incoming, (answer) => {
+    outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
+    outgoing.flushHeaders(); // a watch has begun when its head is there, long before its first event
+    answer.pipe(outgoing);
+    answer.on('error', () => outgoing.destroy());
+  });
+  request.on('error', () => outgoing.destroy());
+  outgoing.on('close', () => request.destroy());
+  request.end();
+}
 
-  const handle = async (incoming: http.IncomingMessage, outgoing: http.ServerResponse): Promise<void> => {
-    const body = await read(incoming);
-    const request = { method: incoming.method ?? '', path: (incoming.url ?? '').split('?')[0] ?? '' };
-    const isCounted = counts(request);
-    if (isCounted) counted.push(request);
-    const now = isCounted && plan?.at === counted.length && !injected ? plan : undefined;
-    if (now) injected = true;
-    if (now?.fault === 'killed before') await now.kill?.();
-    if (now?.fault === 'dropped' || now?.fault === 'killed before') return void incoming.socket.destroy();
-    if (typeof now?.fault === 'number') {
-      outgoing
-        .writeHead(now.fault, { 'content-type': 'application/json' })
-        .end(JSON.stringify({ errors: ['made by the test'] }));
-      return;
+/** What a server of the side says when it fails. */
+function failure(side: Side, status: number): string {
+  if (side === 'Vault') return JSON.stringify({ errors: ['made by the test'] });
+  const reason = { 429: 'TooManyRequests', 500: 'InternalError', 503: 'ServiceUnavailable' }[status];
+  return JSON.stringify({ kind: 'Status', apiVersion: 'v1', status: 'Failure', code: status, reason });
+}
+
+interface Exchange {
+  side: Side;
+  point: FaultPoint;
+  incoming: http.IncomingMessage;
+  outgoing: http.ServerResponse;
+  /** Sends the request on, once. */
+  pass: () => Promise<Passed>;
+}
+
+function answer(outgoing: http.ServerResponse, { status, headers, body }: Passed): void {
+  outgoing.writeHead(status, headers).end(body);
+}
+
+async function fail(fault: Fault, { side, point, incoming, outgoing, pass }: Exchange): Promise<void> {
+  const { socket } = incoming;
+  const carryOut = () => pass().catch(() => undefined);
+  switch (fault) {
+    case 'dropped':
+      socket.destroy();
+      break;
+    case 'answer lost':
+      await carryOut();
+      socket.destroy();
+      break;
+    case 'reset': {
+      const { status, headers, body } = await pass();
+      outgoing.writeHead(status, headers);
+      outgoing.write(body.subarray(0, Math.max(1, body.length >> 1)), () => socket.resetAndDestroy());
+      break;
     }
-    const answer = await forward(upstream, incoming, body);
-    if (now?.fault === 'killed after') await now.kill?.();
-    if (now?.fault === 'answer lost' || now?.fault === 'killed after') return void incoming.socket.destroy();
-    const kept = Object.entries(answer.headers).filter(
-      ([name]) => !['transfer-encoding', 'content-length'].includes(name),
-    );
-    const headers = Object.fromEntries(
-      answer.status === 204 ? kept : [...kept, ['content-length', String(answer.body.length)]],
-    );
-    outgoing.writeHead(answer.status, headers);
-    if (now?.fault === 'reset') {
-      outgoing.write(answer.body.subarray(0, Math.max(1, answer.body.length >> 1)), () =>
-        incoming.socket.resetAndDestroy(),
-      );
-      return;
-    }
-    outgoing.end(answer.body);
+    case 'delayed':
+      await pause(delayMs);
+      answer(outgoing, await pass());
+      break;
+    case 'late':
+      point.later(pass);
+      socket.destroy();
+      break;
+    case 'timed out':
+      point.track(new Promise((resolve) => outgoing.once('close', () => resolve(carryOut()))));
+      break;
+    case 'killed before':
+      point.freeze();
+      point.hold(socket);
+      break;
+    case 'killed after':
+      await carryOut();
+      point.freeze();
+      point.hold(socket);
+      break;
+    case 429:
+    case 500:
+    case 503:
+      outgoing.writeHead(fault, { 'content-type': 'application/json' }).end(failure(side, fault));
+  }
+}
+
+async function exchange(
+  side: Side,
+  point: FaultPoint,
+  upstream: Upstream,
+  incoming: http.IncomingMessage,
+  outgoing: http.ServerResponse,
+  onPassed: (path: string, method: string, sent: number) => void,
+): Promise<void> {
+  const body = await read(incoming);
+  if (point.isFrozen) {
+    point.hold(incoming.socket);
+    return;
+  }
+  const request = { method: incoming.method ?? '', path: (incoming.url ?? '').split('?')[0] ?? '' };
+  const pass = async () => {
+    const sent = Date.now();
+    const passed = await forward(upstream, incoming, body);
+    if (passed.status < 300) onPassed(request.path, request.method, sent);
+    return passed;
   };
-  const server = http.createServer((incoming, outgoing) => {
+  const fault = point.next(side, request);
+  if (fault === undefined) answer(outgoing, await pass());
+  else await fail(fault, { side, point, incoming, outgoing, pass });
+}
+
+interface Proxy {
+  /** Plain HTTP on loopback. */
+  readonly address: string;
+  stop(): Promise<void>;
+}
+
+async function listen(handle: (i: http.IncomingMessage, o: http.ServerResponse) => Promise<void>): Promise<Proxy> {
+  const server = http.createServer({ keepAliveTimeout: 60_000 }, (incoming, outgoing) => {
     handle(incoming, outgoing).catch(() => incoming.socket.destroy());
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
     address: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    get counted() {
-      return counted;
-    },
-    injected: () => injected,
-    arm(next, nextPlan) {
-      [counts, plan, counted, injected] = [next, nextPlan, [], false];
-    },
     stop: async () => {
       server.closeAllConnections();
-      upstream.agent.destroy();
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
   };
+}
+
+/** A write that was carried out, with the times it was sent and answered at, milliseconds since the epoch. */
+export interface Write {
+  path: string;
+  sent: number;
+  answered: number;
+}
+
+/** A proxy in front of Vault for one resource. @param onWrite told of each write that was carried out */
+export function startVaultProxy(
+  upstream: Upstream,
+  point: FaultPoint,
+  onWrite: (write: Write) => void,
+): Promise<Proxy> {
+  const onPassed = (path: string, method: string, sent: number) => {
+    if (method !== 'GET') onWrite({ path: path.slice('/v1/'.length), sent, answered: Date.now() });
+  };
+  return listen((incoming, outgoing) => exchange('Vault', point, upstream, incoming, outgoing, onPassed));
+}
+
+/**
+ * A proxy in front of the API server for all resources. What concerns a namespace is asked of its point; watches, Leases and
+ * what belongs to no run pass untouched, and so do Events, which are sent one after another beside the work of all resources.
+ * @param points by namespace
+ */
+export function startKubernetesProxy(upstream: Upstream, points: ReadonlyMap<string, FaultPoint>): Promise<Proxy> {
+  return listen(async (incoming, outgoing) => {
+    const url = incoming.url ?? '';
+    if (/[?&]watch=(true|1)\b/.test(url)) {
+      stream(upstream, incoming, outgoing);
+      return;
+    }
+    const namespace = /\/namespaces\/([^/?]+)/.exec(url)?.[1] ?? '';
+    const point = url.includes('/events') ? undefined : points.get(namespace);
+    if (point) await exchange('Kubernetes', point, upstream, incoming, outgoing, () => undefined);
+    else answer(outgoing, await forward(upstream, incoming, await read(incoming)));
+  });
 }

@@ -1,0 +1,174 @@
+/**
+ * Runs a scenario with one request failing, many runs at a time. Kills are shared: each run of a batch comes to its own place and
+ * is frozen there, nothing of it passes any more; when all are, the operator gets its SIGKILL, and the next one finds them all.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import type { Json } from '../support/cluster.ts';
+import { isKill, type Counted, type Fault, type Side } from './point.ts';
+import { Reader, unexcused, type Seen } from './reader.ts';
+import type { Scenario } from './scenarios/index.ts';
+import type { Configuration, Stage } from './stage.ts';
+import type { World } from './world.ts';
+
+/** What a set of runs has in common. */
+export interface Series {
+  scenario: Scenario;
+  configuration: Configuration;
+  side: Side;
+  /** Which requests are counted. */
+  counts: (request: Counted) => boolean;
+}
+
+export interface Run {
+  /** What was left at the end; or why there was no end. */
+  end: Json;
+  /** The requests that were counted, in their order. */
+  requests: readonly Counted[];
+  injected: boolean;
+  /** Logins that the run cost, of all operators it took. */
+  logins: number;
+  seen: Seen;
+  /** Snapshots that do not fit together and that nothing excuses. */
+  mismatched: number;
+}
+
+/** Snapshots a second, of all readers together. */
+const readRate = 60;
+
+interface Kept {
+  series: string;
+  stage: Stage;
+}
+
+const keyOf = ({ scenario, configuration }: Series): string => JSON.stringify([scenario.name, configuration]);
+
+export class Runner {
+  readonly #world: World;
+  readonly #kept = new Map<number, Kept>();
+  readonly #readers = new Map<Stage, Reader>();
+  #running = 0;
+
+  constructor(world: World) {
+    this.#world = world;
+  }
+
+  /** The scenario without a fault. */
+  async undisturbed(series: Series): Promise<Run> {
+    return await this.#run(0, series);
+  }
+
+  /**
+   * One run for each of the given requests, each with that request failing.
+   * @param width how many at a time
+   */
+  async disturbed(
+    series: Series,
+    fault: Fault,
+    places: readonly number[],
+    width: number,
+    onRun: (at: number, run: Run) => void,
+  ): Promise<void> {
+    if (isKill(fault)) {
+      for (let i = 0; i < places.length; i += width)
+        await this.#batch(series, fault, places.slice(i, i + width), onRun);
+      return;
+    }
+    const left = [...places];
+    const worker = async (place: number) => {
+      for (let at = left.shift(); at !== undefined; at = left.shift())
+        onRun(at, await this.#run(place, series, { at, fault }));
+    };
+    await Promise.all(Array.from({ length: Math.min(width, places.length) }, (_, place) => worker(place)));
+  }
+
+  /** Removes what is kept for further runs. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#kept.values()].map(({ stage }) => this.#end(stage)));
+    this.#kept.clear();
+  }
+
+  async #batch(series: Series, fault: Fault, places: number[], onRun: (at: number, run: Run) => void): Promise<void> {
+    const stages = await Promise.all(places.map((_, place) => this.#stage(place, series)));
+    const runs = stages.map((stage, place) => this.#runOn(stage, place, series, { at: places[place] ?? 0, fault }));
+    await Promise.all(runs.map((run, i) => Promise.race([run, stages[i]?.point.frozen])));
+    await this.#world.killOperator();
+    for (const [i, run] of runs.entries()) onRun(places[i] ?? 0, await run);
+  }
+
+  async #run(place: number, series: Series, plan?: { at: number; fault: Fault }): Promise<Run> {
+    return await this.#runOn(await this.#stage(place, series), place, series, plan);
+  }
+
+  /** A stage in its start state. @param place which of the namespaces */
+  async #stage(place: number, series: Series): Promise<Stage> {
+    const kept = this.#kept.get(place);
+    this.#kept.delete(place);
+    if (kept?.series === keyOf(series)) return kept.stage;
+    if (kept) await this.#end(kept.stage);
+    const { scenario, configuration } = series;
+    const stage = await this.#world.makeStage(place, configuration, scenario.spec?.(configuration), scenario.rights);
+    await scenario.prepare(stage);
+    return stage;
+  }
+
+  async #runOn(stage: Stage, place: number, series: Series, plan?: { at: number; fault: Fault }): Promise<Run> {
+    const { scenario, side, counts } = series;
+    const { point } = stage;
+    this.#running += 1;
+    const reader = this.#readers.get(stage) ?? new Reader(stage, () => (this.#running * 1000) / readRate);
+    this.#readers.set(stage, reader);
+    point.arm(side, counts, plan);
+    reader.start();
+    let end: Json;
+    try {
+      end = await this.#tell(stage, scenario);
+    } catch (error) {
+      end = { failed: error instanceof Error ? error.message : String(error) };
+    }
+    point.disarm();
+    this.#running -= 1;
+    const { counted: requests, logins } = point;
+    const injected = point.injectedAt !== undefined;
+    const seen = await reader.stop();
+    if (scenario.reusable && !('failed' in end)) this.#kept.set(place, { series: keyOf(series), stage });
+    else await this.#end(stage);
+    return { end, requests, injected, logins, seen, mismatched: unexcused(stage, seen).length };
+  }
+
+  async #end(stage: Stage): Promise<void> {
+    await this.#readers.get(stage)?.dispose();
+    this.#readers.delete(stage);
+    await stage.close();
+  }
+
+  /** From the act to the essence. A fault that came only in the last look, or after it, asks for one more. */
+  async #tell(stage: Stage, scenario: Scenario): Promise<Json> {
+    await scenario.act(stage);
+    await scenario.settled(stage);
+    for (;;) {
+      const began = Date.now();
+      await scenario.look(stage);
+      const late = await stage.point.release();
+      if (late) await scenario.look(stage);
+      const end = await scenario.essence(stage);
+      if ((stage.point.injectedAt ?? 0) < began) return end;
+    }
+  }
+}
+
+/** What a run did to the promises, compared with the undisturbed one. */
+export function verdictOf(run: Run, undisturbed: Run): 'same' | 'key lost' | 'duplicate' | 'different' {
+  const counts = ({ end }: Run) => [end['issuers'], end['keys'], end['versions']];
+  if (isDeepStrictEqual(run.end, undisturbed.end)) return 'same';
+  if (!isDeepStrictEqual(run.end['liveDefects'], undisturbed.end['liveDefects']) && !('failed' in run.end))
+    return 'key lost';
+  return isDeepStrictEqual(counts(run), counts(undisturbed)) || 'failed' in run.end ? 'different' : 'duplicate';
+}
+
+/** The parts of two ends that differ. */
+export function difference(run: Run, undisturbed: Run): Json {
+  const keys = new Set([...Object.keys(run.end), ...Object.keys(undisturbed.end)]);
+  const changed = [...keys].filter((key) => !isDeepStrictEqual(run.end[key], undisturbed.end[key]));
+  if ('failed' in run.end) return { failed: run.end['failed'] };
+  return Object.fromEntries(changed.map((key) => [key, { is: run.end[key], undisturbed: undisturbed.end[key] }]));
+}

@@ -1,0 +1,105 @@
+/** Taking over what somebody made by hand with the procedure of test/by-hand: the same root, intermediate and key afterwards. */
+import { overlayByHand } from '../../support/by-hand.ts';
+import { blocks } from '../../support/certificates.ts';
+import type { Json } from '../../support/cluster.ts';
+import { kubernetesEssence, vaultEssence } from '../essence.ts';
+import type { Stage } from '../stage.ts';
+import type { Scenario } from './scenario.ts';
+
+/** A call that must succeed; gives its data. */
+async function call({ vault }: Stage, path: string, body: Json, method = 'POST'): Promise<Record<string, string>> {
+  const answer = await vault.request(method, path, body);
+  if (answer.status >= 300) throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+  return (answer.body as { data?: Record<string, string> } | undefined)?.data ?? {};
+}
+
+/** The procedure's commands as API calls: its command line would take longer than the run. P-256, and a root that outlives what it signs. */
+async function makeCaByHand(stage: Stage): Promise<void> {
+  const { mounts, configuration } = stage;
+  const { root, intermediate, keyStore } = mounts;
+  const key = configuration.keyType === 'rsa' ? { key_type: 'rsa', key_bits: 2048 } : { key_type: 'ec', key_bits: 256 };
+  for (const [mount, ttl] of [
+    [root, '87600h'],
+    [intermediate, '43800h'],
+  ] as const)
+    await call(stage, `sys/mounts/${mount}`, { type: 'pki', config: { max_lease_ttl: ttl } });
+  await call(stage, `${root}/root/generate/internal`, {
+    common_name: 'Tetrate Root Authority',
+    ttl: '87600h',
+    ...key,
+  });
+  const { csr = '', private_key = '' } = await call(stage, `${intermediate}/intermediate/generate/exported`, {
+    common_name: 'Tetrate Intermediate Authority',
+    ttl: '43800h',
+    ...key,
+  });
+  const signing = { csr, format: 'pem_bundle', ttl: '43800h' };
+  const { certificate = '' } = await call(stage, `${root}/root/sign-intermediate`, signing);
+  await call(stage, `${intermediate}/intermediate/set-signed`, { certificate });
+  const { version } = configuration;
+  await call(stage, `sys/mounts/${keyStore}`, { type: 'kv', options: { version: String(version) } });
+  const entry = { 'ca-key.pem': `${private_key}\n` };
+  // KV 2 answers 400 until the upgrade of its fresh mount is done
+  await stage.eventually('the key to be stored', () =>
+    call(stage, stage.entryPath(), version === 2 ? { data: entry } : entry),
+  );
+  stage.notes.set('made', { certificate: digest(certificate), key: private_key.trim() });
+}
+
+const digest = (pem: string | undefined): string => blocks(pem ?? '')[0]?.fingerprint256 ?? '';
+
+async function grantIstiod(stage: Stage): Promise<void> {
+  const { mounts, policy, name, namespace } = stage;
+  const paths = [stage.entryPath(), `${mounts.intermediate}/cert/*`, `${mounts.root}/cert/ca`];
+  const text = paths.map((path) => `path "${path}" {\n  capabilities = ["read", "list"]\n}\n`).join('');
+  await call(stage, `sys/policies/acl/${policy}`, { policy: text }, 'PUT');
+  await call(stage, `auth/kubernetes/role/${name}-istiod`, {
+    bound_service_account_names: 'istiod-service-account',
+    bound_service_account_namespaces: namespace,
+    policies: policy,
+    ttl: '24h',
+  });
+}
+
+/** Whether certificate and key are those that were made by hand. */
+async function unchanged(stage: Stage): Promise<boolean> {
+  const made = stage.notes.get('made') as { certificate: string; key: string };
+  const { mounts, vault, configuration } = stage;
+  const served = (await vault.request('GET', `${mounts.intermediate}/cert/ca`)).body as {
+    data?: { certificate: string };
+  };
+  const stored = (await vault.request('GET', stage.entryPath())).body as { data?: Json };
+  const entry = (configuration.version === 1 ? stored.data : stored.data?.['data']) as Json | undefined;
+  const key = String(entry?.['ca-key.pem']).trim();
+  return digest(served.data?.certificate) === made.certificate && key === made.key;
+}
+
+export const adoption: Scenario = {
+  name: 'adoption',
+  reusable: false,
+  leastWrites: 6,
+  expected: {
+    // by hand the bundle goes into the intermediate mount, and with it the root as an issuer without a key
+    issuers: { root: 1, intermediate: 2 },
+    keys: { root: 1, intermediate: 1 },
+    liveDefects: [],
+    liveIsDefault: true,
+    unchanged: true,
+  },
+  spec: () => ({ adopt: true }),
+  prepare: async (stage) => {
+    await makeCaByHand(stage);
+    await grantIstiod(stage);
+    await stage.overlays(overlayByHand({ namespace: stage.name, resource: stage.resource }));
+  },
+  act: (stage) => stage.apply(),
+  settled: async (stage) => {
+    await stage.provisioned();
+  },
+  look: (stage) => stage.look(),
+  essence: async (stage) => ({
+    ...(await vaultEssence(stage)),
+    ...(await kubernetesEssence(stage)),
+    unchanged: await unchanged(stage),
+  }),
+};

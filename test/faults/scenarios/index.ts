@@ -1,0 +1,10 @@
+import { adoption } from './adoption.ts';
+import { deletion, deletionWithRoot } from './deletion.ts';
+import { provisioning } from './provisioning.ts';
+import { renewal } from './renewal.ts';
+import type { Scenario } from './scenario.ts';
+
+export { renewal };
+export type { Scenario } from './scenario.ts';
+
+export const scenarios: readonly Scenario[] = [provisioning, renewal, deletion, deletionWithRoot, adoption];

@@ -1,0 +1,122 @@
+/** What all fault runs share: the operator, which can be killed and started again, its proxies, and the namespaces. */
+import { readFile, stat, truncate, writeFile } from 'node:fs/promises';
+import type { ToMake } from '../../src/plan/capabilities.ts';
+import { products, type Product, type SharedStack } from '../stack/index.ts';
+import { leaks } from '../support/canary.ts';
+import { installOperator, registerInjector, type Json, type Kube } from '../support/cluster.ts';
+import { startOperator, type RunningOperator } from '../support/operator.ts';
+import { prepareVault, type Vault } from '../support/scene.ts';
+import { Board, keepAliveKube, keepAliveVault } from './clients.ts';
+import type { FaultPoint } from './point.ts';
+import { startKubernetesProxy, upstreamOf, type Upstream } from './proxy.ts';
+import { Stage, type Configuration } from './stage.ts';
+
+// every resource under test may be held at its fault at the same time: each needs a worker
+const flags = ['--vault-addresses=http://127.0.0.1:*', '--allow-http', '--backoff-base=50ms', '--concurrency=200'];
+const lease = '/apis/coordination.k8s.io/v1/namespaces/istio-vault-ca/leases/istio-vault-ca';
+
+/** An operator that has logged so many bytes is replaced between two parts. */
+const mostLog = 64 * 1024 * 1024;
+
+export class World {
+  readonly kube: Kube;
+  readonly vaults: Record<Product, Vault>;
+  readonly board: Board;
+  /** How often the operator was killed. */
+  kills = 0;
+  readonly #points = new Map<string, FaultPoint>();
+  readonly #upstreams: Record<Product, Upstream>;
+  #proxy: { stop(): Promise<void> } | undefined;
+  #kubeconfig = '';
+  #operator: RunningOperator | undefined;
+  #stages = 0;
+  readonly #found = new Set<string>();
+
+  constructor(stack: Pick<SharedStack, 'kube' | 'vaults'>) {
+    this.kube = keepAliveKube(stack.kube);
+    this.vaults = { OpenBao: keepAliveVault(stack.vaults.OpenBao), Vault: keepAliveVault(stack.vaults.Vault) };
+    const upstream = ({ address, caPem }: Vault) => upstreamOf(address, caPem);
+    this.#upstreams = { OpenBao: upstream(stack.vaults.OpenBao), Vault: upstream(stack.vaults.Vault) };
+    this.board = new Board(this.kube);
+  }
+
+  async start(): Promise<void> {
+    const direct = await installOperator(this.kube);
+    await registerInjector(this.kube);
+    for (const product of products) await prepareVault(this.kube, this.vaults[product]);
+    const proxy = await startKubernetesProxy(upstreamOf(this.kube.url, this.kube.caPem), this.#points);
+    this.#proxy = proxy;
+    this.#kubeconfig = await through(proxy.address, direct);
+    await this.board.start();
+    this.#operator = await startOperator(this.#kubeconfig, flags);
+  }
+
+  /** @throws when the operators' logs hold key or token material */
+  async stop(): Promise<void> {
+    this.board.stop();
+    await this.#operator?.stop();
+    this.#search();
+    await this.#proxy?.stop();
+    for (const { agent } of Object.values(this.#upstreams)) agent.destroy();
+    if (this.#found.size > 0)
+      throw new Error(`key or token material is visible in: ${[...this.#found].sort().join('; ')}`);
+  }
+
+  /** Between two parts of a long run: what the servers and the operator have logged so far is searched and given up. */
+  async tidy(): Promise<void> {
+    for (const path of [this.kube.auditLog, ...Object.values(this.vaults).map((vault) => vault.auditLog)])
+      await truncate(path);
+    if (!this.#operator || (await stat(this.#operator.logPath)).size < mostLog) return;
+    await this.#operator.stop();
+    this.#search();
+    this.#operator = await startOperator(this.#kubeconfig, flags);
+  }
+
+  #search(): void {
+    for (const leak of leaks({ 'the operators’ logs': this.#operator?.log() ?? '' }, [])) this.#found.add(leak);
+  }
+
+  /** SIGKILL, as a node does it to a pod; another operator takes over. That the dead one's Lease runs out is not waited for. */
+  async killOperator(): Promise<void> {
+    if (!this.#operator) throw new Error('not started');
+    process.kill(this.#operator.pid, 'SIGKILL');
+    await this.#operator.exited;
+    this.kills += 1;
+    for (const point of this.#points.values()) point.thaw();
+    this.#search();
+    await this.kube.request('DELETE', lease);
+    this.#operator = await startOperator(this.#kubeconfig, flags);
+  }
+
+  /**
+   * A stage with fresh names.
+   * @param place the number of the namespace; one stage at a time uses it
+   * @param over merged over the spec
+   * @param rights of the operator in Vault beyond the usual ones
+   */
+  async makeStage(
+    place: number,
+    configuration: Configuration,
+    over: Json = {},
+    rights: Partial<ToMake> = {},
+  ): Promise<Stage> {
+    this.#stages += 1;
+    const { kube, board } = this;
+    const points = this.#points;
+    const vault = this.vaults[configuration.product];
+    const upstream = this.#upstreams[configuration.product];
+    const ground = { kube, vault, upstream, board, points };
+    return await Stage.make(ground, `fault-${place}`, `f${this.#stages}`, configuration, over, rights);
+  }
+}
+
+/** A kubeconfig with the same token for another address. */
+async function through(address: string, kubeconfig: string): Promise<string> {
+  const config = JSON.parse(await readFile(kubeconfig, 'utf8')) as { clusters: { name: string }[] };
+  // client-node refuses plain HTTP unless told so
+  const cluster = { server: address, 'insecure-skip-tls-verify': true };
+  const clusters = config.clusters.map(({ name }) => ({ name, cluster }));
+  const path = `${kubeconfig}.proxied`;
+  await writeFile(path, JSON.stringify({ ...config, clusters }), { mode: 0o600 });
+  return path;
+}
