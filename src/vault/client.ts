@@ -74,6 +74,15 @@ function turnedAway({ statusCode, body }: TransportReply): boolean {
   return errorsSchema.safeParse(body).data?.errors.some((text) => notYetUp.test(text)) === true;
 }
 
+/** Vault's health as an error when it cannot serve; a standby forwards requests and serves. */
+export function assertServing(health: Health, address: string): void {
+  const fail = (kind: 'Uninitialized' | 'Sealed', what: string) => {
+    throw new VaultError(kind, 'health', 'sys/health', 0, `${health.product} at ${address} is ${what}`);
+  };
+  if (!health.initialized) fail('Uninitialized', 'not initialized');
+  if (health.sealed) fail('Sealed', 'sealed');
+}
+
 /**
  * The later of two storage indices. OpenBao writes base64 of `{"cluster":…,"value":"41"}`, Vault Enterprise of
  * `v1:<cluster>:41:…`; of forms that are not known the one that came last counts.

@@ -7,7 +7,7 @@ import { owns, ownsAuthMount, things, type Thing } from '../plan/adoption.ts';
 import type { Mount, ObservedVault, Pki, Remains } from '../plan/observed.ts';
 import type { Step } from '../plan/steps.ts';
 import { listRoles, readAuthConfig, readPolicy, readRole } from './access.ts';
-import type { Health, VaultClient } from './client.ts';
+import { assertServing, type VaultClient } from './client.ts';
 import { parseLive, parseStaging, parseState } from './entries.ts';
 import { VaultError } from './errors.ts';
 import { listKv, readKv, readMaxVersions, type KvEntry, type KvPlace } from './kv.ts';
@@ -18,15 +18,6 @@ import { readPki, readSigned } from './pki.ts';
 export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): KvPlace {
   const { mount, path, version } = spec.keyStore;
   return { mount, path: `${path}${suffix}`, version };
-}
-
-/** Vault's health as an error when it cannot serve; a standby forwards requests and serves. */
-export function assertServing(health: Health, address: string): void {
-  const fail = (kind: 'Uninitialized' | 'Sealed', what: string) => {
-    throw new VaultError(kind, 'health', 'sys/health', 0, `${health.product} at ${address} is ${what}`);
-  };
-  if (!health.initialized) fail('Uninitialized', 'not initialized');
-  if (health.sealed) fail('Sealed', 'sealed');
 }
 
 const nothing: KvEntry = { casVersion: 0, data: undefined };

@@ -7,9 +7,8 @@ import { z } from 'zod';
 import type { Logger } from '../observability/logger.ts';
 import { Secret } from '../observability/secret.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { VaultClient, type VaultClientOptions } from './client.ts';
+import { assertServing, VaultClient, type VaultClientOptions } from './client.ts';
 import { VaultError } from './errors.ts';
-import { assertServing } from './observe.ts';
 
 /** How to log in: by a service account's token, or with a token somebody gave. */
 export type Login =
