@@ -49,6 +49,7 @@ describe('the API server refuses', () => {
       { intermediate: { ttl: '24h', maxWorkloadCertTTL: '12h' } },
       'twice',
     ],
+    ['a renewal before the issue', { intermediate: { renewBefore: '43800h' } }, 'renewBefore'],
     ['a path that climbs', { keyStore: { path: '../other' } }, 'spec.keyStore.path'],
     ['a mount with a quote', { root: { mount: 'pki"{}' } }, 'spec.root.mount'],
     ['a template in a directory', { delivery: { directory: '/vault/{{ key }}' } }, 'spec.delivery.directory'],
@@ -102,8 +103,8 @@ describe('a spec that only the operator can judge', () => {
     [
       'NotYetSupported',
       'bad-later',
-      { adopt: true, deletionPolicy: 'Delete' },
-      'spec.adopt: true, spec.deletionPolicy: Delete',
+      { root: { manage: false }, controlPlane: { write: 'Render' } },
+      'spec.root.manage: false, spec.controlPlane.write: Render',
     ],
     [
       'AddressNotAllowed',
