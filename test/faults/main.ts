@@ -77,7 +77,7 @@ function parts(): Part[] {
 
 /** A world on servers of its own, for a while. */
 async function inWorld(work: (world: World) => Promise<void>): Promise<void> {
-  const stack = await startStack();
+  const stack = await startStack({ mode: 'processes', lean: true });
   const world = new World(stack);
   try {
     await world.start();

@@ -33,6 +33,8 @@ export { waitFor } from './wait.ts';
 export interface StackOptions extends EnsureOptions {
   /** Unless given: what TEST_STACK says; else containers where a Docker daemon has or gets the images. */
   readonly mode?: StackMode;
+  /** For very many requests, as processes only: no audit logs, and memory rather than garbage collection. */
+  readonly lean?: boolean;
 }
 
 async function chooseMode(options: StackOptions, say: (line: string) => void): Promise<StackMode> {
@@ -55,18 +57,19 @@ export async function startStack(options: StackOptions = {}): Promise<OwnedStack
   return mode === 'containers' ? startContainerStack() : startProcessStack(options);
 }
 
-async function startProcessStack(options: EnsureOptions): Promise<OwnedStack> {
+async function startProcessStack(options: StackOptions): Promise<OwnedStack> {
   await ensureServers(['etcd', 'kube-apiserver', 'openbao', 'vault'], options);
   const dir = makeTemporaryDir('stack');
+  const { lean = false } = options;
   const sub = (name: string): string => {
     const path = join(dir, name);
     mkdirSync(path, { mode: 0o700 });
     return path;
   };
   const started = await Promise.allSettled([
-    startKube({ dir: sub('kube') }),
-    startVault('OpenBao', { dir: sub('openbao') }),
-    startVault('Vault', { dir: sub('vault') }),
+    startKube({ dir: sub('kube'), lean }),
+    startVault('OpenBao', { dir: sub('openbao'), lean }),
+    startVault('Vault', { dir: sub('vault'), lean }),
   ]);
   const stop = async (): Promise<void> => {
     await Promise.all(started.map(async (one) => (one.status === 'fulfilled' ? one.value.stop() : undefined)));

@@ -4,7 +4,14 @@ import { join } from 'node:path';
 import { makeServingCertificate, type ServingCertificate } from './certificates.ts';
 import { call, expectStatus } from './http.ts';
 import { freePort, retryTakenPorts } from './ports.ts';
-import { makeTemporaryDir, readLog, removeTemporaryDir, startProcess, type ManagedProcess } from './processes.ts';
+import {
+  leanEnv,
+  makeTemporaryDir,
+  readLog,
+  removeTemporaryDir,
+  startProcess,
+  type ManagedProcess,
+} from './processes.ts';
 import { ensureServer } from './servers.ts';
 import type { KubeServer } from './types.ts';
 import { waitFor } from './wait.ts';
@@ -14,6 +21,8 @@ export interface KubeOptions {
   readonly dir?: string;
   /** More flags for kube-apiserver. */
   readonly extraArgs?: readonly string[];
+  /** For very many requests: no audit log, and memory rather than garbage collection. */
+  readonly lean?: boolean;
 }
 
 /** What a client needs to know of a running API server; plain data, so that it can be handed to another process. */
@@ -171,6 +180,7 @@ export async function waitForKube(facts: KubeFacts, process?: ManagedProcess): P
 export async function startKube(options: KubeOptions = {}): Promise<OwnKubeServer> {
   const [etcdFiles, apiserverFiles] = [await ensureServer('etcd'), await ensureServer('kube-apiserver')];
   const dir = options.dir ?? makeTemporaryDir('kube');
+  const { lean = false } = options;
   await mkdir(dir, { recursive: true, mode: 0o700 });
   const running: ManagedProcess[] = [];
   const stop = async (): Promise<void> => {
@@ -195,6 +205,7 @@ export async function startKube(options: KubeOptions = {}): Promise<OwnKubeServe
           `--initial-cluster=default=http://127.0.0.1:${etcdPort + 1}`,
         ],
         cwd: dir,
+        env: lean ? leanEnv : {},
         logPath: join(dir, 'etcd.log'),
       });
       running.push(etcd);
@@ -218,8 +229,11 @@ export async function startKube(options: KubeOptions = {}): Promise<OwnKubeServe
         startProcess({
           name: 'kube-apiserver',
           command: apiserverFiles.binary,
-          args: [...kubeApiserverArgs(dir, etcdUrl, '127.0.0.1', port), ...(options.extraArgs ?? [])],
-          env: { HOME: dir },
+          args: [
+            ...kubeApiserverArgs(dir, etcdUrl, '127.0.0.1', port).filter((arg) => !lean || !arg.startsWith('--audit')),
+            ...(options.extraArgs ?? []),
+          ],
+          env: { HOME: dir, ...(lean ? leanEnv : {}) },
           cwd: dir,
           logPath: join(dir, 'kube-apiserver.log'),
           // It would wait up to a minute for watches to end.

@@ -42,6 +42,9 @@ export interface ProcessOptions {
   readonly gently?: boolean;
 }
 
+/** Environment of a Go server that serves very many requests. */
+export const leanEnv = { GOGC: '400' } as const;
+
 const watchdogScript = `
 trap '' INT TERM HUP
 groups= gentle= dirs=

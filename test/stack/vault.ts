@@ -4,7 +4,14 @@ import { join } from 'node:path';
 import { call, expectStatus } from './http.ts';
 import { createNamespace, requestToken } from './kube.ts';
 import { freePort, retryTakenPorts } from './ports.ts';
-import { makeTemporaryDir, readLog, removeTemporaryDir, startProcess, type ManagedProcess } from './processes.ts';
+import {
+  leanEnv,
+  makeTemporaryDir,
+  readLog,
+  removeTemporaryDir,
+  startProcess,
+  type ManagedProcess,
+} from './processes.ts';
 import { ensureServer, type ServerName } from './servers.ts';
 import type { Answer, KubeServer, Product, StackMode, VaultServer } from './types.ts';
 import { waitFor, type WaitOptions } from './wait.ts';
@@ -16,6 +23,8 @@ export interface VaultOptions {
   readonly devListen?: string;
   /** Folder for its files; a temporary one, removed at the end, unless given. */
   readonly dir?: string;
+  /** For very many requests: no audit device, and memory rather than garbage collection. */
+  readonly lean?: boolean;
 }
 
 /** What a client needs to know of a running server; plain data, so that it can be handed to another process. */
@@ -93,12 +102,12 @@ async function waitForVault(
 /**
  * What is the same for a process and a container once the server is starting: waits for its CA, the unseal key it
  * prints, and its readiness, and enables the audit device where that goes through the API.
- * @param auditLog its path as the server sees it
+ * @param auditLog its path as the server sees it; undefined: none is wanted
  */
 export async function finishVaultStart(
   facts: Omit<VaultFacts, 'unsealKey' | 'caPem' | 'version'>,
   caFile: string | undefined,
-  auditLog: string,
+  auditLog: string | undefined,
   options: WaitOptions,
 ): Promise<VaultFacts> {
   const log = (): string => readLog(facts.logPath);
@@ -116,7 +125,7 @@ export async function finishVaultStart(
   await waitForVault(started, options);
   const health = await vaultClient(started).request('GET', 'sys/health');
   const full = { ...started, version: (health.body as { version: string }).version };
-  if (!productTraits[facts.product].auditByConfig) {
+  if (auditLog !== undefined && !productTraits[facts.product].auditByConfig) {
     const body = { type: 'file', options: { file_path: auditLog } };
     expectStatus(
       await vaultClient(full).request('PUT', 'sys/audit/to-file', body),
@@ -140,7 +149,7 @@ export async function startVault(
   const files = await ensureServer(traits.server);
   const dir = options.dir ?? makeTemporaryDir(traits.binary);
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  const tls = options.tls ?? true;
+  const { tls = true, lean = false } = options;
   let child: ManagedProcess | undefined;
   const stop = async (): Promise<void> => {
     await child?.stop();
@@ -161,11 +170,15 @@ export async function startVault(
         args: [
           ...['server', '-dev', '-dev-no-store-token', `-dev-listen-address=${listen}`],
           ...(tls ? ['-dev-tls', `-dev-tls-cert-dir=${dir}`] : []),
-          ...(traits.auditByConfig ? [`-config=${join(dir, 'audit.hcl')}`] : []),
+          ...(traits.auditByConfig && !lean ? [`-config=${join(dir, 'audit.hcl')}`] : []),
           ...(files.plugins === undefined ? [] : [`-dev-plugin-dir=${files.plugins}`]),
         ],
         // In the environment, where other users do not see it, rather than among the arguments.
-        env: { HOME: dir, [`${traits.envPrefix}_DEV_ROOT_TOKEN_ID`]: rootToken },
+        env: {
+          HOME: dir,
+          [`${traits.envPrefix}_DEV_ROOT_TOKEN_ID`]: rootToken,
+          ...(lean ? leanEnv : {}),
+        },
         cwd: dir,
         logPath,
       });
@@ -180,7 +193,7 @@ export async function startVault(
           logPath,
         },
         tls ? join(dir, 'vault-ca.pem') : undefined,
-        auditLog,
+        lean ? undefined : auditLog,
         { process: child },
       );
       return { ...vaultClient(facts), facts, stop };
