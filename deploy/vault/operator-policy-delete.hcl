@@ -129,6 +129,10 @@ path "kv/metadata" {
   capabilities = ["list"]
 }
 
+path "pki/roles" {
+  capabilities = ["list"]
+}
+
 path "pki/certs" {
   capabilities = ["list"]
 }

@@ -9,11 +9,11 @@ import type { JsonObject } from '../control-planes/adapter.ts';
 import { dig } from '../control-planes/adapter.ts';
 import { isKubeError } from '../kube/errors.ts';
 import type { Desired } from '../plan/desired.ts';
-import { kindOf, type Problem } from '../plan/problem.ts';
+import { internalError, kindOf, type Problem } from '../plan/problem.ts';
 import { rehearse } from '../plan/rehearse.ts';
 import { deletingStatus } from '../plan/status.ts';
 import { describeStep } from '../plan/steps.ts';
-import { possiblyLeft, rootStays, teardown } from '../plan/teardown.ts';
+import { mountsThatStay, possiblyLeft, teardown } from '../plan/teardown.ts';
 import { isTerminating, resources } from './observe-kubernetes.ts';
 import type { Outcome, ReconcilerOptions } from './reconcile.ts';
 import { plainJson, type Reporter } from './report.ts';
@@ -44,10 +44,15 @@ export class Deletion {
     this.#rounds = rounds;
   }
 
-  /** Puts the finalizer on a living resource, before anything is made for it, or takes it off. @throws KubeError */
-  async hold(raw: JsonObject, resource: IstioVaultCA): Promise<void> {
+  /**
+   * Puts the finalizer on a living resource, before anything is made for it, or takes it off.
+   * @param refused nothing is made for such a spec; what was made for an earlier one stays held
+   * @throws KubeError
+   */
+  async hold(raw: JsonObject, resource: IstioVaultCA, refused: boolean): Promise<void> {
     const held = resource.metadata.finalizers.includes(finalizer);
-    if (held !== wantsCleanup(resource)) await this.#setFinalizer(raw, resource, !held);
+    const wanted = wantsCleanup(resource) && (held || !refused);
+    if (held !== wanted) await this.#setFinalizer(raw, resource, wanted);
   }
 
   /**
@@ -90,11 +95,16 @@ export class Deletion {
     }
     const purpose = { next: teardown, deleting: true, lookOnly: false };
     const round: Round = this.#o.addressAllowed(resource.spec.vault.address)
-      ? await this.#rounds.run(resource, desired, purpose, signal)
+      ? await this.#rounds.run(resource, desired, purpose, signal).catch((bug: unknown) => {
+          // loud, but no reason to hold the resource for ever
+          const { namespace, name } = resource.metadata;
+          this.#o.logger.error('deletion failed', { resource: `${namespace}/${name}`, err: bug });
+          return { observed: undefined, problems: [internalError], unfinished: false };
+        })
       : { observed: undefined, problems: [notAllowed], unfinished: false };
     if (signal.aborted) return { requeueAfterMs: lookAgainMs };
     if (round.observed && round.problems.length === 0 && !round.unfinished) {
-      this.#tellOfRoot(resource, desired, round);
+      this.#tellWhatStays(resource, desired, round);
       await this.#setFinalizer(raw, resource, false);
       return undefined;
     }
@@ -107,12 +117,14 @@ export class Deletion {
     return await this.#waits(raw, resource, round);
   }
 
-  /** The root mount stays unless it was confirmed; a confirmed one that stays all the same is worth a warning. */
-  #tellOfRoot(resource: IstioVaultCA, desired: Desired, { observed }: Round): void {
-    const stays = observed?.vault.rootMount && rootStays(desired, observed);
-    if (stays === undefined) return;
-    if (known.confirmDeleteRoot in resource.metadata.annotations) this.#incomplete(resource, 'the root', [stays]);
-    else this.#report.event(resource, 'Normal', 'RootKept', 'Delete', stays);
+  /** Mounts of ours that stay: the root's unless it was confirmed; what foreign things keep there is worth a warning. */
+  #tellWhatStays(resource: IstioVaultCA, desired: Desired, { observed }: Round): void {
+    if (!observed) return;
+    const { root, intermediate } = mountsThatStay(desired, observed);
+    if (intermediate !== undefined) this.#incomplete(resource, 'the intermediate', [intermediate]);
+    if (root === undefined) return;
+    if (known.confirmDeleteRoot in resource.metadata.annotations) this.#incomplete(resource, 'the root', [root]);
+    else this.#report.event(resource, 'Normal', 'RootKept', 'Delete', root);
   }
 
   async #waits(raw: JsonObject, resource: IstioVaultCA, { problems }: Round): Promise<Outcome> {

@@ -86,7 +86,7 @@ export function judgeKubernetes(
 /** Resources that name the same control plane and revision, oldest first. */
 function rivals(resource: IstioVaultCA, siblings: JsonObject[]): string[] {
   const target = (object: unknown) =>
-    ['kind', 'name', 'revision'].map((key) => str(dig(object, 'spec', 'controlPlane', key))).join('/');
+    ['kind', 'name', 'revision'].map((key) => str(dig(object, 'spec', 'controlPlane', key)) || 'default').join('/');
   const ours = target(resource);
   return (
     siblings

@@ -7,7 +7,7 @@ import { desire, type Desired } from '../plan/desired.ts';
 import { renewAt } from '../plan/facts.ts';
 import type { Observed } from '../plan/observed.ts';
 import { checkSpec, plan } from '../plan/plan.ts';
-import { kindOf, type Problem } from '../plan/problem.ts';
+import { internalError, kindOf, type Problem } from '../plan/problem.ts';
 import { rehearse } from '../plan/rehearse.ts';
 import { startingStatus, statusOf, suspendedStatus } from '../plan/status.ts';
 import { Deletion } from './deletion.ts';
@@ -30,13 +30,6 @@ export interface ReconcilerOptions extends RoundsOptions {
 
 /** When to look again: after a time, or with growing delays because something failed that may pass. */
 export type Outcome = { requeueAfterMs: number } | { backoff: true; problem: Problem };
-
-const internalError: Problem = {
-  condition: 'VaultReady',
-  reason: 'InternalError',
-  message: 'something unexpected; the operator’s log says what ("reconcile failed"), and it tries again',
-  blocks: 'all',
-};
 
 const waitingMs = 30_000;
 
@@ -75,17 +68,18 @@ export class Reconciler {
       this.#o.sessions.release(key);
       return { requeueAfterMs: this.#o.resyncMs };
     }
-    const failed = await onKubernetes(this.#deletion.hold(raw, resource));
+    const refused = this.#refused(resource);
+    const failed = await onKubernetes(this.#deletion.hold(raw, resource, refused.length > 0));
     if (failed) return failed;
     if (resource.spec.suspend) {
       this.#o.sessions.release(key);
       await this.#report.status(raw, resource, suspendedStatus(resource, this.#o.clock.now()));
       return { requeueAfterMs: this.#o.resyncMs };
     }
-    return await this.#converge(raw, resource, signal);
+    return await this.#converge(raw, resource, refused, signal);
   }
 
-  async #converge(raw: JsonObject, resource: IstioVaultCA, signal: AbortSignal): Promise<Outcome> {
+  async #converge(raw: JsonObject, resource: IstioVaultCA, refused: Problem[], signal: AbortSignal): Promise<Outcome> {
     const { clock } = this.#o;
     const { namespace, name } = resource.metadata;
     const desired = this.#desire(resource);
@@ -99,7 +93,6 @@ export class Reconciler {
     if (resource.status?.observedGeneration !== resource.metadata.generation) {
       await this.#report.status(raw, resource, startingStatus(input(undefined, [])), false);
     }
-    const refused = [...this.#addressProblem(resource), ...checkSpec(desired, this.#o.leaderElection)];
     if (refused.length > 0) this.#o.sessions.release(`${namespace}/${name}`);
     const round =
       refused.length > 0
@@ -115,6 +108,11 @@ export class Reconciler {
     await this.#report.status(raw, resource, status);
     this.#measure(resource, status);
     return this.#outcome(round, desired, clock.now());
+  }
+
+  /** What of the spec itself is refused. */
+  #refused(resource: IstioVaultCA): Problem[] {
+    return [...this.#addressProblem(resource), ...checkSpec(this.#desire(resource), this.#o.leaderElection)];
   }
 
   #desire({ metadata, spec }: IstioVaultCA): Desired {

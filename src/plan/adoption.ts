@@ -43,9 +43,38 @@ export function things(d: Desired, vault: ObservedVault) {
   };
 }
 
-/** Ours by its mark, or because the state says that it was taken over. */
+/** Ours by its mark, or because the state says that it was taken over, or was ours before somebody wrote over its mark. */
 export function owns(d: Desired, o: VaultOnly, thing: Thing): boolean {
-  return isOwn(d.identity, thing.text) || own(o.vault.state)?.adopted.includes(thing.name) === true;
+  return (
+    isOwn(d.identity, thing.text) ||
+    own(o.vault.state)?.adopted.includes(thing.name) === true ||
+    lostItsMark(d, o, thing)
+  );
+}
+
+/** Seen with our mark before, and without any now. What lies in a mount must not be somebody else's. */
+function lostItsMark(d: Desired, { vault }: VaultOnly, thing: Thing): boolean {
+  const state = own(vault.state);
+  if (parseMark(thing.text) || !state?.made.includes(thing.name)) return false;
+  const contents = [
+    { name: `mount:${d.spec.root.mount}`, pki: vault.rootPki, recorded: state.root?.fingerprint },
+    {
+      name: `mount:${d.spec.intermediate.mount}`,
+      pki: vault.intermediatePki,
+      recorded: state.intermediate?.fingerprint,
+    },
+  ].find(({ name }) => name === thing.name);
+  if (!contents?.pki || contents.pki.issuers.length + contents.pki.keys.length === 0) return true;
+  return contents.pki.issuers.some((issuer) => issuer.certificate.fingerprint === contents.recorded);
+}
+
+/** Names of what carries our mark as made by us. */
+export function markedAsMade(d: Desired, vault: ObservedVault): string[] {
+  const { rootMount, intermediateMount, live, policy } = things(d, vault);
+  return [rootMount, intermediateMount, live, policy]
+    .filter((thing) => thing !== undefined)
+    .filter(({ text }) => isOwn(d.identity, text) && parseMark(text)?.origin === 'made')
+    .map(({ name }) => name);
 }
 
 /** Whether we made a thing or took it over: its mark says it, and until that is written, the state. */
@@ -72,6 +101,18 @@ export function ownsRole(d: Desired, o: VaultOnly): boolean {
   if (own(o.vault.state)?.role === d.spec.kubernetesAuth.role) return true;
   const ourPolicy = policy !== undefined && isOwn(d.identity, policyMark(policy));
   return ourPolicy && role.policies.length === 1 && role.policies[0] === d.spec.policy.name;
+}
+
+/**
+ * A role names no owner. One that is for another policy or another namespace is somebody's who lives, and is never taken over; whose the
+ * policy is tells its mark.
+ */
+export function roleFits(d: Desired, { vault: { role } }: VaultOnly): boolean {
+  const { namespace } = d.identity;
+  return (
+    role?.policies.includes(d.spec.policy.name) === true &&
+    role.serviceAccountNamespaces.every((name) => name === namespace || name === '*')
+  );
 }
 
 /** Owners of this cluster that marks in our places name, as `namespace/name`: whether they are gone must be asked. */
@@ -115,10 +156,14 @@ export interface Adoption {
 const defaultIssuer = (pki: Pki | undefined): Issuer | undefined =>
   pki?.issuers.find((issuer) => issuer.id === pki.defaultIssuerId);
 
+/** Public half of the key in the live entry, be that ours already or not. */
+const liveKey = ({ live }: ObservedVault): string | undefined => live.foreign?.publicKey ?? own(live)?.publicKey;
+
 /** The intermediate whose key lies in the live entry; else the default issuer, to say what does not fit. */
-function intermediateFound({ intermediatePki, live }: ObservedVault): Issuer | undefined {
+function intermediateFound(vault: ObservedVault): Issuer | undefined {
+  const { intermediatePki } = vault;
   const standing = defaultIssuer(intermediatePki);
-  const key = live.foreign?.publicKey;
+  const key = liveKey(vault);
   if (standing?.certificate.publicKey === key) return standing;
   return intermediatePki?.issuers.find((i) => i.certificate.publicKey === key) ?? standing;
 }
@@ -136,7 +181,7 @@ export function adoptionOf(d: Desired, o: Observed): Adoption | string | undefin
     found.filter((thing) => thing !== undefined).filter((thing) => !isOwn(d.identity, thing.text));
   const parts = foreign([rootMount, intermediateMount, live]);
   const shared = d.spec.kubernetesAuth.config.manage ? authMount : undefined;
-  const beside = foreign([policy, ownsRole(d, o) ? undefined : role, shared]);
+  const beside = foreign([policy, ownsRole(d, o) || !roleFits(d, o) ? undefined : role, shared]);
   const names = [...parts, ...beside].map((thing) => thing.name);
   if (parts.length === 0) return names.length > 0 ? { things: names, ca: undefined } : undefined;
   const intermediate = intermediateFound(vault);
@@ -150,17 +195,18 @@ export function adoptionOf(d: Desired, o: Observed): Adoption | string | undefin
 function defectOf(
   d: Desired,
   { root, intermediate }: NonNullable<Adoption['ca']>,
-  { live }: ObservedVault,
+  vault: ObservedVault,
 ): string | undefined {
   const { spec } = d;
   const entry = `${spec.keyStore.mount}/${spec.keyStore.path}`;
   if (!intermediate) {
-    if (live.entry !== 'foreign') return undefined;
+    if (vault.live.entry !== 'foreign') return undefined;
     return `the key store entry ${entry} holds a key, but mount ${spec.intermediate.mount} has no issuer for it`;
   }
   const name = `the intermediate ${intermediate.certificate.serial} of ${spec.intermediate.mount}`;
-  if (live.foreign?.publicKey === undefined) return `${entry} holds no ca-key.pem that is the private key of ${name}`;
-  if (live.foreign.publicKey !== intermediate.certificate.publicKey) {
+  const key = liveKey(vault);
+  if (key === undefined) return `${entry} holds no ca-key.pem that is the private key of ${name}`;
+  if (key !== intermediate.certificate.publicKey) {
     return `ca-key.pem of ${entry} is not the key of ${name}`;
   }
   if (!root) return `${name} is not signed by an issuer of ${spec.root.mount}`;

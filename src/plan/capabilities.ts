@@ -75,6 +75,7 @@ function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): v
   if (make.authMount || make.authConfig) add(`sys/auth/${kubernetesAuth.mount}`, 'delete');
   if (!make.rootGoes) return;
   add(`sys/mounts/${root.mount}`, 'delete');
+  add(`${root.mount}/roles`, 'list');
   add(`${root.mount}/certs`, 'list');
   add(`${root.mount}/cert/+`, 'read');
 }

@@ -5,7 +5,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { annotations } from '../api/annotations.ts';
 import { rfc3339 } from '../api/time.ts';
-import { markFor, things } from './adoption.ts';
+import { markFor, owns, things } from './adoption.ts';
 import { isSignedBy } from './certificate.ts';
 import { handledText, newKeyAtRenewal, type Desired } from './desired.ts';
 import {
@@ -24,7 +24,7 @@ import { recordedState, withGeneration } from './state.ts';
 import type { Step } from './steps.ts';
 
 /** Why a new generation is needed; undefined when the live one serves. */
-function newGenerationReason(d: Desired, o: Observed, now: number): string | undefined {
+export function newGenerationReason(d: Desired, o: Observed, now: number): string | undefined {
   const state = own(o.vault.state);
   if (!soundLive(d, o)) {
     if (state?.root !== undefined && state.root.fingerprint === undefined && state.history.length > 0)
@@ -89,11 +89,15 @@ function published(o: Observed): Set<string> {
   return new Set([own(o.vault.live)?.certificate?.fingerprint ?? '', ...history.map((entry) => entry.fingerprint)]);
 }
 
-/** Issuers of a key that were never published, newest first: signed for a staged generation. */
-function unpublished(o: Observed, publicKey: string | undefined): Issuer[] {
+/** Issuers of the intermediate mount that carry a key. */
+const issuersOf = (o: Observed, publicKey: string | undefined): Issuer[] =>
+  (o.vault.intermediatePki?.issuers ?? []).filter((i) => i.certificate.publicKey === publicKey && i.keyId !== '');
+
+/** Issuers that were signed for a staged generation and not published yet, newest first. */
+function unpublished(o: Observed, staged: StagingEntry): Issuer[] {
   const known = published(o);
-  return (o.vault.intermediatePki?.issuers ?? [])
-    .filter((i) => i.certificate.publicKey === publicKey && i.keyId !== '' && !known.has(i.certificate.fingerprint))
+  return issuersOf(o, staged.publicKey)
+    .filter((i) => !staged.before.includes(i.id) && !known.has(i.certificate.fingerprint))
     .sort((a, b) => b.certificate.notBefore - a.certificate.notBefore);
 }
 
@@ -103,7 +107,7 @@ function unpublished(o: Observed, publicKey: string | undefined): Issuer[] {
  */
 function giveUp(d: Desired, o: Observed, staged: StagingEntry, remove: Step): Step[] {
   const { mount } = d.spec.intermediate;
-  const spare = staged.keyRef === '' ? [] : unpublished(o, staged.publicKey);
+  const spare = staged.keyRef === '' ? [] : unpublished(o, staged);
   if (spare.length > 0) {
     const what = `unpublished issuers of generation ${staged.generation}`;
     return [{ kind: 'Collect', mount, issuerIds: spare.map((i) => i.id), keyIds: [], what }];
@@ -132,8 +136,11 @@ function stagedSteps(d: Desired, o: Observed, staged: StagingEntry, now: number)
     const name = generationName(d.identity, 'intermediate', staged.generation);
     return [{ kind: 'ImportKey', mount, from: 'staging', generation: staged.generation, name }];
   }
-  if (!root) return [];
-  const issuer = unpublished(o, staged.publicKey).find((i) => isSignedBy(i.certificate, root.certificate));
+  // a root that has ended signs nothing any more: RootNearEnd says so
+  if (!root || root.certificate.notAfter <= now) return [];
+  const issuer = unpublished(o, staged).find(
+    ({ certificate }) => certificate.notAfter > now && isSignedBy(certificate, root.certificate),
+  );
   if (!issuer) return [signStep(d, root, staged, keyId, now)];
   return [publishStep(d, o, { from: 'staging', issuer, root, ...staged })];
 }
@@ -199,22 +206,26 @@ function mountFollowsLive(d: Desired, o: Observed): Step[] {
   return pki.defaultIssuerId === issuer.id ? [] : [{ kind: 'SetDefaultIssuer', mount, issuerId: issuer.id }];
 }
 
-/** The live entry that was taken over gets all four files and our mark; what the state names is published, nothing is chosen. */
-function adoptLive(d: Desired, o: Observed): Step[] | undefined {
+/**
+ * A live entry of ours without our mark, be it just taken over or written over since, that holds the key of the recorded intermediate gets
+ * all four files and our mark: nothing is chosen. One that holds another key is a lost key, and is replaced like any.
+ */
+function markLive(d: Desired, o: Observed): Step[] | undefined {
   const state = own(o.vault.state);
   const { live } = things(d, o.vault);
-  if (o.vault.live.entry !== 'foreign' || !live || !state?.adopted.includes(live.name)) return undefined;
-  const issuer = o.vault.intermediatePki?.issuers.find((i) => i.id === state.intermediate?.issuerId);
+  if (o.vault.live.entry !== 'foreign' || !live || !state || !owns(d, o, live)) return undefined;
+  const recorded = state.intermediate?.fingerprint;
+  const issuer = o.vault.intermediatePki?.issuers.find((i) => i.certificate.fingerprint === recorded);
   const root = currentRoot(d, o);
-  if (!issuer || !root) return [];
+  if (!issuer || !root || issuer.certificate.publicKey !== o.vault.live.foreign?.publicKey) return undefined;
   const generation = state.intermediate?.generation ?? 1;
   return [publishStep(d, o, { from: 'adopted', issuer, root, generation, keyRef: issuer.keyId })];
 }
 
 /** What to do now about the intermediate and its key. */
 export function intermediateSteps(d: Desired, o: Observed, now: number): Step[] {
-  const adopted = adoptLive(d, o);
-  if (adopted) return adopted;
+  const marked = markLive(d, o);
+  if (marked) return marked;
   const staged = own(o.vault.staging);
   if (staged) return stagedSteps(d, o, staged, now);
   // what stands is put right and recorded before anything new is begun: the record says what it was made for
@@ -222,12 +233,14 @@ export function intermediateSteps(d: Desired, o: Observed, now: number): Step[] 
   if (first.length > 0) return first;
   const reason = newGenerationReason(d, o, now);
   if (reason === undefined) return spareParts(d, o);
+  const reuse = reusedKey(d, o);
   return [
     {
       kind: 'StageKey',
       generation: highestGeneration(d, o) + 1,
       spec: d.intermediate,
-      reuse: reusedKey(d, o),
+      reuse,
+      before: reuse === undefined ? [] : issuersOf(o, own(o.vault.live)?.publicKey).map((issuer) => issuer.id),
       cas: o.vault.staging.casVersion,
       reason,
       request: rotationRequest(d, o),

@@ -62,6 +62,8 @@ export interface StagingEntry {
   /** Of a key that is signed again: its name or id in the mount; else empty. */
   keyRef: string;
   spec: IntermediateSpec | undefined;
+  /** Ids of issuers that carried the key before it was staged. */
+  before: string[];
   publicKey: string | undefined;
   /** Why it was begun: goes into the history. */
   reason: string;
@@ -157,6 +159,8 @@ export interface Remains {
   otherEntries: string[];
   /** Roles of the auth mount besides ours. */
   otherRoles: string[];
+  /** Roles of the root mount, by which others have certificates signed; undefined: not asked for. */
+  rootRoles: string[] | undefined;
   /** Valid certificates that the root mount has issued; undefined: not asked for, or too many to read. */
   signed: { serial: string; publicKey: string; selfIssued: boolean }[] | undefined;
 }

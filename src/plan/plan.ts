@@ -98,8 +98,12 @@ function rootSteps(d: Desired, o: Observed): Step[] {
   const { mount } = d.spec.root;
   if (!rootPki) return [];
   const root = currentRoot(d, o);
-  // with PKI delivery istiod's root-cert.pem is the default issuer
-  if (root) return rootPki.defaultIssuerId === root.id ? [] : [{ kind: 'SetDefaultIssuer', mount, issuerId: root.id }];
+  // with PKI delivery istiod's root-cert.pem is the default issuer; in a mount that was taken over others may sign by it
+  const fixed = d.spec.delivery.source === 'PKI' || !own(o.vault.state)?.adopted.includes(`mount:${mount}`);
+  if (root)
+    return !fixed || rootPki.defaultIssuerId === root.id
+      ? []
+      : [{ kind: 'SetDefaultIssuer', mount, issuerId: root.id }];
   const name = generationName(d.identity, 'root', (own(o.vault.state)?.root?.generation ?? 0) + 1);
   return [
     { kind: 'GenerateRoot', mount, name, spec: d.root, existingKey: rootPki.keys.some((key) => key.name === name) },

@@ -24,3 +24,11 @@ export class ProblemError extends Error {
     this.problem = problem;
   }
 }
+
+/** A bug of the operator's own. */
+export const internalError: Problem = {
+  condition: 'VaultReady',
+  reason: 'InternalError',
+  message: 'something unexpected; the operator’s log says what, and it tries again',
+  blocks: 'all',
+};

@@ -151,10 +151,10 @@ function unmount({ d, vault }: Stage, mount: string): void {
 }
 
 function stageKey({ d, vault }: Stage, step: StepOf<'StageKey'>): void {
-  const { generation, spec, reason, request } = step;
+  const { generation, spec, before, reason, request } = step;
   const live = own(vault.live)?.publicKey;
   const publicKey = step.reuse === undefined ? plannedKey(`${generation} ${vault.staging.casVersion}`) : live;
-  const entry = { generation, spec, reason, request, publicKey, keyRef: step.reuse ?? '' };
+  const entry = { generation, spec, before, reason, request, publicKey, keyRef: step.reuse ?? '' };
   set(vault.staging, step.cas, entry, d.mark, d.spec.keyStore.version);
 }
 

@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { actionAnnotations, annotations } from '../api/annotations.ts';
 import { rfc3339 } from '../api/time.ts';
-import { adoptionOf, type Adoption } from './adoption.ts';
+import { adoptionOf, markedAsMade, type Adoption } from './adoption.ts';
 import { handledText, type Desired, type IntermediateSpec, type RootSpec } from './desired.ts';
 import {
   currentRoot,
@@ -104,12 +104,24 @@ function initialState(d: Desired, o: Observed, now: number): StateEntry {
 function rebuiltState(d: Desired, o: Observed, now: number): StateEntry {
   const root = currentRoot(d, o);
   const intermediate = issuedIntermediate(d, o, d.intermediate);
+  // the generation before is remembered too: it is kept as long as it may be needed
+  const before = ownIssuers(d, 'intermediate', o.vault)
+    .filter((issuer) => issuer.certificate.fingerprint !== intermediate?.fingerprint)
+    .slice(0, 1)
+    .map(({ certificate: { serial, fingerprint }, generation }) => ({
+      generation,
+      serial,
+      fingerprint,
+      spec: undefined,
+    }));
   const rebuilt = [
     ...(intermediate ? [historyOf('Intermediate', intermediate, now, 'state rebuilt')] : []),
+    ...before.map((issued) => historyOf('Intermediate', issued, now, 'state rebuilt')),
     ...(root ? [historyOf('Root', issuedRoot(root, d.root), now, 'state rebuilt')] : []),
   ];
   return {
     ...emptyState(d),
+    made: markedAsMade(d, o.vault),
     highestGeneration: highestGeneration(d, o),
     root: root ? issuedRoot(root, d.root) : { generation: 0, spec: d.root },
     intermediate: intermediate ?? { generation: 0, spec: d.intermediate },
@@ -181,5 +193,6 @@ export function recordedState(d: Desired, o: Observed, now: number): StateEntry 
       next.handled = { ...next.handled, [annotations.rotateIntermediate]: answered.request };
   }
   next.history = [...news, ...state.history].slice(0, 10);
+  next.made = [...new Set([...state.made, ...markedAsMade(d, o.vault)])];
   return isDeepStrictEqual(next, state) ? undefined : next;
 }

@@ -8,7 +8,7 @@ import { holdingReason, readyChain, type StageCondition } from '../api/condition
 import type { IstioVaultCA } from '../api/schema.ts';
 import type { Condition, Status } from '../api/status-schema.ts';
 import { rfc3339 } from '../api/time.ts';
-import { changed } from './intermediate.ts';
+import { changed, newGenerationReason } from './intermediate.ts';
 import type { Desired } from './desired.ts';
 import { currentRoot, issuerOf, liveDefect, liveDigest, renewAt, soundLive } from './facts.ts';
 import { own, type Observed } from './observed.ts';
@@ -76,11 +76,11 @@ function holds(stage: StageCondition, d: Desired, o: Observed, now: number): str
         ? `root ${root.certificate.serial.slice(0, 11)}… in ${d.spec.root.mount} until ${day(root.certificate.notAfter)}`
         : undefined;
     case 'IntermediateReady':
-      return live && issuer && live.certificate.notAfter > now
+      return live && issuer && newGenerationReason(d, o, now) === undefined && live.certificate.notAfter > now
         ? `generation ${live.generation} in ${d.spec.intermediate.mount} until ${day(live.certificate.notAfter)}`
         : undefined;
     case 'KeyStored':
-      return live && own(o.vault.staging) === undefined
+      return live
         ? `key of generation ${live.generation} in ${d.spec.keyStore.mount}/${d.spec.keyStore.path}`
         : undefined;
     case 'AccessReady':
@@ -144,8 +144,19 @@ function verdict(stage: StageCondition, input: StatusInput, problems: Problem[])
     };
   if (stage === 'IstiodReady') return istiodVerdict(observed);
   if (input.pending) return { status: 'False', reason: 'ChangesPending', message: 'not done: spec.mode is Plan' };
-  const defect = observed && stage === 'KeyStored' ? liveDefect(own(observed.vault.live)) : undefined;
-  return { status: 'False', reason: 'Progressing', message: defect ?? 'not done yet' };
+  return {
+    status: 'False',
+    reason: 'Progressing',
+    message: (observed && undone(stage, input, observed)) ?? 'not done yet',
+  };
+}
+
+/** What of a stage is not done, where more than that is known. */
+function undone(stage: StageCondition, { desired, now }: StatusInput, observed: Observed): string | undefined {
+  if (stage === 'KeyStored') return liveDefect(own(observed.vault.live));
+  if (stage !== 'IntermediateReady' || !soundLive(desired, observed)) return undefined;
+  const reason = newGenerationReason(desired, observed, now);
+  return reason && `a new intermediate is due: ${reason}`;
 }
 
 /** `Ready`: the first stage that does not hold. A blocker that explains stages before its own comes first. */

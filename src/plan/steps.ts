@@ -22,6 +22,8 @@ export type Step =
       spec: IntermediateSpec;
       /** Name or id in the mount of the published key that is signed again; undefined makes a new key. */
       reuse: string | undefined;
+      /** Ids of issuers that carry the reused key already: none of them answers this request. */
+      before: string[];
       cas: number;
       reason: string;
       /** The text of `rotate-intermediate` that it answers. */

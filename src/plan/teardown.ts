@@ -3,7 +3,7 @@
  * and what belongs to others stays. Each round gives the steps of one place in the order, so that a crash leaves a beginning, never a hole.
  */
 import { annotations as known } from '../api/annotations.ts';
-import { things, type Thing } from './adoption.ts';
+import { ownsRole, things, type Thing } from './adoption.ts';
 import type { Desired } from './desired.ts';
 import { currentRoot, ownIssuers } from './facts.ts';
 import { generationOf, isOwn, parseMark } from './identity.ts';
@@ -13,17 +13,18 @@ import type { Plan } from './plan.ts';
 import type { Problem } from './problem.ts';
 import type { Step } from './steps.ts';
 
-/** Marked as made by this resource, and not taken over. */
+/** Marked as made by this resource, and not taken over. What the spec says not to manage is left alone, too. */
 function made(d: Desired, o: Observed, thing: Thing | undefined): boolean {
   if (!thing || own(o.vault.state)?.adopted.includes(thing.name) === true) return false;
   return isOwn(d.identity, thing.text) && parseMark(thing.text)?.origin === 'made';
 }
 
-/** The role goes if the state names it as ours and it was not taken over. */
+/** The role goes if it is ours and was not taken over; when the memory is lost, the policy that it carries tells. */
 function roleIsOurs(d: Desired, o: Observed): boolean {
+  const { role, policy } = things(d, o.vault);
+  if (!role || !ownsRole(d, o)) return false;
   const state = own(o.vault.state);
-  const { role } = things(d, o.vault);
-  return role !== undefined && state?.role === d.spec.kubernetesAuth.role && !state.adopted.includes(role.name);
+  return state ? !state.adopted.includes(role.name) : made(d, o, policy);
 }
 
 function controlPlaneSteps(d: Desired, o: Observed): Step[] {
@@ -36,16 +37,41 @@ function controlPlaneSteps(d: Desired, o: Observed): Step[] {
 
 function accessSteps(d: Desired, o: Observed): Step[] {
   const { kubernetesAuth, policy } = d.spec;
-  if (roleIsOurs(d, o)) return [{ kind: 'DeleteRole', mount: kubernetesAuth.mount, role: kubernetesAuth.role }];
-  return made(d, o, things(d, o.vault).policy) ? [{ kind: 'DeletePolicy', name: policy.name }] : [];
+  if (kubernetesAuth.manage && roleIsOurs(d, o))
+    return [{ kind: 'DeleteRole', mount: kubernetesAuth.mount, role: kubernetesAuth.role }];
+  return policy.manage && made(d, o, things(d, o.vault).policy) ? [{ kind: 'DeletePolicy', name: policy.name }] : [];
 }
 
 function entrySteps(d: Desired, o: Observed): Step[] {
   const { live, staging } = o.vault;
   const steps: Step[] = [];
-  if (own(staging)) steps.push({ kind: 'DeleteEntry', entry: 'staging' });
+  if (!d.spec.keyStore.manage) return steps;
+  // an empty shell is left of what was destroyed
+  const shell = own(o.vault.state) && staging.entry === undefined && staging.casVersion > 0;
+  if (own(staging) || shell) steps.push({ kind: 'DeleteEntry', entry: 'staging' });
   if (own(live) && made(d, o, things(d, o.vault).live)) steps.push({ kind: 'DeleteEntry', entry: 'live' });
   return steps;
+}
+
+/** What of somebody else lies in one of our PKI mounts; undefined: nothing. */
+function foreignIn(d: Desired, o: Observed, tier: 'root' | 'intermediate'): string | undefined {
+  const { mount } = d.spec[tier];
+  const pki = tier === 'root' ? o.vault.rootPki : o.vault.intermediatePki;
+  const ours = ownIssuers(d, tier, o.vault);
+  const carried = new Set([...ours.map((issuer) => issuer.keyId), ...recordedKeys(o)]);
+  const known_ = new Set([...(own(o.vault.state)?.publicKeys ?? []), ...ours.map((i) => i.certificate.publicKey)]);
+  const issuer = pki?.issuers.find(
+    (one) => !ours.some((own_) => own_.id === one.id) && !known_.has(one.certificate.publicKey),
+  );
+  if (issuer) return `${mount} also holds the issuer ${issuer.certificate.serial} of somebody else`;
+  const key = pki?.keys.find((one) => generationOf(d.identity, tier, one.name) === undefined && !carried.has(one.id));
+  return key && `${mount} also holds the key ${key.name || key.id} of somebody else`;
+}
+
+/** Ids of keys that the memory names. */
+function recordedKeys({ vault }: Observed): string[] {
+  const { root, intermediate } = own(vault.state) ?? {};
+  return [root?.keyId, intermediate?.keyId].filter((id) => id !== undefined);
 }
 
 /** Why the root mount stays although this resource made it; undefined when it may go. */
@@ -57,50 +83,67 @@ export function rootStays(d: Desired, o: Observed): string | undefined {
     const serial = root?.certificate.serial ?? 'its serial';
     return `${mount} keeps the root: annotate this resource with ${known.confirmDeleteRoot}=${serial} before deleting it to remove it too`;
   }
-  const roots = ownIssuers(d, 'root', o.vault);
-  const foreignIssuer = o.vault.rootPki?.issuers.find((issuer) => !roots.some((r) => r.id === issuer.id));
-  if (foreignIssuer) return `${mount} also holds the issuer ${foreignIssuer.certificate.serial} of somebody else`;
-  const ownKeys = new Set(roots.map((issuer) => issuer.keyId));
-  const foreignKey = o.vault.rootPki?.keys.find(
-    (key) => generationOf(d.identity, 'root', key.name) === undefined && !ownKeys.has(key.id),
-  );
-  if (foreignKey) return `${mount} also holds the key ${foreignKey.name || foreignKey.id} of somebody else`;
-  const signed = o.vault.remains?.signed;
+  const foreignPart = foreignIn(d, o, 'root');
+  if (foreignPart !== undefined) return foreignPart;
+  const { signed, rootRoles } = o.vault.remains ?? {};
+  if (rootRoles?.length !== 0)
+    return `${mount} has roles, by which others have certificates signed: ${(rootRoles ?? ['not known']).slice(0, 5).join(', ')}`;
   if (!signed) return `${mount} has issued too many certificates to tell whether all are this resource's`;
   const ours = new Set([
     ...(own(o.vault.state)?.publicKeys ?? []),
-    ...roots.map((issuer) => issuer.certificate.publicKey),
+    ...ownIssuers(d, 'root', o.vault).map((issuer) => issuer.certificate.publicKey),
   ]);
   const foreign = signed.find((certificate) => !ours.has(certificate.publicKey));
   return foreign && `${mount} has signed for somebody else: certificate ${foreign.serial} is valid still`;
 }
 
+/** Why mounts that this resource made stay; undefined for one that goes, or is not ours to take. */
+export function mountsThatStay(
+  d: Desired,
+  o: Observed,
+): { root?: string | undefined; intermediate?: string | undefined } {
+  const { rootMount, intermediateMount } = things(d, o.vault);
+  return {
+    ...(made(d, o, intermediateMount) ? { intermediate: foreignIn(d, o, 'intermediate') } : {}),
+    ...(made(d, o, rootMount) ? { root: rootStays(d, o) } : {}),
+  };
+}
+
 function mountSteps(d: Desired, o: Observed): Step[] {
   const { rootMount, intermediateMount } = things(d, o.vault);
-  if (made(d, o, intermediateMount)) return [{ kind: 'Unmount', mount: d.spec.intermediate.mount, type: 'pki' }];
-  if (made(d, o, rootMount) && rootStays(d, o) === undefined)
-    return [{ kind: 'Unmount', mount: d.spec.root.mount, type: 'pki' }];
+  const { root, intermediate } = d.spec;
+  const stays = mountsThatStay(d, o);
+  if (intermediate.manage && made(d, o, intermediateMount) && stays.intermediate === undefined)
+    return [{ kind: 'Unmount', mount: intermediate.mount, type: 'pki' }];
+  if (root.manage && made(d, o, rootMount) && stays.root === undefined)
+    return [{ kind: 'Unmount', mount: root.mount, type: 'pki' }];
   return [];
 }
 
 /** The memory of a root of ours that stays: it tells which keys that root has signed for, and no longer of an intermediate. */
 function memorySteps(d: Desired, o: Observed, state: StateEntry): Step[] {
   if (!made(d, o, things(d, o.vault).rootMount)) return [{ kind: 'DeleteEntry', entry: 'state' }];
-  const next = { ...state, intermediate: { generation: 0, spec: d.intermediate } };
   if (state.intermediate?.fingerprint === undefined) return [];
+  const stays = `mount:${d.spec.root.mount}`;
+  const next = {
+    ...state,
+    intermediate: { generation: 0, spec: d.intermediate },
+    made: state.made.filter((name) => name === stays),
+  };
   return [{ kind: 'WriteState', state: next, cas: o.vault.state.casVersion, reason: 'the root stays' }];
 }
 
 /** The memory goes when nothing is left that it would tell of; then shared mounts that we made and that are empty. */
 function lastSteps(d: Desired, o: Observed): Step[] {
-  const { kvMount, remains, live } = o.vault;
+  const { kvMount, remains, live, staging } = o.vault;
   const { keyStore, kubernetesAuth } = d.spec;
   const state = own(o.vault.state);
   const memory = state ? memorySteps(d, o, state) : [];
   if (memory.length > 0) return memory;
   const steps: Step[] = [];
   const kv = kvMount && { name: `mount:${keyStore.mount}`, text: kvMount.description };
-  if (made(d, o, kv) && live.entry === undefined && !state && remains?.otherEntries.length === 0)
+  const empty = [live, staging, o.vault.state].every((slot) => slot.entry === undefined);
+  if (made(d, o, kv) && empty && remains?.otherEntries.length === 0)
     steps.push({ kind: 'Unmount', mount: keyStore.mount, type: 'kv' });
   if (made(d, o, things(d, o.vault).authMount) && !o.vault.role && remains?.otherRoles.length === 0)
     steps.push({ kind: 'DisableAuth', mount: kubernetesAuth.mount });
@@ -126,11 +169,10 @@ export function teardown(d: Desired, o: Observed): Plan {
   if (denied) return { problems: [denied], steps: [] };
   const release = controlPlaneSteps(d, o);
   if (release.length > 0) return { problems: [], steps: release };
-  const used = stillUsed(o);
-  if (used) return { problems: [used], steps: [] };
   const order = [accessSteps, entrySteps, mountSteps, lastSteps];
   const steps = order.map((next) => next(d, o)).find((found) => found.length > 0) ?? [];
-  return { problems: [], steps };
+  const used = steps.length > 0 ? stillUsed(o) : undefined;
+  return used ? { problems: [used], steps: [] } : { problems: [], steps };
 }
 
 /** What may be left in Vault when it could not be looked at, by the spec. */

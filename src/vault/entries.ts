@@ -124,6 +124,7 @@ export function parseStaging(id: Identity, entry: KvEntry): Slot<StagingEntry> {
     generation: generationOf(data),
     keyRef: text(data, keyRefField),
     spec: intermediateSpec.safeParse(json(text(data, 'spec'))).data,
+    before: text(data, 'before').split(' ').filter(Boolean),
     publicKey: publicKeyOfPrivate(text(data, 'ca-key.pem')),
     reason: text(data, 'reason'),
     request: typeof data['request'] === 'string' ? data['request'] : undefined,
@@ -136,6 +137,7 @@ export function stagingData(
     generation: number;
     spec: IntermediateSpec;
     reuse: string | undefined;
+    before: string[];
     reason: string;
     request: string | undefined;
   },
@@ -147,6 +149,7 @@ export function stagingData(
     reason: step.reason,
     ...(step.request === undefined ? {} : { request: step.request }),
     ...(step.reuse === undefined ? {} : { [keyRefField]: step.reuse }),
+    ...(step.before.length === 0 ? {} : { before: step.before.join(' ') }),
     [generationField]: String(step.generation),
     [markField]: mark,
   };

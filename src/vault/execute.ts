@@ -14,14 +14,16 @@ export type VaultStep = Exclude<Step, ControlPlaneStep>;
 
 const suffixOf = { live: '', staging: '-staging', state: '-state' } as const;
 
-/** Deletes an entry that is still ours. */
+/** Deletes an entry that is still ours, or the empty shell of a staged one. */
 async function deleteEntry(
   { client, desired }: issuing.ExecuteContext,
   step: issuing.StepOf<'DeleteEntry'>,
 ): Promise<void> {
   const place = kvPlace(desired, suffixOf[step.entry]);
-  const { mark } = parseLive(desired.identity, await readKv(client, place));
-  if (mark === undefined || !isOwn(desired.identity, mark)) throw issuing.moved(`the ${step.entry} entry`);
+  const entry = await readKv(client, place);
+  const { mark } = parseLive(desired.identity, entry);
+  const shell = step.entry === 'staging' && entry.data === undefined;
+  if (!shell && !isOwn(desired.identity, mark)) throw issuing.moved(`the ${step.entry} entry`);
   await deleteKv(client, place);
 }
 

@@ -12,7 +12,7 @@ import { parseLive, parseStaging, parseState } from './entries.ts';
 import { VaultError } from './errors.ts';
 import { listKv, readKv, readMaxVersions, type KvEntry, type KvPlace } from './kv.ts';
 import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
-import { readPki, readSigned } from './pki.ts';
+import { listPkiRoles, readPki, readSigned } from './pki.ts';
 
 /** The place of an entry in the key store. */
 export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): KvPlace {
@@ -74,6 +74,7 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     intermediatePki: () => readPki(client, intermediate.mount),
     keyStoreEntries: async () => (deleting ? await listKv(client, keyStore.mount, keyStore.version) : []),
     authRoles: async () => (deleting ? await listRoles(client, kubernetesAuth.mount) : []),
+    rootRoles: async () => (deleting && rootGoes(d) ? await listPkiRoles(client, root.mount) : undefined),
     signed: async () => (deleting && rootGoes(d) ? await readSigned(client, root.mount, now()) : undefined),
   };
 }
@@ -111,7 +112,7 @@ const touched: Record<Step['kind'], readonly ReadName[]> = {
   DeleteRole: ['role', 'authRoles'],
   DeletePolicy: ['policy'],
   DeleteEntry: ['live', 'staging', 'state', 'keyStoreEntries'],
-  Unmount: [...pkiMounts, 'kvMount', 'keyStoreEntries'],
+  Unmount: [...pkiMounts, 'kvMount', 'keyStoreEntries', 'rootRoles', 'signed'],
   DisableAuth: ['authMount', 'role', 'authRoles'],
 };
 
@@ -178,6 +179,8 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
   const entry = async (read: Pending<KvEntry>) => (fits ? await read.take() : nothing);
   const mounts: ObservedVault = {
     ...base,
+    authMount: await reads.authMount.take(),
+    auditDevice: await reads.auditDevice.take(),
     kvMount: await reads.kvMount.take(),
     state: parseState(d.identity, await entry(reads.state)),
     rootMount: await reads.rootMount.take(),
@@ -212,6 +215,7 @@ async function remains(reads: Reads, { kvMount, authMount, rootMount }: Observed
   return {
     otherEntries: entries.filter((name) => !ours.includes(name)),
     otherRoles: roles.filter((name) => name !== kubernetesAuth.role),
+    rootRoles: rootMount?.type === 'pki' ? await reads.rootRoles.take() : undefined,
     signed: rootMount?.type === 'pki' ? await reads.signed.take() : undefined,
   };
 }

@@ -157,6 +157,11 @@ export async function removeParts(
 /** More than this many certificates of one root are not read one by one. */
 const mostSigned = 500;
 
+/** Names of the roles of a PKI mount. */
+export async function listPkiRoles(client: VaultClient, mount: string): Promise<string[]> {
+  return (await list(client, `${mount}/roles`, z.object({ keys: z.array(z.string()) })))?.keys ?? [];
+}
+
 /** Certificates that a mount has issued and that are valid at a time; undefined when there are too many to read. */
 export async function readSigned(
   client: VaultClient,

@@ -95,6 +95,7 @@ describe.each(products)('%s', (product) => {
       cas: 0,
       reason: 'test',
       reuse: undefined,
+      before: [],
       request: undefined,
     });
     const importKey = { kind: 'ImportKey', mount, from: 'staging', generation: 1, name } as const;

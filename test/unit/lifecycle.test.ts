@@ -9,7 +9,7 @@ import { own, type Observed } from '../../src/plan/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { rehearseStep } from '../../src/plan/rehearse.ts';
 import type { Step, StepKind } from '../../src/plan/steps.ts';
-import { rootStays, teardown } from '../../src/plan/teardown.ts';
+import { mountsThatStay, rootStays, teardown } from '../../src/plan/teardown.ts';
 import { converge, desiredOf, emptyWorld, essence, handMadeWorld, identity, someCa, start } from './model.ts';
 
 const d = desiredOf();
@@ -130,6 +130,36 @@ describe('renewal', () => {
     );
   });
 
+  it('what carries the reused key already answers no request, and stays', () => {
+    const before = provisioned(desiredOf(never));
+    const root = before.vault.rootPki!.issuers[0]!.certificate;
+    const { keyId, certificate } = before.vault.intermediatePki!.issuers[0]!;
+    const byHand = { ...someCa('signed again by hand', root), publicKey: certificate.publicKey };
+    before.vault.intermediatePki!.issuers.push({ id: 'i-x', keyId, keyName: '', certificate: byHand });
+    const changed = desiredOf({ intermediate: { key: { rotationPolicy: 'Never' }, organization: 'New' } });
+    const { world, done } = converge(changed, before);
+    expect(kinds(done)).toContain('SignIntermediate');
+    expect(live(world).certificate?.subject.organization).toBe('New');
+    const other = desiredOf({ intermediate: { key: { rotationPolicy: 'Never' }, organization: 'Newer' } });
+    const staged = rehearseStep(changed, before, plan(changed, before, start).steps[0]!, start);
+    expect(converge(other, staged).done.filter((s) => s.kind === 'Collect' && s.issuerIds.includes('i-x'))).toEqual([]);
+  });
+
+  it('one that has ended while the operator was away is signed again, not published', () => {
+    const short = { intermediate: { ttl: '2h', maxWorkloadCertTTL: '10m' } };
+    let world = provisioned(desiredOf(short));
+    const wanted = rotating('a', short);
+    while (
+      !world.vault.intermediatePki!.issuers.some(
+        (i) => i.certificate.fingerprint !== live(world).certificate!.fingerprint,
+      )
+    )
+      for (const step of plan(wanted, world, start).steps) world = rehearseStep(wanted, world, step, start);
+    const now = start + 3 * 3_600_000;
+    const { world: end } = converge(wanted, world, { now });
+    expect(live(end).certificate!.notAfter).toBeGreaterThan(now);
+  });
+
   it('never touches what somebody else keeps in the mount', () => {
     const world = provisioned();
     const stranger = someCa('stranger', world.vault.rootPki!.issuers[0]!.certificate);
@@ -138,6 +168,61 @@ describe('renewal', () => {
     const end = ['a', 'b', 'c'].reduce((w, text) => converge(rotating(text), w).world, world);
     expect(end.vault.intermediatePki!.keys.map((key) => key.id)).toEqual(expect.arrayContaining(['k-x', 'k-y']));
     expect(end.vault.intermediatePki!.issuers.map((issuer) => issuer.id)).toContain('i-x');
+  });
+});
+
+describe('what somebody wrote over', () => {
+  it('gets its mark back', () => {
+    const world = provisioned();
+    world.vault.rootMount!.description = 'Istio root';
+    world.vault.intermediateMount!.description = '';
+    world.vault.policy = 'path "kv/data/istioca" { capabilities = ["read"] }';
+    const { world: end, last, done } = converge(d, world);
+    expect(last.problems).toEqual([]);
+    for (const text of [end.vault.rootMount?.description, end.vault.intermediateMount?.description, end.vault.policy])
+      expect(parseMark(text)).toMatchObject({ ...identity, origin: 'made' });
+    expect(kinds(done).sort()).toEqual(['TuneMount', 'TuneMount', 'WritePolicy']);
+  });
+
+  it.each<[string, (w: Observed) => void]>([
+    ['bears the mark of another', (w) => (w.vault.rootMount!.description = markOf({ ...identity, name: 'other' }))],
+    ['holds a CA of somebody else', (w) => {
+      w.vault.rootMount!.description = '';
+      w.vault.rootPki = { issuers: [{ id: 'x', keyId: 'k', keyName: '', certificate: someCa('theirs', undefined) }], keys: [], defaultIssuerId: 'x' };
+    }],
+  ])('is left alone when it %s', (_, damage) => {
+    const world = provisioned();
+    damage(world);
+    const { steps, problems } = plan(d, world, start);
+    expect([steps, problems.map((p) => p.reason)]).toEqual([[], expect.arrayContaining(['MountNotOwned'])]);
+    expect(problems[0]?.message).not.toMatch(/or remove it|spec.adopt: true to take/);
+  }); // prettier-ignore
+
+  describe.each([
+    ['made', () => provisioned(), d],
+    ['adopted', () => converge(desiredOf({ adopt: true }), handMadeWorld(d)).world, desiredOf({ adopt: true })],
+  ] as const)('a live entry that was %s and lost its mark', (_, begin, wanted) => {
+    const overwritten = (publicKey?: string) => {
+      const world = begin();
+      publicKey ??= live(world).publicKey;
+      world.vault.live = { ...world.vault.live, entry: 'foreign', mark: '', foreign: { publicKey, generation: 0 } };
+      return world;
+    };
+
+    it('is written again when it holds the same key', () => {
+      const before = overwritten();
+      const { world, done } = converge(wanted, before);
+      expect(kinds(done)).toEqual(['PublishLive']);
+      expect(live(world).certificate?.fingerprint).toBe(state(before).intermediate?.fingerprint);
+      expect([live(world).generation, ofOneSet(world)]).toEqual([1, true]);
+    });
+
+    it('is replaced by a new generation when it holds another', () => {
+      const { world, last } = converge(wanted, overwritten('another'));
+      expect(last.problems).toEqual([]);
+      expect([live(world).generation, ofOneSet(world)]).toEqual([2, true]);
+      expect(world.vault.rootPki?.issuers).toHaveLength(1);
+    });
   });
 });
 
@@ -265,6 +350,32 @@ describe('adoption', () => {
     expect(problems.map((p) => p.reason)).toContain('AdoptionMismatch');
   });
 
+  it('a role of a living resource is not taken over', () => {
+    for (const change of [{ policies: ['theirs'] }, { serviceAccountNamespaces: ['elsewhere'] }]) {
+      const world = handMadeWorld(d);
+      Object.assign(world.vault.role!, change);
+      const { steps, problems } = plan(adopting(), world, start);
+      expect([steps, problems.map((p) => p.reason)]).toEqual([[], ['MountNotOwned']]);
+      expect(problems[0]?.message).toContain('somebody else');
+    }
+  });
+
+  it('fields that a resource before it has left do not silence WouldReplaceRoot', () => {
+    const world = handMadeWorld(d);
+    world.kubernetes.meshRoots = [someCa('of the resource before', undefined)];
+    world.kubernetes.controlPlane!.writtenBefore = true;
+    expect(plan(adopting(), world, start)).toMatchObject({ steps: [], problems: [{ reason: 'WouldReplaceRoot' }] });
+  });
+
+  it('of a CA whose memory was written over: it is rebuilt, and nothing else changes', () => {
+    const world = provisioned();
+    world.vault.state = { casVersion: 7, entry: 'foreign', mark: '' };
+    expect(plan(d, world, start).problems.map((p) => p.reason)).toEqual(['MountNotOwned']);
+    const { world: end, done, last } = converge(adopting(), world);
+    expect([kinds(done), last.problems]).toEqual([['WriteState'], []]);
+    expect(live(end)).toEqual(live(world));
+  });
+
   it('a mesh with another root is left alone', () => {
     const world = handMadeWorld(d);
     world.kubernetes.meshRoots = [someCa('other', undefined)];
@@ -316,7 +427,7 @@ describe('deletion', () => {
   const leaving = (over: Record<string, unknown> = {}, texts: Record<string, string> = {}) =>
     desiredOf({ deletionPolicy: 'Delete', ...over }, texts);
   const withRemains = (world: Observed, signed: { serial: string; publicKey: string; selfIssued: boolean }[] = []) => {
-    world.vault.remains = { otherEntries: [], otherRoles: [], signed };
+    world.vault.remains = { otherEntries: [], otherRoles: [], rootRoles: [], signed };
     return world;
   };
   const confirmed = (world: Observed) =>
@@ -329,6 +440,7 @@ describe('deletion', () => {
       'ReleaseControlPlane',
       'DeleteRole',
       'DeletePolicy',
+      'DeleteEntry staging',
       'DeleteEntry live',
       'Unmount istioca',
       'WriteState',
@@ -362,6 +474,7 @@ describe('deletion', () => {
     ['another issuer', (w) => w.vault.rootPki!.issuers.push({ id: 'x', keyId: 'k', keyName: 't', certificate: someCa('t', undefined) })],
     ['another key', (w) => w.vault.rootPki!.keys.push({ id: 'k', name: 'theirs' })],
     ['a certificate for somebody else', (w) => (w.vault.remains!.signed = [{ serial: 'aa', publicKey: 'theirs', selfIssued: false }])],
+    ['a role', (w) => (w.vault.remains!.rootRoles = ['web'])],
     ['too many certificates', (w) => (w.vault.remains!.signed = undefined)],
   ])('a confirmed root that has %s stays', (_, put) => {
     const world = withRemains(provisioned());
@@ -396,6 +509,37 @@ describe('deletion', () => {
     );
     const { world: end } = converge(confirmed(again), again, away);
     expect([end.vault.rootMount, end.vault.kvMount]).toEqual([undefined, undefined]);
+  });
+
+  it('an intermediate mount in which somebody else has a key stays', () => {
+    const world = withRemains(provisioned());
+    world.vault.intermediatePki!.keys.push({ id: 'k', name: 'theirs' });
+    const { world: end, done } = converge(leaving(), world, away);
+    expect(kinds(done)).not.toContain('Unmount');
+    expect(mountsThatStay(leaving(), end).intermediate).toContain('theirs');
+  });
+
+  it('the KV mount stays while the memory of another resource lies in it', () => {
+    const world = withRemains(provisioned());
+    const gone = confirmed(world);
+    const next = (desired: Desired, o: Observed) => {
+      const seen = own(o.vault.live) === undefined && own(o.vault.state) === undefined;
+      return teardown(desired, seen ? { ...o, vault: { ...o.vault, state: { casVersion: 1, entry: 'foreign' } } } : o);
+    };
+    expect(converge(gone, world, { next }).world.vault.kvMount).toBeDefined();
+  });
+
+  it('what the spec says not to manage stays', () => {
+    const unmanaged = leaving({ policy: { manage: false }, root: { manage: false }, intermediate: { manage: false } });
+    const { done } = converge(unmanaged, withRemains(provisioned()), away);
+    expect(kinds(done)).not.toEqual(expect.arrayContaining(['DeletePolicy']));
+    expect(kinds(done)).not.toEqual(expect.arrayContaining(['Unmount']));
+  });
+
+  it('who made nothing waits for nobody', () => {
+    const world = withRemains(emptyWorld());
+    world.kubernetes.istiodUses = ['pod istiod-1'];
+    expect(teardown(leaving(), world)).toEqual({ problems: [], steps: [] });
   });
 
   it('shared mounts that others use stay', () => {

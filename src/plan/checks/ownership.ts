@@ -1,9 +1,9 @@
 /** Whose things stand in our places: found before the first write, so that nothing is half done. */
 import { annotations as known } from '../../api/annotations.ts';
-import { adoptable, adoptionOf, owns, ownsRole, things, type Thing } from '../adoption.ts';
+import { adoptable, adoptionOf, owns, ownsRole, roleFits, things, type Thing } from '../adoption.ts';
 import type { Desired } from '../desired.ts';
 import { parseMark } from '../identity.ts';
-import type { Mount, Observed } from '../observed.ts';
+import { own, type Mount, type Observed } from '../observed.ts';
 import type { Problem } from '../problem.ts';
 
 const problem = (condition: Problem['condition'], reason: Problem['reason'], message: string): Problem => ({
@@ -17,6 +17,9 @@ const problem = (condition: Problem['condition'], reason: Problem['reason'], mes
 function remedy(d: Desired, o: Observed, thing: Thing | undefined, other: string): string {
   const mark = parseMark(thing?.text);
   const otherwise = `${other}, or remove it if nobody needs it`;
+  const named = thing && own(o.vault.state)?.made.includes(thing.name);
+  if (!mark && named)
+    return `it was, and holds something else now: restore it; do not remove it before you know what it holds`;
   if (!mark) return d.spec.adopt ? otherwise : `set spec.adopt: true to take it over as it is; else ${otherwise}`;
   const owner = `${mark.cluster}/${mark.namespace}/${mark.name}`;
   if (mark.cluster !== d.identity.cluster)
@@ -96,10 +99,12 @@ export function policyNotOwned(d: Desired, o: Observed): Problem | undefined {
 
 export function roleNotOwned(d: Desired, o: Observed): Problem | undefined {
   const { role } = things(d, o.vault);
-  if (!role || ownsRole(d, o) || adoptable(d, o, role)) return undefined;
+  if (!role || ownsRole(d, o) || (roleFits(d, o) && adoptable(d, o, role))) return undefined;
   const { mount, role: name } = d.spec.kubernetesAuth;
   const place = `spec.kubernetesAuth.role: role ${name} of auth/${mount}`;
-  return notOwned(d, o, 'AccessReady', place, role, 'choose another name');
+  if (roleFits(d, o)) return notOwned(d, o, 'AccessReady', place, role, 'choose another name');
+  const whose = `it is for policies ${o.vault.role?.policies.join(', ')} in namespaces ${o.vault.role?.serviceAccountNamespaces.join(', ')}`;
+  return problem('AccessReady', 'MountNotOwned', `${place} is somebody else's (${whose}): choose another name`);
 }
 
 /** What is to be taken over must be one CA: a key, its certificate, and the root that signed it. */

@@ -13,7 +13,9 @@ import type { Problem } from '../problem.ts';
  */
 export function wouldReplaceRoot(d: Desired, o: Observed): Problem | undefined {
   const { meshRoots, controlPlane } = o.kubernetes;
-  if (!meshRoots || meshRoots.length === 0 || controlPlane?.writtenBefore) return undefined;
+  // fields that a resource before this one has left say nothing of what this one would bring
+  const ours = controlPlane?.writtenBefore === true && own(o.vault.state) !== undefined;
+  if (!meshRoots || meshRoots.length === 0 || ours) return undefined;
   const known_ = new Set(
     [...(o.vault.rootPki?.issuers ?? []).map((i) => i.certificate), ...bundleFacts(own(o.vault.live)?.root ?? '')].map(
       (c) => c.fingerprint,
@@ -34,16 +36,16 @@ export function wouldReplaceRoot(d: Desired, o: Observed): Problem | undefined {
 export function rootLost(d: Desired, o: Observed): Problem | undefined {
   const adoption = adoptionOf(d, o);
   // what is taken over is judged by what it is
-  if (currentRoot(d, o) || typeof adoption === 'string' || adoption?.ca) return undefined;
+  if (currentRoot(d, o) || typeof adoption === 'string' || adoption?.ca?.root) return undefined;
   const recorded = own(o.vault.state)?.root?.fingerprint ?? bundleFacts(own(o.vault.live)?.root ?? '')[0]?.fingerprint;
   const serial = lostRootSerial(o);
   if (recorded === undefined && serial === undefined && !o.kubernetes.controlPlane?.writtenBefore) return undefined;
-  const text = serial ?? 'unknown';
+  const text = serial ?? o.kubernetes.meshRoots?.[0]?.serial ?? 'unknown';
   if (d.annotations[known.allowReissue]?.toLowerCase() === text) return undefined;
   const which =
-    recorded === undefined
+    serial === undefined && recorded === undefined
       ? 'the control plane carries fields of an IstioVaultCA, so a root was'
-      : `root ${recorded} was`;
+      : `root ${recorded ?? serial} was`;
   return {
     condition: 'RootReady',
     reason: 'RootLost',
