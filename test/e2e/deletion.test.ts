@@ -288,3 +288,14 @@ describe('the finalizer', () => {
     await kube.request('PATCH', resourcePath('finalizer-poor', poor.name), { spec: { deletionPolicy: 'Retain' } });
   }); // prettier-ignore
 });
+
+it('a resource whose spec was always refused is held by nothing', async () => {
+  const scene = await makeScene(kube, vaults.OpenBao, { namespace: 'leaving-refused', overlays });
+  const over = { deletionPolicy: 'Delete', controlPlane: { kind: 'Sail', name: 'default' } };
+  await applyOk(kube, merge(scene.resource, { spec: over }));
+  const waited = { type: 'Stalled', reason: 'NotYetSupported' };
+  const resource = await waitForCondition(kube, scene.namespace, scene.name, waited);
+  expect((resource.metadata as { finalizers?: string[] }).finalizers ?? []).toEqual([]);
+  await remove(scene);
+  await gone(scene);
+});

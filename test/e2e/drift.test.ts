@@ -224,9 +224,12 @@ describe.each<{ product: Product; version: 1 | 2 }>([
   });
 
   it('mode Plan says what it would repair, and repairs nothing', async () => {
+    // first the mode, and seen to be taken up: else the role might be repaired before it
+    await applyOk(kube, merge(scene.resource, { spec: { mode: 'Plan' } }));
+    await look();
     await scene.vault.request('DELETE', `auth/kubernetes/role/${namespace}-istiod`);
     const writes = await vaultWrites(scene.vault);
-    await applyOk(kube, merge(scene.resource, { spec: { mode: 'Plan' } }));
+    await look();
     const planned = await waitForCondition(kube, namespace, 'istioca', { type: 'Ready', reason: 'ChangesPending' });
     expect((planned.status as { plan?: { target: string }[] }).plan?.map((step) => step.target)).toEqual([
       `vault:auth/kubernetes/role/${namespace}-istiod`,
