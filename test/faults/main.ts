@@ -18,7 +18,7 @@ const help = `node test/faults/main.ts [options]; lists are separated by commas,
   --configuration=…   ${allConfigurations.map(configurationName).join(', ')}
   --fault=…           ${allFaults.join(', ')}
   --server=…          Vault, Kubernetes: whose requests fail; Vault
-  --requests=…        all, writes, or numbers such as 12 or 10-40
+  --requests=…        distinct: all, but where a fault cannot be told from another one; all, writes, or numbers such as 12 or 10-40
   --key=…             ec, rsa: of both certificates; ec
   --width=…           runs at a time; 12, for kills 40
   --rows=FILE         rows are appended to it, those in it are not run again, and the table shows them all
@@ -31,7 +31,7 @@ const { values } = parseArgs({
     configuration: { type: 'string' },
     fault: { type: 'string' },
     server: { type: 'string', default: 'Vault' },
-    requests: { type: 'string', default: 'all' },
+    requests: { type: 'string', default: 'distinct' },
     key: { type: 'string', default: 'ec' },
     width: { type: 'string' },
     rows: { type: 'string' },

@@ -1,7 +1,16 @@
 /** A part of the suite: one scenario, configuration, server and fault, over the chosen requests; it gives one row of the table. */
 import { isDeepStrictEqual } from 'node:util';
 import { products } from '../stack/index.ts';
-import { isKill, isKubernetesWrite, isVaultWrite, type Counted, type Fault, type Side } from './point.ts';
+import {
+  differsOnlyWhereSomethingChanges,
+  isKill,
+  isKubernetesWrite,
+  isVaultWrite,
+  mayChange,
+  type Counted,
+  type Fault,
+  type Side,
+} from './point.ts';
 import { difference, verdictOf, type Run, type Runner, type Series } from './runner.ts';
 import type { Scenario } from './scenarios/index.ts';
 import type { Configuration } from './stage.ts';
@@ -25,15 +34,18 @@ export interface Part {
   configuration: Configuration;
   side: Side;
   fault: Fault;
-  /** `all`, `writes`, or numbers such as `12` and `10-40`. */
+  /** `distinct`, `all`, `writes`, or numbers such as `12` and `10-40`. */
   requests: string;
   /** Runs at a time. */
   width?: number;
 }
 
+const everyRequest = () => true;
+
 /** Whether a request is counted. */
-function counter(side: Side, requests: string): (request: Counted) => boolean {
-  if (requests !== 'writes') return () => true;
+function counter({ side, requests, fault }: Part): (request: Counted) => boolean {
+  if (requests === 'distinct' && differsOnlyWhereSomethingChanges(fault)) return mayChange;
+  if (requests !== 'writes') return everyRequest;
   return side === 'Vault' ? isVaultWrite : isKubernetesWrite;
 }
 
@@ -80,7 +92,7 @@ function say(part: Part, at: number, run: Run, undisturbed: Run): void {
 
 /** Beyond what the undisturbed run made, so many requests are tried, in steps, as long as runs reach them. */
 const beyond = 24;
-const step = 6;
+const step = 3;
 
 /** Carries out a part. */
 async function runPart(runner: Runner, part: Part, undisturbed: Run): Promise<Row> {
@@ -113,11 +125,11 @@ const nameOf = ({ scenario, configuration, side, fault }: Part) => ({
   fault: String(fault),
 });
 
-const seriesOf = ({ scenario, configuration, side, requests }: Part): Series => ({
-  scenario,
-  configuration,
-  side,
-  counts: counter(side, requests),
+const seriesOf = (part: Part): Series => ({
+  scenario: part.scenario,
+  configuration: part.configuration,
+  side: part.side,
+  counts: counter(part),
 });
 
 /** Whether there is a row of it. */
@@ -127,16 +139,18 @@ export const isDone = (part: Part, rows: readonly Row[]): boolean => rows.some((
 export const groupOf = ({ scenario, configuration }: Part): string =>
   `${scenario.name} ${configurationName(configuration)}`;
 
-/** Carries out parts of one scenario and configuration, which is run undisturbed once for each server. */
+/** Carries out parts of one scenario and configuration, which is run undisturbed once for each way of counting. */
 export async function runParts(
   runner: Runner,
   parts: readonly Part[],
   onRow: (row: Row) => Promise<void>,
 ): Promise<void> {
-  const undisturbed = new Map<Side, Run>();
+  const undisturbed = new Map<string, Run>();
   for (const part of parts) {
-    const run = undisturbed.get(part.side) ?? (await runner.undisturbed(seriesOf(part)));
-    undisturbed.set(part.side, run);
+    const series = seriesOf(part);
+    const way = `${part.side} ${series.counts.name}`;
+    const run = undisturbed.get(way) ?? (await runner.undisturbed(series));
+    undisturbed.set(way, run);
     assertSound(part.scenario, run);
     await onRow(await runPart(runner, part, run));
   }

@@ -28,6 +28,16 @@ export type Fault =
 
 export const isKill = (fault: Fault | undefined): boolean => fault === 'killed before' || fault === 'killed after';
 
+/**
+ * Faults that nobody can tell from another one when the request changes nothing: an answer lost and a request carried out late are then
+ * a dropped one, and killed before is killed after.
+ */
+export const differsOnlyWhereSomethingChanges = (fault: Fault): boolean =>
+  fault === 'answer lost' || fault === 'late' || fault === 'killed before';
+
+/** Whether a request may change something, be it only a token. */
+export const mayChange = ({ method }: Counted): boolean => !/^(GET|LIST|HEAD)$/.test(method);
+
 /** Which of the operator's servers a request goes to. */
 export type Side = 'Vault' | 'Kubernetes';
 

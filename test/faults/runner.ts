@@ -33,7 +33,7 @@ export interface Run {
 }
 
 /** Snapshots a second, of all readers together. */
-const readRate = 60;
+const readRate = 15;
 
 interface Kept {
   series: string;

@@ -12,7 +12,13 @@ import { startKubernetesProxy, upstreamOf, type Upstream } from './proxy.ts';
 import { Stage, type Configuration } from './stage.ts';
 
 // every resource under test may be held at its fault at the same time: each needs a worker
-const flags = ['--vault-addresses=http://127.0.0.1:*', '--allow-http', '--backoff-base=50ms', '--concurrency=200'];
+const flags = [
+  '--vault-addresses=http://127.0.0.1:*',
+  '--allow-http',
+  '--backoff-base=50ms',
+  '--concurrency=200',
+  '--log-level=info',
+];
 const lease = '/apis/coordination.k8s.io/v1/namespaces/istio-vault-ca/leases/istio-vault-ca';
 
 /** An operator that has logged so many bytes is replaced between two parts. */
