@@ -1,11 +1,10 @@
 /** The real istiod as a process beside a bare API server, with its CA files in a folder. */
-import { Client, credentials, Metadata } from '@grpc/grpc-js';
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { connect } from 'node:tls';
 import { call } from './http.ts';
+import { createCertificate, peerCertificates, type CertificateRequest } from './istiod-client.ts';
 import { freePort } from './ports.ts';
 import { makeTemporaryDir, removeTemporaryDir, startProcess } from './processes.ts';
 import { ensureServer } from './servers.ts';
@@ -25,13 +24,6 @@ export interface IstiodOptions {
   readonly extraEnv?: Readonly<Record<string, string>>;
 }
 
-export interface CertificateRequest {
-  readonly csrPem: string;
-  /** A service account token of audience `istio-ca`. */
-  readonly token: string;
-  readonly validitySeconds: number;
-}
-
 export interface Istiod extends RunningServer {
   /** Port of the secure gRPC server (15012 in a cluster). */
   readonly securePort: number;
@@ -46,54 +38,6 @@ export interface Istiod extends RunningServer {
   /** Has a workload certificate signed. The answer: leaf, intermediates, and root-cert.pem as the last element. */
   createCertificate(request: CertificateRequest): Promise<string[]>;
 }
-
-/** One field of a protobuf message: number, then a varint or length-delimited bytes. */
-function field(number: number, value: Buffer | number): Buffer {
-  if (typeof value === 'number') return Buffer.concat([varint(number << 3), varint(value)]);
-  return Buffer.concat([varint((number << 3) | 2), varint(value.length), value]);
-}
-
-function varint(value: number): Buffer {
-  const bytes: number[] = [];
-  let rest = value;
-  while (rest > 0x7f) {
-    bytes.push((rest % 0x80) | 0x80);
-    rest = Math.floor(rest / 0x80);
-  }
-  return Buffer.from([...bytes, rest]);
-}
-
-/** The strings of field 1 of a message that has no other fields. */
-function stringsOfField1(message: Buffer): string[] {
-  const found: string[] = [];
-  let at = 0;
-  const read = (): number => {
-    let value = 0;
-    for (let scale = 1; ; scale *= 0x80) {
-      const byte = message[at++];
-      if (byte === undefined) throw new Error('the answer of CreateCertificate ends within a number');
-      value += (byte & 0x7f) * scale;
-      if (byte < 0x80) return value;
-    }
-  };
-  while (at < message.length) {
-    if (read() !== ((1 << 3) | 2)) throw new Error('the answer of CreateCertificate has an unknown field');
-    const length = read();
-    found.push(message.toString('utf8', at, at + length));
-    at += length;
-  }
-  return found;
-}
-
-/** What Node tells of a chain's certificate; the issuer is absent where the chain ends without its root. */
-interface ChainLink {
-  readonly raw: Buffer;
-  readonly fingerprint256: string;
-  readonly issuerCertificate?: ChainLink;
-}
-
-const pem = (der: Buffer): string =>
-  `-----BEGIN CERTIFICATE-----\n${(der.toString('base64').match(/.{1,64}/g) ?? []).join('\n')}\n-----END CERTIFICATE-----\n`;
 
 /**
  * Starts istiod as a process, with free ports on 127.0.0.1, in an empty folder, and without what a cluster's
@@ -133,7 +77,7 @@ export async function startIstiod(options: IstiodOptions): Promise<Istiod> {
     logPath: join(dir, 'istiod.log'),
   });
   let finalLog: string | undefined;
-  const servername = `istiod.${namespace}.svc`;
+  const at = { host: '127.0.0.1', port: secure, namespace };
   return {
     securePort: secure,
     monitoringPort: monitoring,
@@ -148,54 +92,8 @@ export async function startIstiod(options: IstiodOptions): Promise<Istiod> {
       const ready = async (): Promise<boolean> => (await call(`http://127.0.0.1:${http}/ready`)).status === 200;
       await waitFor('istiod to be ready', ready, { timeoutMs: 60_000, intervalMs: 100, process: child });
     },
-    peerCertificates: () =>
-      new Promise((resolve, reject) => {
-        // Nothing is sent: which chain it shows is what is asked, not whether to trust it.
-        const socket = connect(
-          { host: '127.0.0.1', port: secure, servername, rejectUnauthorized: false, ALPNProtocols: ['h2'] },
-          () => {
-            const chain: string[] = [];
-            const seen = new Set<string>();
-            let certificate: ChainLink | undefined = socket.getPeerCertificate(true);
-            while (certificate !== undefined && !seen.has(certificate.fingerprint256)) {
-              seen.add(certificate.fingerprint256);
-              chain.push(pem(certificate.raw));
-              certificate = certificate.issuerCertificate;
-            }
-            socket.destroy();
-            resolve(chain);
-          },
-        );
-        socket.setTimeout(10_000, () => socket.destroy(new Error('no TLS handshake with istiod within 10 s')));
-        socket.on('error', reject);
-      }),
-    createCertificate: async ({ csrPem, token, validitySeconds }) => {
-      const roots = await readFile(join(options.rootCaDir, 'root-cert.pem'));
-      const client = new Client(`127.0.0.1:${secure}`, credentials.createSsl(roots), {
-        'grpc.ssl_target_name_override': servername,
-        'grpc.default_authority': servername,
-      });
-      const metadata = new Metadata();
-      metadata.set('authorization', `Bearer ${token}`);
-      const message = Buffer.concat([field(1, Buffer.from(csrPem)), field(3, validitySeconds)]);
-      try {
-        return await new Promise<string[]>((resolve, reject) => {
-          client.makeUnaryRequest(
-            '/istio.v1.auth.IstioCertificateService/CreateCertificate',
-            (request: Buffer) => request,
-            stringsOfField1,
-            message,
-            metadata,
-            { deadline: Date.now() + 15_000 },
-            (error, answer) => {
-              if (error !== null) reject(error);
-              else resolve(answer ?? []);
-            },
-          );
-        });
-      } finally {
-        client.close();
-      }
-    },
+    peerCertificates: () => peerCertificates(at),
+    createCertificate: async (request) =>
+      createCertificate(at, await readFile(join(options.rootCaDir, 'root-cert.pem')), request),
   };
 }
