@@ -1,6 +1,6 @@
 /**
- * Two projects: `unit` runs beside the code and needs nothing; `real` runs against real servers that
- * test/stack starts, one file at a time.
+ * Three projects: `unit` runs beside the code and needs nothing; `real` runs against real servers that test/stack
+ * starts, one file at a time; `mesh` too, with pods of istiod on a stand-in for a node.
  */
 const common = {
   testEnvironment: 'node',
@@ -21,6 +21,13 @@ export default {
       ...common,
       displayName: 'real',
       testMatch: ['<rootDir>/test/integration/**/*.test.ts', '<rootDir>/test/e2e/**/*.test.ts'],
+      globalSetup: '<rootDir>/test/stack/global-setup.ts',
+      globalTeardown: '<rootDir>/test/stack/global-teardown.ts',
+    },
+    {
+      ...common,
+      displayName: 'mesh',
+      testMatch: ['<rootDir>/test/mesh/**/*.test.ts'],
       globalSetup: '<rootDir>/test/stack/global-setup.ts',
       globalTeardown: '<rootDir>/test/stack/global-teardown.ts',
     },

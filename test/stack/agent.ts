@@ -50,7 +50,7 @@ const nothing = (injected: boolean, config: unknown): Agent => ({
 });
 
 /** Both products' names of an agent's environment: OpenBao's agent reads BAO_… for VAULT_…. */
-function agentEnv(env: Readonly<Record<string, string>>): Record<string, string> {
+export function agentEnv(env: Readonly<Record<string, string>>): Record<string, string> {
   return Object.fromEntries(
     Object.entries(env).flatMap(([name, value]) => [
       [name, value],

@@ -1,4 +1,4 @@
-/** Jest's global setup of the project "real": starts the stack that all its test files share. */
+/** Jest's global setup of the projects "real" and "mesh": starts the stack that all test files of a project share. */
 import { ensureServers, startStack } from './index.ts';
 import { factsVariable, share } from './shared.ts';
 
@@ -9,11 +9,17 @@ export interface SharedStackHandle {
 /** Where setup leaves the handle for teardown: Jest gives them the same global object and nothing else. */
 export const handleKey: unique symbol = Symbol.for('istio-vault-ca.test-stack');
 
-export default async function setUp(): Promise<void> {
+/** What Jest hands over of a project. */
+interface Project {
+  readonly displayName?: { readonly name: string };
+}
+
+export default async function setUp(_: unknown, project: Project): Promise<void> {
   const stack = await startStack();
   try {
     // Now, as a test's time limit is shorter than its first build.
-    await ensureServers(['istiod']);
+    const pods = project.displayName?.name === 'mesh';
+    await ensureServers(['istiod', ...(pods ? (['kube-controller-manager', 'helm'] as const) : [])]);
   } catch (error) {
     await stack.stop();
     throw error;

@@ -1,4 +1,4 @@
-/** Jest's global teardown of the project "real". */
+/** Jest's global teardown of the projects "real" and "mesh". */
 import { handleKey, type SharedStackHandle } from './global-setup.ts';
 import { stopAll } from './index.ts';
 

@@ -1,6 +1,6 @@
 /**
- * The test stack: a real Kubernetes API server, OpenBao and Vault, and on demand istiod and Vault agents, without a
- * cluster. `startStack` starts one of each; Jest does it once for all files (`global-setup.ts`, `sharedStack`).
+ * The test stack: a real Kubernetes API server, OpenBao and Vault, and on demand istiod and Vault agents, also in pods of
+ * a stand-in for a node, without a cluster. `startStack` starts one of each; Jest does it once for all files (`global-setup.ts`, `sharedStack`).
  */
 import { containersAvailable, startContainerStack } from './containers.ts';
 import { startKube } from './kube.ts';
@@ -22,6 +22,9 @@ export { createCertificate, peerCertificates } from './istiod-client.ts';
 export { startIstiod } from './istiod.ts';
 export type { KubeOptions } from './kube.ts';
 export { createNamespace, requestToken, startKube } from './kube.ts';
+export type { NodeOptions, StandInNode } from './node/index.ts';
+export { startNode } from './node/index.ts';
+export type { RunningPod } from './node/pod.ts';
 export { makeTemporaryDir, removeTemporaryDir, stopAll } from './processes.ts';
 export type { SharedStack } from './shared.ts';
 export { sharedStack } from './shared.ts';

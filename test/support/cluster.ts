@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { loadAllYaml, loadYaml } from '../../src/kube/yaml.ts';
 import { createNamespace, requestToken, waitFor, type KubeServer } from '../stack/index.ts';
+import { injectorConfiguration, injectorName } from '../stack/node/injector.ts';
 import { tetrateControlPlaneCrd } from './tetrate-crd.ts';
 
 export type Json = Record<string, unknown>;
@@ -85,38 +86,11 @@ export async function installOperator(kube: Kube, options: { secrets?: boolean }
 
 /** The agent injector's webhook, as its Helm chart registers it. Nobody answers it: no pods are made in these tests. */
 export async function registerInjector(kube: Kube, namespaceSelector: Json = {}): Promise<void> {
-  await applyOk(kube, {
-    apiVersion: 'admissionregistration.k8s.io/v1',
-    kind: 'MutatingWebhookConfiguration',
-    metadata: { name: 'vault-agent-injector-cfg' },
-    webhooks: [
-      {
-        name: 'vault.hashicorp.com',
-        failurePolicy: 'Ignore',
-        sideEffects: 'None',
-        timeoutSeconds: 1,
-        admissionReviewVersions: ['v1'],
-        clientConfig: { url: 'https://127.0.0.1:1/mutate' },
-        rules: [
-          {
-            operations: ['CREATE', 'UPDATE'],
-            apiGroups: [''],
-            apiVersions: ['v1'],
-            resources: ['pods'],
-            scope: 'Namespaced',
-          },
-        ],
-        namespaceSelector,
-      },
-    ],
-  });
+  await applyOk(kube, injectorConfiguration({ url: 'https://127.0.0.1:1/mutate' }, namespaceSelector));
 }
 
 export async function unregisterInjector(kube: Kube): Promise<void> {
-  await kube.request(
-    'DELETE',
-    '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/vault-agent-injector-cfg',
-  );
+  await kube.request('DELETE', `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${injectorName}`);
 }
 
 export interface Condition {

@@ -1,0 +1,70 @@
+/**
+ * A stand-in for Tetrate's operator, which is not public: it renders Istio's own chart from what a ControlPlane's overlay
+ * sets (`istiod-pod.ts`), and applies it whenever the ControlPlane changes. It knows one IstioOperator without a revision.
+ */
+import { renderIstiod } from '../stack/istiod-chart.ts';
+import { watchObjects } from '../stack/watch.ts';
+import { applyOk, type Json, type Kube } from './cluster.ts';
+import { podTemplateOf } from './istiod-pod.ts';
+import { merge } from './scene.ts';
+
+export interface TetrateOperatorOptions {
+  kube: Kube;
+  namespace: string;
+  /** Of istiod; 1 unless given. */
+  replicas?: number;
+  /** More values of the chart. */
+  values?: Json;
+}
+
+export interface TetrateOperator {
+  /** What went wrong, if anything. */
+  log(): string;
+  stop(): Promise<void>;
+}
+
+type ControlPlane = Json & { metadata: { uid: string; resourceVersion: string; namespace: string } };
+
+/** The values of Istio's chart, in its flattened form. */
+function valuesOf(controlPlane: Json, { namespace, replicas = 1, values = {} }: TetrateOperatorOptions): Json {
+  const { env, annotations } = podTemplateOf(controlPlane);
+  const base: Json = {
+    global: { istioNamespace: namespace },
+    // several meshes on one API server: each keeps to its own namespace, or they would fight over istio-ca-root-cert
+    meshConfig: { discoverySelectors: [{ matchLabels: { 'kubernetes.io/metadata.name': namespace } }] },
+    autoscaleEnabled: false,
+    replicaCount: replicas,
+  };
+  return merge(merge(base, values), { env, podAnnotations: annotations });
+}
+
+/** Starts it for the ControlPlane of one namespace. Errors are said in its log, and tried again at the next change. */
+export function startTetrateOperator(options: TetrateOperatorOptions): TetrateOperator {
+  const { kube, namespace } = options;
+  const lines: string[] = [];
+  const failed = (error: unknown): void => void lines.push(error instanceof Error ? error.message : String(error));
+  let applied = '';
+  let work: Promise<void> = Promise.resolve();
+  const reconcile = async (controlPlane: ControlPlane): Promise<void> => {
+    const values = valuesOf(controlPlane, options);
+    const text = JSON.stringify(values);
+    if (text === applied) return;
+    for (const object of await renderIstiod({ namespace, values })) await applyOk(kube, object);
+    applied = text;
+  };
+  const path = `/apis/install.tetrate.io/v1alpha1/namespaces/${namespace}/controlplanes`;
+  const watch = watchObjects<ControlPlane>(kube, path, {
+    seen: (controlPlane) => {
+      work = work.then(() => reconcile(controlPlane)).catch(failed);
+    },
+    gone: () => undefined,
+    failed,
+  });
+  return {
+    log: () => lines.join('\n'),
+    stop: async () => {
+      await watch.stop();
+      await work;
+    },
+  };
+}
