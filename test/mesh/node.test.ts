@@ -55,11 +55,9 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  for (const operator of operators) {
-    await operator.stop();
-    expect(operator.log()).toBe('');
-  }
+  await Promise.all(operators.map((operator) => operator.stop()));
   await node.stop();
+  expect(operators.map((operator) => operator.log()).join('')).toBe('');
 });
 
 const controlPlanePath = (namespace: string) =>
