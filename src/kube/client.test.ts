@@ -107,6 +107,39 @@ describe('the client', () => {
     await expect(client.requestToken('ns', 'istio-vault-ca', [], 600)).rejects.toThrow('no token came back');
   });
 
+  test('reads a part of a log as text', async () => {
+    const requests: KubeRequest[] = [];
+    const client = clientOn(
+      () => Promise.reject(new Error('not JSON')),
+      (request) => {
+        requests.push(request);
+        return Promise.resolve('line\n');
+      },
+    );
+    const read = (part: Parameters<typeof client.podLog>[3]) => client.podLog('ns', 'pod', 'discovery', part);
+    expect(await read({ previous: true, tailLines: 60, limitBytes: 1024 })).toBe('line\n');
+    await read({ limitBytes: 1024 });
+    expect(requests.map(({ path, query }) => ({ path, ...query }))).toEqual([
+      {
+        path: '/api/v1/namespaces/ns/pods/pod/log',
+        container: 'discovery',
+        previous: 'true',
+        tailLines: '60',
+        limitBytes: '1024',
+      },
+      {
+        path: '/api/v1/namespaces/ns/pods/pod/log',
+        container: 'discovery',
+        previous: undefined,
+        tailLines: undefined,
+        limitBytes: '1024',
+      },
+    ]);
+    await expect(clientOn(() => Promise.resolve({})).podLog('ns', 'p', 'c', { limitBytes: 1 })).rejects.toThrow(
+      KubeError,
+    );
+  });
+
   test('tells whether a type is served', async () => {
     const served = { resources: [{ name: 'istiovaultcas' }, { name: 'istiovaultcas/status' }] };
     const { client } = setup(served, { resources: [{ name: 'others' }] }, notFound);

@@ -3,7 +3,13 @@ import type { KubeConfig } from '@kubernetes/client-node';
 import { isKubeError, KubeError } from './errors.ts';
 import { isJsonObject, type JsonObject, type JsonValue } from './json.ts';
 import { groupVersionPath, resourcePath, type Gvr } from './resources.ts';
-import { createTransport, type Send, type TransportOptions } from './transport.ts';
+import {
+  createTextTransport,
+  createTransport,
+  type Send,
+  type SendForText,
+  type TransportOptions,
+} from './transport.ts';
 
 export type { Gvr } from './resources.ts';
 export type { JsonObject } from './json.ts';
@@ -28,6 +34,16 @@ interface DeleteOptions extends CallOptions {
   uid?: string;
   resourceVersion?: string;
   propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
+}
+
+/** Which part of a container's log. */
+interface LogPart {
+  /** Of the run before the one that is there. */
+  previous?: boolean | undefined;
+  /** The last so many lines; from the beginning unless given. */
+  tailLines?: number | undefined;
+  /** At most so many bytes, counted from where it begins. */
+  limitBytes: number;
 }
 
 /** A whole collection at one version. */
@@ -86,6 +102,8 @@ export interface KubeClient {
     patch: PatchOptions,
     options?: CallOptions,
   ): Promise<JsonObject>;
+  /** The log of a container of a pod; foreign text. Needs the right to get `pods/log`. */
+  podLog(namespace: string, pod: string, container: string, part: LogPart, options?: CallOptions): Promise<string>;
   /**
    * A token of the service account.
    * @param audiences empty for the API server's own
@@ -106,10 +124,11 @@ export interface KubeClient {
 
 /** A client on the KubeConfig's credentials; give it a PooledKubeConfig. */
 export function createKubeClient(kubeConfig: KubeConfig, options: TransportOptions = {}): KubeClient {
-  return clientOn(createTransport(kubeConfig, options));
+  return clientOn(createTransport(kubeConfig, options), createTextTransport(kubeConfig, options));
 }
 
 const pageSize = '500';
+const pods = { group: '', version: 'v1', plural: 'pods' };
 
 const contentTypes = {
   merge: 'application/merge-patch+json',
@@ -117,8 +136,11 @@ const contentTypes = {
   apply: 'application/apply-patch+yaml',
 } as const;
 
-/** A client on any transport. */
-export function clientOn(send: Send): KubeClient {
+const noText: SendForText = ({ what }) =>
+  Promise.reject(new KubeError(`${what}: no transport for text`, { kind: 'Unknown' }));
+
+/** A client on any transport. @param sendForText for logs */
+export function clientOn(send: Send, sendForText: SendForText = noText): KubeClient {
   const listCollection: KubeClient['listCollection'] = async (gvr, namespace, selectors = {}, { signal } = {}) => {
     const items: JsonObject[] = [];
     const path = resourcePath(gvr, namespace);
@@ -168,6 +190,16 @@ export function clientOn(send: Send): KubeClient {
         resourcePath(gvr, namespace, name) + (patch.subresource === undefined ? '' : `/${patch.subresource}`);
       const query = { fieldManager: patch.fieldManager, force: patch.force === true ? 'true' : undefined };
       return send({ method: 'PATCH', path, query, body, contentType: contentTypes[patch.type], signal, what });
+    },
+    podLog: (namespace, pod, container, { previous, tailLines, limitBytes }, { signal } = {}) => {
+      const query = {
+        container,
+        previous: previous === true ? 'true' : undefined,
+        tailLines: tailLines === undefined ? undefined : String(tailLines),
+        limitBytes: String(limitBytes),
+      };
+      const path = `${resourcePath(pods, namespace, pod)}/log`;
+      return sendForText({ method: 'GET', path, query, signal, what: words('get the log of', pods, namespace, pod) });
     },
     requestToken: (namespace, name, audiences, seconds, options) =>
       requestToken(send, namespace, name, audiences, seconds, options),

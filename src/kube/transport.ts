@@ -19,6 +19,9 @@ export interface KubeRequest {
 /** Sends the request; gives the object that the server answers with. Throws KubeError. */
 export type Send = (request: KubeRequest) => Promise<JsonObject>;
 
+/** Sends the request; gives the text that the server answers with. Throws KubeError. */
+export type SendForText = (request: KubeRequest) => Promise<string>;
+
 export interface TransportOptions {
   /** How long a request may take, in milliseconds; 30 s unless given. Watches do not go this way. */
   timeoutMs?: number;
@@ -28,6 +31,12 @@ const userAgent = 'istio-vault-ca';
 
 /** A `Send` on the credentials and connections of the KubeConfig. */
 export function createTransport(kubeConfig: KubeConfig, options: TransportOptions = {}): Send {
+  const send = createTextTransport(kubeConfig, options);
+  return async (request) => parse(await send(request), request.what);
+}
+
+/** As `createTransport`, for answers that are no JSON, such as logs. */
+export function createTextTransport(kubeConfig: KubeConfig, options: TransportOptions = {}): SendForText {
   const http = new IsomorphicFetchHttpLibrary();
   const { timeoutMs = 30_000 } = options;
 
@@ -42,7 +51,7 @@ export function createTransport(kubeConfig: KubeConfig, options: TransportOption
       const answer = await http.send(context).toPromise();
       const text = await answer.body.text();
       if (answer.httpStatusCode >= 300) throw fromAnswer(answer.httpStatusCode, text, answer.headers, request.what);
-      return parse(text, request.what);
+      return text;
     } catch (error) {
       if (timeout.aborted) throw toKubeError(timeout.reason, request.what);
       if (signal.aborted) throw toKubeError(new DOMException('aborted', 'AbortError'), request.what);
@@ -58,7 +67,8 @@ function toContext(kubeConfig: KubeConfig, request: KubeRequest): RequestContext
   for (const [name, value] of Object.entries(request.query ?? {})) {
     if (value !== undefined) context.setQueryParam(name, value);
   }
-  context.setHeaderParam('Accept', 'application/json');
+  // logs are plain text, errors about them JSON
+  context.setHeaderParam('Accept', 'application/json, */*');
   context.setHeaderParam('User-Agent', userAgent);
   if (request.body !== undefined) {
     context.setHeaderParam('Content-Type', request.contentType ?? 'application/json');
