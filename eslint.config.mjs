@@ -41,6 +41,7 @@ export default tseslint.config(
       '../plan/**',
       '../vault/**',
       '../kube/**',
+      '../istiod/**',
       '../control-planes/**',
       '../controller/**',
       '../runtime/**',
@@ -51,14 +52,28 @@ export default tseslint.config(
   ),
   layer(
     ['src/plan/**/*.ts'],
-    ['../vault/**', '../kube/**', '../controller/**', '../runtime/**', '../observability/**', clientNode, nodeVault],
+    [
+      '../vault/**',
+      '../kube/**',
+      '../istiod/**',
+      '../controller/**',
+      '../runtime/**',
+      '../observability/**',
+      clientNode,
+      nodeVault,
+    ],
   ),
-  layer(['src/vault/**/*.ts'], ['../kube/**', '../control-planes/**', '../controller/**', clientNode]),
-  layer(['src/kube/**/*.ts'], ['../vault/**', '../controller/**', nodeVault]),
-  layer(['src/control-planes/**/*.ts'], ['../vault/**', '../kube/**', '../controller/**', clientNode, nodeVault]),
+  layer(['src/vault/**/*.ts'], ['../kube/**', '../istiod/**', '../control-planes/**', '../controller/**', clientNode]),
+  layer(['src/kube/**/*.ts'], ['../vault/**', '../istiod/**', '../controller/**', nodeVault]),
+  // reads the cluster by the client that it is given
+  layer(['src/istiod/**/*.ts'], ['../vault/**', '../controller/**', '../kube/informers.ts', clientNode, nodeVault]),
+  layer(
+    ['src/control-planes/**/*.ts'],
+    ['../vault/**', '../istiod/**', '../kube/**', '../controller/**', clientNode, nodeVault],
+  ),
   layer(
     ['src/runtime/**/*.ts'],
-    ['../api/**', '../plan/**', '../vault/**', '../control-planes/**', '../controller/**', nodeVault],
+    ['../api/**', '../plan/**', '../vault/**', '../istiod/**', '../control-planes/**', '../controller/**', nodeVault],
   ),
   layer(['src/controller/**/*.ts', 'src/cli/**/*.ts'], [clientNode, nodeVault]),
   {

@@ -59,6 +59,18 @@ export const reasonKinds = {
   InjectorNotFound: 'waiting',
   IstiodNotFound: 'waiting',
   IstiodNotProven: 'waiting',
+  // what replicas of istiod show; each is looked at again every 20 s
+  NotPropagated: 'waiting',
+  PodCreateFailed: 'waiting',
+  SelfSignedFallback: 'waiting',
+  NotInjected: 'waiting',
+  VaultInitFailed: 'waiting',
+  VaultAgentFailed: 'waiting',
+  IstiodCrash: 'waiting',
+  StaleCA: 'waiting',
+  ProbeBlocked: 'waiting',
+  RolloutInProgress: 'waiting',
+  RootNotDistributed: 'waiting',
   ChangesPending: 'waiting',
   Deleting: 'waiting',
   Unreachable: 'transient',
@@ -82,3 +94,9 @@ export const holdingReason = {
   ControlPlanePatched: 'FieldsPresent',
   IstiodReady: 'IstiodProven',
 } as const satisfies Record<StageCondition, string>;
+
+/** Reasons of conditions that still hold, and will not for ever: each comes with a Warning. */
+export const expiryReason = {
+  RootReady: 'RootExpiresSoon',
+  IntermediateReady: 'IntermediateExpiresSoon',
+} as const satisfies Partial<Record<StageCondition, string>>;

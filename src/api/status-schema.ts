@@ -1,6 +1,7 @@
 /** The zod schema of `status`. Status is what was last seen, never memory: nothing is read back from it but echoes. */
 import { z } from 'zod';
 import { text } from './fields.ts';
+import { istiodPhases } from './istiod.ts';
 
 const time = () => text(64);
 const certificate = {
@@ -48,16 +49,7 @@ export const statusSchema = z.object({
     .array(
       z.object({
         pod: text(253),
-        phase: z.enum([
-          'Pending',
-          'NotInjected',
-          'VaultInitFailed',
-          'VaultAgentFailed',
-          'IstiodCrash',
-          'SelfSignedFallback',
-          'StaleCA',
-          'Proven',
-        ]),
+        phase: z.enum(istiodPhases),
         reason: text(1024).optional(),
         container: text(253).optional(),
         message: text(4096).optional(),

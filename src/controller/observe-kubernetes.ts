@@ -8,6 +8,7 @@ import type { KubeClient } from '../kube/client.ts';
 import { bundleFacts } from '../plan/certificate.ts';
 import { kvDataPath, type IstiodFields } from '../plan/desired.ts';
 import type { ObservedKubernetes } from '../plan/observed.ts';
+import { isIstiod, istiodLabel } from '../istiod/discover.ts';
 import { selects } from './selector.ts';
 
 const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
@@ -70,7 +71,7 @@ export function judgeKubernetes(
   resource: IstioVaultCA,
   adapter: ControlPlaneAdapter,
   fields: IstiodFields,
-): Omit<ObservedKubernetes, 'kubernetesCa' | 'goneOwners' | 'istiodUses'> {
+): Omit<ObservedKubernetes, 'kubernetesCa' | 'goneOwners' | 'istiodUses' | 'istiod'> {
   const { revision } = resource.spec.controlPlane;
   const facts = controlPlane && adapter.facts({ object: controlPlane, revision, fields });
   return {
@@ -120,10 +121,9 @@ async function readIstiod(
   revision: string | undefined,
 ): Promise<Surroundings['istiod']> {
   try {
-    const found = (await kube.listObjects(deployments, namespace, 'app=istiod')).filter((deployment) => {
-      const label = str(dig(deployment, 'metadata', 'labels', 'istio.io/rev')) || 'default';
-      return label === (revision ?? 'default') && containers(deployment).some((c) => dig(c, 'name') === 'discovery');
-    });
+    const found = (await kube.listObjects(deployments, namespace, istiodLabel)).filter((deployment) =>
+      isIstiod(deployment, revision),
+    );
     const accounts = found.map(
       (deployment) => str(dig(deployment, 'spec', 'template', 'spec', 'serviceAccountName')) || 'default',
     );
@@ -164,8 +164,8 @@ export async function readUses(kube: ClusterReader, { metadata, spec }: IstioVau
     dig(annotations, keyAnnotation) === path &&
     dig(annotations, 'vault.hashicorp.com/role') === spec.kubernetesAuth.role;
   const [deployed, running] = await Promise.all([
-    kube.listObjects(deployments, metadata.namespace, 'app=istiod'),
-    kube.listObjects(pods, metadata.namespace, 'app=istiod'),
+    kube.listObjects(deployments, metadata.namespace, istiodLabel),
+    kube.listObjects(pods, metadata.namespace, istiodLabel),
   ]);
   const named = (kind: string, object: JsonObject) => `${kind} ${str(dig(object, 'metadata', 'name'))}`;
   return [
@@ -216,6 +216,7 @@ async function readInjector(kube: ClusterReader, namespace: string): Promise<Obs
     .map((webhook) => ({
       found: true,
       name: str(dig(webhook, 'name')),
+      failurePolicy: str(dig(webhook, 'failurePolicy')),
       selectsNamespace: selects(dig(webhook, 'namespaceSelector'), isObject(labels) ? labels : {}),
     }));
   const none = { found: false, selectsNamespace: false, name: '' };

@@ -7,6 +7,9 @@ import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
 import type { EventRecorder } from '../kube/events.ts';
 import type { ResourceInformer, StartInformer } from '../kube/informers.ts';
+import { istiodLabel } from '../istiod/discover.ts';
+import { IstiodLooker } from '../istiod/look.ts';
+import { probe } from '../istiod/probe.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { Metrics } from '../observability/metrics.ts';
 import { ProblemError } from '../plan/problem.ts';
@@ -34,6 +37,31 @@ const kubernetesCapMs = 15_000;
 const bugCapMs = 300_000;
 
 const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
+const pods = { group: '', version: 'v1', plural: 'pods' };
+
+/** A rollout changes many pods at once: they are looked at together, milliseconds after the first. */
+const podsSettleMs = 250;
+
+const items = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
+
+/** What of a pod's status says how it is; heartbeats and times do not count. */
+function podMeaning(pod: unknown): unknown {
+  const statuses = ['initContainerStatuses', 'containerStatuses'].flatMap((list) => items(dig(pod, 'status', list)));
+  return [
+    ...['phase', 'podIP'].map((field) => dig(pod, 'status', field)),
+    ...statuses.map((status) => ['name', 'ready', 'restartCount', 'state'].map((field) => dig(status, field))),
+    ...items(dig(pod, 'status', 'conditions')).map((c) => ['type', 'status', 'reason'].map((field) => dig(c, field))),
+  ];
+}
+
+/** What of a Deployment's status says how far its rollout is. */
+function deploymentMeaning(deployment: unknown): unknown {
+  const fields = ['observedGeneration', 'replicas', 'updatedReplicas', 'availableReplicas'];
+  return [
+    ...fields.map((field) => dig(deployment, 'status', field)),
+    ...items(dig(deployment, 'status', 'conditions')).map((c) => ['type', 'status'].map((field) => dig(c, field))),
+  ];
+}
 
 /** A failed reconcile: its cause is in the status already, or the API server could not be reached. */
 function classify(error: unknown): Verdict {
@@ -57,12 +85,14 @@ async function clusterUid(kube: KubeClient): Promise<string> {
 class ChangeFilter {
   readonly #seen = new Map<string, { version: string; meaning: string }>();
 
-  /** @returns `changed`, `repeated` (handed out again by a relist), or `irrelevant` */
-  judge(key: string, object: unknown): 'changed' | 'repeated' | 'irrelevant' {
+  /**
+   * @param more what else of the object means something
+   * @returns `changed`, `repeated` (handed out again by a relist), or `irrelevant`
+   */
+  judge(key: string, object: unknown, more?: unknown): 'changed' | 'repeated' | 'irrelevant' {
     const version = String(dig(object, 'metadata', 'resourceVersion'));
-    const meaning = JSON.stringify(
-      ['uid', 'generation', 'annotations', 'deletionTimestamp'].map((field) => dig(object, 'metadata', field)),
-    );
+    const fields = ['uid', 'generation', 'annotations', 'deletionTimestamp'];
+    const meaning = JSON.stringify([...fields.map((field) => dig(object, 'metadata', field)), more]);
     const before = this.#seen.get(key);
     if (object === undefined) this.#seen.delete(key);
     else this.#seen.set(key, { version, meaning });
@@ -76,6 +106,8 @@ export class Operator {
   readonly #queue: WorkQueue;
   readonly sessions: Sessions;
   #informers: ResourceInformer[] = [];
+  /** Not waited for: what they would tell is found at the next look too. */
+  #optional: ResourceInformer[] = [];
   #own: ResourceInformer[] = [];
 
   constructor(options: OperatorOptions) {
@@ -111,6 +143,13 @@ export class Operator {
       logger,
       clock,
       clusterUid: await clusterUid(kube),
+      looker: new IstiodLooker({
+        kube,
+        clock,
+        probe,
+        namespaces: config.namespaces,
+        rootsOfOthers: (namespace) => this.#rootsOfOthers(namespace),
+      }),
       leaderElection: config.leaderElect,
       addressAllowed: (address) => addressAllowed(config, address),
       resyncMs: config.resyncMs,
@@ -137,7 +176,7 @@ export class Operator {
       onFinished: (_key, durationMs, succeeded) =>
         metrics.reconcileFinished(succeeded ? 'success' : 'error', durationMs / 1000),
     });
-    for (const informer of this.#informers) informer.stop();
+    for (const informer of [...this.#informers, ...this.#optional]) informer.stop();
     if (!end.drained) logger.warn('work was still running at the end', { resources: end.unfinished });
     await this.sessions.close();
     await events.flush();
@@ -164,30 +203,56 @@ export class Operator {
       });
       this.#own.push(own);
       this.#informers.push(own);
-      const watched = [
-        { gvr: adapterFor('TetrateControlPlane').gvr },
-        { gvr: deployments, labelSelector: 'app=istiod' },
-      ];
-      for (const { gvr, ...rest } of watched) {
-        const informer: ResourceInformer = startInformer({
-          gvr,
-          namespace,
-          ...rest,
-          onKey: (metadata) => {
-            const object = informer.get(metadata.namespace, metadata.name);
-            const key = `${gvr.plural}/${metadata.namespace ?? ''}/${metadata.name}`;
-            if (filter.judge(key, object) === 'changed') this.#enqueueNamespace(metadata.namespace);
-          },
-        });
-        this.#informers.push(informer);
-      }
+      const controlPlanes = { gvr: adapterFor('TetrateControlPlane').gvr, namespace, relistMs };
+      this.#informers.push(
+        this.#watch(filter, controlPlanes),
+        this.#watch(
+          filter,
+          { gvr: deployments, namespace, relistMs, labelSelector: istiodLabel },
+          { meaning: deploymentMeaning },
+        ),
+      );
+      this.#optional.push(
+        this.#watch(
+          filter,
+          { gvr: pods, namespace, relistMs, labelSelector: istiodLabel },
+          { meaning: podMeaning, delayMs: podsSettleMs },
+        ),
+      );
     }
   }
 
-  #enqueueNamespace(namespace: string | undefined): void {
+  /** Watches what concerns the resources of its namespace. */
+  #watch(
+    filter: ChangeFilter,
+    options: Omit<Parameters<StartInformer>[0], 'onKey'>,
+    { meaning, delayMs = 0 }: { meaning?: (object: unknown) => unknown; delayMs?: number } = {},
+  ): ResourceInformer {
+    const informer: ResourceInformer = this.#o.startInformer({
+      ...options,
+      onKey: (metadata) => {
+        const object = informer.get(metadata.namespace, metadata.name);
+        const key = `${options.gvr.plural}/${metadata.namespace ?? ''}/${metadata.name}`;
+        if (filter.judge(key, object, meaning?.(object)) === 'changed')
+          this.#enqueueNamespace(metadata.namespace, delayMs);
+      },
+    });
+    return informer;
+  }
+
+  /** Fingerprints of the roots that IstioVaultCAs of other namespaces show. */
+  #rootsOfOthers(namespace: string): string[] {
+    return this.#own
+      .flatMap((informer) => informer.list())
+      .filter((object) => object.metadata?.namespace !== namespace)
+      .map((object) => dig(object, 'status', 'root', 'fingerprint'))
+      .filter((fingerprint) => typeof fingerprint === 'string');
+  }
+
+  #enqueueNamespace(namespace: string | undefined, delayMs = 0): void {
     for (const object of this.#own.flatMap((informer) => informer.list())) {
       if (object.metadata?.namespace === namespace)
-        this.#queue.add(`${namespace ?? ''}/${object.metadata?.name ?? ''}`);
+        this.#queue.addAfter(`${namespace ?? ''}/${object.metadata?.name ?? ''}`, delayMs);
     }
   }
 }

@@ -1,11 +1,14 @@
 /** One reconcile: parse, hold or release, go round until nothing is left or something stands in the way; then one status. */
+import { istiodPhases, type IstiodPhase } from '../api/istiod.ts';
 import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
 import type { Status } from '../api/status-schema.ts';
 import type { JsonObject } from '../control-planes/adapter.ts';
 import type { EventRecorder } from '../kube/events.ts';
 import { desire, type Desired } from '../plan/desired.ts';
 import { renewAt } from '../plan/facts.ts';
+import { lookAgainIn } from '../plan/istiod-ready.ts';
 import type { Observed } from '../plan/observed.ts';
+import type { IstiodPod } from '../plan/observed-istiod.ts';
 import { checkSpec, plan } from '../plan/plan.ts';
 import { internalError, kindOf, type Problem } from '../plan/problem.ts';
 import { rehearse } from '../plan/rehearse.ts';
@@ -52,6 +55,7 @@ export class Reconciler {
     const raw = await this.#o.kube.getObject(resources, namespace, name, { signal });
     if (raw === undefined) {
       this.#o.sessions.release(key);
+      this.#o.looker.forget(key);
       this.#o.metrics.forgetResource(namespace, name);
       return { requeueAfterMs: this.#o.resyncMs };
     }
@@ -106,7 +110,7 @@ export class Reconciler {
     const pending = this.#pending(resource, desired, round);
     const status = statusOf({ ...input(round.observed, round.problems), ...(pending ? { pending } : {}) });
     await this.#report.status(raw, resource, status);
-    this.#measure(resource, status);
+    this.#measure(resource, status, round.observed);
     return this.#outcome(round, desired, clock.now());
   }
 
@@ -139,11 +143,18 @@ export class Reconciler {
     return [{ condition: 'VaultReady', reason: 'AddressNotAllowed', message, blocks: 'all' }];
   }
 
-  #measure(resource: IstioVaultCA, status: Status): void {
+  #measure(resource: IstioVaultCA, status: Status, observed: Observed | undefined): void {
     const { namespace, name } = resource.metadata;
+    const { metrics } = this.#o;
     const seconds = (time: string | undefined) => (time === undefined ? undefined : Date.parse(time) / 1000);
-    this.#o.metrics.setRootNotAfter(namespace, name, seconds(status.root?.notAfter));
-    this.#o.metrics.setIntermediateNotAfter(namespace, name, seconds(status.intermediate?.notAfter));
+    metrics.setRootNotAfter(namespace, name, seconds(status.root?.notAfter));
+    metrics.setIntermediateNotAfter(namespace, name, seconds(status.intermediate?.notAfter));
+    const phases = (status.istiod ?? []).map(({ phase }) => phase);
+    const count = (phase: IstiodPhase) => phases.filter((one) => one === phase).length;
+    metrics.setIstiodReplicas(namespace, name, Object.fromEntries(istiodPhases.map((one) => [one, count(one)])));
+    metrics.setSelfSignedFallback(namespace, name, phases.includes('SelfSignedFallback'));
+    if (observed?.kubernetes.istiod)
+      metrics.setIstiodNotAfter(namespace, name, servedUntil(observed.kubernetes.istiod.pods));
   }
 
   #outcome(round: Round, desired: Desired, now: number): Outcome {
@@ -152,9 +163,21 @@ export class Reconciler {
     const waits = round.problems.filter((p) => kindOf(p) === 'waiting').map((p) => p.retryAfterMs ?? waitingMs);
     const due = round.observed && renewAt(desired, round.observed);
     const untilDue = due === undefined || due <= now ? [] : [due - now];
+    const look = round.observed && lookAgainIn(desired, round.observed, now);
     const again = round.unfinished && desired.spec.mode === 'Enforce';
-    return { requeueAfterMs: again ? 0 : Math.min(this.#o.resyncMs, ...waits, ...untilDue) };
+    return { requeueAfterMs: again ? 0 : Math.min(this.#o.resyncMs, look ?? Infinity, ...waits, ...untilDue) };
   }
+}
+
+/** When the first certificate of what each replica serves ends, in seconds since the epoch, by pod. */
+function servedUntil(pods: readonly IstiodPod[]): Map<string, number> {
+  return new Map(
+    pods.flatMap(({ name, served }) =>
+      served && 'leaf' in served
+        ? [[name, Math.min(...[served.leaf, ...served.chain].map(({ notAfter }) => notAfter)) / 1000] as const]
+        : [],
+    ),
+  );
 }
 
 /** What the API server refuses here is tried again, like everything else of it. */

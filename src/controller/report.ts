@@ -6,6 +6,8 @@ import type { Status } from '../api/status-schema.ts';
 import { dig, type JsonObject } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError } from '../kube/errors.ts';
+import { newsOf } from '../plan/news.ts';
+import { scrub } from '../observability/scrub.ts';
 import type { EventRecorder } from '../kube/events.ts';
 import type { Logger } from '../observability/logger.ts';
 import { resources } from './observe-kubernetes.ts';
@@ -35,7 +37,7 @@ export class Reporter {
       type,
       reason,
       action,
-      note,
+      note: scrub(note),
     });
   }
 
@@ -46,7 +48,8 @@ export class Reporter {
    */
   async status(raw: JsonObject, resource: IstioVaultCA | undefined, status: Status, announce = true): Promise<void> {
     const before = raw['status'];
-    const next = plainJson(status);
+    // the last fence: texts of pods and logs were cleaned where they came in
+    const next = JSON.parse(scrub(JSON.stringify(status))) as Body;
     if (isDeepStrictEqual(before, next)) return;
     const [namespace, name] = ['namespace', 'name'].map((key) => String(dig(raw, 'metadata', key)));
     const patch = [{ op: 'add', path: '/status', value: next }];
@@ -65,13 +68,12 @@ export class Reporter {
   }
 
   #announce(resource: IstioVaultCA, status: Status): void {
-    const ready = status.conditions?.find((c) => c.type === 'Ready');
-    const previous = resource.status?.conditions?.find((c) => c.type === 'Ready');
-    if (!ready || (ready.reason === previous?.reason && ready.status === previous.status)) return;
     const { namespace, name } = resource.metadata;
-    const line = `Ready is ${ready.status}, ${ready.reason}: ${ready.message}`;
-    if (ready.status === 'False') this.#logger.warn(line, { namespace, name });
-    else this.#logger.info(line, { namespace, name });
-    this.event(resource, ready.status === 'False' ? 'Warning' : 'Normal', ready.reason, 'Reconcile', ready.message);
+    for (const { type, reason, action, message } of newsOf(resource.status, status)) {
+      const line = `${reason}: ${message}`;
+      if (type === 'Warning') this.#logger.warn(line, { namespace, name });
+      else this.#logger.info(line, { namespace, name });
+      this.event(resource, type, reason, action, message);
+    }
   }
 }

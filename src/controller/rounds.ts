@@ -11,6 +11,8 @@ import type { Metrics } from '../observability/metrics.ts';
 import { otherOwners, ownsAuthMount } from '../plan/adoption.ts';
 import { istiodFields, type Desired } from '../plan/desired.ts';
 import { liveDigest, soundLive } from '../plan/facts.ts';
+import type { IstiodLooker } from '../istiod/look.ts';
+import { wishesOf } from '../plan/istiod-ready.ts';
 import { own, type Observed, type ObservedVault } from '../plan/observed.ts';
 import type { Plan } from '../plan/plan.ts';
 import type { Problem } from '../plan/problem.ts';
@@ -37,6 +39,8 @@ import { plainJson, type Reporter } from './report.ts';
 export interface RoundsOptions {
   kube: KubeClient;
   sessions: Sessions;
+  /** Looks at istiod's replicas. */
+  looker: Pick<IstiodLooker, 'look' | 'forget'>;
   metrics: Metrics;
   logger: Logger;
   clock: Clock;
@@ -88,8 +92,8 @@ export class Rounds {
     for (let round = 0; round < maxRounds && !signal.aborted; round += 1) {
       const seen = await this.#observe(context, since, signal);
       if ('problem' in seen) return { observed: last.observed, problems: [seen.problem], unfinished: false };
-      const { problems, steps } = purpose.next(desired, seen.observed, this.#o.clock.now());
-      last = { observed: seen.observed, problems, unfinished: steps.length > 0 };
+      const { observed, problems, steps } = await this.#decide(context, seen, signal);
+      last = { observed, problems, unfinished: steps.length > 0 };
       if (steps.length === 0 || !seen.stillAsked || purpose.lookOnly) return last;
       const repeated = steps.find((step) => done.has(JSON.stringify(step)));
       if (repeated) return { ...last, problems: [withoutEffect(repeated), ...problems], unfinished: false };
@@ -99,9 +103,36 @@ export class Rounds {
       if (failures.length === 0) continue;
       // somebody was faster: look again and decide anew, but not for ever
       if (failures.every((p) => p.reason === 'Conflict') && (conflicts += 1) < 4) continue;
-      return { observed: seen.observed, problems: [...failures, ...problems], unfinished: false };
+      return { observed, problems: [...failures, ...problems], unfinished: false };
     }
     return last;
+  }
+
+  /**
+   * The plan for what was seen. When nothing is left to do, or nothing may be done, istiod is looked at too, and decided anew: a handshake
+   * may take seconds, and repair must not wait for it. Not while something blocks everything: then there is nothing to compare with.
+   */
+  async #decide({ desired, purpose }: Context, { observed, stillAsked }: Seen, signal: AbortSignal): Promise<Decided> {
+    const now = () => this.#o.clock.now();
+    const first = purpose.next(desired, observed, now());
+    const settled = first.steps.length === 0 || purpose.lookOnly;
+    if (!settled || !stillAsked || purpose.deleting || first.problems.some((p) => p.blocks === 'all'))
+      return { observed, ...first };
+    const { namespace, name } = desired.identity;
+    const { revision } = desired.spec.controlPlane;
+    const withIstiod = (istiod: Observed['kubernetes']['istiod']): Observed => ({
+      ...observed,
+      kubernetes: { ...observed.kubernetes, istiod },
+    });
+    const wishes = (seen: Parameters<typeof wishesOf>[2]) => wishesOf(desired, withIstiod(seen), seen, now());
+    try {
+      const istiod = await this.#o.looker.look(`${namespace}/${name}`, { namespace, revision, wishes }, signal);
+      const whole = withIstiod(istiod);
+      return { observed: whole, ...purpose.next(desired, whole, now()) };
+    } catch (error) {
+      const problem: Problem = { ...asProblem(error, 'IstiodReady'), blocks: 'nothing' };
+      return { observed, steps: first.steps, problems: [...first.problems, problem] };
+    }
   }
 
   /** The spec that is carried out must still be the one that stands. */
@@ -158,7 +189,7 @@ export class Rounds {
     const [gates, stillAsked, istiodUses] = cluster.value;
     const live = soundLive(desired, { vault: observed });
     const fields = istiodFields(resource.spec, live && liveDigest(live));
-    const read = { kubernetesCa, goneOwners, istiodUses };
+    const read = { kubernetesCa, goneOwners, istiodUses, istiod: undefined };
     const kubernetes = { ...judgeKubernetes(surroundings, gates, resource, adapter, fields), ...read };
     return { adapter, object: gates.controlPlane, stillAsked, observed: { vault: observed, kubernetes } };
   }
@@ -251,6 +282,11 @@ interface Seen {
   object: JsonObject | undefined;
   /** The resource has not changed since this reconcile began. */
   stillAsked: boolean;
+  observed: Observed;
+}
+
+/** A plan, and the observation that it is for. */
+interface Decided extends Plan {
   observed: Observed;
 }
 

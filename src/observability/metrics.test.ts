@@ -11,6 +11,8 @@ test('metrics appear under their names and labels', async () => {
   metrics.setSelfSignedFallback('ns', 'ca', true);
   metrics.setIstiodReplicas('ns', 'ca', { Proven: 2, Pending: 1 });
   metrics.setIstiodReplicas('ns', 'ca', { Proven: 3 });
+  metrics.setIstiodNotAfter('ns', 'ca', new Map([['istiod-1', 1], ['istiod-2', 2]])); // prettier-ignore
+  metrics.setIstiodNotAfter('ns', 'ca', new Map([['istiod-2', 3]]));
   metrics.vaultRequest('sys/health', 200);
   metrics.vaultRequest('sys/health', 'ECONNREFUSED');
   metrics.vaultLogin();
@@ -26,6 +28,7 @@ test('metrics appear under their names and labels', async () => {
       'istio_vault_ca_self_signed_fallback{namespace="ns",name="ca"} 1',
       'istio_vault_ca_istiod_replicas{namespace="ns",name="ca",phase="Proven"} 3',
       'istio_vault_ca_istiod_replicas{namespace="ns",name="ca",phase="Pending"} 0',
+      'istio_vault_ca_istiod_not_after_seconds{namespace="ns",name="ca",pod="istiod-2"} 3',
       'istio_vault_ca_vault_requests_total{operation="sys/health",code="200"} 1',
       'istio_vault_ca_vault_requests_total{operation="sys/health",code="ECONNREFUSED"} 1',
       'istio_vault_ca_vault_logins_total 1',
@@ -39,6 +42,7 @@ test('metrics appear under their names and labels', async () => {
       'istio_vault_ca_events_dropped_total 0',
     ]),
   );
+  expect((await lines(metrics)).filter((line) => line.includes('pod="istiod-1"'))).toEqual([]);
 });
 
 test('a resource that is gone leaves no series, its neighbour stays', async () => {
@@ -48,12 +52,13 @@ test('a resource that is gone leaves no series, its neighbour stays', async () =
     metrics.setIntermediateNotAfter('ns', name, 1);
     metrics.setSelfSignedFallback('ns', name, false);
     metrics.setIstiodReplicas('ns', name, { Proven: 1 });
+    metrics.setIstiodNotAfter('ns', name, new Map([['istiod-1', 1]]));
   }
   metrics.setRootNotAfter('ns', 'stays', undefined);
   metrics.forgetResource('ns', 'gone');
   metrics.forgetResource('ns', 'never-was');
   const left = (await lines(metrics)).filter((line) => line.includes('name='));
-  expect(left).toHaveLength(3);
+  expect(left).toHaveLength(4);
   expect(left.every((line) => line.includes('name="stays"'))).toBe(true);
 });
 

@@ -13,6 +13,8 @@ export interface Metrics {
   setSelfSignedFallback(namespace: string, name: string, found: boolean): void;
   /** Replicas of istiod by phase; phases that are not named fall to 0 once they were seen. */
   setIstiodReplicas(namespace: string, name: string, counts: Readonly<Record<string, number>>): void;
+  /** When the first certificate of what a replica serves ends, in seconds since the epoch, by pod; pods that are not named fall away. */
+  setIstiodNotAfter(namespace: string, name: string, byPod: ReadonlyMap<string, number>): void;
   /** Takes away every series of a resource that is gone. */
   forgetResource(namespace: string, name: string): void;
 
@@ -50,7 +52,12 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
 
 type ResourceMetrics = Pick<
   Metrics,
-  'setRootNotAfter' | 'setIntermediateNotAfter' | 'setSelfSignedFallback' | 'setIstiodReplicas' | 'forgetResource'
+  | 'setRootNotAfter'
+  | 'setIntermediateNotAfter'
+  | 'setSelfSignedFallback'
+  | 'setIstiodReplicas'
+  | 'setIstiodNotAfter'
+  | 'forgetResource'
 >;
 
 function resourceMetrics(registry: Registry): ResourceMetrics {
@@ -64,7 +71,13 @@ function resourceMetrics(registry: Registry): ResourceMetrics {
   );
   const fallback = gauge('self_signed_fallback', '1 while an istiod replica signs with a CA of its own.', resource);
   const replicas = gauge('istiod_replicas', 'Istiod replicas by phase.', [...resource, 'phase']);
+  const ends = gauge(
+    'istiod_not_after_seconds',
+    'When the first certificate of what an istiod replica serves ends, in seconds since the epoch.',
+    [...resource, 'pod'],
+  );
   const seen = new Map<string, Set<string>>();
+  const podsOf = new Map<string, string[]>();
 
   const set = (
     metric: Gauge<'namespace' | 'name'>,
@@ -86,11 +99,19 @@ function resourceMetrics(registry: Registry): ResourceMetrics {
       seen.set(key, phases);
       for (const phase of phases) replicas.set({ namespace, name, phase }, counts[phase] ?? 0);
     },
+    setIstiodNotAfter(namespace, name, byPod) {
+      const key = `${namespace}/${name}`;
+      for (const pod of podsOf.get(key) ?? []) if (!byPod.has(pod)) ends.remove({ namespace, name, pod });
+      for (const [pod, seconds] of byPod) ends.set({ namespace, name, pod }, seconds);
+      podsOf.set(key, [...byPod.keys()]);
+    },
     forgetResource(namespace, name) {
       for (const metric of [root, intermediate, fallback]) metric.remove({ namespace, name });
       const key = `${namespace}/${name}`;
       for (const phase of seen.get(key) ?? []) replicas.remove({ namespace, name, phase });
+      for (const pod of podsOf.get(key) ?? []) ends.remove({ namespace, name, pod });
       seen.delete(key);
+      podsOf.delete(key);
     },
   };
 }

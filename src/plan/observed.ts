@@ -4,6 +4,7 @@
  */
 import type { CertificateFacts } from './certificate.ts';
 import type { IntermediateSpec, RootSpec } from './desired.ts';
+import type { ObservedIstiod } from './observed-istiod.ts';
 
 /** A secrets engine or auth mount. */
 export interface Mount {
@@ -189,13 +190,15 @@ export interface ObservedKubernetes {
   maxWorkloadCertTtlMs: number | undefined;
   /** Certificates of `istio-ca-root-cert` in this namespace; undefined when the ConfigMap is not there. */
   meshRoots: CertificateFacts[] | undefined;
-  injector: { found: boolean; selectsNamespace: boolean; name: string };
+  injector: { found: boolean; selectsNamespace: boolean; name: string; failurePolicy?: string };
   /** PEM of the API server's CA for the auth mount's configuration; undefined when not needed. */
   kubernetesCa: string | undefined;
   /** Resources of this cluster, as `namespace/name`, that marks in our places name and that are not there any more. */
   goneOwners: string[];
   /** Only read during deletion: pods and Deployments of istiod that carry our annotations. */
   istiodUses: string[];
+  /** istiod's replicas. undefined: not looked at, which is done only when nothing else is left to do, or unreadable. */
+  istiod: ObservedIstiod | undefined;
 }
 
 export interface Observed {

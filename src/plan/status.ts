@@ -11,6 +11,8 @@ import { rfc3339 } from '../api/time.ts';
 import { changed, newGenerationReason } from './intermediate.ts';
 import type { Desired } from './desired.ts';
 import { currentRoot, issuerOf, liveDefect, liveDigest, renewAt, soundLive } from './facts.ts';
+import { expiry, intermediateMessage, rootMessage, rootRenewAt } from './expiry.ts';
+import { istiodStatus, notLookedAt, proofOf } from './istiod-ready.ts';
 import { own, type Observed } from './observed.ts';
 import { accessSteps } from './plan.ts';
 import { kindOf, type Problem } from './problem.ts';
@@ -72,12 +74,10 @@ function holds(stage: StageCondition, d: Desired, o: Observed, now: number): str
     case 'VaultReady':
       return `${o.vault.product} ${o.vault.version} at ${d.spec.vault.address}`;
     case 'RootReady':
-      return root && root.certificate.notAfter > now
-        ? `root ${root.certificate.serial.slice(0, 11)}… in ${d.spec.root.mount} until ${day(root.certificate.notAfter)}`
-        : undefined;
+      return root && root.certificate.notAfter > now ? rootMessage(d, o, now) : undefined;
     case 'IntermediateReady':
       return live && issuer && newGenerationReason(d, o, now) === undefined && live.certificate.notAfter > now
-        ? `generation ${live.generation} in ${d.spec.intermediate.mount} until ${day(live.certificate.notAfter)}`
+        ? intermediateMessage(d, o, now)
         : undefined;
     case 'KeyStored':
       return live
@@ -90,7 +90,7 @@ function holds(stage: StageCondition, d: Desired, o: Observed, now: number): str
         ? `${d.spec.controlPlane.kind} ${d.spec.controlPlane.name} carries every field`
         : undefined;
     case 'IstiodReady':
-      return undefined; // proving istiod is not part of this version
+      return undefined; // judged in istiod-ready.ts
   }
 }
 
@@ -106,35 +106,22 @@ function accessMessage(d: Desired, o: Observed): string {
   return `policy ${d.spec.policy.name}, role ${d.spec.kubernetesAuth.role} for ${accounts}${note}`;
 }
 
-function istiodVerdict(o: Observed | undefined): Verdict {
-  if (o?.kubernetes.istiodServiceAccounts === 'unreadable') {
-    return {
-      status: 'Unknown',
-      reason: 'Forbidden',
-      message: 'the operator may not list Deployments of this namespace; see docs/rbac.md',
-    };
-  }
-  return istiodFound(o)
-    ? {
-        status: 'Unknown',
-        reason: 'IstiodNotProven',
-        message:
-          'this version does not yet prove which CA istiod serves; see `kubectl logs deployment/istiod -c discovery` for "Use local CA certificate"',
-      }
-    : {
-        status: 'Unknown',
-        reason: 'IstiodNotFound',
-        message:
-          'no Deployment labelled app=istiod with a container "discovery" in this namespace yet; nothing to do here until the control plane rolls istiod out',
-      };
+/** What could not be read of istiod is not known; all else comes from its replicas. */
+function istiodVerdict({ desired, observed, now }: StatusInput, problems: Problem[]): Verdict | undefined {
+  const problem = problems.find((p) => p.condition === 'IstiodReady');
+  if (problem) return { status: 'Unknown', reason: problem.reason, message: problem.message };
+  return observed && proofOf(desired, observed, now)?.ready;
 }
 
 function verdict(stage: StageCondition, input: StatusInput, problems: Problem[]): Verdict {
   const { desired, observed, now } = input;
+  const istiod = stage === 'IstiodReady' ? istiodVerdict(input, problems) : undefined;
+  if (istiod) return istiod;
   const problem = problems.find((p) => p.condition === stage);
   if (problem) return { status: 'False', reason: problem.reason, message: problem.message };
   const message = observed && holds(stage, desired, observed, now);
-  if (message !== undefined) return { status: 'True', reason: holdingReason[stage], message };
+  if (observed && message !== undefined)
+    return { status: 'True', reason: expiry(stage, desired, observed, now) ?? holdingReason[stage], message };
   const blocker = problems.find((p) => p.blocks === 'all');
   if (blocker)
     return {
@@ -142,7 +129,7 @@ function verdict(stage: StageCondition, input: StatusInput, problems: Problem[])
       reason: blocker.reason,
       message: `not done or not known: ${blocker.condition} says why`,
     };
-  if (stage === 'IstiodReady') return istiodVerdict(observed);
+  if (stage === 'IstiodReady') return notLookedAt(observed);
   if (input.pending) return { status: 'False', reason: 'ChangesPending', message: 'not done: spec.mode is Plan' };
   return {
     status: 'False',
@@ -188,7 +175,7 @@ function certificates(d: Desired, o: Observed): Pick<Status, 'root' | 'intermedi
             ...facts(root.certificate),
             issuerId: root.id,
             generation: root.generation,
-            renewAt: rfc3339(root.certificate.notAfter - (root.certificate.notAfter - root.certificate.notBefore) / 3),
+            renewAt: rfc3339(rootRenewAt(root)),
           },
         }
       : {}),
@@ -251,6 +238,7 @@ export function statusOf(input: StatusInput): Status {
   else if (ready.status !== 'True' && !pending)
     conditions.push(condition('Reconciling', { ...ready, status: 'True' }, input));
   const requested = resource.metadata.annotations[known.reconcileRequestedAt];
+  const proof = observed && proofOf(desired, observed, now);
   const history = observed && own(observed.vault.state)?.history;
   return {
     observedGeneration: resource.metadata.generation,
@@ -267,6 +255,11 @@ export function statusOf(input: StatusInput): Status {
       : (resource.status?.controlPlane ?? controlPlaneStatus(desired, undefined)),
     ...(input.pending?.length ? { plan: input.pending.slice(0, mostPlanned).map(planned) } : {}),
     ...(history ? { history } : shown(resource, 'history')),
+    ...(proof
+      ? istiodStatus(proof)
+      : observed
+        ? {}
+        : { ...shown(resource, 'istiodProven'), ...shown(resource, 'istiod') }),
   };
 }
 
@@ -285,7 +278,7 @@ function pendingVerdict({ pending }: StatusInput, problems: Problem[]): Verdict 
 }
 
 /** What is shown while nothing can be read: the last that was seen. */
-function shown<K extends 'vault' | 'root' | 'intermediate' | 'history'>(
+function shown<K extends 'vault' | 'root' | 'intermediate' | 'history' | 'istiodProven' | 'istiod'>(
   resource: IstioVaultCA,
   key: K,
 ): Pick<Status, K> | Record<string, never> {

@@ -55,6 +55,7 @@ export function emptyWorld(): Observed {
       kubernetesCa: undefined,
       goneOwners: [],
       istiodUses: [],
+      istiod: undefined,
     },
   };
 }

@@ -1,0 +1,210 @@
+/**
+ * From objects of the API server to facts about istiod: its Deployments, the newest ReplicaSet of each, and that one's living pods. Pure.
+ * Old pods serve on during a rollout that fails, so only the newest ReplicaSet's are of interest.
+ * https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
+ */
+import { dig, isObject, type JsonObject } from '../control-planes/adapter.ts';
+import type {
+  ContainerState,
+  IstiodContainer,
+  IstiodDeployment,
+  IstiodPod,
+  IstiodSettings,
+} from '../plan/observed-istiod.ts';
+import { cleaned } from './log-lines.ts';
+
+/** On Deployments, ReplicaSets and pods of istiod alike. manifests/charts/istio-control/istio-discovery */
+export const istiodLabel = 'app=istiod';
+const discovery = 'discovery';
+const revisionLabel = 'istio.io/rev';
+
+const str = (value: unknown): string => (typeof value === 'string' ? value : '');
+const num = (value: unknown): number => (typeof value === 'number' ? value : 0);
+const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
+const time = (value: unknown): number => {
+  const ms = Date.parse(str(value));
+  return Number.isNaN(ms) ? 0 : ms;
+};
+const named = (of: unknown, name: string): unknown => list(of).find((one) => dig(one, 'name') === name);
+const condition = (object: unknown, type: string): unknown =>
+  list(dig(object, 'status', 'conditions')).find((c) => dig(c, 'type') === type);
+
+/** Whether a Deployment is istiod of this revision. @param revision undefined: the default one */
+export function isIstiod(deployment: unknown, revision: string | undefined): boolean {
+  const label = str(dig(deployment, 'metadata', 'labels', revisionLabel)) || 'default';
+  const containers = dig(deployment, 'spec', 'template', 'spec', 'containers');
+  return label === (revision ?? 'default') && named(containers, discovery) !== undefined;
+}
+
+/** What of a pod, or of a pod template, concerns the CA. */
+function settingsOf(pod: unknown): IstiodSettings {
+  const annotations = dig(pod, 'metadata', 'annotations');
+  const env = list(dig(named(dig(pod, 'spec', 'containers'), discovery), 'env'));
+  return {
+    annotations: Object.fromEntries(
+      Object.entries(isObject(annotations) ? annotations : {})
+        .filter(([name]) => /^(vault\.hashicorp\.com|istiovaultca\.io)\//.test(name))
+        .map(([name, value]) => [name, str(value)]),
+    ),
+    env: Object.fromEntries(
+      env
+        .filter((one) => ['ROOT_CA_DIR', 'ISTIO_MULTIROOT_MESH'].includes(str(dig(one, 'name'))))
+        .map((one) => [str(dig(one, 'name')), str(dig(one, 'value'))]),
+    ),
+  };
+}
+
+/** Istio's version by the label of its charts, else by the image's tag; empty when neither looks like one. */
+function versionOf(deployment: unknown): string {
+  const template = dig(deployment, 'spec', 'template');
+  const image = str(dig(named(dig(template, 'spec', 'containers'), discovery), 'image'));
+  const candidates = [
+    str(dig(deployment, 'metadata', 'labels', 'app.kubernetes.io/version')),
+    str(dig(template, 'metadata', 'labels', 'app.kubernetes.io/version')),
+    /:([^/:@]+)(?:@|$)/.exec(image)?.[1] ?? '',
+  ];
+  return candidates.map((text) => /^v?\d+\.\d+(?:\.\d+)?/.exec(text)?.[0].replace(/^v/, '') ?? '').find(Boolean) ?? '';
+}
+
+export function deploymentFacts(deployment: unknown): IstiodDeployment {
+  const template = dig(deployment, 'spec', 'template');
+  const settings = settingsOf(template);
+  const status = (name: string) => num(dig(deployment, 'status', name));
+  const failure = condition(deployment, 'ReplicaFailure');
+  const desired = dig(deployment, 'spec', 'replicas');
+  return {
+    name: str(dig(deployment, 'metadata', 'name')),
+    revision: str(dig(deployment, 'metadata', 'labels', revisionLabel)) || 'default',
+    serviceAccount: str(dig(template, 'spec', 'serviceAccountName')) || 'default',
+    version: versionOf(deployment),
+    multiRoot: settings.env['ISTIO_MULTIROOT_MESH'] === 'true',
+    settings,
+    replicas: {
+      desired: desired === undefined ? 1 : num(desired),
+      current: status('replicas'),
+      updated: status('updatedReplicas'),
+      available: status('availableReplicas'),
+    },
+    observed: status('observedGeneration') >= num(dig(deployment, 'metadata', 'generation')),
+    failure: dig(failure, 'status') === 'True' ? cleaned(str(dig(failure, 'message'))) : undefined,
+    deadlinePassed: dig(condition(deployment, 'Progressing'), 'status') === 'False',
+  };
+}
+
+const ownedBy = (object: unknown, owner: unknown): boolean =>
+  list(dig(object, 'metadata', 'ownerReferences')).some(
+    (ref) => dig(ref, 'controller') === true && dig(ref, 'uid') === dig(owner, 'metadata', 'uid'),
+  );
+
+const deploymentRevision = (replicaSet: unknown): number =>
+  Number(str(dig(replicaSet, 'metadata', 'annotations', 'deployment.kubernetes.io/revision'))) || 0;
+
+/** The ReplicaSet of a Deployment's newest template: a roll-back gives an old one the highest number again. */
+function newestReplicaSet(deployment: unknown, replicaSets: readonly JsonObject[]): JsonObject | undefined {
+  return replicaSets
+    .filter((replicaSet) => ownedBy(replicaSet, deployment))
+    .sort((a, b) => deploymentRevision(b) - deploymentRevision(a))[0];
+}
+
+function stateOf(status: unknown): ContainerState {
+  const running = dig(status, 'state', 'running');
+  if (running !== undefined) return { kind: 'running', sinceMs: time(dig(running, 'startedAt')) };
+  const ended = dig(status, 'state', 'terminated');
+  if (ended !== undefined) {
+    return {
+      kind: 'terminated',
+      reason: cleaned(str(dig(ended, 'reason')), 100),
+      exitCode: num(dig(ended, 'exitCode')),
+      message: cleaned(str(dig(ended, 'message'))),
+    };
+  }
+  const waiting = dig(status, 'state', 'waiting');
+  return {
+    kind: 'waiting',
+    reason: cleaned(str(dig(waiting, 'reason')), 100),
+    // the kubelet counts the back-off here
+    message: /BackOff$/.test(str(dig(waiting, 'reason'))) ? '' : cleaned(str(dig(waiting, 'message'))),
+  };
+}
+
+function containersOf(pod: unknown): IstiodContainer[] {
+  const of = (specs: unknown, statuses: unknown, init: boolean) =>
+    list(specs).map((spec): IstiodContainer => {
+      const name = str(dig(spec, 'name'));
+      const status = named(statuses, name);
+      const last = dig(status, 'lastState', 'terminated');
+      return {
+        name,
+        init,
+        ready: dig(status, 'ready') === true,
+        restarts: num(dig(status, 'restartCount')),
+        state: stateOf(status),
+        last:
+          last === undefined
+            ? undefined
+            : {
+                reason: cleaned(str(dig(last, 'reason')), 100),
+                exitCode: num(dig(last, 'exitCode')),
+                endedMs: time(dig(last, 'finishedAt')),
+              },
+        log: undefined,
+      };
+    });
+  return [
+    ...of(dig(pod, 'spec', 'initContainers'), dig(pod, 'status', 'initContainerStatuses'), true),
+    ...of(dig(pod, 'spec', 'containers'), dig(pod, 'status', 'containerStatuses'), false),
+  ];
+}
+
+/** A pod before anything was asked of it, and what is needed to ask. */
+export interface FoundPod {
+  uid: string;
+  resourceVersion: string;
+  /** Empty as long as it has none. */
+  ip: string;
+  facts: IstiodPod;
+}
+
+function podFacts(pod: unknown, deployment: string): FoundPod {
+  const annotations = dig(pod, 'metadata', 'annotations');
+  const scheduled = condition(pod, 'PodScheduled');
+  const containers = containersOf(pod);
+  return {
+    uid: str(dig(pod, 'metadata', 'uid')),
+    resourceVersion: str(dig(pod, 'metadata', 'resourceVersion')),
+    ip: str(dig(pod, 'status', 'podIP')),
+    facts: {
+      name: str(dig(pod, 'metadata', 'name')),
+      deployment,
+      createdMs: time(dig(pod, 'metadata', 'creationTimestamp')),
+      settings: settingsOf(pod),
+      injected:
+        dig(annotations, 'vault.hashicorp.com/agent-inject-status') === 'injected' ||
+        containers.some(({ name }) => name === 'vault-agent' || name === 'vault-agent-init'),
+      unschedulable: dig(scheduled, 'status') === 'False' ? cleaned(str(dig(scheduled, 'message'))) : undefined,
+      containers,
+      served: undefined,
+    },
+  };
+}
+
+/** Gone or going: evicted pods stay as `Failed` and are no replicas any more. */
+const isLiving = (pod: unknown): boolean =>
+  dig(pod, 'metadata', 'deletionTimestamp') === undefined &&
+  !/^(Succeeded|Failed)$/.test(str(dig(pod, 'status', 'phase')));
+
+/**
+ * The living pods of a Deployment's newest ReplicaSet, by name. A pod counts by its controller, not by its labels: these anybody may set.
+ */
+export function podsOf(
+  deployment: unknown,
+  replicaSets: readonly JsonObject[],
+  pods: readonly JsonObject[],
+): FoundPod[] {
+  const newest = newestReplicaSet(deployment, replicaSets);
+  if (!newest) return [];
+  return pods
+    .filter((pod) => ownedBy(pod, newest) && isLiving(pod))
+    .map((pod) => podFacts(pod, str(dig(deployment, 'metadata', 'name'))))
+    .sort((a, b) => (a.facts.name < b.facts.name ? -1 : 1));
+}

@@ -1,0 +1,221 @@
+/**
+ * One look at istiod: reads Deployments, ReplicaSets and pods, asks running replicas for their certificate, reads the logs that tell more,
+ * and `istio-ca-root-cert` of the namespaces. Never writes.
+ *
+ * What is costly is remembered for a short while, in memory and only to spare requests: a handshake and a log until the pod changes or 20
+ * seconds are over, the ConfigMaps for 20 seconds. After a restart everything is asked anew.
+ */
+import { dig, type JsonObject } from '../control-planes/adapter.ts';
+import type { KubeClient } from '../kube/client.ts';
+import { isKubeError } from '../kube/errors.ts';
+import { bundleFacts } from '../plan/certificate.ts';
+import type { LogWish } from '../plan/istiod.ts';
+import { istiodContainer } from '../plan/istiod-containers.ts';
+import { lookAgainMs } from '../plan/istiod-ready.ts';
+import {
+  containerOf,
+  type IstiodContainer,
+  type IstiodPod,
+  type MeshBundle,
+  type ObservedIstiod,
+  type Served,
+  type Unreachable,
+} from '../plan/observed-istiod.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { deploymentFacts, isIstiod, istiodLabel, podsOf, type FoundPod } from './discover.ts';
+import { tellingLines } from './log-lines.ts';
+import { istiodPort, type probe, type ProbeTarget } from './probe.ts';
+
+const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
+const replicaSets = { group: 'apps', version: 'v1', plural: 'replicasets' };
+const pods = { group: '', version: 'v1', plural: 'pods' };
+const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
+const rootConfigMap = 'istio-ca-root-cert';
+
+/** Handshakes and logs are not asked for again sooner, in milliseconds, unless the pod has changed. */
+const freshMs = lookAgainMs;
+/** The ConfigMaps of a whole cluster are much to read: when pods change they are read again, but not sooner than this, in milliseconds. */
+const bundlesFreshMs = 5_000;
+/** A replica that does not answer within this is not reachable, milliseconds. */
+const probeTimeoutMs = 3_000;
+/** Handshakes at a time. */
+const probesAtOnce = 16;
+const logLines = 60;
+const logBytes = 64 * 1024;
+
+export interface LookerOptions {
+  kube: Pick<KubeClient, 'listObjects' | 'listCollection' | 'getObject' | 'podLog'>;
+  clock: Clock;
+  probe: typeof probe;
+  /** Those that the operator is confined to; empty: all. */
+  namespaces: readonly string[];
+  /** Fingerprints of the roots of IstioVaultCAs in other namespaces. */
+  rootsOfOthers: (namespace: string) => string[];
+}
+
+export interface LookRequest {
+  namespace: string;
+  revision: string | undefined;
+  /** Which logs would tell more, judged by everything else that was seen. */
+  wishes: (seen: ObservedIstiod) => Map<string, LogWish[]>;
+}
+
+interface Remembered<T> {
+  /** Of the pod. */
+  version: string;
+  atMs: number;
+  value: T;
+}
+
+/** Runs so many at a time. */
+async function inBatches<T>(items: readonly T[], most: number, run: (item: T) => Promise<void>): Promise<void> {
+  const rest = [...items];
+  const work = async () => {
+    for (let next = rest.shift(); next !== undefined; next = rest.shift()) await run(next);
+  };
+  await Promise.all(Array.from({ length: Math.min(most, items.length) }, work));
+}
+
+export class IstiodLooker {
+  readonly #o: LookerOptions;
+  /** By resource, then by pod. */
+  readonly #probes = new Map<string, Map<string, Remembered<Served | Unreachable>>>();
+  readonly #logs = new Map<string, Map<string, Remembered<string[] | 'unreadable'>>>();
+  #bundles: { atMs: number; value: MeshBundle[] | 'unreadable' } | undefined;
+
+  constructor(options: LookerOptions) {
+    this.#o = options;
+  }
+
+  /**
+   * @param key of the resource
+   * @throws KubeError when Deployments, ReplicaSets or pods cannot be read
+   */
+  async look(key: string, request: LookRequest, signal: AbortSignal): Promise<ObservedIstiod> {
+    const { namespace, revision } = request;
+    const list = (gvr: typeof deployments) => this.#o.kube.listObjects(gvr, namespace, istiodLabel, { signal });
+    const [deployed, sets, all] = await Promise.all([list(deployments), list(replicaSets), list(pods)]);
+    const istiods = deployed.filter((deployment) => isIstiod(deployment, revision));
+    const found = istiods.flatMap((deployment) => podsOf(deployment, sets, all));
+    const { pods: served, asked } = await this.#serve(key, namespace, found, signal);
+    const seen: ObservedIstiod = {
+      deployments: istiods.map(deploymentFacts),
+      pods: served,
+      bundles: await this.#meshBundles(asked ? bundlesFreshMs : freshMs, signal),
+      rootsOfOthers: this.#o.rootsOfOthers(namespace),
+    };
+    return { ...seen, pods: await this.#withLogs(key, namespace, found, seen, request.wishes(seen), signal) };
+  }
+
+  /** Forgets a resource that is gone. */
+  forget(key: string): void {
+    this.#probes.delete(key);
+    this.#logs.delete(key);
+  }
+
+  #isFresh(remembered: Remembered<unknown> | undefined, pod: FoundPod): boolean {
+    const { clock } = this.#o;
+    return remembered?.version === pod.resourceVersion && clock.now() - remembered.atMs < freshMs;
+  }
+
+  /** Asks every replica that runs, unless it was asked a moment ago; and whether any was asked. */
+  async #serve(
+    key: string,
+    namespace: string,
+    found: FoundPod[],
+    signal: AbortSignal,
+  ): Promise<{ pods: IstiodPod[]; asked: boolean }> {
+    let asked = false;
+    const before = this.#probes.get(key) ?? new Map<string, Remembered<Served | Unreachable>>();
+    const now = new Map<string, Remembered<Served | Unreachable>>();
+    const running = found.filter(
+      ({ ip, facts }) => ip !== '' && containerOf(facts, istiodContainer)?.state.kind === 'running',
+    );
+    await inBatches(running, probesAtOnce, async (pod) => {
+      const remembered = before.get(pod.uid);
+      if (remembered && this.#isFresh(remembered, pod)) {
+        now.set(pod.uid, remembered);
+        return;
+      }
+      asked = true;
+      const target: ProbeTarget = { host: pod.ip, port: istiodPort, servername: `istiod.${namespace}.svc` };
+      const value = await this.#o.probe(target, { clock: this.#o.clock, timeoutMs: probeTimeoutMs, signal });
+      now.set(pod.uid, { version: pod.resourceVersion, atMs: this.#o.clock.now(), value });
+    });
+    if (!signal.aborted) this.#probes.set(key, now);
+    return { pods: found.map(({ uid, facts }) => ({ ...facts, served: now.get(uid)?.value })), asked };
+  }
+
+  async #withLogs(
+    key: string,
+    namespace: string,
+    found: FoundPod[],
+    seen: ObservedIstiod,
+    wishes: Map<string, LogWish[]>,
+    signal: AbortSignal,
+  ): Promise<IstiodPod[]> {
+    const before = this.#logs.get(key) ?? new Map<string, Remembered<string[] | 'unreadable'>>();
+    const now = new Map<string, Remembered<string[] | 'unreadable'>>();
+    const asked = found.flatMap((pod) => (wishes.get(pod.facts.name) ?? []).map((wish) => ({ pod, wish })));
+    const logs = new Map<string, string[] | 'unreadable'>();
+    await inBatches(asked, probesAtOnce, async ({ pod, wish }) => {
+      const id = JSON.stringify([pod.uid, wish]);
+      const remembered = before.get(id);
+      const fresh = remembered && this.#isFresh(remembered, pod);
+      const value = fresh ? remembered.value : await this.#log(namespace, pod.facts.name, wish, signal);
+      now.set(id, fresh ? remembered : { version: pod.resourceVersion, atMs: this.#o.clock.now(), value });
+      logs.set(`${pod.facts.name}/${wish.container}`, value);
+    });
+    this.#logs.set(key, now);
+    const withLog = (pod: IstiodPod, container: IstiodContainer): IstiodContainer => ({
+      ...container,
+      log: logs.get(`${pod.name}/${container.name}`),
+    });
+    return seen.pods.map((pod) => ({ ...pod, containers: pod.containers.map((container) => withLog(pod, container)) }));
+  }
+
+  /** The telling lines of a log. One that is not there (any more) has none. */
+  async #log(namespace: string, pod: string, wish: LogWish, signal: AbortSignal): Promise<string[] | 'unreadable'> {
+    const part = {
+      previous: wish.previous,
+      limitBytes: logBytes,
+      ...(wish.from === 'end' ? { tailLines: logLines } : {}),
+    };
+    const of = wish.container === istiodContainer ? 'discovery' : 'agent';
+    try {
+      return tellingLines(await this.#o.kube.podLog(namespace, pod, wish.container, part, { signal }), of);
+    } catch (error) {
+      // logs are a help, never a condition: without them less is said
+      if (isKubeError(error, 'Forbidden')) return 'unreadable';
+      if (isKubeError(error)) return [];
+      throw error;
+    }
+  }
+
+  async #meshBundles(fresh: number, signal: AbortSignal): Promise<MeshBundle[] | 'unreadable'> {
+    const { clock } = this.#o;
+    if (this.#bundles && clock.now() - this.#bundles.atMs < fresh) return this.#bundles.value;
+    const value = await this.#readBundles(signal).catch((error: unknown) => {
+      if (isKubeError(error, 'Forbidden')) return 'unreadable' as const;
+      throw error;
+    });
+    this.#bundles = { atMs: clock.now(), value };
+    return value;
+  }
+
+  async #readBundles(signal: AbortSignal): Promise<MeshBundle[]> {
+    const { kube, namespaces } = this.#o;
+    // RBAC by resourceNames allows a list that selects exactly this name
+    const selector = { fieldSelector: `metadata.name=${rootConfigMap}` };
+    const read = async (): Promise<JsonObject[]> =>
+      namespaces.length === 0
+        ? (await kube.listCollection(configMaps, undefined, selector, { signal })).items
+        : (
+            await Promise.all(namespaces.map((one) => kube.getObject(configMaps, one, rootConfigMap, { signal })))
+          ).filter((one) => one !== undefined);
+    return (await read()).map((object) => ({
+      namespace: String(dig(object, 'metadata', 'namespace')),
+      roots: bundleFacts(String(dig(object, 'data', 'root-cert.pem'))).map(({ fingerprint }) => fingerprint),
+    }));
+  }
+}

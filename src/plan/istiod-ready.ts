@@ -1,0 +1,325 @@
+/**
+ * What all replicas together mean: `IstiodReady`, `status.istiod`, when to look again, and what a root rotation may ask. Pure.
+ */
+import { failingPhases, type IstiodPhase } from '../api/istiod.ts';
+import type { Reason } from '../api/conditions.ts';
+import type { Status } from '../api/status-schema.ts';
+import { istiodFields, type Desired } from './desired.ts';
+import { intendedCa, issuerOfLeaf, judgeServed } from './evidence.ts';
+import { classify, logWishes, type LogWish, type PodVerdict, type Scene } from './istiod.ts';
+import { nextTurn } from './istiod-containers.ts';
+import type { Observed } from './observed.ts';
+import { digestOf, type IstiodDeployment, type IstiodPod, type ObservedIstiod } from './observed-istiod.ts';
+
+/** While something is not proven it is looked at again after this, in milliseconds; handshakes are not repeated sooner. */
+export const lookAgainMs = 20_000;
+
+/** A condition's worth of `IstiodReady`. */
+interface ReadyVerdict {
+  status: 'True' | 'False' | 'Unknown';
+  reason: Reason | 'IstiodProven';
+  message: string;
+}
+
+export interface Proof {
+  /** Every replica, those that fail first, then by name. */
+  pods: PodVerdict[];
+  /** So many replicas are asked for. */
+  expected: number;
+  proven: number;
+  ready: ReadyVerdict;
+}
+
+const rank = (phase: IstiodPhase): number => {
+  const at = (failingPhases as readonly IstiodPhase[]).indexOf(phase);
+  return at >= 0 ? at : failingPhases.length + (phase === 'Proven' ? 1 : 0);
+};
+
+/** The scene of a pod. */
+function sceneOf(d: Desired, o: Observed, istiod: ObservedIstiod, now: number) {
+  const ca = intendedCa(d, o);
+  return (pod: IstiodPod): Scene => ({
+    d,
+    o,
+    ca,
+    now,
+    deployment: istiod.deployments.find(({ name }) => name === pod.deployment),
+  });
+}
+
+/** For the look: the logs that would tell more of each pod, by its name. */
+export function wishesOf(d: Desired, o: Observed, istiod: ObservedIstiod, now: number): Map<string, LogWish[]> {
+  const scene = sceneOf(d, o, istiod, now);
+  return new Map(istiod.pods.map((pod) => [pod.name, logWishes(pod, scene(pod))]));
+}
+
+/** Deployments that shall have replicas; those that were scaled to none count only when there is no other. */
+const wanted = ({ deployments }: ObservedIstiod): IstiodDeployment[] =>
+  deployments.filter(({ replicas }) => replicas.desired > 0);
+
+/** Judges every replica; undefined while istiod was not looked at. */
+export function proofOf(d: Desired, o: Observed, now: number): Proof | undefined {
+  const { istiod } = o.kubernetes;
+  if (!istiod) return undefined;
+  const scene = sceneOf(d, o, istiod, now);
+  const pods = istiod.pods
+    .map((pod) => classify(pod, scene(pod)))
+    .sort((a, b) => rank(a.phase) - rank(b.phase) || (a.pod < b.pod ? -1 : 1));
+  const expected = wanted(istiod).reduce((sum, { replicas }) => sum + replicas.desired, 0);
+  const proven = pods.filter(({ phase }) => phase === 'Proven').length;
+  return { pods, expected, proven, ready: readiness(d, o, istiod, pods) };
+}
+
+const several = (names: string[], most = 5): string =>
+  `${names.slice(0, most).join(', ')}${names.length > most ? ` and ${names.length - most} more` : ''}`;
+
+const verdict = (status: ReadyVerdict['status'], reason: ReadyVerdict['reason'], message: string): ReadyVerdict => ({
+  status,
+  reason,
+  message,
+});
+
+/** The first thing that keeps istiod from being proven, what explains others before what follows from it. */
+function readiness(d: Desired, o: Observed, istiod: ObservedIstiod, pods: PodVerdict[]): ReadyVerdict {
+  if (istiod.deployments.length === 0) return verdict('Unknown', 'IstiodNotFound', notFound);
+  const deployments = wanted(istiod);
+  if (deployments.length === 0) {
+    const names = several(istiod.deployments.map(({ name }) => name));
+    return verdict(
+      'Unknown',
+      'IstiodNotFound',
+      `Deployment ${names} is scaled to 0 replicas: there is nothing to look at`,
+    );
+  }
+  const found =
+    notPropagated(d, o, deployments, pods) ??
+    podsFail(pods, ['SelfSignedFallback']) ??
+    podCreateFailed(deployments) ??
+    podsFail(pods, failingPhases) ??
+    rolloutInProgress(deployments, istiod, pods) ??
+    notDistributed(d, o, istiod) ??
+    podsWait(pods);
+  if (found) return found;
+  const names = several(deployments.map(({ name }) => name));
+  return verdict('True', 'IstiodProven', `every replica of ${names} serves a certificate of the live intermediate`);
+}
+
+const notFound =
+  'no Deployment labelled app=istiod with a container "discovery" in this namespace yet; nothing to do here until the control plane rolls istiod out';
+
+/** Fields of ours that a template does not have, or has otherwise. */
+function missingFields(d: Desired, deployment: IstiodDeployment, digest: string | undefined): string[] {
+  const { env, podAnnotations } = istiodFields(d.spec, digest);
+  const { settings } = deployment;
+  const differs = ([name, value]: [string, string], has: Record<string, string>) => has[name]?.trim() !== value.trim();
+  return [
+    ...Object.entries(env)
+      .filter((field) => differs(field, settings.env))
+      .map(([name]) => `env ${name}`),
+    ...Object.entries(podAnnotations)
+      .filter((field) => differs(field, settings.annotations))
+      .map(([name]) => name),
+  ];
+}
+
+function notPropagated(
+  d: Desired,
+  o: Observed,
+  deployments: IstiodDeployment[],
+  pods: PodVerdict[],
+): ReadyVerdict | undefined {
+  const { controlPlane } = o.kubernetes;
+  const ca = intendedCa(d, o);
+  if (!controlPlane?.carriesFields || !ca) return undefined;
+  const lacking = deployments
+    .map((deployment) => ({ deployment, fields: missingFields(d, deployment, ca.digest) }))
+    .filter(({ fields }) => fields.length > 0);
+  const [first] = lacking;
+  if (!first) return undefined;
+  const { kind, name } = d.spec.controlPlane;
+  const foreign = pods.some(({ phase }) => phase === 'SelfSignedFallback')
+    ? ' Meanwhile istiod signs with a CA of its own.'
+    : '';
+  const message = `${kind} ${name} carries the fields, but Deployment ${several(lacking.map((l) => l.deployment.name))} does not have ${several(first.fields, 3)}.${foreign} It passes when the control plane's operator has rolled istiod out; if it lasts, look at that operator (with TSB: \`kubectl logs -n ${d.identity.namespace} deployment/tsb-operator-control-plane\`, and \`kubectl get istiooperators\`), or at who else changes the Deployment`;
+  return verdict('False', 'NotPropagated', message);
+}
+
+function podCreateFailed(deployments: IstiodDeployment[]): ReadyVerdict | undefined {
+  const failed = deployments.find(({ failure }) => failure !== undefined);
+  if (!failed) return undefined;
+  const message = `pods of Deployment ${failed.name} cannot be made: ${failed.failure ?? ''}. Look for a quota, Pod Security (the agent runs as user 100), or an admission webhook that refuses them`;
+  return verdict('False', 'PodCreateFailed', message);
+}
+
+function podsFail(pods: PodVerdict[], phases: readonly (typeof failingPhases)[number][]): ReadyVerdict | undefined {
+  for (const phase of phases) {
+    const those = pods.filter((pod) => pod.phase === phase);
+    const [first] = those;
+    if (first) return verdict('False', phase, messageOf(first, those));
+  }
+  return undefined;
+}
+
+const messageOf = (first: PodVerdict, those: PodVerdict[]): string =>
+  `${several(those.map(({ pod }) => pod))}${first.container === undefined ? '' : ` (${first.container})`}: ${first.message}`;
+
+function rolloutInProgress(
+  deployments: IstiodDeployment[],
+  istiod: ObservedIstiod,
+  pods: PodVerdict[],
+): ReadyVerdict | undefined {
+  const unfinished = deployments.find((deployment) => rolloutLeft(deployment, istiod) !== undefined);
+  if (!unfinished) return undefined;
+  const waiting = pods.find(({ phase }) => phase === 'Pending');
+  const left = rolloutLeft(unfinished, istiod) ?? '';
+  const why = waiting ? `; ${waiting.pod}: ${waiting.message}` : '';
+  return verdict('Unknown', 'RolloutInProgress', `Deployment ${unfinished.name}: ${left}${why}`);
+}
+
+/** What a rollout still lacks; undefined: every replica is of the newest template, is there, and no older one is. */
+function rolloutLeft(deployment: IstiodDeployment, { pods }: ObservedIstiod): string | undefined {
+  const { observed, deadlinePassed, replicas } = deployment;
+  const late = deadlinePassed ? ' (its progress deadline has passed)' : '';
+  if (!observed) return `its controller has not seen the newest template yet${late}`;
+  const there = pods.filter((pod) => pod.deployment === deployment.name).length;
+  if (replicas.updated < replicas.desired || there < replicas.desired)
+    return `not every pod of the newest template is there${late}`;
+  if (replicas.current > replicas.updated) return `pods of an older template are still there${late}`;
+  if (replicas.available < replicas.desired) return `not every pod is available${late}`;
+  return undefined;
+}
+
+/** Namespaces whose `istio-ca-root-cert` lacks a root that is to be trusted, but for those of another IstioVaultCA's mesh. */
+export function namespacesWithout(
+  istiod: ObservedIstiod,
+  roots: readonly string[],
+  home: string,
+): string[] | 'unreadable' {
+  const { bundles, rootsOfOthers } = istiod;
+  if (bundles === 'unreadable') return 'unreadable';
+  return bundles
+    .filter((bundle) => !roots.every((root) => bundle.roots.includes(root)))
+    .filter(({ namespace, roots: has }) => namespace === home || !has.some((root) => rootsOfOthers.includes(root)))
+    .map(({ namespace }) => namespace)
+    .sort();
+}
+
+function notDistributed(d: Desired, o: Observed, istiod: ObservedIstiod): ReadyVerdict | undefined {
+  const ca = intendedCa(d, o);
+  if (!ca) return undefined;
+  const lacking = namespacesWithout(
+    istiod,
+    ca.roots.map((root) => root.fingerprint),
+    d.identity.namespace,
+  );
+  if (lacking === 'unreadable')
+    return verdict(
+      'Unknown',
+      'Forbidden',
+      'the operator may not list the ConfigMaps istio-ca-root-cert, so it is not known which root workloads get; see docs/rbac.md',
+    );
+  if (lacking.length === 0) return undefined;
+  const message = `istio-ca-root-cert of namespace ${several(lacking)} does not hold the root of this CA: workloads there do not trust it. istiod writes it within seconds of its start; if it lasts, see istiod's log and what else writes it. Of a namespace that is of no mesh any more, delete the ConfigMap`;
+  return verdict('False', 'RootNotDistributed', message);
+}
+
+/** Nothing fails, and not every replica is proven. */
+function podsWait(pods: PodVerdict[]): ReadyVerdict | undefined {
+  const waiting = pods.filter(({ phase }) => phase !== 'Proven');
+  const first = waiting.find(({ reason }) => reason === 'ProbeBlocked') ?? waiting[0];
+  if (!first) return undefined;
+  const reason = first.reason === 'ProbeBlocked' ? 'ProbeBlocked' : 'IstiodNotProven';
+  return verdict(
+    'Unknown',
+    reason,
+    messageOf(
+      first,
+      waiting.filter((pod) => pod.reason === first.reason),
+    ),
+  );
+}
+
+/** `IstiodReady` while istiod was not looked at. */
+export function notLookedAt(o: Observed | undefined): ReadyVerdict {
+  const accounts = o?.kubernetes.istiodServiceAccounts ?? [];
+  if (accounts === 'unreadable')
+    return verdict('Unknown', 'Forbidden', 'the operator may not list Deployments of this namespace; see docs/rbac.md');
+  if (accounts.length === 0) return verdict('Unknown', 'IstiodNotFound', notFound);
+  return verdict('Unknown', 'IstiodNotProven', 'not looked at yet: that follows when nothing else is left to do');
+}
+
+const mostShown = 100;
+
+/** The part of the status that is about replicas. */
+export function istiodStatus(proof: Proof): Pick<Status, 'istiodProven' | 'istiod'> {
+  const { pods, proven, expected } = proof;
+  if (expected === 0 && pods.length === 0) return {};
+  return { istiodProven: `${proven}/${expected}`, istiod: pods.slice(0, mostShown) };
+}
+
+/** How long until istiod is to be looked at again, in milliseconds; undefined: not before something changes, or the resync. */
+export function lookAgainIn(d: Desired, o: Observed, now: number): number | undefined {
+  const proof = proofOf(d, o, now);
+  if (!proof || proof.ready.status === 'True' || proof.ready.reason === 'IstiodNotFound') return undefined;
+  const turns = (o.kubernetes.istiod?.pods ?? []).flatMap((pod) => nextTurn(pod, now) ?? []);
+  return Math.min(lookAgainMs, ...turns.map((at) => at - now));
+}
+
+/** What a root rotation waits for. Fingerprints are SHA-256 of the DER. */
+export interface MeshView {
+  replicas: {
+    name: string;
+    /** The intermediate whose certificate it was seen to serve; undefined: not seen. */
+    serves: string | undefined;
+    /** The roots that it holds; undefined: not known. */
+    roots: string[] | undefined;
+  }[];
+  /** What of a rollout is not done; undefined: every replica that is asked for is there. */
+  unfinished: string | undefined;
+  namespaces: { namespace: string; roots: string[] }[] | 'unreadable';
+  istiods: { name: string; multiRoot: boolean; version: string }[];
+}
+
+/**
+ * The mesh as a root rotation has to see it; undefined while istiod was not looked at. A replica is known to hold the live root bundle when
+ * its pod was made with the digest of the live set, which is patched only after the live write, and it serves the live intermediate.
+ */
+export function meshView(d: Desired, o: Observed, now: number): MeshView | undefined {
+  const { istiod } = o.kubernetes;
+  if (!istiod) return undefined;
+  const ca = intendedCa(d, o);
+  const deployments = wanted(istiod);
+  const replicas = istiod.pods.map((pod) => {
+    const proven =
+      ca !== undefined &&
+      pod.served !== undefined &&
+      'leaf' in pod.served &&
+      judgeServed(pod.served, ca, now).kind === 'Proven';
+    const withDigest = ca?.digest !== undefined && digestOf(pod.settings) === ca.digest;
+    const served = pod.served !== undefined && 'leaf' in pod.served ? issuerOfLeaf(pod.served)?.fingerprint : undefined;
+    return {
+      name: pod.name,
+      serves: proven ? ca.live.fingerprint : served,
+      roots: proven && withDigest ? ca.roots.map((root) => root.fingerprint) : undefined,
+    };
+  });
+  const ours =
+    istiod.bundles === 'unreadable'
+      ? 'unreadable'
+      : istiod.bundles.filter(
+          ({ namespace, roots }) =>
+            namespace === d.identity.namespace || !roots.some((root) => istiod.rootsOfOthers.includes(root)),
+        );
+  const lacking = deployments.filter((deployment) => missingFields(d, deployment, ca?.digest).length > 0);
+  return {
+    replicas,
+    unfinished:
+      deployments.length === 0
+        ? 'there is no istiod'
+        : lacking.length > 0
+          ? `Deployment ${several(lacking.map(({ name }) => name))} has not got the fields of the live CA`
+          : deployments.flatMap((deployment) => rolloutLeft(deployment, istiod) ?? [])[0],
+    namespaces: ours,
+    istiods: deployments.map(({ name, multiRoot, version }) => ({ name, multiRoot, version })),
+  };
+}

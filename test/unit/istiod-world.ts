@@ -1,0 +1,158 @@
+/** Worlds with an istiod: replicas of every kind, on a CA that the planner has made. */
+import { plannedCertificate, type CertificateFacts } from '../../src/plan/certificate.ts';
+import { istiodFields, type Desired } from '../../src/plan/desired.ts';
+import { liveDigest, soundLive } from '../../src/plan/facts.ts';
+import type { Observed } from '../../src/plan/observed.ts';
+import type {
+  ContainerState,
+  IstiodContainer,
+  IstiodDeployment,
+  IstiodPod,
+  IstiodSettings,
+  ObservedIstiod,
+  Served,
+} from '../../src/plan/observed-istiod.ts';
+import { converge, desiredOf, emptyWorld, someCa, start } from './model.ts';
+
+export const d = desiredOf();
+export const now = start + 3_600_000;
+
+const hour = 3_600_000;
+
+/** A certificate of istiod's own, a day long. */
+export const leafOf = (issuer: CertificateFacts, endsMs = now + 24 * hour): CertificateFacts =>
+  plannedCertificate(
+    {
+      publicKey: 'key of istiod',
+      notBefore: start,
+      notAfter: endsMs,
+      subject: { commonName: '', organization: '' },
+      selfIssued: false,
+      isCa: false,
+      maxPathLength: undefined,
+      canSignCertificates: false,
+      keyType: 'rsa',
+      keyBits: 2048,
+    },
+    issuer.fingerprint,
+  );
+
+/** The world after a first reconcile. */
+export function provisioned(desired: Desired = d): Observed {
+  const world = emptyWorld();
+  world.kubernetes.istiodServiceAccounts = ['istiod'];
+  return converge(desired, world).world;
+}
+
+export const liveOf = (world: Observed, desired: Desired = d) => soundLive(desired, world)!;
+export const rootOf = (world: Observed): CertificateFacts => world.vault.rootPki!.issuers[0]!.certificate;
+
+/** What a replica on the live CA shows. */
+export const servesLive = (world: Observed, desired: Desired = d): Served => {
+  const { certificate } = liveOf(world, desired);
+  return { leaf: leafOf(certificate), chain: [certificate], issuer: 'CN=Istio Intermediate CA' };
+};
+
+/** What istiod shows that signs by itself: its root sent nothing along. */
+export const servesItself = (): Served => ({
+  leaf: leafOf(someCa('cluster.local', undefined)),
+  chain: [],
+  issuer: 'O=cluster.local',
+});
+
+export const running = (sinceMs = start): ContainerState => ({ kind: 'running', sinceMs });
+export const waiting = (reason: string, message = ''): ContainerState => ({ kind: 'waiting', reason, message });
+export const ended = (exitCode: number, reason = 'Error'): ContainerState => ({
+  kind: 'terminated',
+  reason,
+  exitCode,
+  message: '',
+});
+
+export const container = (name: string, over: Partial<IstiodContainer> = {}): IstiodContainer => ({
+  name,
+  init: name === 'vault-agent-init',
+  ready: true,
+  restarts: 0,
+  state: name === 'vault-agent-init' ? ended(0, 'Completed') : running(),
+  last: undefined,
+  log: undefined,
+  ...over,
+});
+
+/** The settings that the operator asks for. */
+export const settingsOf = (world: Observed, desired: Desired = d): IstiodSettings => {
+  const { env, podAnnotations } = istiodFields(desired.spec, liveDigest(liveOf(world, desired)));
+  return { env, annotations: podAnnotations };
+};
+
+/** A replica that is well, but for what is given; containers by name. */
+export const podOf = (
+  world: Observed,
+  name: string,
+  over: Partial<Omit<IstiodPod, 'containers'>> & { containers?: Record<string, Partial<IstiodContainer>> } = {},
+  desired: Desired = d,
+): IstiodPod => {
+  const { containers = {}, ...rest } = over;
+  return {
+    name,
+    deployment: 'istiod',
+    createdMs: start,
+    settings: settingsOf(world, desired),
+    injected: true,
+    unschedulable: undefined,
+    served: servesLive(world, desired),
+    ...rest,
+    containers: ['vault-agent-init', 'discovery', 'vault-agent'].map((one) => container(one, containers[one])),
+  };
+};
+
+/** A pod whose init container is at it: what comes after has not begun. */
+export const initialising = (over: Partial<IstiodContainer>) => ({
+  served: undefined,
+  containers: {
+    'vault-agent-init': { ready: false, ...over },
+    discovery: { ready: false, state: waiting('PodInitializing') },
+    'vault-agent': { ready: false, state: waiting('PodInitializing') },
+  },
+});
+
+export const deploymentOf = (
+  world: Observed,
+  replicas: number,
+  over: Partial<IstiodDeployment> = {},
+  desired: Desired = d,
+): IstiodDeployment => ({
+  name: 'istiod',
+  revision: 'default',
+  serviceAccount: 'istiod',
+  version: '1.30.0',
+  multiRoot: false,
+  settings: settingsOf(world, desired),
+  replicas: { desired: replicas, current: replicas, updated: replicas, available: replicas },
+  observed: true,
+  failure: undefined,
+  deadlinePassed: false,
+  ...over,
+});
+
+/** The world with these replicas. */
+export function withIstiod(
+  world: Observed,
+  pods: IstiodPod[],
+  over: Partial<ObservedIstiod> = {},
+  desired: Desired = d,
+): Observed {
+  const roots = [rootOf(world).fingerprint];
+  const istiod: ObservedIstiod = {
+    deployments: [deploymentOf(world, pods.length, {}, desired)],
+    pods,
+    bundles: [
+      { namespace: desired.identity.namespace, roots },
+      { namespace: 'bookinfo', roots },
+    ],
+    rootsOfOthers: [],
+    ...over,
+  };
+  return { ...world, kubernetes: { ...world.kubernetes, istiod } };
+}
