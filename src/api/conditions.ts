@@ -71,6 +71,7 @@ export const reasonKinds = {
   ProbeBlocked: 'waiting',
   RolloutInProgress: 'waiting',
   RootNotDistributed: 'waiting',
+  IntermediateExpiresSoon: 'waiting',
   ChangesPending: 'waiting',
   Deleting: 'waiting',
   Unreachable: 'transient',
@@ -95,7 +96,7 @@ export const holdingReason = {
   IstiodReady: 'IstiodProven',
 } as const satisfies Record<StageCondition, string>;
 
-/** Reasons of conditions that still hold, and will not for ever: each comes with a Warning. */
+/** A certificate comes near its end: each is told once in a Warning. A root still holds then; an intermediate should have been renewed. */
 export const expiryReason = {
   RootReady: 'RootExpiresSoon',
   IntermediateReady: 'IntermediateExpiresSoon',

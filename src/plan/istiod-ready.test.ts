@@ -231,9 +231,18 @@ describe('expiry', () => {
     const early = at(third(certificate) - 1);
     expect(find(early, 'IntermediateReady')?.message).toMatch(/workload certificates of up to \d+h end before it/);
     const late = at(third(certificate), early);
-    expect(find(late, 'IntermediateReady')).toMatchObject({ status: 'True', reason: 'IntermediateExpiresSoon' });
+    expect(find(late, 'IntermediateReady')).toMatchObject({ status: 'False', reason: 'IntermediateExpiresSoon' });
+    expect(find(late, 'IntermediateReady')?.message).toContain('its renewal was due');
     expect(newsOf(early, late).map((n) => n.reason)).toContain('IntermediateExpiresSoon');
   });
+
+  it('of an intermediate does not hide what keeps it from being renewed', () => {
+    const problem: Problem = { condition: 'ControlPlanePatched', reason: 'ControlPlaneConflict', message: 'x', blocks: 'all' };
+    const early = statusFor(world, undefined, [problem], third(certificate) - 1);
+    const late = statusFor(world, early, [problem], third(certificate));
+    expect(find(late, 'Ready')?.reason).toBe('ControlPlaneConflict');
+    expect(newsOf(early, late).map((n) => n.reason)).toEqual(['IntermediateExpiresSoon']);
+  }); // prettier-ignore
 });
 
 describe('what a root rotation asks', () => {

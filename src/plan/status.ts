@@ -4,7 +4,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { annotations as known } from '../api/annotations.ts';
-import { holdingReason, readyChain, type StageCondition } from '../api/conditions.ts';
+import { expiryReason, holdingReason, readyChain, type StageCondition } from '../api/conditions.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
 import type { Condition, Status } from '../api/status-schema.ts';
 import { rfc3339 } from '../api/time.ts';
@@ -120,8 +120,10 @@ function verdict(stage: StageCondition, input: StatusInput, problems: Problem[])
   const problem = problems.find((p) => p.condition === stage);
   if (problem) return { status: 'False', reason: problem.reason, message: problem.message };
   const message = observed && holds(stage, desired, observed, now);
-  if (observed && message !== undefined)
-    return { status: 'True', reason: expiry(stage, desired, observed, now) ?? holdingReason[stage], message };
+  const soon = observed && expiry(stage, desired, observed, now);
+  if (message !== undefined) return { status: 'True', reason: soon ?? holdingReason[stage], message };
+  if (observed && soon === expiryReason.IntermediateReady)
+    return { status: 'False', reason: soon, message: intermediateMessage(desired, observed, now) ?? '' };
   const blocker = problems.find((p) => p.blocks === 'all');
   if (blocker)
     return {
@@ -152,7 +154,8 @@ function readyVerdict(stages: Map<StageCondition, Verdict>, problems: Problem[])
   const found = first && stages.get(first);
   if (!first || !found) return { status: 'True', reason: 'Ready', message: 'every istiod replica serves this CA' };
   const blocker = problems.find((p) => p.blocks === 'all');
-  if (found.status === 'Unknown' && blocker)
+  // one that should have been renewed is explained by what keeps it from that
+  if ((found.status === 'Unknown' || found.reason === expiryReason.IntermediateReady) && blocker)
     return { status: 'False', reason: blocker.reason, message: blocker.message };
   return found;
 }

@@ -1,0 +1,120 @@
+/** `Ready` means proven: on a real API server and Vault, under the shipped RBAC, with replicas that the test writes by hand. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from '@jest/globals';
+import { createNamespace, makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
+import { kubeWrites, vaultWrites, waitForReads } from '../support/audit.ts';
+import { applyOk, conditionOf, getResource, waitForCondition, type Json } from '../support/cluster.ts';
+import { useOperator } from '../support/harness.ts';
+import { podTemplateOf } from '../support/istiod-pod.ts';
+import { hangingInit, issueLeaf, playIstiod, Replicas, wellAt, writeMeshRoot, type Identity } from '../support/istiod-replicas.ts'; // prettier-ignore
+import { servedBy } from '../support/look.ts';
+import { makeScene, type Scene } from '../support/scene.ts';
+
+const { kube, vaults } = sharedStack();
+const { operator } = useOperator(['--resync=2s']);
+const namespace = 'replicas';
+const addresses = ['127.0.77.1', '127.0.77.2'] as const;
+let scene: Scene;
+let replicas: Replicas;
+let istiods: Awaited<ReturnType<typeof playIstiod>>[];
+let leaf: Identity;
+let root: string;
+
+/** What istiod would make for itself. */
+function selfSigned(): Identity {
+  const dir = makeTemporaryDir('self-signed');
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/O=cluster.local', '-keyout', 'key.pem', '-out', 'cert.pem'], { cwd: dir, stdio: 'pipe' }); // prettier-ignore
+  const read = (name: string) => readFileSync(join(dir, name), 'utf8');
+  return { key: read('key.pem'), chain: read('cert.pem') };
+}
+
+interface Shown {
+  istiodProven?: string;
+  istiod?: { pod: string; phase: string; reason: string; message: string }[];
+}
+const shown = async () => (await getResource(kube, namespace, 'istioca')).status as Shown;
+const istiodReady = (what: { status: string; reason: string }) =>
+  waitForCondition(kube, namespace, 'istioca', { type: 'IstiodReady', ...what });
+
+beforeAll(async () => {
+  scene = await makeScene(kube, vaults.OpenBao, { namespace });
+  await applyOk(kube, scene.resource);
+  await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+  [leaf, root] = await Promise.all([issueLeaf(scene), servedBy(scene, 'pki')]);
+  istiods = await Promise.all(addresses.map((address) => playIstiod(address, leaf)));
+});
+afterAll(() => istiods.forEach(({ server }) => server.close()));
+
+it('no istiod yet is Unknown, and nothing else is missing', async () => {
+  const resource = await istiodReady({ status: 'Unknown', reason: 'IstiodNotFound' });
+  expect(conditionOf(resource, 'Ready')).toMatchObject({ status: 'Unknown', reason: 'IstiodNotFound' });
+});
+
+it('two replicas that serve the CA make it Ready', async () => {
+  const path = `/apis/install.tetrate.io/v1alpha1/namespaces/${namespace}/controlplanes/controlplane`;
+  replicas = new Replicas(scene, podTemplateOf((await kube.request('GET', path)).body as Json));
+  await writeMeshRoot(kube, namespace, root);
+  await replicas.deploy(2);
+  for (const [i, address] of addresses.entries()) await replicas.pod(`istiod-${i + 1}`, wellAt(address));
+  const resource = await waitForCondition(kube, namespace, 'istioca', { type: 'Ready', status: 'True' });
+  expect(conditionOf(resource, 'IstiodReady')).toMatchObject({ status: 'True', reason: 'IstiodProven' });
+  expect(await shown()).toMatchObject({
+    istiodProven: '2/2',
+    istiod: [
+      { pod: 'istiod-1', phase: 'Proven', reason: 'Handshake' },
+      { pod: 'istiod-2', phase: 'Proven', reason: 'Handshake' },
+    ],
+  });
+  const metrics = await operator().metrics();
+  expect(metrics).toContain(`istio_vault_ca_istiod_replicas{namespace="${namespace}",name="istioca",phase="Proven"} 2`);
+  expect(metrics).toMatch(/istio_vault_ca_istiod_not_after_seconds\{namespace="replicas",name="istioca",pod="istiod-2"\} \d/);
+}); // prettier-ignore
+
+it('and then nothing is written, however often it is looked at', async () => {
+  const writes = async () => [await vaultWrites(vaults.OpenBao), await kubeWrites(kube)];
+  const before = await writes();
+  await waitForReads(vaults.OpenBao, `sys/mounts/${namespace}-kv`, 5);
+  expect(await writes()).toEqual(before);
+});
+
+it('a replica that signs by itself is a critical condition, an Event and a metric', async () => {
+  istiods[1]?.show(selfSigned());
+  const status = wellAt(addresses[1]) as { containerStatuses: Json[] };
+  const restarted = status.containerStatuses.map((one) => ({ ...one, restartCount: 1 }));
+  await replicas.status('istiod-2', { ...status, containerStatuses: restarted });
+  const resource = await istiodReady({ status: 'False', reason: 'SelfSignedFallback' });
+  expect(conditionOf(resource, 'Ready')).toMatchObject({ status: 'False', reason: 'SelfSignedFallback' });
+  expect((await shown()).istiod?.[0]).toMatchObject({ pod: 'istiod-2', phase: 'SelfSignedFallback', reason: 'FilesMissing' }); // prettier-ignore
+  expect(await operator().metrics()).toContain(`istio_vault_ca_self_signed_fallback{namespace="${namespace}",name="istioca"} 1`); // prettier-ignore
+  await waitFor('the Event', async () => {
+    const { body } = await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${namespace}/events`);
+    const { items } = body as { items: { type: string; reason: string }[] };
+    return items.filter((e) => e.type === 'Warning' && e.reason === 'SelfSignedFallback').length === 1;
+  });
+});
+
+it('a pod in its place that hangs in its agent is told from it, at once', async () => {
+  await replicas.remove('istiod-2');
+  await replicas.pod('istiod-3', hangingInit());
+  await istiodReady({ status: 'False', reason: 'VaultInitFailed' });
+  const { istiod, istiodProven } = await shown();
+  expect([istiodProven, istiod?.map(({ pod, phase }) => `${pod} ${phase}`)]).toEqual([
+    '1/2',
+    ['istiod-3 VaultInitFailed', 'istiod-1 Proven'],
+  ]);
+  expect(istiod?.[0]?.message).toContain('kubectl logs -n replicas istiod-3 -c vault-agent-init');
+});
+
+it('a namespace without this root keeps it from being Ready, and is named', async () => {
+  istiods[1]?.show(leaf);
+  await replicas.status('istiod-3', wellAt(addresses[1]));
+  await istiodReady({ status: 'True', reason: 'IstiodProven' });
+  await createNamespace(kube, 'replicas-shop');
+  await writeMeshRoot(kube, 'replicas-shop', selfSigned().chain);
+  const resource = await istiodReady({ status: 'False', reason: 'RootNotDistributed' });
+  expect(conditionOf(resource, 'IstiodReady')?.message).toContain('replicas-shop');
+  await kube.request('DELETE', '/api/v1/namespaces/replicas-shop/configmaps/istio-ca-root-cert');
+  await istiodReady({ status: 'True', reason: 'IstiodProven' });
+});

@@ -1,0 +1,184 @@
+/**
+ * Stand-in for a Deployment's controllers and for istiod itself: Deployment, ReplicaSet and pods are written by hand, their statuses too, and
+ * a plain TLS server plays istiod's port 15012. What the operator reads and whom it asks is real; which certificates istiod would show is not
+ * tested here.
+ */
+import { createServer, type Server } from 'node:tls';
+import type { Json, Kube } from './cluster.ts';
+import { applyOk } from './cluster.ts';
+import type { PodTemplate } from './istiod-pod.ts';
+import type { Scene } from './scene.ts';
+
+export interface Identity {
+  /** PEM. */
+  key: string;
+  /** PEM, the leaf first. */
+  chain: string;
+}
+
+/** A certificate of istiod's kind, from the intermediate that the mount serves by default. */
+export async function issueLeaf({ vault, namespace }: Scene): Promise<Identity> {
+  const mount = `${namespace}-ca`;
+  const role = { allow_any_name: true, enforce_hostnames: false, key_type: 'ec', key_bits: 256, max_ttl: '24h' };
+  await vault.request('POST', `${mount}/roles/leaf`, role);
+  const name = `istiod.${namespace}.svc`;
+  const { body } = await vault.request('POST', `${mount}/issue/leaf`, { common_name: name });
+  const { data } = body as { data: { certificate: string; issuing_ca: string; private_key: string } };
+  return { key: data.private_key, chain: `${data.certificate}\n${data.issuing_ca}\n` };
+}
+
+/** Plays port 15012 on an address of 127.0.0.0/8; what it shows can be changed. */
+export async function playIstiod(
+  address: string,
+  shows: Identity,
+): Promise<{ show(next: Identity): void; server: Server }> {
+  const server = createServer({ key: shows.key, cert: shows.chain, ALPNProtocols: ['h2'] });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(15012, address, resolve);
+  });
+  return { server, show: (next) => server.setSecureContext({ key: next.key, cert: next.chain }) };
+}
+
+const apps = (namespace: string, plural: string, name = '') => `/apis/apps/v1/namespaces/${namespace}/${plural}${name}`;
+const uidOf = (object: Json) => (object['metadata'] as { uid: string }).uid;
+const owner = (kind: string, name: string, uid: string) => [
+  { apiVersion: 'apps/v1', kind, name, uid, controller: true },
+];
+
+async function request(kube: Kube, method: string, path: string, body: Json, type?: string): Promise<Json> {
+  const answer = await kube.request(method, path, JSON.stringify(body), type ?? 'application/json');
+  if (answer.status >= 300) throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+  return answer.body as Json;
+}
+
+const hash = 'newest';
+const labels = { app: 'istiod', 'istio.io/rev': 'default', 'pod-template-hash': hash };
+
+/** Pod as the injector would have left it: the operator's annotations, and the agent's containers. */
+const podTemplate = ({ env, annotations }: PodTemplate): Json => ({
+  metadata: { labels, annotations },
+  spec: {
+    serviceAccountName: 'istiod',
+    containers: [
+      {
+        name: 'discovery',
+        image: 'istio/pilot:1.30.0',
+        env: Object.entries(env).map(([name, value]) => ({ name, value })),
+      },
+    ],
+  },
+});
+
+/** Replicas by hand. A paused Deployment is left alone where there is a controller after all. */
+export class Replicas {
+  readonly #kube: Kube;
+  readonly #namespace: string;
+  readonly #template: PodTemplate;
+  #replicaSetUid = '';
+
+  constructor({ kube, namespace }: Scene, template: PodTemplate) {
+    this.#kube = kube;
+    this.#namespace = namespace;
+    this.#template = template;
+  }
+
+  /** The Deployment and its ReplicaSet, with all replicas there. */
+  async deploy(replicas: number): Promise<void> {
+    const [kube, namespace] = [this.#kube, this.#namespace];
+    await kube.request('POST', `/api/v1/namespaces/${namespace}/serviceaccounts`, { metadata: { name: 'istiod' } });
+    const selector = { matchLabels: { app: 'istiod' } };
+    const template = podTemplate(this.#template);
+    const metadata = { name: 'istiod', namespace, labels: { app: 'istiod', 'istio.io/rev': 'default' } };
+    const spec = { replicas, paused: true, selector, template };
+    const deployment = await request(kube, 'POST', apps(namespace, 'deployments'), {
+      apiVersion: 'apps/v1',
+      kind: 'Deployment',
+      metadata: { ...metadata, annotations: { 'deployment.kubernetes.io/revision': '1' } },
+      spec,
+    });
+    const replicaSet = await request(kube, 'POST', apps(namespace, 'replicasets'), {
+      apiVersion: 'apps/v1',
+      kind: 'ReplicaSet',
+      metadata: {
+        name: `istiod-${hash}`,
+        namespace,
+        labels,
+        annotations: { 'deployment.kubernetes.io/revision': '1' },
+        ownerReferences: owner('Deployment', 'istiod', uidOf(deployment)),
+      },
+      spec: { replicas, selector: { matchLabels: labels }, template },
+    });
+    this.#replicaSetUid = uidOf(replicaSet);
+    const status = { observedGeneration: 1, replicas, updatedReplicas: replicas, readyReplicas: replicas, availableReplicas: replicas }; // prettier-ignore
+    const path = apps(namespace, 'deployments', '/istiod/status');
+    await request(kube, 'PATCH', path, { status }, 'application/merge-patch+json');
+  }
+
+  /** A pod, injected unless said otherwise, with the status that a kubelet would give it. */
+  async pod(name: string, status: Json, injected = true): Promise<void> {
+    const template = podTemplate(this.#template) as { metadata: { annotations: Json }; spec: { containers: Json[] } };
+    const agent = (of: string) => ({ name: of, image: 'vault' });
+    const spec = injected
+      ? { ...template.spec, initContainers: [agent('vault-agent-init')], containers: [...template.spec.containers, agent('vault-agent')] }
+      : template.spec; // prettier-ignore
+    const annotations = { ...template.metadata.annotations, ...(injected ? { 'vault.hashicorp.com/agent-inject-status': 'injected' } : {}) }; // prettier-ignore
+    const path = `/api/v1/namespaces/${this.#namespace}/pods`;
+    const ownerReferences = owner('ReplicaSet', `istiod-${hash}`, this.#replicaSetUid);
+    await request(this.#kube, 'POST', path, {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name, namespace: this.#namespace, labels, annotations, ownerReferences },
+      spec,
+    });
+    await this.status(name, status);
+  }
+
+  async status(name: string, status: Json): Promise<void> {
+    const path = `/api/v1/namespaces/${this.#namespace}/pods/${name}/status`;
+    await request(this.#kube, 'PATCH', path, { status }, 'application/merge-patch+json');
+  }
+
+  async remove(name: string): Promise<void> {
+    await this.#kube.request('DELETE', `/api/v1/namespaces/${this.#namespace}/pods/${name}?gracePeriodSeconds=0`);
+  }
+}
+
+const startedAt = '2026-01-01T00:00:00Z';
+const containerStatus = (name: string, state: Json, over: Json = {}) => ({
+  name,
+  image: 'x',
+  imageID: 'x',
+  restartCount: 0,
+  ready: 'running' in state,
+  state,
+  ...over,
+});
+
+/** The status of a pod that is well. */
+export const wellAt = (podIP: string): Json => ({
+  phase: 'Running',
+  podIP,
+  podIPs: [{ ip: podIP }],
+  initContainerStatuses: [containerStatus('vault-agent-init', { terminated: { exitCode: 0, reason: 'Completed' } })],
+  containerStatuses: ['discovery', 'vault-agent'].map((name) => containerStatus(name, { running: { startedAt } })),
+});
+
+/** The status of a pod whose Vault agent has tried to log in since long ago. */
+export const hangingInit = (): Json => ({
+  phase: 'Pending',
+  initContainerStatuses: [containerStatus('vault-agent-init', { running: { startedAt } }, { ready: false })],
+  containerStatuses: ['discovery', 'vault-agent'].map((name) =>
+    containerStatus(name, { waiting: { reason: 'PodInitializing' } }),
+  ),
+});
+
+/** `istio-ca-root-cert` as istiod would write it. */
+export async function writeMeshRoot(kube: Kube, namespace: string, pem: string): Promise<void> {
+  await applyOk(kube, {
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: 'istio-ca-root-cert', namespace },
+    data: { 'root-cert.pem': pem },
+  });
+}
