@@ -9,7 +9,7 @@ import { bundleFacts } from '../plan/certificate.ts';
 import { kvDataPath, type IstiodFields } from '../plan/desired.ts';
 import type { ObservedKubernetes } from '../plan/observed.ts';
 import { isIstiod, istiodLabel } from '../istiod/discover.ts';
-import { selects } from './selector.ts';
+import { selects } from '../kube/selector.ts';
 
 const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
 const configMaps = { group: '', version: 'v1', plural: 'configmaps' };

@@ -41,6 +41,8 @@ interface World {
   logs: string | KubeError;
   answer: Served | Unreachable;
   namespaces: string[];
+  /** `data.mesh` of ConfigMap istio. */
+  mesh?: string;
 }
 
 /** A looker on a cluster that is what `world` says, and what it has asked for. */
@@ -52,6 +54,7 @@ function setup(over: Partial<World> = {}) {
     deployments: () => [{ metadata: { name: 'istiod', uid: 'd', labels: {} }, spec: { template: { spec: { containers } } } }],
     replicasets: () => [{ metadata: { name: 'istiod-1', uid: 'rs', ownerReferences: owned('d') } }],
     pods: () => world.pods,
+    namespaces: () => ['ns', 'shop', 'theirs'].map((name) => ({ metadata: { name, labels: { mesh: name === 'theirs' ? 'b' : 'a' } } })),
   }; // prettier-ignore
   const given = <T>(value: T | KubeError): Promise<T> =>
     value instanceof KubeError ? Promise.reject(value) : Promise.resolve(value);
@@ -70,6 +73,8 @@ function setup(over: Partial<World> = {}) {
         return { items: await given(world.bundles), resourceVersion: '1' };
       },
       getObject: (_gvr, namespace, name) => {
+        if (name === 'istio')
+          return Promise.resolve(world.mesh === undefined ? undefined : { data: { mesh: world.mesh } });
         asked.lists.push(`${namespace ?? ''}/${name}`);
         return Promise.resolve(namespace === 'without' ? undefined : bundle(namespace ?? ''));
       },
@@ -200,6 +205,18 @@ describe('istio-ca-root-cert', () => {
     await look();
     expect(asked.lists).toHaveLength(3);
   });
+
+  it.each([
+    ['discoverySelectors: [{matchLabels: {mesh: a}}]', ['ns', 'shop']],
+    ['discoverySelectors: [{matchLabels: {mesh: a}}, {matchExpressions: [{key: mesh, operator: Exists}]}]', ['ns', 'shop', 'theirs']],
+    ['discoverySelectors: [{matchLabels: {mesh: b}}]', ['ns', 'theirs']],
+    ['discoverySelectors: []', ['ns', 'shop', 'theirs']],
+    ['{: no YAML', ['ns', 'shop', 'theirs']],
+  ])('counts in the namespaces that istiod looks at, and in its own: %s', async (mesh, expected) => {
+    const { look } = setup({ bundles: ['ns', 'shop', 'theirs'].map((name) => bundle(name)), mesh });
+    const { bundles } = await look();
+    expect(bundles === 'unreadable' ? bundles : bundles.map((one) => one.namespace)).toEqual(expected);
+  }); // prettier-ignore
 
   it('that cannot be read for another reason is a failure', async () => {
     const { look } = setup({ bundles: new KubeError('no', { kind: 'Unavailable' }) });

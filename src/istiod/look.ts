@@ -5,9 +5,11 @@
  * What is costly is remembered for a short while, in memory and only to spare requests: a handshake and a log until the pod changes or 20
  * seconds are over, the ConfigMaps for 20 seconds. After a restart everything is asked anew.
  */
-import { dig, type JsonObject } from '../control-planes/adapter.ts';
+import { dig, isObject, type JsonObject } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError } from '../kube/errors.ts';
+import { selects } from '../kube/selector.ts';
+import { loadYaml } from '../kube/yaml.ts';
 import { bundleFacts } from '../plan/certificate.ts';
 import type { LogWish } from '../plan/istiod.ts';
 import { istiodContainer } from '../plan/istiod-containers.ts';
@@ -30,6 +32,7 @@ const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
 const replicaSets = { group: 'apps', version: 'v1', plural: 'replicasets' };
 const pods = { group: '', version: 'v1', plural: 'pods' };
 const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
+const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
 const rootConfigMap = 'istio-ca-root-cert';
 
 /** Handshakes and logs are not asked for again sooner, in milliseconds, unless the pod has changed. */
@@ -67,6 +70,27 @@ interface Remembered<T> {
   value: T;
 }
 
+async function unlessForbidden<T>(read: Promise<T>): Promise<T | undefined> {
+  try {
+    return await read;
+  } catch (error) {
+    if (isKubeError(error, 'Forbidden')) return undefined;
+    throw error;
+  }
+}
+
+/** Which namespaces istiod looks at, by its mesh configuration: those that any of these selects; none: all. */
+function discoverySelectors(configMap: JsonObject | undefined): unknown[] {
+  const mesh = dig(configMap, 'data', 'mesh');
+  if (typeof mesh !== 'string') return [];
+  try {
+    const selectors = dig(loadYaml(mesh), 'discoverySelectors');
+    return Array.isArray(selectors) ? selectors : [];
+  } catch {
+    return []; // istiod goes on with its defaults too when it cannot read it, and says so in its log
+  }
+}
+
 /** Runs so many at a time. */
 async function inBatches<T>(items: readonly T[], most: number, run: (item: T) => Promise<void>): Promise<void> {
   const rest = [...items];
@@ -82,6 +106,7 @@ export class IstiodLooker {
   readonly #probes = new Map<string, Map<string, Remembered<Served | Unreachable>>>();
   readonly #logs = new Map<string, Map<string, Remembered<string[] | 'unreadable'>>>();
   #bundles: { atMs: number; value: MeshBundle[] | 'unreadable' } | undefined;
+  #labels: { atMs: number; value: Map<string, JsonObject> | undefined } | undefined;
 
   constructor(options: LookerOptions) {
     this.#o = options;
@@ -101,7 +126,11 @@ export class IstiodLooker {
     const seen: ObservedIstiod = {
       deployments: istiods.map(deploymentFacts),
       pods: served,
-      bundles: await this.#meshBundles(asked ? bundlesFreshMs : freshMs, signal),
+      bundles: await this.#ofThisMesh(
+        request,
+        await this.#meshBundles(asked ? bundlesFreshMs : freshMs, signal),
+        signal,
+      ),
       rootsOfOthers: this.#o.rootsOfOthers(namespace),
     };
     return { ...seen, pods: await this.#withLogs(key, namespace, found, seen, request.wishes(seen), signal) };
@@ -203,16 +232,48 @@ export class IstiodLooker {
     return value;
   }
 
+  /**
+   * Without those of namespaces that istiod is told to leave alone: it does not write there, and what lies there is of another mesh.
+   * https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/, `discoverySelectors`
+   */
+  async #ofThisMesh(
+    { namespace, revision }: LookRequest,
+    bundles: MeshBundle[] | 'unreadable',
+    signal: AbortSignal,
+  ): Promise<MeshBundle[] | 'unreadable'> {
+    if (bundles === 'unreadable' || bundles.length === 0) return bundles;
+    const name = revision === undefined ? 'istio' : `istio-${revision}`;
+    const config = await unlessForbidden(this.#o.kube.getObject(configMaps, namespace, name, { signal }));
+    const selectors = discoverySelectors(config);
+    const labels = selectors.length > 0 ? await this.#namespaceLabels(signal) : undefined;
+    if (!labels) return bundles;
+    const discovered = (of: string) => selectors.some((selector) => selects(selector, labels.get(of) ?? {}));
+    return bundles.filter((bundle) => bundle.namespace === namespace || discovered(bundle.namespace));
+  }
+
+  /** Labels of all namespaces; undefined when these may not be listed. */
+  async #namespaceLabels(signal: AbortSignal): Promise<Map<string, JsonObject> | undefined> {
+    const { clock, kube } = this.#o;
+    if (this.#labels && clock.now() - this.#labels.atMs < bundlesFreshMs) return this.#labels.value;
+    const found = await unlessForbidden(kube.listObjects(namespaces, undefined, undefined, { signal }));
+    const labels = found?.map((object): [string, JsonObject] => {
+      const of = dig(object, 'metadata', 'labels');
+      return [String(dig(object, 'metadata', 'name')), isObject(of) ? of : {}];
+    });
+    this.#labels = { atMs: clock.now(), value: labels && new Map(labels) };
+    return this.#labels.value;
+  }
+
   async #readBundles(signal: AbortSignal): Promise<MeshBundle[]> {
-    const { kube, namespaces } = this.#o;
+    const { kube, namespaces: confined } = this.#o;
     // RBAC by resourceNames allows a list that selects exactly this name
     const selector = { fieldSelector: `metadata.name=${rootConfigMap}` };
     const read = async (): Promise<JsonObject[]> =>
-      namespaces.length === 0
+      confined.length === 0
         ? (await kube.listCollection(configMaps, undefined, selector, { signal })).items
-        : (
-            await Promise.all(namespaces.map((one) => kube.getObject(configMaps, one, rootConfigMap, { signal })))
-          ).filter((one) => one !== undefined);
+        : (await Promise.all(confined.map((one) => kube.getObject(configMaps, one, rootConfigMap, { signal })))).filter(
+            (one) => one !== undefined,
+          );
     return (await read()).map((object) => ({
       namespace: String(dig(object, 'metadata', 'namespace')),
       roots: bundleFacts(String(dig(object, 'data', 'root-cert.pem'))).map(({ fingerprint }) => fingerprint),

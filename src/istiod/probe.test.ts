@@ -22,7 +22,8 @@ const facts = (name: string) => certificateFacts(read(`${name}.pem`))!;
 function make(name: string, issuer: string | undefined, profile: 'ca' | 'leaf', key = name): void {
   if (key === name)
     openssl('genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', `${name}.key`);
-  const subject = profile === 'ca' ? `/O=test/CN=${name.replace(/\d+$/, '')}` : '/O=istiod';
+  // istiod's own certificate has an empty subject
+  const subject = profile === 'ca' ? `/O=test/CN=${name.replace(/\d+$/, '')}` : '/';
   openssl('req', '-new', '-key', `${key}.key`, '-subj', subject, '-out', `${name}.csr`, '-config', 'c.cnf');
   const signer =
     issuer === undefined ? ['-signkey', `${name}.key`] : ['-CA', `${issuer}.pem`, '-CAkey', `${issuer}.key`];

@@ -51,6 +51,11 @@ beforeAll(() => {
 afterAll(() => rmSync(dir, { recursive: true }));
 
 describe('facts of a certificate', () => {
+  it('may have an empty subject', () => {
+    const facts = certificateFacts(make('nobody', ec('prime256v1'), 'leaf', '/'))!;
+    expect(facts.subject).toEqual({ commonName: '', organization: '' });
+  });
+
   it('are those that openssl prints', () => {
     const facts = certificateFacts(root)!;
     const printed = (...args: string[]) => openssl('x509', '-in', 'root.pem', '-noout', ...args).trim();

@@ -102,6 +102,8 @@ const remembered = new Map<string, CertificateFacts>();
 const mostRemembered = 500;
 
 function factsOf(pem: string, cert: X509Certificate): CertificateFacts {
+  // node:crypto gives undefined for an empty subject, such as that of istiod's own certificate, whatever its types say
+  const subject = (cert.subject as string | undefined) ?? '';
   return {
     pem,
     serial: (cert.serialNumber.length % 2 ? `0${cert.serialNumber}` : cert.serialNumber)
@@ -111,8 +113,8 @@ function factsOf(pem: string, cert: X509Certificate): CertificateFacts {
     publicKey: spkiHash(cert.publicKey),
     notBefore: cert.validFromDate.getTime(),
     notAfter: cert.validToDate.getTime(),
-    subject: { commonName: attribute(cert.subject, 'CN'), organization: attribute(cert.subject, 'O') },
-    selfIssued: cert.subject === cert.issuer,
+    subject: { commonName: attribute(subject, 'CN'), organization: attribute(subject, 'O') },
+    selfIssued: subject === cert.issuer,
     isCa: cert.ca,
     ...caExtensions(cert.raw),
     ...keyFacts(cert.publicKey),

@@ -46,7 +46,7 @@ export function intermediateMessage(d: Desired, o: Observed, now: number): strin
   const stands = `generation ${live.generation} in ${d.spec.intermediate.mount} until ${day(notAfter)}`;
   const due = renewAt(d, o);
   if (due === undefined || now >= due) {
-    const late = due === undefined ? '' : `; its renewal was due on ${day(due)}, another condition says what keeps it`;
+    const late = due === undefined ? '' : `; its renewal was due on ${day(due)}`;
     return `${stands}${late}; workload certificates must end by then`;
   }
   const ceiling = Math.floor((notAfter - due) / hour) * hour || notAfter - due;

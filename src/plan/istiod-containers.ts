@@ -118,7 +118,7 @@ const lines = (container: IstiodContainer): string[] => (Array.isArray(container
 const quoted = (of: string[]): string => of.map((line) => `"${line}"`).join(' · ');
 
 /** The command that shows what the operator may not read, or has cut. */
-export function logCommand(d: Desired, pod: IstiodPod, container: IstiodContainer): string {
+function logCommand(d: Desired, pod: IstiodPod, container: IstiodContainer): string {
   const previous = container.state.kind === 'running' && container.last ? ' --previous' : '';
   return `kubectl logs -n ${namespaceOf(d)} ${pod.name} -c ${container.name}${previous}`;
 }
@@ -154,7 +154,7 @@ function trouble(
         ? '; its log may not be read (deploy/components/logs)'
         : '';
   const next = cause ? cause.next(d, pod, serviceAccount) : fallback.next;
-  const more = said.length > 0 && cause ? '' : `. See \`${logCommand(d, pod, container)}\``;
+  const more = said.length > 0 && cause ? '' : `; see \`${logCommand(d, pod, container)}\``;
   return {
     container: container.name,
     reason: cause?.reason ?? fallback.reason,
@@ -228,8 +228,8 @@ export function nextTurn(pod: IstiodPod, now: number): number | undefined {
     if (state.kind !== 'running') return [];
     if (name === initContainer) return [state.sinceMs + hangsWithErrorMs, state.sinceMs + hangsMs];
     if (name === istiodContainer && !ready) return [state.sinceMs + startsWithinMs];
-    if (name === agentContainer && last) return [last.endedMs + crashForgottenMs];
-    return [];
+    if (name !== agentContainer) return [];
+    return [...(ready ? [] : [state.sinceMs + hangsMs]), ...(last ? [last.endedMs + crashForgottenMs] : [])];
   });
   const ahead = turns.filter((at) => at > now);
   return ahead.length > 0 ? Math.min(...ahead) : undefined;

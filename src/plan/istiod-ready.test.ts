@@ -240,7 +240,8 @@ describe('expiry', () => {
     const problem: Problem = { condition: 'ControlPlanePatched', reason: 'ControlPlaneConflict', message: 'x', blocks: 'all' };
     const early = statusFor(world, undefined, [problem], third(certificate) - 1);
     const late = statusFor(world, early, [problem], third(certificate));
-    expect(find(late, 'Ready')?.reason).toBe('ControlPlaneConflict');
+    expect(find(late, 'Ready')).toMatchObject({ status: 'False', reason: 'IntermediateExpiresSoon' });
+    expect(find(late, 'Ready')?.message).toContain('ControlPlanePatched keeps it: ControlPlaneConflict: x');
     expect(newsOf(early, late).map((n) => n.reason)).toEqual(['IntermediateExpiresSoon']);
   }); // prettier-ignore
 });

@@ -298,7 +298,10 @@ const anyServed = fc.oneof(
     issuer: fc.string({ maxLength: 3000 }),
   }),
 ); // prettier-ignore
-export const anyPod: fc.Arbitrary<IstiodPod> = fc
+const well = podOf(world, 'well');
+const asking = settingsOf(world);
+const notAsking = without(asking, inject);
+const anyPod: fc.Arbitrary<IstiodPod> = fc
   .record({
     injected: fc.boolean(),
     asks: fc.boolean(),
@@ -309,9 +312,10 @@ export const anyPod: fc.Arbitrary<IstiodPod> = fc
     id: fc.nat(9999),
   })
   .map(({ asks, some, containers, id, ...rest }) => ({
-    ...podOf(world, `istiod-${id}`),
+    ...well,
+    name: `istiod-${id}`,
     ...rest,
-    settings: asks ? settingsOf(world) : without(settingsOf(world), inject),
+    settings: asks ? asking : notAsking,
     containers: containers.slice(0, some),
   }));
 

@@ -14,7 +14,6 @@ import {
   istiodContainer,
   agentContainer,
   istiodTrouble,
-  logCommand,
   type ContainerTrouble,
 } from './istiod-containers.ts';
 import type { Observed } from './observed.ts';
@@ -64,7 +63,7 @@ const logOf = (pod: IstiodPod, name: string): string[] => {
 };
 
 const say = (...parts: (string | undefined)[]): string =>
-  cut(parts.filter((part) => part !== undefined && part !== '').join('. '));
+  cut(parts.filter((part) => part !== undefined && part !== '').join('; '));
 
 /** While the control plane's fields are not written, nothing is expected of istiod. */
 function notConfigured(pod: IstiodPod, { o }: Scene): PodVerdict | undefined {
@@ -208,7 +207,7 @@ function blocked(pod: IstiodPod, unreachable: string, { d, o, ca }: Scene): PodV
   const weaker = agrees
     ? 'weaker evidence speaks for it: istio-ca-root-cert of this namespace holds exactly what this CA wants, but any one replica may have written it'
     : 'istio-ca-root-cert of this namespace does not hold the root of this CA';
-  const next = `allow the operator's pods to reach port 15012 of istiod (NetworkPolicies of namespace ${d.identity.namespace} and of the operator's), or look: ${logCommand(d, pod, containerOf(pod, istiodContainer) ?? noContainer)}`;
+  const next = `allow the operator's pods to reach port 15012 of istiod (NetworkPolicies of namespace ${d.identity.namespace} and of the operator's), or look: \`kubectl logs -n ${d.identity.namespace} ${pod.name} -c ${istiodContainer}\``;
   return {
     pod: pod.name,
     phase: 'Pending',
@@ -217,16 +216,6 @@ function blocked(pod: IstiodPod, unreachable: string, { d, o, ca }: Scene): PodV
     message: say(`istiod is ready, but no TLS handshake with it on port 15012: ${unreachable}`, weaker, next),
   };
 }
-
-const noContainer = {
-  name: istiodContainer,
-  init: false,
-  ready: false,
-  restarts: 0,
-  state: { kind: 'waiting' as const, reason: '', message: '' },
-  last: undefined,
-  log: undefined,
-};
 
 /** Nothing is wrong yet. */
 function pending(pod: IstiodPod, scene: Scene): PodVerdict {

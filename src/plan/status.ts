@@ -122,9 +122,11 @@ function verdict(stage: StageCondition, input: StatusInput, problems: Problem[])
   const message = observed && holds(stage, desired, observed, now);
   const soon = observed && expiry(stage, desired, observed, now);
   if (message !== undefined) return { status: 'True', reason: soon ?? holdingReason[stage], message };
-  if (observed && soon === expiryReason.IntermediateReady)
-    return { status: 'False', reason: soon, message: intermediateMessage(desired, observed, now) ?? '' };
   const blocker = problems.find((p) => p.blocks === 'all');
+  if (observed && soon === expiryReason.IntermediateReady) {
+    const keeps = blocker ? `; ${blocker.condition} keeps it: ${blocker.reason}: ${blocker.message}` : '';
+    return { status: 'False', reason: soon, message: `${intermediateMessage(desired, observed, now) ?? ''}${keeps}` };
+  }
   if (blocker)
     return {
       status: 'Unknown',
@@ -154,8 +156,7 @@ function readyVerdict(stages: Map<StageCondition, Verdict>, problems: Problem[])
   const found = first && stages.get(first);
   if (!first || !found) return { status: 'True', reason: 'Ready', message: 'every istiod replica serves this CA' };
   const blocker = problems.find((p) => p.blocks === 'all');
-  // one that should have been renewed is explained by what keeps it from that
-  if ((found.status === 'Unknown' || found.reason === expiryReason.IntermediateReady) && blocker)
+  if (found.status === 'Unknown' && blocker)
     return { status: 'False', reason: blocker.reason, message: blocker.message };
   return found;
 }
