@@ -93,6 +93,10 @@ path "kv/data/istioca-staging" {
   capabilities = ["create", "read", "update"]
 }
 
+path "kv/destroy/istioca" {
+  capabilities = ["create", "update"]
+}
+
 path "kv/destroy/istioca-staging" {
   capabilities = ["create", "update"]
 }

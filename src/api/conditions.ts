@@ -43,6 +43,7 @@ export const reasonKinds = {
   AdoptionMismatch: 'stalled',
   RootSpecChanged: 'stalled',
   RootNearEnd: 'stalled',
+  RootRotationNeedsBundle: 'stalled',
   TTLTruncated: 'stalled',
   CertificateMismatch: 'stalled',
   VaultTooOld: 'stalled',
@@ -58,6 +59,7 @@ export const reasonKinds = {
   ControlPlaneNotFound: 'waiting',
   InjectorNotFound: 'waiting',
   IstiodNotFound: 'waiting',
+  MultiRootDisabled: 'waiting',
   IstiodNotProven: 'waiting',
   // what replicas of istiod show; each is looked at again every 20 s
   NotPropagated: 'waiting',

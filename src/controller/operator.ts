@@ -8,6 +8,7 @@ import { KubeError } from '../kube/errors.ts';
 import type { EventRecorder } from '../kube/events.ts';
 import type { ResourceInformer, StartInformer } from '../kube/informers.ts';
 import { istiodLabel } from '../istiod/discover.ts';
+import { rootsHandedOut } from '../istiod/handed-out-roots.ts';
 import { IstiodLooker } from '../istiod/look.ts';
 import { probe } from '../istiod/probe.ts';
 import type { Logger } from '../observability/logger.ts';
@@ -147,6 +148,7 @@ export class Operator {
         kube,
         clock,
         probe,
+        roots: rootsHandedOut,
         namespaces: config.namespaces,
         rootsOfOthers: (namespace) => this.#rootsOfOthers(namespace),
       }),

@@ -12,6 +12,7 @@ import type { IstiodPod } from '../plan/observed-istiod.ts';
 import { checkSpec, plan } from '../plan/plan.ts';
 import { internalError, kindOf, type Problem } from '../plan/problem.ts';
 import { rehearse } from '../plan/rehearse.ts';
+import { rotationDue } from '../plan/rotation.ts';
 import { startingStatus, statusOf, suspendedStatus } from '../plan/status.ts';
 import { Deletion } from './deletion.ts';
 import { invalidSpecStatus } from './invalid-spec.ts';
@@ -162,7 +163,8 @@ export class Reconciler {
     if (transient) return { backoff: true, problem: transient };
     const waits = round.problems.filter((p) => kindOf(p) === 'waiting').map((p) => p.retryAfterMs ?? waitingMs);
     const due = round.observed && renewAt(desired, round.observed);
-    const untilDue = due === undefined || due <= now ? [] : [due - now];
+    const next = [due, round.observed && rotationDue(desired, round.observed, now)];
+    const untilDue = next.filter((at) => at !== undefined && at > now).map((at) => (at ?? now) - now);
     const look = round.observed && lookAgainIn(desired, round.observed, now);
     const again = round.unfinished && desired.spec.mode === 'Enforce';
     return { requeueAfterMs: again ? 0 : Math.min(this.#o.resyncMs, look ?? Infinity, ...waits, ...untilDue) };

@@ -8,6 +8,7 @@ import { adapterFor } from '../control-planes/index.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { Metrics } from '../observability/metrics.ts';
+import { Secret } from '../observability/secret.ts';
 import { otherOwners, ownsAuthMount } from '../plan/adoption.ts';
 import { istiodFields, type Desired } from '../plan/desired.ts';
 import { liveDigest, soundLive } from '../plan/facts.ts';
@@ -16,6 +17,7 @@ import { wishesOf } from '../plan/istiod-ready.ts';
 import { own, type Observed, type ObservedVault } from '../plan/observed.ts';
 import type { Plan } from '../plan/plan.ts';
 import type { Problem } from '../plan/problem.ts';
+import { asksForRoots } from '../plan/rotation.ts';
 import { conditionOfStep, describeStep, type Step } from '../plan/steps.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { VaultClient } from '../vault/client.ts';
@@ -54,6 +56,9 @@ export interface Purpose {
   /** Looks once, and carries out nothing. */
   lookOnly: boolean;
 }
+
+/** The shortest that the API server gives. */
+const istiodTokenSeconds = 600;
 
 /** More rounds than any path needs: what is left then goes on in the next reconcile. */
 const maxRounds = 24;
@@ -125,14 +130,22 @@ export class Rounds {
       kubernetes: { ...observed.kubernetes, istiod },
     });
     const wishes = (seen: Parameters<typeof wishesOf>[2]) => wishesOf(desired, withIstiod(seen), seen, now());
+    const trusted = asksForRoots(desired, observed);
+    const roots = trusted === undefined ? undefined : { trusted, token: () => this.#istiodToken(namespace) };
     try {
-      const istiod = await this.#o.looker.look(`${namespace}/${name}`, { namespace, revision, wishes }, signal);
+      const istiod = await this.#o.looker.look(`${namespace}/${name}`, { namespace, revision, wishes, roots }, signal);
       const whole = withIstiod(istiod);
       return { observed: whole, ...purpose.next(desired, whole, now()) };
     } catch (error) {
       const problem: Problem = { ...asProblem(error, 'IstiodReady'), blocks: 'nothing' };
       return { observed, steps: first.steps, problems: [...first.problems, problem] };
     }
+  }
+
+  /** As a workload of this namespace has it; the only service account that the operator may ask for. */
+  async #istiodToken(namespace: string): Promise<Secret> {
+    const { token } = await this.#o.kube.requestToken(namespace, 'istio-vault-ca', ['istio-ca'], istiodTokenSeconds);
+    return new Secret(token);
   }
 
   /** The spec that is carried out must still be the one that stands. */

@@ -62,6 +62,7 @@ function setup(over: Partial<World> = {}) {
     clock,
     namespaces: world.namespaces,
     rootsOfOthers: (namespace) => [`not ${namespace}`],
+    roots: () => Promise.resolve([]),
     probe: (target) => {
       asked.probes.push(target);
       return Promise.resolve(world.answer);

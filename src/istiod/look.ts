@@ -26,6 +26,8 @@ import {
 import type { Clock } from '../runtime/clock.ts';
 import { deploymentFacts, isIstiod, istiodLabel, podsOf, type FoundPod } from './discover.ts';
 import { tellingLines } from './log-lines.ts';
+import type { Secret } from '../observability/secret.ts';
+import type { rootsHandedOut } from './handed-out-roots.ts';
 import { istiodPort, type probe, type ProbeTarget } from './probe.ts';
 
 const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
@@ -41,6 +43,8 @@ const freshMs = lookAgainMs;
 const bundlesFreshMs = 5_000;
 /** A replica that does not answer within this is not reachable, milliseconds. */
 const probeTimeoutMs = 3_000;
+/** So long a replica may take to sign and to answer, milliseconds. */
+const rootsTimeoutMs = 5_000;
 /** Handshakes at a time. */
 const probesAtOnce = 16;
 const logLines = 60;
@@ -50,6 +54,7 @@ export interface LookerOptions {
   kube: Pick<KubeClient, 'listObjects' | 'listCollection' | 'getObject' | 'podLog'>;
   clock: Clock;
   probe: typeof probe;
+  roots: typeof rootsHandedOut;
   /** Those that the operator is confined to; empty: all. */
   namespaces: readonly string[];
   /** Fingerprints of the roots of IstioVaultCAs in other namespaces. */
@@ -59,8 +64,18 @@ export interface LookerOptions {
 export interface LookRequest {
   namespace: string;
   revision: string | undefined;
+  /** Set when replicas are to be asked which roots they hand out. */
+  roots?: RootQuestion | undefined;
   /** Which logs would tell more, judged by everything else that was seen. */
   wishes: (seen: ObservedIstiod) => Map<string, LogWish[]>;
+}
+
+/** What is needed to ask a replica for its roots. */
+export interface RootQuestion {
+  /** PEM: a replica that none of them vouches for is not asked. */
+  trusted: string;
+  /** Of audience `istio-ca`. @throws KubeError */
+  token: () => Promise<Secret>;
 }
 
 interface Remembered<T> {
@@ -125,7 +140,7 @@ export class IstiodLooker {
     const { pods: served, asked } = await this.#serve(key, namespace, found, signal);
     const seen: ObservedIstiod = {
       deployments: istiods.map(deploymentFacts),
-      pods: served,
+      pods: request.roots ? await this.#withRoots(namespace, found, served, request.roots, signal) : served,
       bundles: await this.#ofThisMesh(
         request,
         await this.#meshBundles(asked ? bundlesFreshMs : freshMs, signal),
@@ -173,6 +188,26 @@ export class IstiodLooker {
     });
     if (!signal.aborted) this.#probes.set(key, now);
     return { pods: found.map(({ uid, facts }) => ({ ...facts, served: now.get(uid)?.value })), asked };
+  }
+
+  /** Never remembered: that a replica has taken up another bundle changes nothing of its pod. */
+  async #withRoots(
+    namespace: string,
+    found: FoundPod[],
+    served: IstiodPod[],
+    { trusted, token }: RootQuestion,
+    signal: AbortSignal,
+  ): Promise<IstiodPod[]> {
+    const own = await token();
+    const all = [...served];
+    await inBatches([...found.entries()], probesAtOnce, async ([i, { ip }]) => {
+      const pod = all[i];
+      if (!pod?.served || 'unreachable' in pod.served) return;
+      const target = { host: ip, port: istiodPort, servername: `istiod.${namespace}.svc` };
+      const within = AbortSignal.any([signal, AbortSignal.timeout(rootsTimeoutMs)]);
+      all[i] = { ...pod, handedOut: await this.#o.roots(target, trusted, own, within) };
+    });
+    return all;
   }
 
   async #withLogs(

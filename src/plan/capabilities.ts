@@ -38,6 +38,7 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
   add(kvDataPath(spec, '-state'), 'create', 'read', 'update');
   if (keyStore.version === 2) {
     add(kvDataPath(spec, '-staging'), 'create', 'read', 'update');
+    add(`${keyStore.mount}/destroy/${keyStore.path}`, 'create', 'update');
     add(`${keyStore.mount}/destroy/${keyStore.path}-staging`, 'create', 'update');
     add(`${keyStore.mount}/metadata/${keyStore.path}`, 'create', 'read', 'update');
   } else {

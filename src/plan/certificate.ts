@@ -75,9 +75,9 @@ function caExtensions(der: Buffer): Pick<CertificateFacts, 'maxPathLength' | 'ca
   };
 }
 
-/** One attribute of a subject as node:crypto prints it (`CN=…` lines). */
-function attribute(subject: string, name: string): string {
-  const line = subject.split('\n').find((l) => l.startsWith(`${name}=`));
+/** One attribute of a subject as node:crypto prints it (`CN=…` lines); it gives undefined for a certificate without a subject. */
+function attribute(subject: string | undefined, name: string): string {
+  const line = subject?.split('\n').find((l) => l.startsWith(`${name}=`));
   return line?.slice(name.length + 1) ?? '';
 }
 

@@ -43,9 +43,61 @@ export function ownIssuers(d: Desired, tier: Tier, vault: ObservedVault): OwnIss
     .sort((a, b) => b.generation - a.generation || b.certificate.notBefore - a.certificate.notBefore);
 }
 
-/** The root that signs: the newest of ours. */
+/** What of the roots of this CA does what. */
+export interface Roots {
+  /** It signs intermediates; undefined: there is none, or it is lost. */
+  signer: OwnIssuer | undefined;
+  /** Those that istiod hands out, in their order in root-cert.pem; undefined while one of them is missing. */
+  trusted: OwnIssuer[] | undefined;
+}
+
+/**
+ * The root that stands, outside of a rotation: the recorded one and no other, else one that was made since. When the memory is lost, the
+ * one that the live certificate is signed by: an older root may still lie in the mount.
+ */
+function standingRoot(d: Desired, { vault }: VaultOnly): OwnIssuer | undefined {
+  const issuers = ownIssuers(d, 'root', vault);
+  const recorded = own(vault.state)?.root;
+  if (recorded?.fingerprint !== undefined)
+    return issuers.find((issuer) => issuer.certificate.fingerprint === recorded.fingerprint);
+  if (recorded) return issuers.find((issuer) => issuer.generation > recorded.generation);
+  const live = own(vault.live)?.certificate;
+  return live ? issuers.find((issuer) => isSignedBy(live, issuer.certificate)) : issuers[0];
+}
+
+/** Which root signs and which are trusted, by the phase of a rotation where there is one. */
+export function rootsOf(d: Desired, o: VaultOnly): Roots {
+  const from = standingRoot(d, o);
+  const rotation = own(o.vault.state)?.rotation;
+  const all = (...roots: (OwnIssuer | undefined)[]) => {
+    const found = roots.filter((root) => root !== undefined);
+    return found.length === roots.length ? found : undefined;
+  };
+  if (!rotation) return { signer: from, trusted: all(from) };
+  const to = ownIssuers(d, 'root', o.vault).find((i) => i.certificate.fingerprint === rotation.to.fingerprint);
+  const end = rotation.back ? from : to;
+  switch (rotation.phase) {
+    case 'Issuing':
+      return { signer: from, trusted: all(from) };
+    case 'Distributing':
+      return { signer: from, trusted: all(from, to) };
+    case 'Switching':
+      return { signer: end, trusted: all(from, to) };
+    case 'Retiring':
+      return { signer: end, trusted: all(end) };
+  }
+}
+
+/** The root that signs. */
 export function currentRoot(d: Desired, o: VaultOnly): OwnIssuer | undefined {
-  return ownIssuers(d, 'root', o.vault)[0];
+  return rootsOf(d, o).signer;
+}
+
+/** root-cert.pem as it must be. */
+export function wantedBundle(d: Desired, o: VaultOnly): string | undefined {
+  return rootsOf(d, o)
+    .trusted?.map((root) => root.certificate.pem)
+    .join('');
 }
 
 /** The highest CA generation that any trace of ours shows. */

@@ -15,11 +15,14 @@ import {
   keyIn,
   ownIssuers,
   renewAt,
+  rootsOf,
   soundLive,
+  wantedBundle,
   type OwnIssuer,
 } from './facts.ts';
 import { generationName, generationOf } from './identity.ts';
 import { own, type Issuer, type Observed, type StagingEntry } from './observed.ts';
+import { everywhere } from './rotation.ts';
 import { recordedState, withGeneration } from './state.ts';
 import type { Step } from './steps.ts';
 
@@ -34,8 +37,16 @@ export function newGenerationReason(d: Desired, o: Observed, now: number): strin
   if (state?.intermediate && !isDeepStrictEqual(state.intermediate.spec, d.intermediate))
     return `spec.intermediate changed (${changed(state.intermediate.spec, d.intermediate)})`.slice(0, 256);
   if (rotationRequest(d, o) !== undefined) return `asked for by ${annotations.rotateIntermediate}`;
+  if (signedByAnother(d, o)) return `root rotation${state?.rotation?.back ? ' rolled back' : ''}`;
   const due = renewAt(d, o);
   return due !== undefined && now >= due ? 'renewal' : undefined;
+}
+
+/** The live intermediate is under a root of ours that does not sign any more. */
+function signedByAnother(d: Desired, o: Observed): boolean {
+  const live = soundLive(d, o);
+  const signer = currentRoot(d, o);
+  return live !== undefined && signer !== undefined && !isSignedBy(live.certificate, signer.certificate);
 }
 
 /** What differs between the spec something was issued for and the one that stands. */
@@ -142,37 +153,52 @@ function stagedSteps(d: Desired, o: Observed, staged: StagingEntry, now: number)
     ({ certificate }) => certificate.notAfter > now && isSignedBy(certificate, root.certificate),
   );
   if (!issuer) return [signStep(d, root, staged, keyId, now)];
-  return [publishStep(d, o, { from: 'staging', issuer, root, ...staged })];
+  return publishSteps(d, o, { from: 'staging', issuer, ...staged });
 }
 
-function publishStep(
+/** Nothing while a root that istiod must hand out is missing. */
+function publishSteps(
   d: Desired,
   o: Observed,
-  what: { from: 'staging' | 'adopted'; issuer: Issuer; root: Issuer; generation: number; keyRef: string },
-): Step {
-  return {
-    kind: 'PublishLive',
-    from: what.from,
-    generation: what.generation,
-    issuerId: what.issuer.id,
-    rootIssuerId: what.root.id,
-    keyRef: what.keyRef,
-    mark: markFor(d, o, things(d, o.vault).live),
-    cas: o.vault.live.casVersion,
-  };
+  what: { from: 'staging' | 'live' | 'adopted'; issuer: Issuer; generation: number; keyRef: string },
+): Step[] {
+  const { trusted } = rootsOf(d, o);
+  if (!trusted) return [];
+  return [
+    {
+      kind: 'PublishLive',
+      from: what.from,
+      generation: what.generation,
+      issuerId: what.issuer.id,
+      rootIssuerIds: trusted.map((root) => root.id),
+      keyRef: what.keyRef,
+      mark: markFor(d, o, things(d, o.vault).live),
+      cas: o.vault.live.casVersion,
+    },
+  ];
+}
+
+/** root-cert.pem is exactly the roots that are trusted now: none less, and none that somebody slipped in. */
+function publishRoots(d: Desired, o: Observed): Step[] {
+  const live = soundLive(d, o);
+  const issuer = issuerOf(live, o);
+  const bundle = wantedBundle(d, o);
+  if (!live || !issuer || bundle === undefined || live.root === bundle) return [];
+  return publishSteps(d, o, { from: 'live', issuer, generation: live.generation, keyRef: live.keyRef });
 }
 
 /**
- * Own keys and issuers that nothing needs: neither the live generation nor the one before it. Issuers in Vault verify nothing;
- * workloads go on with what they carry.
+ * Own keys and issuers that nothing needs. The generation before the live one is kept until every replica was seen with the live one: then it
+ * goes, and with it the older versions of the live entry, which hold its key. Issuers in Vault verify nothing; workloads go on with what they carry.
  */
-function spareParts(d: Desired, o: Observed): Step[] {
+function spareParts(d: Desired, o: Observed, now: number): Step[] {
   const live = soundLive(d, o);
   const state = own(o.vault.state);
   const pki = o.vault.intermediatePki;
   if (!live || !pki || state?.intermediate?.fingerprint !== live.certificate.fingerprint) return [];
   const before = state.history.find((e) => e.kind === 'Intermediate' && e.fingerprint !== live.certificate.fingerprint);
-  const kept = new Set([live.certificate.fingerprint, before?.fingerprint]);
+  const over = everywhere(d, o, now).passed;
+  const kept = new Set([live.certificate.fingerprint, over ? undefined : before?.fingerprint]);
   const ours = ownIssuers(d, 'intermediate', o.vault);
   const issuers = ours.filter((issuer) => !kept.has(issuer.certificate.fingerprint));
   const needed = new Set([
@@ -184,7 +210,9 @@ function spareParts(d: Desired, o: Observed): Step[] {
     (key) =>
       (generationOf(d.identity, 'intermediate', key.name) !== undefined || carried.has(key.id)) && !needed.has(key.id),
   );
-  if (issuers.length + keys.length === 0) return [];
+  const { liveOlder } = o.vault;
+  if (issuers.length + keys.length === 0)
+    return over && liveOlder.length > 0 ? [{ kind: 'DestroyVersions', versions: liveOlder }] : [];
   const what = `${issuers.length} issuers and ${keys.length} keys that nothing needs`;
   const { mount } = d.spec.intermediate;
   return [{ kind: 'Collect', mount, issuerIds: issuers.map((i) => i.id), keyIds: keys.map((k) => k.id), what }];
@@ -219,7 +247,7 @@ function markLive(d: Desired, o: Observed): Step[] | undefined {
   const root = currentRoot(d, o);
   if (!issuer || !root || issuer.certificate.publicKey !== o.vault.live.foreign?.publicKey) return undefined;
   const generation = state.intermediate?.generation ?? 1;
-  return [publishStep(d, o, { from: 'adopted', issuer, root, generation, keyRef: issuer.keyId })];
+  return publishSteps(d, o, { from: 'adopted', issuer, generation, keyRef: issuer.keyId });
 }
 
 /** What to do now about the intermediate and its key. */
@@ -231,8 +259,10 @@ export function intermediateSteps(d: Desired, o: Observed, now: number): Step[] 
   // what stands is put right and recorded before anything new is begun: the record says what it was made for
   const first = [...mountFollowsLive(d, o), ...recordStep(d, o, now)];
   if (first.length > 0) return first;
+  const roots = publishRoots(d, o);
+  if (roots.length > 0) return roots;
   const reason = newGenerationReason(d, o, now);
-  if (reason === undefined) return spareParts(d, o);
+  if (reason === undefined) return spareParts(d, o, now);
   const reuse = reusedKey(d, o);
   return [
     {

@@ -273,6 +273,8 @@ export interface MeshView {
     serves: string | undefined;
     /** The roots that it holds; undefined: not known. */
     roots: string[] | undefined;
+    /** Why they are not known, where it was asked. */
+    why?: string;
   }[];
   /** What of a rollout is not done; undefined: every replica that is asked for is there. */
   unfinished: string | undefined;
@@ -282,7 +284,8 @@ export interface MeshView {
 
 /**
  * The mesh as a root rotation has to see it; undefined while istiod was not looked at. A replica is known to hold the live root bundle when
- * its pod was made with the digest of the live set, which is patched only after the live write, and it serves the live intermediate.
+ * its pod was made with the digest of the live set, which is patched only after the live write, and it serves the live intermediate; where
+ * no digest tells, when it hands that bundle out.
  */
 export function meshView(d: Desired, o: Observed, now: number): MeshView | undefined {
   const { istiod } = o.kubernetes;
@@ -297,10 +300,14 @@ export function meshView(d: Desired, o: Observed, now: number): MeshView | undef
       judgeServed(pod.served, ca, now).kind === 'Proven';
     const withDigest = ca?.digest !== undefined && digestOf(pod.settings) === ca.digest;
     const served = pod.served !== undefined && 'leaf' in pod.served ? issuerOfLeaf(pod.served)?.fingerprint : undefined;
+    const { handedOut } = pod;
+    const roots = Array.isArray(handedOut) ? handedOut : undefined;
+    const why = handedOut && 'unreachable' in handedOut ? handedOut.unreachable : undefined;
     return {
       name: pod.name,
       serves: proven ? ca.live.fingerprint : served,
-      roots: proven && withDigest ? ca.roots.map((root) => root.fingerprint) : undefined,
+      roots: proven && withDigest ? ca.roots.map((root) => root.fingerprint) : roots,
+      ...(why === undefined ? {} : { why }),
     };
   });
   const ours =

@@ -91,11 +91,27 @@ export interface HistoryEntry {
   reason: string;
 }
 
+export type RotationPhase = 'Issuing' | 'Distributing' | 'Switching' | 'Retiring';
+
+/** A root rotation under way. `StateEntry.root` is the root that it began with, until its end. */
+export interface Rotation {
+  phase: RotationPhase;
+  /** RFC 3339. */
+  startedAt: string;
+  /** When every replica was first seen to have what the phase brought, RFC 3339: from then on older workload certificates run out. */
+  reachedAt?: string;
+  /** The root that it leads to; with its ids once that is made. */
+  to: Issued<RootSpec>;
+  /** It was called off, and leads back to the root that it began with. */
+  back: boolean;
+}
+
 /** `<path>-state`: what must survive the loss of everything else. No key material. */
 export interface StateEntry {
   highestGeneration: number;
   root?: Issued<RootSpec>;
   intermediate?: Issued<IntermediateSpec>;
+  rotation?: Rotation;
   /** The Kubernetes auth role that is ours, recorded before it is written. */
   role: string;
   /** Names of shared things that we made, as `kind:path`. */
@@ -143,6 +159,8 @@ export interface ObservedVault {
   intermediatePki: Pki | undefined;
   /** How many versions KV 2 keeps of the live entry; undefined: KV 1, or never set. */
   liveVersions: number | undefined;
+  /** Versions of the live entry before the one that stands that still hold something (KV 2). */
+  liveOlder: number[];
   live: Slot<LiveEntry>;
   staging: Slot<StagingEntry>;
   state: Slot<StateEntry>;

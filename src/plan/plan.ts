@@ -5,18 +5,19 @@
  * preconditions hold now; what depends on them follows in the next round, from a new observation.
  */
 import { isDeepStrictEqual } from 'node:util';
-import type { Desired } from './desired.ts';
+import type { Desired, RootSpec } from './desired.ts';
 import { desiredAuthConfig, desiredRole, policyText } from './desired.ts';
 import * as ownership from './checks/ownership.ts';
 import * as controlPlane from './checks/control-plane.ts';
 import * as roots from './checks/roots.ts';
+import { rotationProblem } from './checks/rotation.ts';
 import * as servers from './checks/servers.ts';
 import * as specChecks from './checks/spec.ts';
-import { currentRoot, liveDigest, soundLive } from './facts.ts';
+import { currentRoot, liveDigest, ownIssuers, soundLive } from './facts.ts';
 import { markFor, ownsAuthMount, things, type Thing } from './adoption.ts';
 import { generationName } from './identity.ts';
 import { intermediateSteps } from './intermediate.ts';
-import { own, type KubernetesAuthConfig, type Mount, type Observed } from './observed.ts';
+import { own, type KubernetesAuthConfig, type Mount, type Observed, type StateEntry } from './observed.ts';
 import type { Problem } from './problem.ts';
 import { intendedState } from './state.ts';
 import type { Step } from './steps.ts';
@@ -61,6 +62,7 @@ function checkObserved(d: Desired, o: Observed): Problem[] {
     ownership.adoptionMismatch(d, o),
     roots.rootLost(d, o),
     roots.wouldReplaceRoot(d, o),
+    rotationProblem(d, o),
     controlPlane.controlPlaneNotFound(d, o),
     controlPlane.fieldConflict(d, o),
     controlPlane.injectorNotFound(d, o),
@@ -98,16 +100,20 @@ function rootSteps(d: Desired, o: Observed): Step[] {
   const { mount } = d.spec.root;
   if (!rootPki) return [];
   const root = currentRoot(d, o);
+  const state = own(o.vault.state);
+  const generate = (generation: number, spec: RootSpec): Step => {
+    const name = generationName(d.identity, 'root', generation);
+    return { kind: 'GenerateRoot', mount, name, spec, existingKey: rootPki.keys.some((key) => key.name === name) };
+  };
+  if (!root) return [generate((state?.root?.generation ?? 0) + 1, d.root)];
+  const steps: Step[] = [];
   // with PKI delivery istiod's root-cert.pem is the default issuer; in a mount that was taken over others may sign by it
-  const fixed = d.spec.delivery.source === 'PKI' || !own(o.vault.state)?.adopted.includes(`mount:${mount}`);
-  if (root)
-    return !fixed || rootPki.defaultIssuerId === root.id
-      ? []
-      : [{ kind: 'SetDefaultIssuer', mount, issuerId: root.id }];
-  const name = generationName(d.identity, 'root', (own(o.vault.state)?.root?.generation ?? 0) + 1);
-  return [
-    { kind: 'GenerateRoot', mount, name, spec: d.root, existingKey: rootPki.keys.some((key) => key.name === name) },
-  ];
+  const fixed = d.spec.delivery.source === 'PKI' || !state?.adopted.includes(`mount:${mount}`);
+  if (fixed && rootPki.defaultIssuerId !== root.id) steps.push({ kind: 'SetDefaultIssuer', mount, issuerId: root.id });
+  const next = state?.rotation?.phase === 'Issuing' ? state.rotation.to : undefined;
+  if (next && !ownIssuers(d, 'root', o.vault).some((issuer) => issuer.generation === next.generation))
+    steps.push(generate(next.generation, next.spec));
+  return steps;
 }
 
 function sameAuthConfig(a: KubernetesAuthConfig, b: KubernetesAuthConfig): boolean {
@@ -138,6 +144,25 @@ export function accessSteps(d: Desired, o: Observed): Step[] {
   return steps;
 }
 
+/** A phase of a rotation is worth an Event of its own. */
+function whyRecorded(before: StateEntry | undefined, after: StateEntry): { reason: string; event?: string } {
+  const [was, is] = [before?.rotation, after.rotation];
+  if (was?.phase === is?.phase && was?.back === is?.back && was?.reachedAt === is?.reachedAt)
+    return { reason: 'what is about to be made' };
+  if (!is)
+    return {
+      reason: `root rotation ${was?.back ? 'rolled back' : 'finished'}`,
+      event: was?.back ? 'RootRotationRolledBack' : 'RootRotated',
+    };
+  if (!was) return { reason: 'root rotation begins', event: 'RootRotationStarted' };
+  const way = is.back ? ', on its way back' : '';
+  const reached = is.reachedAt === undefined ? '' : ' is everywhere; workload certificates run out';
+  return {
+    reason: `root rotation: ${is.phase}${way}${reached}`,
+    event: is.back && !was.back ? 'RootRotationCalledOff' : 'RootRotationPhase',
+  };
+}
+
 /** The key store, the memory in it, then what the memory must know of beforehand; strictly in this order. */
 function foundationSteps(d: Desired, o: Observed, now: number): Step[] {
   const { keyStore, audit } = d.spec;
@@ -146,7 +171,7 @@ function foundationSteps(d: Desired, o: Observed, now: number): Step[] {
   }
   const state = intendedState(d, o, now);
   if (!isDeepStrictEqual(state, own(o.vault.state))) {
-    return [{ kind: 'WriteState', state, cas: o.vault.state.casVersion, reason: 'what is about to be made' }];
+    return [{ kind: 'WriteState', state, cas: o.vault.state.casVersion, ...whyRecorded(own(o.vault.state), state) }];
   }
   if (!audit || o.vault.auditDevice) return [];
   return [{ kind: 'EnableAudit', path: audit.path, type: audit.type, options: audit.options }];

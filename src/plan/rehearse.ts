@@ -111,12 +111,18 @@ function signIntermediate(stage: Stage, step: StepOf<'SignIntermediate'>): void 
 
 function publishLive({ d, vault }: Stage, step: StepOf<'PublishLive'>): void {
   const issuer = vault.intermediatePki?.issuers.find((i) => i.id === step.issuerId);
-  const root = vault.rootPki?.issuers.find((i) => i.id === step.rootIssuerId);
-  const publicKey = step.from === 'staging' ? own(vault.staging)?.publicKey : vault.live.foreign?.publicKey;
-  if (!issuer || !root || publicKey !== issuer.certificate.publicKey) throw new Refused('changed meanwhile');
+  const roots = step.rootIssuerIds.map((id) => vault.rootPki?.issuers.find((i) => i.id === id)?.certificate.pem);
+  const publicKey = {
+    staging: own(vault.staging)?.publicKey,
+    live: own(vault.live)?.publicKey,
+    adopted: vault.live.foreign?.publicKey,
+  }[step.from];
+  if (!issuer || roots.includes(undefined) || publicKey !== issuer.certificate.publicKey)
+    throw new Refused('changed meanwhile');
   const { certificate } = issuer;
   const { generation, keyRef } = step;
-  const entry = { generation, keyRef, certificate, chain: certificate.pem, root: root.certificate.pem, publicKey };
+  const entry = { generation, keyRef, certificate, chain: certificate.pem, root: roots.join(''), publicKey };
+  if (d.spec.keyStore.version === 2 && vault.live.casVersion > 0) vault.liveOlder = [vault.live.casVersion];
   set(vault.live, step.cas, entry, step.mark, d.spec.keyStore.version);
   if (d.spec.delivery.source === 'PKI' && vault.intermediatePki) vault.intermediatePki.defaultIssuerId = issuer.id;
 }
@@ -207,6 +213,8 @@ function perform(stage: Stage, step: Step): void {
       return void (vault.role = step.fields);
     case 'GenerateRoot':
       return generateRoot(stage, step);
+    case 'DestroyVersions':
+      return void (vault.liveOlder = vault.liveOlder.filter((number) => !step.versions.includes(number)));
     case 'LimitVersions':
       return void (vault.liveVersions = step.versions);
     case 'StageKey':

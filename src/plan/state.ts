@@ -13,6 +13,7 @@ import {
   soundLive,
   type OwnIssuer,
 } from './facts.ts';
+import { rotatedState } from './rotation.ts';
 import { own, type HistoryEntry, type Issued, type Issuer, type Observed, type StateEntry } from './observed.ts';
 
 /** All texts present count as handled when the state begins: an old text never starts an action. */
@@ -144,7 +145,10 @@ export function intendedState(d: Desired, o: Observed, now: number): StateEntry 
   // what is about to be taken over is not ours by name, only by this very state
   const found = o.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
   const root = state.root && (found || currentRoot(d, o)) ? state.root : intendedRoot(d, o, state);
-  return { ...state, root, made: [...new Set([...state.made, ...madeBesides(d, o)])] };
+  const intended = { ...state, root, made: [...new Set([...state.made, ...madeBesides(d, o)])] };
+  // a root made anew in the place of a lost one ends whatever rotation there was
+  if (root !== state.root && state.rotation) delete intended.rotation;
+  return own(o.vault.state) ? rotatedState(d, o, intended, now) : intended;
 }
 
 /** A root to be made: under the number after that of a lost one, whose serial stays known until then. */
@@ -177,7 +181,8 @@ export function recordedState(d: Desired, o: Observed, now: number): StateEntry 
   if (!state || !root || !live) return undefined;
   const next: StateEntry = withGeneration(state, live);
   const news: HistoryEntry[] = [];
-  if (state.root?.fingerprint !== root.certificate.fingerprint) {
+  // the root of a rotation is recorded with its phases
+  if (!state.rotation && state.root?.fingerprint !== root.certificate.fingerprint) {
     next.root = issuedRoot(root, state.root && state.root.fingerprint === undefined ? state.root.spec : d.root);
     news.push(historyOf('Root', next.root, now, state.history.length === 0 ? 'first issue' : 'a lost root made anew'));
   }

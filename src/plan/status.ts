@@ -15,6 +15,7 @@ import { expiry, intermediateMessage, rootMessage, rootRenewAt } from './expiry.
 import { istiodStatus, notLookedAt, proofOf } from './istiod-ready.ts';
 import { own, type Observed } from './observed.ts';
 import { accessSteps } from './plan.ts';
+import { rotationView } from './rotation.ts';
 import { kindOf, type Problem } from './problem.ts';
 import { describeStep, type Step } from './steps.ts';
 
@@ -42,24 +43,29 @@ function standingProblems(d: Desired, o: Observed, now: number): Problem[] {
   const out: Problem[] = [];
   const add = (condition: StageCondition, reason: Problem['reason'], message: string) =>
     out.push({ condition, reason, message, blocks: 'nothing' });
-  if (root && state?.root?.fingerprint !== undefined && !isDeepStrictEqual(state.root.spec, d.root)) {
+  if (
+    root &&
+    !state?.rotation &&
+    state?.root?.fingerprint !== undefined &&
+    !isDeepStrictEqual(state.root.spec, d.root)
+  ) {
     add(
       'RootReady',
       'RootSpecChanged',
-      `spec.root differs from what the root was issued for (${changed(state.root.spec, d.root)}); restore it: a root is replaced by rotation only, which this version does not support yet`,
+      `spec.root differs from what the root was issued for (${changed(state.root.spec, d.root)}); restore it, or have the root replaced: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
   }
   if (root && root.certificate.notAfter <= now) {
     add(
       'RootReady',
       'RootNearEnd',
-      `the root ended on ${day(root.certificate.notAfter)}; a new root is needed (annotation ${known.rotateRoot}, which this version does not support yet)`,
+      `the root ended on ${day(root.certificate.notAfter)}; a new root is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
   } else if (root && live && live.certificate.notAfter >= root.certificate.notAfter) {
     add(
       'RootReady',
       'RootNearEnd',
-      `the intermediate ends with its root on ${day(root.certificate.notAfter)} and cannot be renewed past it; a new root is needed (annotation ${known.rotateRoot}, which this version does not support yet)`,
+      `the intermediate ends with its root on ${day(root.certificate.notAfter)} and cannot be renewed past it; a new root is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
   }
   return out;
@@ -244,6 +250,7 @@ export function statusOf(input: StatusInput): Status {
   const requested = resource.metadata.annotations[known.reconcileRequestedAt];
   const proof = observed && proofOf(desired, observed, now);
   const history = observed && own(observed.vault.state)?.history;
+  const rotation = observed ? rotationView(desired, observed, now) : resource.status?.rotation;
   return {
     observedGeneration: resource.metadata.generation,
     ...(requested !== undefined ? { lastHandledReconcileAt: requested.slice(0, 256) } : {}),
@@ -257,6 +264,7 @@ export function statusOf(input: StatusInput): Status {
     controlPlane: observed
       ? controlPlaneStatus(desired, observed)
       : (resource.status?.controlPlane ?? controlPlaneStatus(desired, undefined)),
+    ...(rotation ? { rotation } : {}),
     ...(input.pending?.length ? { plan: input.pending.slice(0, mostPlanned).map(planned) } : {}),
     ...(history ? { history } : shown(resource, 'history')),
     ...(proof

@@ -7,7 +7,14 @@ export type Step =
   | { kind: 'ClaimControlPlane'; target: string }
   | { kind: 'EnableAudit'; path: string; type: string; options: Record<string, string> }
   | { kind: 'MountKV'; mount: string; version: 1 | 2; description: string }
-  | { kind: 'WriteState'; state: StateEntry; cas: number; reason: string }
+  | {
+      kind: 'WriteState';
+      state: StateEntry;
+      cas: number;
+      reason: string;
+      /** Reason of the Event where it is not `StateRecorded`. */
+      event?: string;
+    }
   | { kind: 'MountPKI'; mount: string; maxLeaseTtl: number; description: string }
   | { kind: 'TuneMount'; mount: string; maxLeaseTtl: number; description: string }
   | { kind: 'EnableAuth'; mount: string; description: string }
@@ -16,6 +23,7 @@ export type Step =
   | { kind: 'WriteRole'; mount: string; role: string; fields: KubernetesRole }
   | { kind: 'GenerateRoot'; mount: string; name: string; spec: RootSpec; existingKey: boolean }
   | { kind: 'LimitVersions'; versions: number }
+  | { kind: 'DestroyVersions'; versions: number[] }
   | {
       kind: 'StageKey';
       generation: number;
@@ -44,11 +52,12 @@ export type Step =
   | { kind: 'InstallCertificate'; mount: string; generation: number }
   | {
       kind: 'PublishLive';
-      /** Where the key is: in staging, or, when it is taken over, in the live entry itself. */
-      from: 'staging' | 'adopted';
+      /** Where the key is: in staging, or in the live entry itself, be it ours or taken over. */
+      from: 'staging' | 'live' | 'adopted';
       generation: number;
       issuerId: string;
-      rootIssuerId: string;
+      /** Issuers of the roots that istiod hands out, in their order in root-cert.pem. */
+      rootIssuerIds: readonly string[];
       /** Name or id of the key in the mount; empty: the generation's own name. */
       keyRef: string;
       mark: string;
@@ -86,6 +95,7 @@ const conditionOfKind = {
   PublishLive: 'KeyStored',
   SetDefaultIssuer: 'IntermediateReady',
   LimitVersions: 'KeyStored',
+  DestroyVersions: 'KeyStored',
   Collect: 'IntermediateReady',
   PatchControlPlane: 'ControlPlanePatched',
   ReleaseControlPlane: 'ControlPlanePatched',
@@ -133,6 +143,8 @@ export function describeStep(step: Step, again = false): StepDescription {
   return { ...described, message: `${described.message} again: it was gone or differed from what is wanted` };
 }
 
+const rootCount = ({ length }: readonly string[]): string => (length === 1 ? 'one root' : `${length} roots`);
+
 function describe(step: Step): StepDescription {
   const say = (action: StepDescription['action'], target: string, event: string, message: string) => ({
     action,
@@ -153,7 +165,7 @@ function describe(step: Step): StepDescription {
         `KV version ${step.version} mounted at ${step.mount}`,
       );
     case 'WriteState':
-      return say('Update', 'vault:state', 'StateRecorded', `state recorded: ${step.reason}`);
+      return say('Update', 'vault:state', step.event ?? 'StateRecorded', `state recorded: ${step.reason}`);
     case 'MountPKI':
       return say('Create', `vault:sys/mounts/${step.mount}`, 'MountCreated', `PKI mounted at ${step.mount}`);
     case 'TuneMount':
@@ -226,9 +238,21 @@ function describe(step: Step): StepDescription {
         `intermediate of generation ${step.generation} put back into ${step.mount}`,
       );
     case 'PublishLive':
+      if (step.from === 'adopted')
+        return say(
+          'Publish',
+          'vault:live',
+          'Adopted',
+          'the CA that was found is taken over: same key, same certificates',
+        );
       return step.from === 'staging'
         ? say('Publish', 'vault:live', 'Published', `generation ${step.generation} published for istiod`)
-        : say('Publish', 'vault:live', 'Adopted', 'the CA that was found is taken over: same key, same certificates');
+        : say(
+            'Publish',
+            'vault:live',
+            'RootsPublished',
+            `root-cert.pem published anew with ${rootCount(step.rootIssuerIds)}`,
+          );
     case 'SetDefaultIssuer':
       return say(
         'Update',
@@ -242,6 +266,13 @@ function describe(step: Step): StepDescription {
         'vault:live/metadata',
         'VersionsLimited',
         `the key store keeps ${step.versions} versions of the live entry`,
+      );
+    case 'DestroyVersions':
+      return say(
+        'Delete',
+        'vault:live/versions',
+        'OldVersionsDestroyed',
+        `older versions of the live entry destroyed (${step.versions.join(', ')}): every replica has the current one`,
       );
     case 'Collect':
       return say('Delete', `vault:${step.mount}`, 'GenerationCollected', `${step.what} removed from ${step.mount}`);

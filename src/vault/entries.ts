@@ -42,6 +42,15 @@ const stateSchema = z.object({
   highestGeneration: z.number(),
   root: z.object({ ...ids, spec: rootSpec }).exactOptional(),
   intermediate: z.object({ ...ids, spec: intermediateSpec }).exactOptional(),
+  rotation: z
+    .object({
+      phase: z.enum(['Issuing', 'Distributing', 'Switching', 'Retiring']),
+      startedAt: z.string(),
+      reachedAt: z.string().exactOptional(),
+      to: z.object({ ...ids, spec: rootSpec }),
+      back: z.boolean(),
+    })
+    .exactOptional(),
   role: z.string(),
   made: z.array(z.string()),
   // states of an earlier version do not have the next two

@@ -4,7 +4,7 @@ import type { Step } from '../plan/steps.ts';
 import { deletePolicy, deleteRole, writeAuthConfig, writePolicy, writeRole } from './access.ts';
 import { parseLive, stateData } from './entries.ts';
 import * as issuing from './issuing.ts';
-import { deleteKv, readKv, writeKv, writeMaxVersions } from './kv.ts';
+import { deleteKv, destroyVersions, readKv, writeKv, writeMaxVersions } from './kv.ts';
 import { disableAuth, enableAudit, enableKubernetesAuth, mountKv, mountPki, tuneMount, unmount } from './mounts.ts';
 import { kvPlace } from './observe.ts';
 import * as pki from './pki.ts';
@@ -100,6 +100,10 @@ export async function executeVaultStep(ctx: issuing.ExecuteContext, step: VaultS
     }
     case 'SetDefaultIssuer': {
       await pki.setDefaultIssuer(client, step.mount, step.issuerId);
+      return;
+    }
+    case 'DestroyVersions': {
+      await destroyVersions(client, kvPlace(desired, ''), step.versions);
       return;
     }
     case 'LimitVersions': {

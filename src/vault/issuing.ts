@@ -172,17 +172,17 @@ export async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIn
 export async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive'>): Promise<void> {
   const { client, desired } = ctx;
   const { intermediate, root, delivery, keyStore } = desired.spec;
-  const [key, signed, rootIssuer] = await Promise.all([
-    step.from === 'staging' ? storedKey(ctx, 'staging', step.generation) : adoptedKey(ctx),
+  const [key, signed, ...rootIssuers] = await Promise.all([
+    step.from === 'adopted' ? adoptedKey(ctx) : storedKey(ctx, step.from, step.generation),
     pki.readChain(client, intermediate.mount, step.issuerId),
-    pki.readChain(client, root.mount, step.rootIssuerId),
+    ...step.rootIssuerIds.map((id) => pki.readChain(client, root.mount, id)),
   ]);
   const cert = certificateFacts(signed[0] ?? '');
-  const rootCert = certificateFacts(rootIssuer[0] ?? '');
-  if (!cert || !rootCert) throw moved('the issuers');
+  const roots = rootIssuers.map(([pem = '']) => certificateFacts(pem)?.pem);
+  if (!cert || roots.length === 0 || roots.includes(undefined)) throw moved('the issuers');
   if (cert.publicKey !== publicKeyOfPrivate(key.reveal())) throw moved('the key of the issuer');
   const { keyRef } = step;
-  const files = { certificate: cert.pem, chain: signed.join(''), root: rootCert.pem, key, keyRef };
+  const files = { certificate: cert.pem, chain: signed.join(''), root: roots.join(''), key, keyRef };
   const data = liveData(step.mark, step.generation, files, keyStore.version);
   await writeKv(client, kvPlace(desired, ''), data, step.cas);
   // PKI delivery reads certificate and key from two places: the second write follows the first at once

@@ -44,15 +44,43 @@ export async function writeKv(
  * Removes an entry so that its content is gone. On KV 2 exactly the version that was seen is destroyed: a version written
  * meanwhile stays, and the next check-and-set names the destroyed one.
  */
-export async function destroyKv(client: VaultClient, { mount, path, version }: KvPlace, seen: number): Promise<void> {
-  if (version === 1) await client.delete(`${mount}/${path}`);
-  else await client.call('PUT', `${mount}/destroy/${path}`, { versions: [seen] });
+export async function destroyKv(client: VaultClient, place: KvPlace, seen: number): Promise<void> {
+  if (place.version === 1) await client.delete(`${place.mount}/${place.path}`);
+  else await destroyVersions(client, place, [seen]);
 }
 
-/** How many versions KV 2 keeps of an entry; undefined when nothing was set for it, or it was never written. */
-export async function readMaxVersions(client: VaultClient, { mount, path }: KvPlace): Promise<number | undefined> {
+/** What KV 2 keeps of an entry besides the version that stands. */
+export interface KvVersions {
+  /** How many versions it keeps; undefined when nothing was set for it, or it was never written. */
+  limit: number | undefined;
+  /** Numbers of older versions that still hold something. */
+  older: number[];
+}
+
+const metadataSchema = z.object({
+  max_versions: z.int(),
+  current_version: z.int().default(0),
+  versions: z.record(z.string(), z.object({ destroyed: z.boolean() })).nullish(),
+});
+
+/** Reads the metadata of a KV 2 entry. */
+export async function readVersions(client: VaultClient, { mount, path }: KvPlace): Promise<KvVersions> {
   const body = await client.read(`${mount}/metadata/${path}`);
-  return body && (z.object({ max_versions: z.int() }).parse(body).max_versions || undefined);
+  if (!body) return { limit: undefined, older: [] };
+  const { max_versions, current_version, versions } = metadataSchema.parse(body);
+  const older = Object.entries(versions ?? {})
+    .filter(([number, { destroyed }]) => Number(number) !== current_version && !destroyed)
+    .map(([number]) => Number(number));
+  return { limit: max_versions || undefined, older };
+}
+
+/** Destroys versions of a KV 2 entry for good. */
+export async function destroyVersions(
+  client: VaultClient,
+  { mount, path }: KvPlace,
+  versions: number[],
+): Promise<void> {
+  await client.call('PUT', `${mount}/destroy/${path}`, { versions });
 }
 
 /** Limits the versions that KV 2 keeps of an entry, also before its first one. */

@@ -10,7 +10,7 @@ import { listRoles, readAuthConfig, readPolicy, readRole } from './access.ts';
 import { assertServing, type VaultClient } from './client.ts';
 import { parseLive, parseStaging, parseState } from './entries.ts';
 import { VaultError } from './errors.ts';
-import { listKv, readKv, readMaxVersions, type KvEntry, type KvPlace } from './kv.ts';
+import { listKv, readKv, readVersions, type KvEntry, type KvPlace, type KvVersions } from './kv.ts';
 import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
 import { listPkiRoles, readPki, readSigned } from './pki.ts';
 
@@ -20,6 +20,7 @@ export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): 
   return { mount, path: `${path}${suffix}`, version };
 }
 
+const noVersions: KvVersions = { limit: undefined, older: [] };
 const nothing: KvEntry = { casVersion: 0, data: undefined };
 
 /** A read that is under way. Whether its failure matters is known only when others have answered. */
@@ -69,7 +70,7 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     live: () => readKv(client, kvPlace(d, '')),
     staging: () => readKv(client, kvPlace(d, '-staging')),
     state: () => readKv(client, kvPlace(d, '-state')),
-    liveVersions: async () => (keyStore.version === 2 ? await readMaxVersions(client, kvPlace(d, '')) : undefined),
+    liveVersions: async () => (keyStore.version === 2 ? await readVersions(client, kvPlace(d, '')) : noVersions),
     rootPki: () => readPki(client, root.mount),
     intermediatePki: () => readPki(client, intermediate.mount),
     keyStoreEntries: async () => (deleting ? await listKv(client, keyStore.mount, keyStore.version) : []),
@@ -104,7 +105,8 @@ const touched: Record<Step['kind'], readonly ReadName[]> = {
   SignIntermediate: ['intermediatePki'],
   InstallCertificate: ['intermediatePki'],
   LimitVersions: ['liveVersions'],
-  PublishLive: ['live', 'intermediatePki'],
+  PublishLive: ['live', 'liveVersions', 'intermediatePki'],
+  DestroyVersions: ['liveVersions'],
   SetDefaultIssuer: ['rootPki', 'intermediatePki'],
   Collect: ['intermediatePki'],
   PatchControlPlane: [],
@@ -177,6 +179,7 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
     return { ...unread, product, version, auditDevice, authMount, missingCapabilities: missing };
   }
   const entry = async (read: Pending<KvEntry>) => (fits ? await read.take() : nothing);
+  const versions = kvMount?.kvVersion === 2 ? await reads.liveVersions.take() : noVersions;
   const mounts: ObservedVault = {
     ...base,
     authMount: await reads.authMount.take(),
@@ -188,7 +191,8 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
     policy: await reads.policy.take(),
     role: authMount?.type === 'kubernetes' ? await reads.role.take() : undefined,
     authConfig: writesAuthConfig ? await reads.authConfig.take() : undefined,
-    liveVersions: kvMount?.kvVersion === 2 ? await reads.liveVersions.take() : undefined,
+    liveVersions: versions.limit,
+    liveOlder: versions.older,
     live: parseLive(d.identity, await entry(reads.live)),
     staging: parseStaging(d.identity, await entry(reads.staging)),
   };
@@ -236,6 +240,7 @@ const unread: ObservedVault = {
   role: undefined,
   authConfig: undefined,
   liveVersions: undefined,
+  liveOlder: [],
   live: { casVersion: 0, entry: undefined },
   staging: { casVersion: 0, entry: undefined },
   state: { casVersion: 0, entry: undefined },

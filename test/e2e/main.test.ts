@@ -4,6 +4,8 @@
  */
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { X509Certificate } from 'node:crypto';
+import { handedOutRoots } from '../../src/istiod/handed-out-roots.ts';
+import { Secret } from '../../src/observability/secret.ts';
 import { products, requestToken, sharedStack, startIstiod, type Product } from '../stack/index.ts';
 import { everythingVisible, leaks, secretsOf } from '../support/canary.ts';
 import { blocks, defects, makeCsr, opensslVerify, readCaFiles } from '../support/certificates.ts';
@@ -77,6 +79,12 @@ describe.each(cases)('$product, $source delivery, KV $version', (c) => {
       await opensslVerify(leaf, rest.join('\n'), root.toString());
       expect(blocks(rootPem)[0]?.fingerprint256).toBe(root.fingerprint256);
       expect(new X509Certificate(leaf).subjectAltName).toContain(`spiffe://cluster.local/ns/${namespace}/sa/workload`);
+
+      const replica = { host: '127.0.0.1', port: istiod.securePort, servername: `istiod.${namespace}.svc` };
+      const asked = (roots: string) => handedOutRoots(replica, roots, new Secret(token), AbortSignal.timeout(15_000));
+      expect(await asked(root.toString())).toBe(rootPem);
+      // the token is not shown to a server that the roots do not vouch for
+      await expect(asked(kube.caPem)).rejects.toThrow();
     } finally {
       await istiod.stop();
     }

@@ -6,7 +6,7 @@ import { desire, type Desired } from '../../src/plan/desired.ts';
 import { generationName } from '../../src/plan/identity.ts';
 import { VaultClient } from '../../src/vault/client.ts';
 import { executeVaultStep, type VaultStep } from '../../src/vault/execute.ts';
-import { destroyKv, listKv, readKv, readMaxVersions, writeKv, type KvPlace } from '../../src/vault/kv.ts';
+import { destroyKv, listKv, readKv, readVersions, writeKv, type KvPlace } from '../../src/vault/kv.ts';
 import { readSecretsMount } from '../../src/vault/mounts.ts';
 import { generateRoot, readPki, readSigned } from '../../src/vault/pki.ts';
 import { products, sharedStack } from '../stack/index.ts';
@@ -138,7 +138,7 @@ describe.each(products)('%s', (product) => {
       from: 'staging',
       generation: 1,
       issuerId: pki.issuers[0]?.id ?? '',
-      rootIssuerId: root?.id ?? '',
+      rootIssuerIds: [root?.id ?? ''],
       keyRef: '',
       mark: desired.mark,
       cas: 0,
@@ -150,7 +150,7 @@ describe.each(products)('%s', (product) => {
   it('keeps two versions of the live entry, and never collects what is published', async () => {
     const place: KvPlace = { mount: `${prefix}-kv`, path: 'deep/path', version: 2 };
     await execute({ kind: 'LimitVersions', versions: 2 });
-    expect(await readMaxVersions(client, place)).toBe(2);
+    expect(await readVersions(client, place)).toEqual({ limit: 2, older: [] });
     const { issuers, keys } = await readPki(client, `${prefix}-ca`);
     const all = { issuerIds: issuers.map((i) => i.id), keyIds: keys.map((k) => k.id) };
     await expect(execute({ kind: 'Collect', mount: `${prefix}-ca`, ...all, what: 'all' })).rejects.toMatchObject({

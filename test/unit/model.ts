@@ -42,6 +42,7 @@ export function emptyWorld(): Observed {
       role: undefined,
       authConfig: undefined,
       liveVersions: undefined,
+      liveOlder: [],
       remains: undefined,
     },
     kubernetes: {

@@ -1,5 +1,4 @@
 /** Rules on the spec alone, for what CEL cannot see or an older schema let through: nothing in Vault is changed by a refused spec. */
-import { annotations as known } from '../../api/annotations.ts';
 import { formatGoDuration, parseGoDuration } from '../../api/duration.ts';
 import type { Spec } from '../../api/schema.ts';
 import { maxWorkloadCertTtlMs, refusedDeliveryAnnotations, type Desired } from '../desired.ts';
@@ -14,7 +13,7 @@ const refuse = (condition: Problem['condition'], reason: Problem['reason'], mess
 
 /** What belongs to the API but not to this version: refused, never ignored. */
 export function notYetSupported(d: Desired): Problem | undefined {
-  const { spec, annotations } = d;
+  const { spec } = d;
   const asked: [boolean, string][] = [
     [
       spec.vault.auth.method !== 'Kubernetes' && spec.vault.auth.method !== 'Token',
@@ -29,10 +28,6 @@ export function notYetSupported(d: Desired): Problem | undefined {
     [!spec.kubernetesAuth.manage, 'spec.kubernetesAuth.manage: false'],
     [spec.controlPlane.kind !== 'TetrateControlPlane', `spec.controlPlane.kind: ${spec.controlPlane.kind}`],
     [spec.controlPlane.write !== 'Patch', `spec.controlPlane.write: ${spec.controlPlane.write}`],
-    ...[known.rotateRoot, known.rollbackRotation, known.pauseRotation].map((name): [boolean, string] => [
-      name in annotations,
-      `annotation ${name}`,
-    ]),
   ];
   const fields = asked.filter(([unsupported]) => unsupported).map(([, field]) => field);
   if (fields.length === 0) return undefined;

@@ -1,0 +1,193 @@
+/**
+ * What workloads would notice of a rotation. They have certificates signed by istiod all the time, each from any replica that is ready, and
+ * with the roots that came along they make mutual TLS connections with each other without end. Every request that no replica answers and
+ * every handshake that fails is kept.
+ */
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { connect, createServer, type TLSSocket } from 'node:tls';
+import { promisify } from 'node:util';
+import { createCertificate, requestToken } from '../stack/index.ts';
+import type { Kube } from './cluster.ts';
+
+const exec = promisify(execFile);
+
+interface Identity {
+  key: string;
+  /** The leaf and its intermediates, PEM. */
+  chain: string;
+  /** What came with it: root-cert.pem of the replica that signed. */
+  roots: string;
+}
+
+interface Pod {
+  metadata: { name: string; deletionTimestamp?: string };
+  status: { podIP?: string; conditions?: { type: string; status: string }[] };
+}
+
+/** A key and a request for it. */
+async function makeKeyAndCsr(): Promise<{ key: string; csr: string }> {
+  const dir = await mkdtemp(join(tmpdir(), 'workload-'));
+  try {
+    const file = join(dir, 'key.pem');
+    const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1'];
+    const { stdout } = await exec('openssl', ['req', '-new', ...curve, '-nodes', '-keyout', file, '-subj', '/']);
+    return { key: await readFile(file, 'utf8'), csr: stdout.slice(stdout.indexOf('-----BEGIN')) };
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+}
+
+/** One mutual TLS connection, each side with its own certificate and its own roots. @throws what either side says */
+async function shakeHands(server: Identity, client: Identity): Promise<void> {
+  const listening = createServer({
+    key: server.key,
+    cert: server.chain,
+    ca: server.roots,
+    requestCert: true,
+    rejectUnauthorized: true,
+  });
+  listening.listen(0, '127.0.0.1');
+  await once(listening, 'listening');
+  const failed = new Promise<never>((_, reject) => listening.once('tlsClientError', reject));
+  const accepted = once(listening, 'secureConnection') as Promise<[TLSSocket]>;
+  const socket = connect({
+    host: '127.0.0.1',
+    port: (listening.address() as AddressInfo).port,
+    key: client.key,
+    cert: client.chain,
+    ca: client.roots,
+    // names are URIs of SPIFFE: that the chain holds is what counts
+    checkServerIdentity: () => undefined,
+  });
+  try {
+    const [[other]] = await Promise.race([Promise.all([accepted, once(socket, 'secureConnect')]), failed]);
+    other.destroy();
+  } finally {
+    socket.destroy();
+    listening.close();
+  }
+}
+
+export interface WorkloadOptions {
+  kube: Kube;
+  /** istiod's. */
+  namespace: string;
+  /** Life of their certificates, seconds; a new one is asked for at half of it. */
+  certificateSeconds: number;
+}
+
+/** Two workloads, from `start` to `stop`. */
+export class Workloads {
+  readonly failures: string[] = [];
+  /** Certificates that were signed for them. */
+  requests = 0;
+  /** Handshakes between them. */
+  verifications = 0;
+  /** Requests that met a replica in its end or its beginning, and went to another one. */
+  repeated = 0;
+  readonly #o: WorkloadOptions;
+  readonly #identities: Identity[] = [];
+  readonly #stopping = new AbortController();
+  #loops: Promise<void>[] = [];
+  #token = '';
+
+  constructor(options: WorkloadOptions) {
+    this.#o = options;
+  }
+
+  async start(): Promise<void> {
+    const { kube, namespace } = this.#o;
+    this.#token = await requestToken(kube, namespace, 'workload', ['istio-ca']);
+    for (const place of [0, 1]) this.#identities[place] = await this.#renew();
+    this.#loops = [this.#renewing(0), this.#renewing(1), this.#verifying()];
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await Promise.all(this.#loops);
+  }
+
+  /** Addresses of replicas as the Service would have them. */
+  async #ready(): Promise<string[]> {
+    const { kube, namespace } = this.#o;
+    const { body } = await kube.request('GET', `/api/v1/namespaces/${namespace}/pods?labelSelector=app%3Distiod`);
+    return (body as { items: Pod[] }).items
+      .filter(({ metadata, status }) => {
+        const ready = status.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true;
+        return ready && metadata.deletionTimestamp === undefined;
+      })
+      .map(({ status }) => status.podIP ?? '');
+  }
+
+  /** What the namespace trusts: by that a workload's agent judges istiod. */
+  async #trusted(): Promise<Buffer> {
+    const { kube, namespace } = this.#o;
+    const { body } = await kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/istio-ca-root-cert`);
+    return Buffer.from((body as { data: Record<string, string> }).data['root-cert.pem'] ?? '');
+  }
+
+  /** A certificate from any replica. A replica that ends at that moment is no failure: an agent asks the next one. */
+  async #renew(): Promise<Identity> {
+    const { namespace, certificateSeconds } = this.#o;
+    const { key, csr } = await makeKeyAndCsr();
+    const request = { csrPem: csr, token: this.#token, validitySeconds: certificateSeconds };
+    const until = Date.now() + 10_000;
+    let last = 'no replica is ready';
+    for (;;) {
+      const hosts = await this.#ready();
+      const host = hosts[Math.floor(Math.random() * hosts.length)];
+      if (host !== undefined) {
+        try {
+          const answer = await createCertificate({ host, port: 15012, namespace }, await this.#trusted(), request);
+          const roots = answer.pop() ?? '';
+          this.requests += 1;
+          return { key, chain: answer.join('\n'), roots };
+        } catch (error) {
+          last = error instanceof Error ? error.message : String(error);
+        }
+      }
+      if (Date.now() > until) throw new Error(`no certificate within 10 s: ${last}`);
+      this.repeated += 1;
+      await pause(200);
+    }
+  }
+
+  async #renewing(place: number): Promise<void> {
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
+      const woken = await pause((this.#o.certificateSeconds * 1000) / 2, true, { signal }).catch(() => false);
+      if (!woken) return;
+      try {
+        this.#identities[place] = await this.#renew();
+      } catch (error) {
+        this.failures.push(`workload ${place}: ${String(error)}`);
+      }
+    }
+  }
+
+  async #verifying(): Promise<void> {
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
+      const [one, other] = this.#identities;
+      if (!one || !other) throw new Error('start first');
+      for (const [server, client] of [
+        [one, other],
+        [other, one],
+      ] as const) {
+        try {
+          await shakeHands(server, client);
+          this.verifications += 1;
+        } catch (error) {
+          this.failures.push(`handshake: ${String(error)}`);
+        }
+      }
+      await pause(50, undefined, { signal }).catch(() => undefined);
+    }
+  }
+}
