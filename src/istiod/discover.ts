@@ -54,7 +54,10 @@ function settingsOf(pod: unknown): IstiodSettings {
   };
 }
 
-/** Istio's version by the label of its charts, else by the image's tag; empty when neither looks like one. */
+/**
+ * Istio's version by the label of its charts, else by the image's tag; empty when neither looks like one. Charts that are no release call
+ * themselves 1.0.0; istiod came with 1.5.
+ */
 function versionOf(deployment: unknown): string {
   const template = dig(deployment, 'spec', 'template');
   const image = str(dig(named(dig(template, 'spec', 'containers'), discovery), 'image'));
@@ -63,7 +66,8 @@ function versionOf(deployment: unknown): string {
     str(dig(template, 'metadata', 'labels', 'app.kubernetes.io/version')),
     /:([^/:@]+)(?:@|$)/.exec(image)?.[1] ?? '',
   ];
-  return candidates.map((text) => /^v?\d+\.\d+(?:\.\d+)?/.exec(text)?.[0].replace(/^v/, '') ?? '').find(Boolean) ?? '';
+  const versions = candidates.map((text) => /^v?(\d+\.\d+(?:\.\d+)?)/.exec(text)?.[1] ?? '');
+  return versions.find((version) => version !== '' && !/^1\.[0-4](?:\.|$)/.test(version)) ?? '';
 }
 
 export function deploymentFacts(deployment: unknown): IstiodDeployment {

@@ -93,7 +93,8 @@ describe('requests', () => {
       { name: 'c', server: `http://127.0.0.1:${port}/prefix/`, skipTLSVerify: true },
       { name: 'u' },
     );
-    client = createKubeClient(config, { timeoutMs: 200 });
+    client = createKubeClient(config);
+    impatient = createKubeClient(config, { timeoutMs: 200 });
   });
   afterAll(() => {
     server.close();
@@ -113,7 +114,7 @@ describe('requests', () => {
 
   test('end in time when the server does not answer, and when they are aborted', async () => {
     answer = () => undefined;
-    await expect(client.version()).rejects.toMatchObject({ kind: 'Unavailable', reason: 'Timeout' });
+    await expect(impatient.version()).rejects.toMatchObject({ kind: 'Unavailable', reason: 'Timeout' });
     const stop = new AbortController();
     const call = client.version({ signal: stop.signal });
     stop.abort();

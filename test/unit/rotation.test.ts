@@ -272,7 +272,6 @@ describe('the generation before', () => {
 
 describe.each([
   ['1.19.10', true, /takes up no other root/],
-  ['1.0.0', true, undefined],
   ['1.20.0', false, /ISTIO_MULTIROOT_MESH/],
   ['1.20.0', true, undefined],
   ['1.29.2', true, undefined],

@@ -17,8 +17,7 @@ const minor = (version: string): number => {
  */
 export function cannotReload(istiod: { name: string; multiRoot: boolean; version: string }): string | undefined {
   const version = minor(istiod.version);
-  // charts that are no release carry a version of before istiod
-  if (version >= 1005 && version < 1020)
+  if (version > 0 && version < 1020)
     return `Deployment ${istiod.name} runs Istio ${istiod.version}, which takes up no other root without a restart: set spec.rollout: WhenChanged`;
   if (istiod.multiRoot) return undefined;
   return `Deployment ${istiod.name} takes up no second root without a restart: set ISTIO_MULTIROOT_MESH=true on istiod, or spec.rollout: WhenChanged`;
