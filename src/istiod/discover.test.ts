@@ -81,6 +81,7 @@ describe('a Deployment', () => {
     [{ 'app.kubernetes.io/version': '1.26.1' }, '1.26.1'],
     [{ 'app.kubernetes.io/version': 'v1.27.0-tetrate-v2' }, '1.27.0'],
     [{ 'app.kubernetes.io/version': 'unknown' }, '1.24.2'],
+    [{ 'app.kubernetes.io/version': '1.0.0' }, '1.24.2'],
   ])('has the version of its label %j, else of its image', (labels, version) => {
     expect(deploymentFacts(deployment({ metadata: { labels } })).version).toBe(version);
   });

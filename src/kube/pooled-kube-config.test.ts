@@ -79,6 +79,7 @@ describe('requests', () => {
   const sockets = new Set<Socket>();
   let answer: (path: string) => [number, string] | undefined = () => [200, '{}'];
   let client: ReturnType<typeof createKubeClient>;
+  let impatient: ReturnType<typeof createKubeClient>;
 
   beforeAll(async () => {
     server = createServer((request, response) => {
