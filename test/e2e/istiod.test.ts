@@ -40,6 +40,14 @@ const istiodReady = (what: { status: string; reason: string }) =>
 
 beforeAll(async () => {
   scene = await makeScene(kube, vaults.OpenBao, { namespace });
+  // other tests leave roots of other meshes on this API server: these two namespaces are this one's
+  const expression = { key: 'kubernetes.io/metadata.name', operator: 'In', values: [namespace, `${namespace}-shop`] };
+  await applyOk(kube, {
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: 'istio', namespace },
+    data: { mesh: JSON.stringify({ discoverySelectors: [{ matchExpressions: [expression] }] }) },
+  });
   await applyOk(kube, scene.resource);
   await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
   [leaf, root] = await Promise.all([issueLeaf(scene), servedBy(scene, 'pki')]);
@@ -111,10 +119,14 @@ it('a namespace without this root keeps it from being Ready, and is named', asyn
   istiods[1]?.show(leaf);
   await replicas.status('istiod-3', wellAt(addresses[1]));
   await istiodReady({ status: 'True', reason: 'IstiodProven' });
-  await createNamespace(kube, 'replicas-shop');
-  await writeMeshRoot(kube, 'replicas-shop', selfSigned().chain);
+  // the other one is of another mesh, and does not count
+  for (const name of ['replicas-shop', 'replicas-other']) {
+    await createNamespace(kube, name);
+    await writeMeshRoot(kube, name, selfSigned().chain);
+  }
   const resource = await istiodReady({ status: 'False', reason: 'RootNotDistributed' });
-  expect(conditionOf(resource, 'IstiodReady')?.message).toContain('replicas-shop');
+  const message = conditionOf(resource, 'IstiodReady')?.message;
+  expect([message?.includes('replicas-shop'), message?.includes('replicas-other')]).toEqual([true, false]);
   await kube.request('DELETE', '/api/v1/namespaces/replicas-shop/configmaps/istio-ca-root-cert');
   await istiodReady({ status: 'True', reason: 'IstiodProven' });
 });
