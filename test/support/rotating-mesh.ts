@@ -1,0 +1,150 @@
+/**
+ * A mesh to rotate: istiod of three replicas, and workloads whose certificates live for 30 seconds and who make connections with each other
+ * all the while. A stack of its own, so that a whole cluster trusts one root.
+ */
+import { afterAll, afterEach, beforeAll, expect } from '@jest/globals';
+import {
+  startKube,
+  startNode,
+  startVault,
+  waitFor,
+  type KubeServer,
+  type StandInNode,
+  type VaultServer,
+} from '../stack/index.ts';
+import { blocks } from './certificates.ts';
+import { applyOk, getResource, installOperator, resourcePath, waitForCondition, type Resource } from './cluster.ts';
+import { startOperator, type RunningOperator } from './operator.ts';
+import { makeScene, prepareVault } from './scene.ts';
+import { startTetrateOperator, type TetrateOperator } from './tetrate-operator.ts';
+import { Workloads } from './workloads.ts';
+
+const certificateSeconds = 30;
+const flags = ['--resync=1m'];
+
+const multiRoot = [
+  {
+    apiVersion: 'install.istio.io/v1alpha1',
+    kind: 'IstioOperator',
+    name: 'tsb-istiocontrolplane',
+    patches: [{ path: 'spec.values.pilot.env.ISTIO_MULTIROOT_MESH', value: 'true' }],
+  },
+];
+
+interface Rotation {
+  phase?: string;
+}
+
+/** Starts the stack before the tests of a file, and ends it after them. */
+export function useRotatingMesh() {
+  let kube: KubeServer;
+  let vault: VaultServer;
+  let node: StandInNode;
+  let kubeconfig: string;
+  let operator: RunningOperator;
+  let workloads: Workloads | undefined;
+  const tetrate: TetrateOperator[] = [];
+
+  beforeAll(async () => {
+    [kube, vault] = await Promise.all([startKube(), startVault('OpenBao')]);
+    node = await startNode({ kube, vault });
+    kubeconfig = await installOperator(kube);
+    await prepareVault(kube, vault);
+    operator = await startOperator(kubeconfig, flags);
+  });
+  afterEach(async () => {
+    await workloads?.stop();
+    workloads = undefined;
+  });
+  afterAll(async () => {
+    await operator.stop();
+    await Promise.all(tetrate.map((one) => one.stop()));
+    await node.stop();
+    await Promise.all([kube.stop(), vault.stop()]);
+  });
+
+  const patience = { timeoutMs: 120_000, intervalMs: 200, log: () => operator.log().slice(-3000) };
+  const resource = async (namespace: string): Promise<Resource> => await getResource(kube, namespace, 'istioca');
+  const ready = async (namespace: string): Promise<Resource> =>
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Ready', status: 'True' }, 180_000);
+
+  /** Fingerprints of the roots that the mesh's ConfigMap has. */
+  async function meshRoots(namespace: string): Promise<string[]> {
+    const { body } = await kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/istio-ca-root-cert`);
+    const bundle = (body as { data?: Record<string, string> }).data?.['root-cert.pem'] ?? '';
+    return blocks(bundle).map((c) => c.fingerprint256.replaceAll(':', '').toLowerCase());
+  }
+
+  return {
+    resource,
+    ready,
+    meshRoots,
+    /** istiod of three replicas, all proven. */
+    mesh: async (namespace: string, spec: Record<string, unknown> = {}): Promise<void> => {
+      const scene = await makeScene(kube, vault, {
+        namespace,
+        overlays: multiRoot,
+        spec: {
+          intermediate: {
+            mount: `${namespace}-ca`,
+            key: { type: 'ec' },
+            ttl: '24h',
+            maxWorkloadCertTTL: `${certificateSeconds}s`,
+          },
+          delivery: { refreshInterval: '1s' },
+          ...spec,
+        },
+      });
+      await applyOk(kube, scene.resource);
+      tetrate.push(startTetrateOperator({ kube, namespace, replicas: 3 }));
+      const { status } = await ready(namespace);
+      await waitFor('the root in the mesh', async () => {
+        const roots = await meshRoots(namespace);
+        return roots.length === 1 && roots[0] === status?.root?.fingerprint;
+      });
+    },
+    /** Workloads begin to work; at the end of the test they stop. */
+    work: async (namespace: string): Promise<Workloads> => {
+      workloads = new Workloads({ kube, namespace, certificateSeconds });
+      await workloads.start();
+      return workloads;
+    },
+    annotate: async (namespace: string, annotations: Record<string, string | null>): Promise<void> => {
+      const { status } = await kube.request('PATCH', resourcePath(namespace, 'istioca'), { metadata: { annotations } });
+      expect(status).toBe(200);
+    },
+    /** Waits until the resource is as wanted. */
+    until: async (what: string, namespace: string, check: (found: Resource) => boolean): Promise<Resource> =>
+      await waitFor(
+        what,
+        async () => {
+          const found = await resource(namespace);
+          return check(found) && found;
+        },
+        patience,
+      ),
+    /** Waits until a rotation is in a phase, or over. */
+    inPhase: async (namespace: string, phase: string | undefined): Promise<Resource> =>
+      await waitFor(
+        `the rotation of ${namespace} to be ${phase ?? 'over'}`,
+        async () => {
+          const found = await resource(namespace);
+          const rotation = (found.status as { rotation?: Rotation } | undefined)?.rotation;
+          return rotation?.phase === phase && found;
+        },
+        patience,
+      ),
+    /** How many of something lie in the intermediate mount. */
+    count: async (namespace: string, what: 'keys' | 'issuers'): Promise<number> => {
+      const { body } = await vault.request('LIST', `${namespace}-ca/${what}`);
+      return (body as { data: { keys: string[] } }).data.keys.length;
+    },
+    /** SIGKILL, and another operator at once. */
+    kill: async (): Promise<void> => {
+      process.kill(operator.pid, 'SIGKILL');
+      await operator.exited;
+      await kube.request('DELETE', '/apis/coordination.k8s.io/v1/namespaces/istio-vault-ca/leases/istio-vault-ca');
+      operator = await startOperator(kubeconfig, flags);
+    },
+  };
+}
