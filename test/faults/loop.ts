@@ -17,12 +17,13 @@ interface Loop {
   end: Awaited<ReturnType<typeof renewal.essence>>;
 }
 
-/** Renews until the reader has taken so many snapshots. @param place the number of the namespace */
+/** Renews until the reader has taken so many snapshots, and so often at least. @param place the number of the namespace */
 export async function renewInALoop(
   world: World,
   place: number,
   configuration: Configuration,
   snapshots: number,
+  leastRenewals = 1,
 ): Promise<Loop> {
   const stage = await world.makeStage(place, configuration);
   await renewal.prepare(stage);
@@ -30,7 +31,7 @@ export async function renewInALoop(
   const reader = new Reader(stage, () => 0);
   reader.start();
   let renewals = 0;
-  while (reader.seen.snapshots < snapshots) {
+  while (reader.seen.snapshots < snapshots || renewals < leastRenewals) {
     await renewal.act(stage);
     await renewal.settled(stage);
     renewals += 1;
