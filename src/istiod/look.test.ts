@@ -3,10 +3,11 @@ import { someCa } from '../../test/unit/model.ts';
 import type { Gvr } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
 import type { JsonObject } from '../kube/json.ts';
+import { Secret } from '../observability/secret.ts';
 import type { LogWish } from '../plan/istiod.ts';
 import type { ObservedIstiod, Served, Unreachable } from '../plan/observed-istiod.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
-import { IstiodLooker } from './look.ts';
+import { IstiodLooker, type RootQuestion } from './look.ts';
 import type { ProbeTarget } from './probe.ts';
 
 const owned = (uid: string) => [{ uid, controller: true, kind: 'x', name: 'x', apiVersion: 'apps/v1' }];
@@ -49,7 +50,7 @@ interface World {
 function setup(over: Partial<World> = {}) {
   const world: World = { pods: [pod('istiod-1')], bundles: [], logs: '', answer: served, namespaces: [], ...over };
   const clock = new FakeClock();
-  const asked = { probes: [] as ProbeTarget[], logs: [] as unknown[], lists: [] as unknown[] };
+  const asked = { roots: [] as string[], probes: [] as ProbeTarget[], logs: [] as unknown[], lists: [] as unknown[] };
   const objects: Record<string, () => JsonObject[]> = {
     deployments: () => [{ metadata: { name: 'istiod', uid: 'd', labels: {} }, spec: { template: { spec: { containers } } } }],
     replicasets: () => [{ metadata: { name: 'istiod-1', uid: 'rs', ownerReferences: owned('d') } }],
@@ -62,7 +63,10 @@ function setup(over: Partial<World> = {}) {
     clock,
     namespaces: world.namespaces,
     rootsOfOthers: (namespace) => [`not ${namespace}`],
-    roots: () => Promise.resolve([]),
+    roots: (replica) => {
+      asked.roots.push(replica.host);
+      return Promise.resolve(['a', 'b']);
+    },
     probe: (target) => {
       asked.probes.push(target);
       return Promise.resolve(world.answer);
@@ -86,12 +90,13 @@ function setup(over: Partial<World> = {}) {
     },
   });
   const wish: LogWish = { container: 'vault-agent', previous: false, from: 'end' };
-  const look = (wanted: LogWish[] = []): Promise<ObservedIstiod> =>
+  const look = (wanted: LogWish[] = [], roots?: RootQuestion): Promise<ObservedIstiod> =>
     looker.look(
       'ns/ca',
       {
         namespace: 'ns',
         revision: undefined,
+        roots,
         wishes: ({ pods }) => new Map(pods.map(({ name }) => [name, wanted])),
       },
       new AbortController().signal,
@@ -102,6 +107,27 @@ function setup(over: Partial<World> = {}) {
 const bundle = (namespace: string, pem = root.pem): JsonObject => ({
   metadata: { namespace, name: 'istio-ca-root-cert' },
   data: { 'root-cert.pem': pem },
+});
+
+describe('the roots that replicas hand out', () => {
+  const question = (token: RootQuestion['token']) => ({ trusted: root.pem, token });
+
+  it('are asked for only when a rotation must know them, of replicas that answer, each time anew', async () => {
+    const { look, asked } = setup({ pods: [pod('a', { ip: '10.0.0.1' }), pod('b', { running: false })] });
+    expect((await look()).pods[0]?.handedOut).toBeUndefined();
+    const wanted = question(() => Promise.resolve(new Secret('token')));
+    for (let i = 0; i < 2; i += 1)
+      expect((await look([], wanted)).pods.map((p) => p.handedOut)).toEqual([['a', 'b'], undefined]);
+    expect(asked.roots).toEqual(['10.0.0.1', '10.0.0.1']);
+  });
+
+  it('are not known without a token, and all else is', async () => {
+    const { look, asked } = setup();
+    const refused = new KubeError('no', { kind: 'NotFound' });
+    const [seen] = (await look([], question(() => Promise.reject(refused)))).pods; // prettier-ignore
+    expect(seen).toMatchObject({ served, handedOut: { unreachable: expect.stringContaining('NotFound') } });
+    expect(asked.roots).toEqual([]);
+  });
 });
 
 describe('handshakes', () => {

@@ -198,7 +198,11 @@ export class IstiodLooker {
     { trusted, token }: RootQuestion,
     signal: AbortSignal,
   ): Promise<IstiodPod[]> {
-    const own = await token();
+    const own = await token().catch((error: unknown) => {
+      if (!isKubeError(error)) throw error;
+      return { unreachable: `no token of service account istio-vault-ca: ${error.kind}` };
+    });
+    if ('unreachable' in own) return served.map((pod) => ({ ...pod, handedOut: own }));
     const all = [...served];
     await inBatches([...found.entries()], probesAtOnce, async ([i, { ip }]) => {
       const pod = all[i];
