@@ -127,14 +127,17 @@ async function readIstiod(
     const accounts = found.map(
       (deployment) => str(dig(deployment, 'spec', 'template', 'spec', 'serviceAccountName')) || 'default',
     );
-    const ttls = found
-      .flatMap(containers)
-      .flatMap((c) => list(dig(c, 'env')))
-      .flatMap((e) => (dig(e, 'name') === 'MAX_WORKLOAD_CERT_TTL' ? [durationMs(str(dig(e, 'value')))] : []));
+    // one Deployment without it allows what Istio allows
+    const ttls = found.map((deployment) =>
+      containers(deployment)
+        .flatMap((c) => list(dig(c, 'env')))
+        .flatMap((e) => (dig(e, 'name') === 'MAX_WORKLOAD_CERT_TTL' ? [durationMs(str(dig(e, 'value')))] : []))
+        .at(-1),
+    );
     const known = ttls.filter((ttl) => ttl !== undefined);
     return {
       istiodServiceAccounts: [...new Set(accounts)],
-      maxWorkloadCertTtlMs: known.length > 0 ? Math.max(...known) : undefined,
+      maxWorkloadCertTtlMs: known.length > 0 && known.length === found.length ? Math.max(...known) : undefined,
     };
   } catch (error) {
     if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;

@@ -130,7 +130,8 @@ export class Rounds {
       kubernetes: { ...observed.kubernetes, istiod },
     });
     const wishes = (seen: Parameters<typeof wishesOf>[2]) => wishesOf(desired, withIstiod(seen), seen, now());
-    const trusted = asksForRoots(desired, observed);
+    // with `mode: Plan` nobody is asked to sign anything
+    const trusted = purpose.lookOnly ? undefined : asksForRoots(desired, observed);
     const roots = trusted === undefined ? undefined : { trusted, token: () => this.#istiodToken(namespace) };
     try {
       const istiod = await this.#o.looker.look(`${namespace}/${name}`, { namespace, revision, wishes, roots }, signal);

@@ -81,7 +81,7 @@ export function deploymentFacts(deployment: unknown): IstiodDeployment {
     revision: str(dig(deployment, 'metadata', 'labels', revisionLabel)) || 'default',
     serviceAccount: str(dig(template, 'spec', 'serviceAccountName')) || 'default',
     version: versionOf(deployment),
-    multiRoot: settings.env['ISTIO_MULTIROOT_MESH'] === 'true',
+    multiRoot: /^(1|t|T|TRUE|true|True)$/.test(settings.env['ISTIO_MULTIROOT_MESH'] ?? ''),
     settings,
     replicas: {
       desired: desired === undefined ? 1 : num(desired),
@@ -196,6 +196,22 @@ function podFacts(pod: unknown, deployment: string): FoundPod {
 const isLiving = (pod: unknown): boolean =>
   dig(pod, 'metadata', 'deletionTimestamp') === undefined &&
   !/^(Succeeded|Failed)$/.test(str(dig(pod, 'status', 'phase')));
+
+/** Names of these Deployments' pods, of whatever template, that are being deleted and still run. */
+export const endingPods = (
+  deployments: readonly JsonObject[],
+  replicaSets: readonly JsonObject[],
+  pods: readonly JsonObject[],
+): string[] =>
+  pods
+    .filter((pod) => {
+      const set = replicaSets.find((one) => ownedBy(pod, one));
+      return set !== undefined && deployments.some((deployment) => ownedBy(set, deployment));
+    })
+    .filter((pod) => dig(pod, 'metadata', 'deletionTimestamp') !== undefined)
+    .filter((pod) => !/^(Succeeded|Failed)$/.test(str(dig(pod, 'status', 'phase'))))
+    .map((pod) => str(dig(pod, 'metadata', 'name')))
+    .sort();
 
 /**
  * The living pods of a Deployment's newest ReplicaSet, by name. A pod counts by its controller, not by its labels: these anybody may set.

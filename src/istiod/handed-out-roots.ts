@@ -5,6 +5,7 @@
  */
 import { createPublicKey, generateKeyPairSync, sign, type KeyObject } from 'node:crypto';
 import { connect, constants, type ClientHttp2Session } from 'node:http2';
+import { isIPv6 } from 'node:net';
 import { isError } from '../observability/is-error.ts';
 import type { Secret } from '../observability/secret.ts';
 import { bundleFacts } from '../plan/certificate.ts';
@@ -142,7 +143,7 @@ export async function handedOutRoots(
   signal: AbortSignal,
 ): Promise<string> {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
-  const session = connect(`https://${host}:${port}`, { ca: roots, servername });
+  const session = connect(`https://${isIPv6(host) ? `[${host}]` : host}:${port}`, { ca: roots, servername });
   try {
     const failed = new Promise<never>((_, reject) => {
       session.once('error', reject);

@@ -24,7 +24,7 @@ import {
   type Unreachable,
 } from '../plan/observed-istiod.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { deploymentFacts, isIstiod, istiodLabel, podsOf, type FoundPod } from './discover.ts';
+import { deploymentFacts, endingPods, isIstiod, istiodLabel, podsOf, type FoundPod } from './discover.ts';
 import { tellingLines } from './log-lines.ts';
 import type { Secret } from '../observability/secret.ts';
 import type { rootsHandedOut } from './handed-out-roots.ts';
@@ -146,6 +146,8 @@ export class IstiodLooker {
         await this.#meshBundles(asked ? bundlesFreshMs : freshMs, signal),
         signal,
       ),
+      confinedTo: [...this.#o.namespaces],
+      ending: endingPods(istiods, sets, all),
       rootsOfOthers: this.#o.rootsOfOthers(namespace),
     };
     return { ...seen, pods: await this.#withLogs(key, namespace, found, seen, request.wishes(seen), signal) };
@@ -304,16 +306,10 @@ export class IstiodLooker {
   }
 
   async #readBundles(signal: AbortSignal): Promise<MeshBundle[]> {
-    const { kube, namespaces: confined } = this.#o;
-    // RBAC by resourceNames allows a list that selects exactly this name
+    // RBAC by resourceNames allows a list that selects exactly this name; it stays cluster-wide with --namespaces
     const selector = { fieldSelector: `metadata.name=${rootConfigMap}` };
-    const read = async (): Promise<JsonObject[]> =>
-      confined.length === 0
-        ? (await kube.listCollection(configMaps, undefined, selector, { signal })).items
-        : (await Promise.all(confined.map((one) => kube.getObject(configMaps, one, rootConfigMap, { signal })))).filter(
-            (one) => one !== undefined,
-          );
-    return (await read()).map((object) => ({
+    const { items } = await this.#o.kube.listCollection(configMaps, undefined, selector, { signal });
+    return items.map((object) => ({
       namespace: String(dig(object, 'metadata', 'namespace')),
       roots: bundleFacts(String(dig(object, 'data', 'root-cert.pem'))).map(({ fingerprint }) => fingerprint),
     }));

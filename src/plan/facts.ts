@@ -47,8 +47,11 @@ export function ownIssuers(d: Desired, tier: Tier, vault: ObservedVault): OwnIss
 export interface Roots {
   /** It signs intermediates; undefined: there is none, or it is lost. */
   signer: OwnIssuer | undefined;
-  /** Those that istiod hands out, in their order in root-cert.pem; undefined while one of them is missing. */
-  trusted: OwnIssuer[] | undefined;
+  /**
+   * Those that istiod hands out, in their order in root-cert.pem; undefined while one of them is not known. A root that is lost is trusted
+   * as long as its phase says so: its certificate is in the live entry.
+   */
+  trusted: CertificateFacts[] | undefined;
 }
 
 /**
@@ -68,24 +71,39 @@ function standingRoot(d: Desired, { vault }: VaultOnly): OwnIssuer | undefined {
 /** Which root signs and which are trusted, by the phase of a rotation where there is one. */
 export function rootsOf(d: Desired, o: VaultOnly): Roots {
   const from = standingRoot(d, o);
-  const rotation = own(o.vault.state)?.rotation;
-  const all = (...roots: (OwnIssuer | undefined)[]) => {
-    const found = roots.filter((root) => root !== undefined);
-    return found.length === roots.length ? found : undefined;
-  };
-  if (!rotation) return { signer: from, trusted: all(from) };
+  const state = own(o.vault.state);
+  const rotation = state?.rotation;
+  if (!rotation) return { signer: from, trusted: from && [from.certificate] };
   const to = ownIssuers(d, 'root', o.vault).find((i) => i.certificate.fingerprint === rotation.to.fingerprint);
-  const end = rotation.back ? from : to;
+  const [signer, last] = rotation.back ? [from, state.root] : [to, rotation.to];
+  const certificates = (...roots: ({ fingerprint?: string } | undefined)[]) => certificatesOf(d, o, roots);
   switch (rotation.phase) {
     case 'Issuing':
-      return { signer: from, trusted: all(from) };
+      return { signer: from, trusted: certificates(state.root) };
     case 'Distributing':
-      return { signer: from, trusted: all(from, to) };
+      return { signer: from, trusted: certificates(state.root, rotation.to) };
     case 'Switching':
-      return { signer: end, trusted: all(from, to) };
+      return { signer, trusted: certificates(state.root, rotation.to) };
     case 'Retiring':
-      return { signer: end, trusted: all(end) };
+      return { signer, trusted: certificates(last) };
   }
+}
+
+/** Certificates of recorded roots, from the mount or the live entry; those that the live entry has in its order. */
+function certificatesOf(
+  d: Desired,
+  { vault }: VaultOnly,
+  roots: ({ fingerprint?: string } | undefined)[],
+): CertificateFacts[] | undefined {
+  const live = bundleFacts(own(vault.live)?.root ?? '');
+  const known = [...live, ...ownIssuers(d, 'root', vault).map(({ certificate }) => certificate)];
+  const found = roots
+    .map((root) => known.find(({ fingerprint }) => fingerprint === root?.fingerprint))
+    .filter((certificate) => certificate !== undefined);
+  if (found.length < roots.length) return undefined;
+  const place = ({ fingerprint }: CertificateFacts) => live.findIndex((one) => one.fingerprint === fingerprint);
+  // one that is new stands behind: before 1.30 istiod compares the bytes of what it had
+  return found.sort((a, b) => (place(a) + 1 || Infinity) - (place(b) + 1 || Infinity) || 0);
 }
 
 /** The root that signs. */
@@ -96,7 +114,7 @@ export function currentRoot(d: Desired, o: VaultOnly): OwnIssuer | undefined {
 /** root-cert.pem as it must be. */
 export function wantedBundle(d: Desired, o: VaultOnly): string | undefined {
   return rootsOf(d, o)
-    .trusted?.map((root) => root.certificate.pem)
+    .trusted?.map(({ pem }) => pem)
     .join('');
 }
 

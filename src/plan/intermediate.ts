@@ -22,7 +22,7 @@ import {
 } from './facts.ts';
 import { generationName, generationOf } from './identity.ts';
 import { own, type Issuer, type Observed, type StagingEntry } from './observed.ts';
-import { everywhere } from './rotation.ts';
+import { served } from './rotation.ts';
 import { recordedState, withGeneration } from './state.ts';
 import type { Step } from './steps.ts';
 
@@ -156,21 +156,21 @@ function stagedSteps(d: Desired, o: Observed, staged: StagingEntry, now: number)
   return publishSteps(d, o, { from: 'staging', issuer, ...staged });
 }
 
-/** Nothing while a root that istiod must hand out is missing. */
+/** Nothing while a root that istiod must hand out is not known, or none of them vouches for the intermediate. */
 function publishSteps(
   d: Desired,
   o: Observed,
   what: { from: 'staging' | 'live' | 'adopted'; issuer: Issuer; generation: number; keyRef: string },
 ): Step[] {
   const { trusted } = rootsOf(d, o);
-  if (!trusted) return [];
+  if (!trusted?.some((root) => isSignedBy(what.issuer.certificate, root))) return [];
   return [
     {
       kind: 'PublishLive',
       from: what.from,
       generation: what.generation,
       issuerId: what.issuer.id,
-      rootIssuerIds: trusted.map((root) => root.id),
+      roots: trusted.map(({ pem }) => pem),
       keyRef: what.keyRef,
       mark: markFor(d, o, things(d, o.vault).live),
       cas: o.vault.live.casVersion,
@@ -197,7 +197,7 @@ function spareParts(d: Desired, o: Observed, now: number): Step[] {
   const pki = o.vault.intermediatePki;
   if (!live || !pki || state?.intermediate?.fingerprint !== live.certificate.fingerprint) return [];
   const before = state.history.find((e) => e.kind === 'Intermediate' && e.fingerprint !== live.certificate.fingerprint);
-  const over = everywhere(d, o, now).passed;
+  const over = served(d, o, now).passed;
   const kept = new Set([live.certificate.fingerprint, over ? undefined : before?.fingerprint]);
   const ours = ownIssuers(d, 'intermediate', o.vault);
   const issuers = ours.filter((issuer) => !kept.has(issuer.certificate.fingerprint));

@@ -20,7 +20,7 @@ import {
 import { desiredOf, identity, minimalSpec, someCa } from '../../test/unit/model.ts';
 import { group, kind, resourceSchema, version } from '../api/schema.ts';
 import { statusSchema, type Status } from '../api/status-schema.ts';
-import { istiodStatus, lookAgainIn, meshView, namespacesWithout, proofOf } from './istiod-ready.ts';
+import { istiodStatus, lookAgainIn, meshView, proofOf } from './istiod-ready.ts';
 import { newsOf } from './news.ts';
 import type { Observed } from './observed.ts';
 import type { IstiodPod, ObservedIstiod } from './observed-istiod.ts';
@@ -255,7 +255,7 @@ describe('what a root rotation asks', () => {
       replicas: [
         { name: 'istiod-1', serves: live, roots: [root] },
         { name: 'istiod-2', serves: live, roots: undefined },
-        { name: 'istiod-3', serves: undefined, roots: undefined },
+        { name: 'istiod-3', serves: '', roots: undefined },
       ],
       unfinished: undefined,
       namespaces: [
@@ -280,13 +280,16 @@ describe('what a root rotation asks', () => {
     expect(meshView(never, withIstiod(world, pods({})), now)?.replicas[0]?.roots).toBeUndefined();
   });
 
-  it('namespaces that lack any of the roots', () => {
+  it('only namespaces that hold a root of ours, where the operator does not see every IstioVaultCA', () => {
     const bundles = [
-      { namespace: 'a', roots: [root] },
-      { namespace: 'b', roots: [root, 'new'] },
+      { namespace: 'istio-system', roots: [other] },
+      { namespace: 'shop', roots: [root, other] },
+      { namespace: 'theirs', roots: [other] },
     ];
-    const istiod = withIstiod(world, pods({}), { bundles }).kubernetes.istiod!;
-    expect(namespacesWithout(istiod, [root, 'new'], 'istio-system')).toEqual(['a']);
-    expect(namespacesWithout({ ...istiod, bundles: 'unreadable' }, [root], 'istio-system')).toBe('unreadable');
+    const seen = withIstiod(world, pods({}), { bundles, confinedTo: ['istio-system'] });
+    const namespaces = meshView(d, seen, now)?.namespaces;
+    expect(namespaces).toEqual(bundles.slice(0, 2));
+    const unseen = withIstiod(world, pods({}), { bundles: 'unreadable' });
+    expect(meshView(d, unseen, now)?.namespaces).toBe('unreadable');
   });
 });

@@ -9,7 +9,14 @@ import { intendedCa, issuerOfLeaf, judgeServed } from './evidence.ts';
 import { classify, logWishes, type LogWish, type PodVerdict, type Scene } from './istiod.ts';
 import { nextTurn } from './istiod-containers.ts';
 import type { Observed } from './observed.ts';
-import { digestOf, type IstiodDeployment, type IstiodPod, type ObservedIstiod } from './observed-istiod.ts';
+import {
+  digestOf,
+  type IstiodDeployment,
+  type IstiodPod,
+  type MeshBundle,
+  type ObservedIstiod,
+} from './observed-istiod.ts';
+import { ownIssuers } from './facts.ts';
 
 /** While something is not proven it is looked at again after this, in milliseconds; handshakes are not repeated sooner. */
 export const lookAgainMs = 20_000;
@@ -189,17 +196,36 @@ function rolloutLeft(deployment: IstiodDeployment, { pods }: ObservedIstiod): st
   return undefined;
 }
 
-/** Namespaces whose `istio-ca-root-cert` lacks a root that is to be trusted, but for those of another IstioVaultCA's mesh. */
-export function namespacesWithout(
+const stillEnding = ({ ending }: ObservedIstiod): string | undefined =>
+  ending.length === 0 ? undefined : `pods that are being deleted are still there: ${several(ending)}`;
+
+/**
+ * Bundles of the namespaces of this mesh: not of those that hold the root of another IstioVaultCA; and where not every IstioVaultCA is seen,
+ * only of those that hold a root of ours.
+ */
+function bundlesOfMesh(d: Desired, o: Observed, istiod: ObservedIstiod): MeshBundle[] | 'unreadable' {
+  const { bundles, rootsOfOthers, confinedTo } = istiod;
+  if (bundles === 'unreadable') return 'unreadable';
+  const ours = ownIssuers(d, 'root', o.vault).map(({ certificate }) => certificate.fingerprint);
+  const holds = ({ roots }: MeshBundle, some: readonly string[]) => roots.some((root) => some.includes(root));
+  return bundles.filter((bundle) => {
+    if (bundle.namespace === d.identity.namespace) return true;
+    if (holds(bundle, rootsOfOthers)) return false;
+    return confinedTo.length === 0 || confinedTo.includes(bundle.namespace) || holds(bundle, ours);
+  });
+}
+
+/** Namespaces of this mesh whose `istio-ca-root-cert` lacks a root that is to be trusted. */
+function namespacesWithout(
+  d: Desired,
+  o: Observed,
   istiod: ObservedIstiod,
   roots: readonly string[],
-  home: string,
 ): string[] | 'unreadable' {
-  const { bundles, rootsOfOthers } = istiod;
+  const bundles = bundlesOfMesh(d, o, istiod);
   if (bundles === 'unreadable') return 'unreadable';
   return bundles
     .filter((bundle) => !roots.every((root) => bundle.roots.includes(root)))
-    .filter(({ namespace, roots: has }) => namespace === home || !has.some((root) => rootsOfOthers.includes(root)))
     .map(({ namespace }) => namespace)
     .sort();
 }
@@ -208,9 +234,10 @@ function notDistributed(d: Desired, o: Observed, istiod: ObservedIstiod): ReadyV
   const ca = intendedCa(d, o);
   if (!ca) return undefined;
   const lacking = namespacesWithout(
+    d,
+    o,
     istiod,
     ca.roots.map((root) => root.fingerprint),
-    d.identity.namespace,
   );
   if (lacking === 'unreadable')
     return verdict(
@@ -269,7 +296,7 @@ export function lookAgainIn(d: Desired, o: Observed, now: number): number | unde
 export interface MeshView {
   replicas: {
     name: string;
-    /** The intermediate whose certificate it was seen to serve; undefined: not seen. */
+    /** The intermediate whose certificate it was seen to serve; empty: one that it did not show; undefined: it did not answer. */
     serves: string | undefined;
     /** The roots that it holds; undefined: not known. */
     roots: string[] | undefined;
@@ -299,7 +326,8 @@ export function meshView(d: Desired, o: Observed, now: number): MeshView | undef
       'leaf' in pod.served &&
       judgeServed(pod.served, ca, now).kind === 'Proven';
     const withDigest = ca?.digest !== undefined && digestOf(pod.settings) === ca.digest;
-    const served = pod.served !== undefined && 'leaf' in pod.served ? issuerOfLeaf(pod.served)?.fingerprint : undefined;
+    const served =
+      pod.served !== undefined && 'leaf' in pod.served ? (issuerOfLeaf(pod.served)?.fingerprint ?? '') : undefined;
     const { handedOut } = pod;
     const roots = Array.isArray(handedOut) ? handedOut : undefined;
     const why = handedOut && 'unreachable' in handedOut ? handedOut.unreachable : undefined;
@@ -310,13 +338,6 @@ export function meshView(d: Desired, o: Observed, now: number): MeshView | undef
       ...(why === undefined ? {} : { why }),
     };
   });
-  const ours =
-    istiod.bundles === 'unreadable'
-      ? 'unreadable'
-      : istiod.bundles.filter(
-          ({ namespace, roots }) =>
-            namespace === d.identity.namespace || !roots.some((root) => istiod.rootsOfOthers.includes(root)),
-        );
   const lacking = deployments.filter((deployment) => missingFields(d, deployment, ca?.digest).length > 0);
   return {
     replicas,
@@ -325,8 +346,8 @@ export function meshView(d: Desired, o: Observed, now: number): MeshView | undef
         ? 'there is no istiod'
         : lacking.length > 0
           ? `Deployment ${several(lacking.map(({ name }) => name))} has not got the fields of the live CA`
-          : deployments.flatMap((deployment) => rolloutLeft(deployment, istiod) ?? [])[0],
-    namespaces: ours,
+          : (deployments.flatMap((deployment) => rolloutLeft(deployment, istiod) ?? [])[0] ?? stillEnding(istiod)),
+    namespaces: bundlesOfMesh(d, o, istiod),
     istiods: deployments.map(({ name, multiRoot, version }) => ({ name, multiRoot, version })),
   };
 }

@@ -92,8 +92,12 @@ export interface MeshBundle {
 export interface ObservedIstiod {
   deployments: IstiodDeployment[];
   pods: IstiodPod[];
+  /** Names of pods that are being deleted and still run: until they are gone they may sign. */
+  ending: string[];
   /** Of every namespace that may be read. */
   bundles: MeshBundle[] | 'unreadable';
+  /** The namespaces whose resources the operator sees; empty: all. Of another namespace it is not known whose mesh it is of. */
+  confinedTo: string[];
   /** Fingerprints of roots that belong to IstioVaultCAs of other namespaces: a namespace that has one of them is of another mesh. */
   rootsOfOthers: string[];
 }

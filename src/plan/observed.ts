@@ -104,6 +104,8 @@ export interface Rotation {
   to: Issued<RootSpec>;
   /** It was called off, and leads back to the root that it began with. */
   back: boolean;
+  /** The longest workload certificate that istiod was seen to allow since it began, milliseconds. */
+  longestMs: number;
 }
 
 /** `<path>-state`: what must survive the loss of everything else. No key material. */

@@ -111,17 +111,15 @@ function signIntermediate(stage: Stage, step: StepOf<'SignIntermediate'>): void 
 
 function publishLive({ d, vault }: Stage, step: StepOf<'PublishLive'>): void {
   const issuer = vault.intermediatePki?.issuers.find((i) => i.id === step.issuerId);
-  const roots = step.rootIssuerIds.map((id) => vault.rootPki?.issuers.find((i) => i.id === id)?.certificate.pem);
   const publicKey = {
     staging: own(vault.staging)?.publicKey,
     live: own(vault.live)?.publicKey,
     adopted: vault.live.foreign?.publicKey,
   }[step.from];
-  if (!issuer || roots.includes(undefined) || publicKey !== issuer.certificate.publicKey)
-    throw new Refused('changed meanwhile');
+  if (!issuer || publicKey !== issuer.certificate.publicKey) throw new Refused('changed meanwhile');
   const { certificate } = issuer;
   const { generation, keyRef } = step;
-  const entry = { generation, keyRef, certificate, chain: certificate.pem, root: roots.join(''), publicKey };
+  const entry = { generation, keyRef, certificate, chain: certificate.pem, root: step.roots.join(''), publicKey };
   if (d.spec.keyStore.version === 2 && vault.live.casVersion > 0) vault.liveOlder = [vault.live.casVersion];
   set(vault.live, step.cas, entry, step.mark, d.spec.keyStore.version);
   if (d.spec.delivery.source === 'PKI' && vault.intermediatePki) vault.intermediatePki.defaultIssuerId = issuer.id;

@@ -11,9 +11,10 @@ import { rfc3339 } from '../api/time.ts';
 import { bundleFacts, isSignedBy } from './certificate.ts';
 import { rotationProblem } from './checks/rotation.ts';
 import { handledText, maxWorkloadCertTtlMs, type Desired } from './desired.ts';
-import { currentRoot, ownIssuers, rootsOf, soundLive, wantedBundle } from './facts.ts';
-import { lookAgainMs, meshView } from './istiod-ready.ts';
-import { own, type Issued, type Observed, type Rotation, type StateEntry } from './observed.ts';
+import { currentRoot, ownIssuers, rootsOf, soundLive, wantedBundle, type OwnIssuer, type SoundLive } from './facts.ts';
+import { generationOf } from './identity.ts';
+import { lookAgainMs, meshView, type MeshView } from './istiod-ready.ts';
+import { own, type Issued, type Observed, type Rotation, type RotationPhase, type StateEntry } from './observed.ts';
 import type { RootSpec } from './desired.ts';
 
 /** Whether what a phase brought is everywhere. */
@@ -31,37 +32,69 @@ const waiting = (waitingFor: string, contradicted = false): Gate => ({ passed: f
 const sameSet = (one: readonly string[], other: readonly string[]): boolean =>
   one.every((item) => other.includes(item)) && other.every((item) => one.includes(item));
 
-/** Whether istiod and the namespaces have the set that Vault holds now, and Vault the set of the phase. */
-export function everywhere(d: Desired, o: Observed, now: number): Gate {
+type Replica = MeshView['replicas'][number];
+
+/** The set of the phase in Vault, which replicas are compared with; or what is missing of it. */
+function published(d: Desired, o: Observed): { live: SoundLive; signer: OwnIssuer; roots: string[] } | string {
   const live = soundLive(d, o);
   const { signer } = rootsOf(d, o);
   const bundle = wantedBundle(d, o);
   if (!live || !signer || own(o.vault.staging) || !isSignedBy(live.certificate, signer.certificate))
-    return waiting('an intermediate under the root that signs now');
-  if (bundle === undefined || live.root !== bundle) return waiting('root-cert.pem in the key store');
+    return 'an intermediate under the root that signs now';
+  if (bundle === undefined || live.root !== bundle) return 'root-cert.pem in the key store';
+  return { live, signer, roots: bundleFacts(bundle).map((root) => root.fingerprint) };
+}
+
+/** Whether every replica of istiod was seen to serve the live intermediate. */
+export function served(d: Desired, o: Observed, now: number): Gate {
+  const set = published(d, o);
+  if (typeof set === 'string') return waiting(set);
   const mesh = meshView(d, o, now);
-  const { controlPlane } = o.kubernetes;
-  if (!controlPlane?.carriesFields) return waiting(`${d.spec.controlPlane.kind} to carry the fields`);
+  if (!o.kubernetes.controlPlane?.carriesFields) return waiting(`${d.spec.controlPlane.kind} to carry the fields`);
   if (!mesh) return waiting('istiod to be looked at');
-  if (mesh.namespaces === 'unreadable')
-    return waiting('the right to read ConfigMap istio-ca-root-cert in all namespaces (docs/rbac.md)');
   if (mesh.unfinished !== undefined) return waiting(mesh.unfinished);
   if (mesh.replicas.length === 0) return waiting('an istiod replica');
-  const roots = bundleFacts(bundle).map((root) => root.fingerprint);
-  for (const { name, serves, roots: held, why } of mesh.replicas) {
-    if (serves !== undefined && serves !== live.certificate.fingerprint)
-      return waiting(`replica ${name} to serve the current intermediate`, true);
-    if (held !== undefined && !sameSet(held, roots))
-      return waiting(`replica ${name} to take up the current root-cert.pem`, true);
-    if (serves === undefined || held === undefined)
-      return waiting(`replica ${name} to be seen with the current set${why === undefined ? '' : ` (${why})`}`);
+  const behind = mesh.replicas.find(({ serves }) => serves !== set.live.certificate.fingerprint);
+  return behind ? waiting(`replica ${behind.name} to serve the current intermediate`) : passed;
+}
+
+/** Whether istiod and the namespaces have the set that Vault holds now, and Vault the set of the phase. */
+export function everywhere(d: Desired, o: Observed, now: number): Gate {
+  const set = published(d, o);
+  const mesh = meshView(d, o, now);
+  if (typeof set === 'string' || !mesh) return served(d, o, now);
+  const { signer, roots } = set;
+  // an older intermediate under the root that signs is only late; another root, or other roots, undo what was reached
+  const underSigner = (fingerprint: string) =>
+    o.vault.intermediatePki?.issuers.some(
+      ({ certificate }) => certificate.fingerprint === fingerprint && isSignedBy(certificate, signer.certificate),
+    ) === true;
+  const contradicts = ({ serves, roots: held }: Replica) =>
+    (serves !== undefined && !underSigner(serves)) || (held !== undefined && !sameSet(held, roots));
+  const other = mesh.replicas.find(contradicts);
+  if (other) return waiting(`replica ${other.name} to take up the current set`, true);
+  const all = served(d, o, now);
+  if (!all.passed) return all;
+  const unknown = mesh.replicas.find(({ roots: held }) => held === undefined);
+  if (unknown) {
+    const why = unknown.why === undefined ? '' : ` (${unknown.why})`;
+    return waiting(`replica ${unknown.name} to be seen with the current root-cert.pem${why}`);
   }
-  if (!mesh.namespaces.some((one) => one.namespace === d.identity.namespace))
-    return waiting(`ConfigMap istio-ca-root-cert of namespace ${d.identity.namespace}`);
-  const behind = mesh.namespaces.filter((one) => !sameSet(one.roots, roots)).map((one) => one.namespace);
+  return distributed(d, mesh, roots);
+}
+
+/** Whether `istio-ca-root-cert` holds exactly these roots wherever it is. */
+function distributed(d: Desired, { namespaces }: MeshView, roots: string[]): Gate {
+  if (namespaces === 'unreadable')
+    return waiting('the right to read ConfigMap istio-ca-root-cert in all namespaces (docs/rbac.md)');
+  const home = d.identity.namespace;
+  if (!namespaces.some(({ namespace }) => namespace === home))
+    return waiting(`ConfigMap istio-ca-root-cert of namespace ${home}`);
+  const behind = namespaces.filter((one) => !sameSet(one.roots, roots)).map(({ namespace }) => namespace);
   if (behind.length === 0) return passed;
-  const named = behind.slice(0, 5).join(', ');
-  return waiting(`ConfigMap istio-ca-root-cert of ${behind.length} namespaces to follow (${named})`);
+  return waiting(
+    `ConfigMap istio-ca-root-cert of ${behind.length} namespaces to follow (${behind.slice(0, 5).join(', ')})`,
+  );
 }
 
 /** Texts of the two action annotations that were not answered yet. */
@@ -81,11 +114,26 @@ function rotationAsked(d: Desired, o: Pick<Observed, 'vault'>): string | undefin
   return state && !state.rotation ? requests(d, state).rotate : undefined;
 }
 
+/** The longest workload certificate, as far as istiod tells now. Milliseconds. */
+const longestNow = (d: Desired, o: Observed): number => maxWorkloadCertTtlMs(d.spec, o.kubernetes.maxWorkloadCertTtlMs);
+
+/** The CA that a rotation leads away from has run out: nothing works that going on could break, and nothing under it can be proven. */
+function hasEnded(d: Desired, o: Observed, state: StateEntry, now: number): boolean {
+  const root = ownIssuers(d, 'root', o.vault).find((i) => i.certificate.fingerprint === state.root?.fingerprint);
+  const live = soundLive(d, o)?.certificate;
+  return [root?.certificate, live].some((certificate) => certificate !== undefined && certificate.notAfter <= now);
+}
+
 function begin(d: Desired, o: Observed, state: StateEntry, now: number): StateEntry {
   const { rotate } = requests(d, state);
   if (rotate === undefined || paused(d) || rotationProblem(d, o) || state.root?.fingerprint === undefined) return state;
-  if (!soundLive(d, o) || !currentRoot(d, o) || own(o.vault.staging) || !o.kubernetes.istiod) return state;
-  const numbers = ownIssuers(d, 'root', o.vault).map((issuer) => issuer.generation);
+  if (!soundLive(d, o) || !currentRoot(d, o) || !o.kubernetes.istiod) return state;
+  if (own(o.vault.staging) && !hasEnded(d, o, state, now)) return state;
+  // a number is never given out twice, also when somebody has removed the issuer and left its key
+  const numbers = [
+    ...ownIssuers(d, 'root', o.vault).map((issuer) => issuer.generation),
+    ...(o.vault.rootPki?.keys ?? []).map((key) => generationOf(d.identity, 'root', key.name) ?? 0),
+  ];
   const to: Issued<RootSpec> = { generation: Math.max(state.root.generation, ...numbers) + 1, spec: d.root };
   // a text that stands already does not roll back what begins only now
   const rollBack = handledText(d, known.rollbackRotation);
@@ -94,7 +142,11 @@ function begin(d: Desired, o: Observed, state: StateEntry, now: number): StateEn
     [known.rotateRoot]: rotate,
     ...(rollBack === undefined ? {} : { [known.rollbackRotation]: rollBack }),
   };
-  return { ...state, handled, rotation: { phase: 'Issuing', startedAt: rfc3339(now), to, back: false } };
+  return {
+    ...state,
+    handled,
+    rotation: { phase: 'Issuing', startedAt: rfc3339(now), to, back: false, longestMs: longestNow(d, o) },
+  };
 }
 
 /** The new root, once it is made. */
@@ -107,25 +159,33 @@ function without(state: StateEntry): StateEntry {
   return rest;
 }
 
-/** Back by the shortest way that no workload notices: under the new root nothing was signed before `Switching` published. */
-function rollBack(d: Desired, o: Observed, state: StateEntry, rotation: Rotation): StateEntry {
-  const text = handledText(d, known.rollbackRotation) ?? '';
-  const next = { ...state, handled: { ...state.handled, [known.rollbackRotation]: text } };
-  const { startedAt, to } = rotation;
-  const live = soundLive(d, o);
-  const from = ownIssuers(d, 'root', o.vault).find((i) => i.certificate.fingerprint === state.root?.fingerprint);
-  // too late, or on its way back already
-  if (rotation.phase === 'Retiring' || rotation.back) return next;
+/**
+ * Back by the shortest way that no workload notices: under the new root nothing is signed before `Switching`, and from then on what was
+ * begun under it may still land.
+ * @param lost the new root is gone for good
+ */
+function rollBack(d: Desired, state: StateEntry, rotation: Rotation, lost: boolean): StateEntry {
+  const text = handledText(d, known.rollbackRotation);
+  const handled = text === undefined ? state.handled : { ...state.handled, [known.rollbackRotation]: text };
+  const next = { ...state, handled };
+  const { startedAt, to, longestMs } = rotation;
+  // on its way back already, or too late: unless there is nothing to go on to
+  if (rotation.back || (rotation.phase === 'Retiring' && !lost)) return next;
   if (rotation.phase === 'Issuing') return without(next);
-  const underOld = live && from && isSignedBy(live.certificate, from.certificate);
-  const phase = rotation.phase === 'Distributing' || underOld ? 'Retiring' : 'Switching';
-  return { ...next, rotation: { phase, startedAt, to, back: true } };
+  const phase = rotation.phase === 'Distributing' ? 'Retiring' : 'Switching';
+  return { ...next, rotation: { phase, startedAt, to, back: true, longestMs } };
 }
+
+/** Clocks differ, and a kubelet takes a minute to show a changed ConfigMap to the agents that mount it. Milliseconds. */
+const slackMs = 60_000;
 
 /** When a phase that was reached may end: milliseconds since the epoch. */
 function earliestNext(d: Desired, o: Observed, rotation: Rotation): number | undefined {
   if (rotation.reachedAt === undefined) return undefined;
-  return Date.parse(rotation.reachedAt) + maxWorkloadCertTtlMs(d.spec, o.kubernetes.maxWorkloadCertTtlMs);
+  // what istiod allowed before still lives; only a person who knows better shortens it
+  const asked = d.spec.intermediate.maxWorkloadCertTTL !== undefined;
+  const longest = asked ? longestNow(d, o) : Math.max(longestNow(d, o), rotation.longestMs);
+  return Date.parse(rotation.reachedAt) + longest + slackMs;
 }
 
 /** The end: the root that all trust is the root of this CA. */
@@ -143,29 +203,51 @@ function finish(d: Desired, o: Observed, state: StateEntry, rotation: Rotation, 
 }
 
 function advance(d: Desired, o: Observed, state: StateEntry, rotation: Rotation, now: number): StateEntry {
-  const { phase, startedAt, to, back } = rotation;
+  const { phase, startedAt, longestMs, to, back, reachedAt } = rotation;
   const gate = everywhere(d, o, now);
+  const ended = hasEnded(d, o, state, now);
+  const inPhase = (next: RotationPhase, root = to): StateEntry => ({
+    ...state,
+    rotation: { phase: next, startedAt, to: root, back, longestMs },
+  });
   if (phase === 'Issuing') {
     const made = madeRoot(d, o, rotation);
-    if (!made || !gate.passed || paused(d)) return state;
+    if (!made || !(gate.passed || ended) || paused(d)) return state;
     const { serial, fingerprint } = made.certificate;
-    const issued = { ...to, issuerId: made.id, keyId: made.keyId, serial, fingerprint };
-    return { ...state, rotation: { phase: 'Distributing', startedAt, to: issued, back } };
+    return inPhase(ended ? 'Switching' : 'Distributing', {
+      ...to,
+      issuerId: made.id,
+      keyId: made.keyId,
+      serial,
+      fingerprint,
+    });
   }
+  if (phase === 'Distributing' && ended && !paused(d)) return inPhase('Switching');
   if (phase === 'Retiring') return gate.passed && !paused(d) ? finish(d, o, state, rotation, now) : state;
-  const { reachedAt } = rotation;
   if (reachedAt === undefined)
     return gate.passed ? { ...state, rotation: { ...rotation, reachedAt: rfc3339(now) } } : state;
-  if (gate.contradicted) return { ...state, rotation: { phase, startedAt, to, back } };
+  if (gate.contradicted) return inPhase(phase);
   if (!gate.passed || paused(d) || now < (earliestNext(d, o, rotation) ?? Infinity)) return state;
-  return { ...state, rotation: { phase: phase === 'Distributing' ? 'Switching' : 'Retiring', startedAt, to, back } };
+  return inPhase(phase === 'Distributing' ? 'Switching' : 'Retiring');
+}
+
+/** The new root is lost, and a person has said by `allow-reissue` that it is gone for good. */
+function givenUp(d: Desired, o: Observed, state: StateEntry, { to, back }: Rotation): boolean {
+  if (back) return false;
+  const issuers = ownIssuers(d, 'root', o.vault).map(({ certificate }) => certificate.fingerprint);
+  const lost = to.fingerprint !== undefined && !issuers.includes(to.fingerprint);
+  const stands = issuers.includes(state.root?.fingerprint ?? '');
+  return lost && stands && d.annotations[known.allowReissue]?.toLowerCase() === to.serial;
 }
 
 /** The state with the step of a root rotation that is due now: its begin, its next phase, its way back, its end. */
 export function rotatedState(d: Desired, o: Observed, state: StateEntry, now: number): StateEntry {
   const { rotation } = state;
   if (!rotation) return begin(d, o, state, now);
-  if (requests(d, state).rollBack !== undefined) return rollBack(d, o, state, rotation);
+  const lost = givenUp(d, o, state, rotation);
+  if (requests(d, state).rollBack !== undefined || lost) return rollBack(d, state, rotation, lost);
+  const longestMs = Math.max(rotation.longestMs, longestNow(d, o));
+  if (longestMs > rotation.longestMs) return { ...state, rotation: { ...rotation, longestMs } };
   return advance(d, o, state, rotation, now);
 }
 
@@ -187,6 +269,13 @@ export function asksForRoots(d: Desired, o: Observed): string | undefined {
   return (rotation || rotationAsked(d, o) !== undefined) && !digest ? live?.root : undefined;
 }
 
+/** The CA that signs now ends before the next phase may begin. */
+function tooLate(d: Desired, o: Observed, due: number): string {
+  const live = soundLive(d, o)?.certificate;
+  if (!live || live.notAfter >= due) return '';
+  return `; but the intermediate ends on ${rfc3339(live.notAfter)}, before that: when no workload certificate lives so long, say it in spec.intermediate.maxWorkloadCertTTL`;
+}
+
 /** What `status.rotation` shows of a root rotation; undefined when there is none. */
 export function rotationView(d: Desired, o: Observed, now: number): Status['rotation'] {
   const rotation = own(o.vault.state)?.rotation;
@@ -199,7 +288,10 @@ export function rotationView(d: Desired, o: Observed, now: number): Status['rota
   }
   const gate = everywhere(d, o, now);
   const due = earliestNext(d, o, rotation);
-  const runOut = due !== undefined && due > now ? 'workload certificates that were issued before to run out' : '';
+  const runOut =
+    due !== undefined && due > now
+      ? `workload certificates that were issued before to run out${tooLate(d, o, due)}`
+      : '';
   const held = paused(d) ? `annotation ${known.pauseRotation} to be removed (phase ${rotation.phase})` : '';
   const waitingFor = [held, gate.waitingFor || runOut].filter(Boolean).join('; ');
   return {

@@ -14,7 +14,16 @@ import {
   type OwnIssuer,
 } from './facts.ts';
 import { rotatedState } from './rotation.ts';
-import { own, type HistoryEntry, type Issued, type Issuer, type Observed, type StateEntry } from './observed.ts';
+import {
+  own,
+  type HistoryEntry,
+  type Issued,
+  type Issuer,
+  type Observed,
+  type Rotation,
+  type StateEntry,
+} from './observed.ts';
+import { bundleFacts } from './certificate.ts';
 
 /** All texts present count as handled when the state begins: an old text never starts an action. */
 function presentTexts(d: Desired): Record<string, string> {
@@ -102,8 +111,23 @@ function initialState(d: Desired, o: Observed, now: number): StateEntry {
   return { ...begun, adopted: adoption?.things ?? [] };
 }
 
+/**
+ * The rotation that a live entry with two roots of ours tells of: what signs goes on signing, both are trusted until all is proven and older
+ * certificates have run out, then the other one goes. Safe wherever it was, also on its way back.
+ */
+function rebuiltRotation(d: Desired, o: Observed, now: number): { root: OwnIssuer; rotation: Rotation } | undefined {
+  const handedOut = bundleFacts(own(o.vault.live)?.root ?? '').map(({ fingerprint }) => fingerprint);
+  const ours = ownIssuers(d, 'root', o.vault).filter((i) => handedOut.includes(i.certificate.fingerprint));
+  const signer = currentRoot(d, o);
+  const other = ours.find((issuer) => issuer.id !== signer?.id);
+  if (!signer || !other || !ours.some((issuer) => issuer.id === signer.id)) return undefined;
+  const to = issuedRoot(signer, d.root);
+  return { root: other, rotation: { phase: 'Switching', startedAt: rfc3339(now), to, back: false, longestMs: 0 } };
+}
+
 function rebuiltState(d: Desired, o: Observed, now: number): StateEntry {
-  const root = currentRoot(d, o);
+  const rotating = rebuiltRotation(d, o, now);
+  const root = rotating?.root ?? currentRoot(d, o);
   const intermediate = issuedIntermediate(d, o, d.intermediate);
   // the generation before is remembered too: it is kept as long as it may be needed
   const before = ownIssuers(d, 'intermediate', o.vault)
@@ -128,6 +152,7 @@ function rebuiltState(d: Desired, o: Observed, now: number): StateEntry {
     intermediate: intermediate ?? { generation: 0, spec: d.intermediate },
     publicKeys: ownIssuers(d, 'intermediate', o.vault).map((issuer) => issuer.certificate.publicKey),
     history: rebuilt,
+    ...(rotating ? { rotation: rotating.rotation } : {}),
   };
 }
 

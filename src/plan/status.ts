@@ -55,13 +55,15 @@ function standingProblems(d: Desired, o: Observed, now: number): Problem[] {
       `spec.root differs from what the root was issued for (${changed(state.root.spec, d.root)}); restore it, or have the root replaced: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
   }
-  if (root && root.certificate.notAfter <= now) {
+  // a rotation that goes on is what would be asked for
+  const cured = state?.rotation?.back === false;
+  if (root && !cured && root.certificate.notAfter <= now) {
     add(
       'RootReady',
       'RootNearEnd',
       `the root ended on ${day(root.certificate.notAfter)}; a new root is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
-  } else if (root && live && live.certificate.notAfter >= root.certificate.notAfter) {
+  } else if (root && live && !cured && live.certificate.notAfter >= root.certificate.notAfter) {
     add(
       'RootReady',
       'RootNearEnd',

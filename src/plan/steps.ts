@@ -56,8 +56,8 @@ export type Step =
       from: 'staging' | 'live' | 'adopted';
       generation: number;
       issuerId: string;
-      /** Issuers of the roots that istiod hands out, in their order in root-cert.pem. */
-      rootIssuerIds: readonly string[];
+      /** The roots that istiod hands out, PEM, in their order in root-cert.pem. */
+      roots: readonly string[];
       /** Name or id of the key in the mount; empty: the generation's own name. */
       keyRef: string;
       mark: string;
@@ -247,12 +247,7 @@ function describe(step: Step): StepDescription {
         );
       return step.from === 'staging'
         ? say('Publish', 'vault:live', 'Published', `generation ${step.generation} published for istiod`)
-        : say(
-            'Publish',
-            'vault:live',
-            'RootsPublished',
-            `root-cert.pem published anew with ${rootCount(step.rootIssuerIds)}`,
-          );
+        : say('Publish', 'vault:live', 'RootsPublished', `root-cert.pem published anew with ${rootCount(step.roots)}`);
     case 'SetDefaultIssuer':
       return say(
         'Update',

@@ -49,6 +49,7 @@ const stateSchema = z.object({
       reachedAt: z.string().exactOptional(),
       to: z.object({ ...ids, spec: rootSpec }),
       back: z.boolean(),
+      longestMs: z.number(),
     })
     .exactOptional(),
   role: z.string(),

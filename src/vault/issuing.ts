@@ -5,6 +5,7 @@
 import { generateKeyPair } from 'node:crypto';
 import { promisify } from 'node:util';
 import {
+  bundleFacts,
   certificateFacts,
   csrCarriesKey,
   isSignedBy,
@@ -171,18 +172,17 @@ export async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIn
 /** The four files, from the certificate and chain in the intermediate mount, the root, and the stored key: one write. */
 export async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive'>): Promise<void> {
   const { client, desired } = ctx;
-  const { intermediate, root, delivery, keyStore } = desired.spec;
-  const [key, signed, ...rootIssuers] = await Promise.all([
+  const { intermediate, delivery, keyStore } = desired.spec;
+  const [key, signed] = await Promise.all([
     step.from === 'adopted' ? adoptedKey(ctx) : storedKey(ctx, step.from, step.generation),
     pki.readChain(client, intermediate.mount, step.issuerId),
-    ...step.rootIssuerIds.map((id) => pki.readChain(client, root.mount, id)),
   ]);
   const cert = certificateFacts(signed[0] ?? '');
-  const roots = rootIssuers.map(([pem = '']) => certificateFacts(pem)?.pem);
-  if (!cert || roots.length === 0 || roots.includes(undefined)) throw moved('the issuers');
+  const root = step.roots.join('');
+  if (!cert || !bundleFacts(root).some((one) => isSignedBy(cert, one))) throw moved('the issuer');
   if (cert.publicKey !== publicKeyOfPrivate(key.reveal())) throw moved('the key of the issuer');
   const { keyRef } = step;
-  const files = { certificate: cert.pem, chain: signed.join(''), root: roots.join(''), key, keyRef };
+  const files = { certificate: cert.pem, chain: signed.join(''), root, key, keyRef };
   const data = liveData(step.mark, step.generation, files, keyStore.version);
   await writeKv(client, kvPlace(desired, ''), data, step.cas);
   // PKI delivery reads certificate and key from two places: the second write follows the first at once

@@ -138,7 +138,7 @@ describe.each(products)('%s', (product) => {
       from: 'staging',
       generation: 1,
       issuerId: pki.issuers[0]?.id ?? '',
-      rootIssuerIds: [root?.id ?? ''],
+      roots: [root?.certificate.pem ?? ''],
       keyRef: '',
       mark: desired.mark,
       cas: 0,

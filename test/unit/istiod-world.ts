@@ -147,6 +147,8 @@ export function withIstiod(
   const istiod: ObservedIstiod = {
     deployments: [deploymentOf(world, pods.length, {}, desired)],
     pods,
+    ending: [],
+    confinedTo: [],
     bundles: [
       { namespace: desired.identity.namespace, roots },
       { namespace: 'bookinfo', roots },

@@ -1,7 +1,7 @@
 /** Guards round the trust root: a mesh that trusts another root is never switched unasked. */
 import { annotations as known } from '../../api/annotations.ts';
 import { bundleFacts } from '../certificate.ts';
-import type { Desired } from '../desired.ts';
+import { handledText, type Desired } from '../desired.ts';
 import { adoptionOf } from '../adoption.ts';
 import { currentRoot, lostRootSerial } from '../facts.ts';
 import { own, type Observed } from '../observed.ts';
@@ -37,8 +37,13 @@ export function rootLost(d: Desired, o: Observed): Problem | undefined {
   const adoption = adoptionOf(d, o);
   // what is taken over is judged by what it is
   if (currentRoot(d, o) || typeof adoption === 'string' || adoption?.ca?.root) return undefined;
-  const recorded = own(o.vault.state)?.root?.fingerprint ?? bundleFacts(own(o.vault.live)?.root ?? '')[0]?.fingerprint;
-  const serial = lostRootSerial(o);
+  const rotating = lostByRotation(d, o);
+  if (rotating === 'called off') return undefined;
+  const recorded =
+    rotating?.fingerprint ??
+    own(o.vault.state)?.root?.fingerprint ??
+    bundleFacts(own(o.vault.live)?.root ?? '')[0]?.fingerprint;
+  const serial = rotating?.serial ?? lostRootSerial(o);
   if (recorded === undefined && serial === undefined && !o.kubernetes.controlPlane?.writtenBefore) return undefined;
   const text = serial ?? o.kubernetes.meshRoots?.[0]?.serial ?? 'unknown';
   if (d.annotations[known.allowReissue]?.toLowerCase() === text) return undefined;
@@ -52,4 +57,17 @@ export function rootLost(d: Desired, o: Observed): Problem | undefined {
     message: `${which} issued, but ${d.spec.root.mount} holds none of this resource's; restore Vault's data, check spec.vault.address and the names in the spec, or create the resource anew that made it. No new root is made by itself: when it is gone for good, annotate this resource with ${known.allowReissue}=${text}; every workload must then learn to trust the new root`,
     blocks: 'all',
   };
+}
+
+/** The new root of a rotation that signs already and is gone; a roll-back that is asked for puts that right by itself. */
+function lostByRotation(d: Desired, o: Observed): { fingerprint?: string; serial?: string } | 'called off' | undefined {
+  const state = own(o.vault.state);
+  const { rotation } = state ?? {};
+  if (!state || !rotation || rotation.back || !/Switching|Retiring/.test(rotation.phase)) return undefined;
+  const stands = o.vault.rootPki?.issuers.some(
+    ({ certificate }) => certificate.fingerprint === state.root?.fingerprint,
+  );
+  const text = handledText(d, known.rollbackRotation);
+  const asked = rotation.phase === 'Switching' && text !== undefined && text !== state.handled[known.rollbackRotation];
+  return stands && asked ? 'called off' : rotation.to;
 }

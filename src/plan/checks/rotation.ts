@@ -40,7 +40,8 @@ export function rotationProblem(d: Desired, o: Observed): Problem | undefined {
     };
   }
   if (rollout === 'WhenChanged' && controlPlane.write === 'Patch') return undefined;
-  const why = (o.kubernetes.istiod?.deployments ?? []).map(cannotReload).find((reason) => reason !== undefined);
+  const istiods = (o.kubernetes.istiod?.deployments ?? []).filter(({ replicas }) => replicas.desired > 0);
+  const why = istiods.map(cannotReload).find((reason) => reason !== undefined);
   if (why === undefined) return undefined;
   return { condition: 'RootReady', reason: 'MultiRootDisabled', message: why, blocks: 'nothing' };
 }
