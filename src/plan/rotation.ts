@@ -59,7 +59,7 @@ export function served(d: Desired, o: Observed, now: number): Gate {
 }
 
 /** Whether istiod and the namespaces have the set that Vault holds now, and Vault the set of the phase. */
-export function everywhere(d: Desired, o: Observed, now: number): Gate {
+function everywhere(d: Desired, o: Observed, now: number): Gate {
   const set = published(d, o);
   const mesh = meshView(d, o, now);
   if (typeof set === 'string' || !mesh) return served(d, o, now);
