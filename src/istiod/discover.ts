@@ -70,6 +70,9 @@ function versionOf(deployment: unknown): string {
   return versions.find((version) => version !== '' && !/^1\.[0-4](?:\.|$)/.test(version)) ?? '';
 }
 
+/** What Pod Security forbids is a long list, and its end as telling as its beginning. */
+const longestFailure = 1000;
+
 export function deploymentFacts(deployment: unknown): IstiodDeployment {
   const template = dig(deployment, 'spec', 'template');
   const settings = settingsOf(template);
@@ -90,7 +93,7 @@ export function deploymentFacts(deployment: unknown): IstiodDeployment {
       available: status('availableReplicas'),
     },
     observed: status('observedGeneration') >= num(dig(deployment, 'metadata', 'generation')),
-    failure: dig(failure, 'status') === 'True' ? cleaned(str(dig(failure, 'message'))) : undefined,
+    failure: dig(failure, 'status') === 'True' ? cleaned(str(dig(failure, 'message')), longestFailure) : undefined,
     deadlinePassed: dig(condition(deployment, 'Progressing'), 'status') === 'False',
   };
 }

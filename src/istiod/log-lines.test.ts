@@ -43,6 +43,25 @@ describe('telling lines', () => {
     expect(tellingLines(both, 'agent')).toEqual(first);
   });
 
+  it('of the agent forget what was wrong before it has logged in, once it says something else', () => {
+    const sealed = '[ERROR] agent.auth.handler: error authenticating: Code: 503. Errors: * Vault is sealed';
+    const loggedIn = '[INFO] agent.auth.handler: authentication successful, sending token to sinks';
+    const missing = '[WARN] agent: (view) vault.read(kv/data/istioca): no secret exists (retry attempt 1 after "1s")';
+    const said = '[WARN] agent: (view) vault.read(kv/data/istioca): no secret exists';
+    expect(tellingLines([sealed, loggedIn, missing].join('\n'), 'agent')).toEqual([said]);
+    expect(tellingLines([sealed, loggedIn].join('\n'), 'agent')).toEqual([sealed]);
+  });
+
+  it('say a thing once: not under another head, nor its end again', () => {
+    const text = 'failed to create CA: incomplete signing CA bundle detected';
+    expect(tellingLines(`2026-01-01T00:00:00.000001Z\terror\t${text}\nError: ${text}`, 'discovery')).toEqual([
+      `Error: ${text}`,
+    ]);
+    const whole = agentLog(1, '2026-01-01T00:00:00.000Z');
+    const end = whole.split('\n').slice(2).join('\n');
+    expect(tellingLines(`${end}\n${whole}`, 'agent')).toEqual(tellingLines(whole, 'agent'));
+  });
+
   it.each([
     ['read udp 10.0.0.3:54321->10.96.0.10:53: i/o timeout', 'read udp 10.0.0.3->10.96.0.10:53: i/o timeout'],
     ['error after 1.25s, 3m12s and 250ms', 'error after …, … and …'],

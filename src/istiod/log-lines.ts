@@ -66,20 +66,39 @@ function joined(text: string): string[] {
   return lines;
 }
 
+/** With this line of the agent the troubles of its logins before are over. */
+const loggedIn = /authentication successful/;
+
+/** Words at the beginning of a line that do not tell it from the same text under another head. */
+const head = /^(?:\[?(?:error|warn|info|fatal)\]?:?) /i;
+
+/** Telling lines with their ranks, each once. */
+function ranked(lines: readonly string[], of: LogOf): [string, number][] {
+  const found = new Map<string, number>();
+  for (const line of lines) {
+    const rank = telling[of].findIndex((pattern) => pattern.test(line));
+    const clean = rank >= 0 ? cleaned(line) : '';
+    if (clean !== '') found.set(clean, rank);
+  }
+  return [...found].sort(([a, i], [b, j]) => i - j || (a < b ? -1 : 1));
+}
+
 /**
  * The telling lines of a log, the most telling first, each once; in an order that does not depend on which came last.
  * @param text may begin or end in the middle of a line
  */
 export function tellingLines(text: string, of: LogOf): string[] {
-  const found = new Map<string, number>();
   // a private key has line ends: it is looked for before the text is taken apart
-  for (const line of joined(scrub(text))) {
-    const rank = telling[of].findIndex((pattern) => pattern.test(line));
-    if (rank >= 0) found.set(cleaned(line), rank);
+  const lines = joined(scrub(text));
+  const since = of === 'agent' ? lines.slice(lines.findLastIndex((line) => loggedIn.test(line)) + 1) : lines;
+  const now = ranked(since, of);
+  // just logged in anew, it has said nothing yet: what was wrong before is still the best guess
+  const found = now.length > 0 ? now : ranked(lines, of);
+  const kept: string[] = [];
+  // istiod says the same on two ways, and a line at the edge of what was read is the end of another one
+  for (const [line] of found) {
+    const text = line.replace(head, '');
+    if (!kept.some((other) => other.includes(text))) kept.push(line);
   }
-  return [...found]
-    .filter(([line]) => line !== '')
-    .sort(([a, i], [b, j]) => i - j || (a < b ? -1 : 1))
-    .slice(0, mostLines)
-    .map(([line]) => line);
+  return kept.slice(0, mostLines);
 }

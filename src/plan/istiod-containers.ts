@@ -53,7 +53,8 @@ const agentCauses: readonly Cause[] = [
     },
   },
   {
-    pattern: /\bsealed\b/i,
+    // not the word alone: it may stand in the name of a mount
+    pattern: /\bis sealed\b/i,
     reason: 'VaultSealed',
     next: () => 'Vault is sealed; unseal it, the agent goes on by itself',
   },
@@ -72,8 +73,14 @@ const agentCauses: readonly Cause[] = [
   {
     pattern: /no secret exists|missing dependency|\b404\b/i,
     reason: 'SecretMissing',
-    next: (d) =>
-      `what the templates read is not in Vault; see the conditions above, and \`vault kv get ${d.spec.keyStore.mount}/${d.spec.keyStore.path}\``,
+    next: (d) => {
+      const { address, injectorAddress } = d.spec.vault;
+      const where =
+        injectorAddress === undefined
+          ? 'in Vault'
+          : `at ${injectorAddress} (spec.vault.injectorAddress), which must lead to the same Vault as ${address}`;
+      return `what the templates read is not ${where}; see the conditions above, and \`vault kv get ${d.spec.keyStore.mount}/${d.spec.keyStore.path}\``;
+    },
   },
   {
     pattern:
@@ -117,9 +124,13 @@ const lines = (container: IstiodContainer): string[] => (Array.isArray(container
 
 const quoted = (of: string[]): string => of.map((line) => `"${line}"`).join(' · ');
 
+/** Whether what is wrong was said by the instance before: it ended badly, and the one that is there has just begun. */
+export const saidBefore = ({ state, last }: IstiodContainer): boolean =>
+  state.kind === 'running' && last !== undefined && last.exitCode !== 0;
+
 /** The command that shows what the operator may not read, or has cut. */
 function logCommand(d: Desired, pod: IstiodPod, container: IstiodContainer): string {
-  const previous = container.state.kind === 'running' && container.last ? ' --previous' : '';
+  const previous = saidBefore(container) ? ' --previous' : '';
   return `kubectl logs -n ${namespaceOf(d)} ${pod.name} -c ${container.name}${previous}`;
 }
 
@@ -217,7 +228,10 @@ export function istiodTrouble(d: Desired, pod: IstiodPod, account: string, now: 
     pod,
     container,
     istiodCauses,
-    { reason: 'NotReady', next: 'it runs and does not become ready' },
+    {
+      reason: 'NotReady',
+      next: 'it has not become ready within a minute; when its log does not say why, it hangs: delete the pod',
+    },
     account,
   );
 }

@@ -52,6 +52,21 @@ const statusFor = (observed: Observed, before?: Status, problems: Problem[] = []
 const find = (status: Status, type: string) => status.conditions?.find((c) => c.type === type);
 
 describe('IstiodReady', () => {
+  it.each([
+    ['pods "a" is forbidden: exceeded quota: few, requested: pods=1', 'kubectl describe resourcequota -n'],
+    ['pods "a" is forbidden: violates PodSecurity "restricted:latest": …', 'pod-security.kubernetes.io/enforce'],
+    ['Internal error occurred: failed calling webhook "vault.hashicorp.com": …', 'see whether its program runs'],
+    ['admission webhook "a.b" denied the request: no', 'its words say why'],
+    ['something else', 'kubectl describe replicaset -n'],
+  ])('of pods that cannot be made (%s) says what to do', (failure, next) => {
+    const replicas = { desired: 1, current: 0, updated: 0, available: 0 };
+    const observed = withIstiod(world, [], deployment(1, { failure, replicas }));
+    const { reason, message } = proofOf(d, observed, now)!.ready;
+    expect(reason).toBe('PodCreateFailed');
+    expect(message).toContain(failure);
+    expect(message).toContain(next);
+  });
+
   it.each<[string, IstiodPod[], Partial<ObservedIstiod>, string]>([
     ['three proven replicas', pods({}, {}, {}), {}, 'True IstiodProven'],
     ['no Deployment', [], { deployments: [] }, 'Unknown IstiodNotFound'],

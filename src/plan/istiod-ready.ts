@@ -101,7 +101,7 @@ function readiness(d: Desired, o: Observed, istiod: ObservedIstiod, pods: PodVer
   const found =
     notPropagated(d, o, deployments, pods) ??
     podsFail(pods, ['SelfSignedFallback']) ??
-    podCreateFailed(deployments) ??
+    podCreateFailed(d, deployments) ??
     podsFail(pods, failingPhases) ??
     rolloutInProgress(deployments, istiod, pods) ??
     notDistributed(d, o, istiod) ??
@@ -147,15 +147,38 @@ function notPropagated(
   const foreign = pods.some(({ phase }) => phase === 'SelfSignedFallback')
     ? ' Meanwhile istiod signs with a CA of its own.'
     : '';
-  const message = `${kind} ${name} carries the fields, but Deployment ${several(lacking.map((l) => l.deployment.name))} does not have ${several(first.fields, 3)}.${foreign} It passes when the control plane's operator has rolled istiod out; if it lasts, look at that operator (with TSB: \`kubectl logs -n ${d.identity.namespace} deployment/tsb-operator-control-plane\`, and \`kubectl get istiooperators\`), or at who else changes the Deployment`;
+  const message = `${kind} ${name} carries the fields, but Deployment ${several(lacking.map((l) => l.deployment.name))} does not have ${several(first.fields, 3)}.${foreign} It passes when the control plane's operator has rolled istiod out; if it lasts, look at that operator (with TSB: \`kubectl logs -n ${d.identity.namespace} deployment/tsb-operator-control-plane\`, and \`kubectl get istiooperators -n ${d.identity.namespace}\`), or at who else changes the Deployment`;
   return verdict('False', 'NotPropagated', message);
 }
 
-function podCreateFailed(deployments: IstiodDeployment[]): ReadyVerdict | undefined {
+/** What to do about the words of the API server; the ReplicaSet tries again by itself. */
+const createRemedies: readonly (readonly [RegExp, (namespace: string) => string])[] = [
+  [
+    /exceeded quota|status unknown for quota/,
+    (namespace) => `Raise the quota, or free what it counts: \`kubectl describe resourcequota -n ${namespace}\``,
+  ],
+  [
+    /violates PodSecurity/,
+    (namespace) =>
+      `The label pod-security.kubernetes.io/enforce of namespace ${namespace} asks for more than istiod or the agent beside it has. The containers that the words name come from Istio's chart (discovery) and from the injector (vault-agent…): give them what is missing there, or set the label to baseline`,
+  ],
+  [
+    /failed calling webhook/,
+    () =>
+      'That webhook does not answer, and its failurePolicy lets nothing pass without it: see whether its program runs',
+  ],
+  [/denied the request/, () => 'That webhook refuses them: its words say why, or its log does'],
+];
+
+function podCreateFailed(d: Desired, deployments: IstiodDeployment[]): ReadyVerdict | undefined {
   const failed = deployments.find(({ failure }) => failure !== undefined);
   if (!failed) return undefined;
-  const message = `pods of Deployment ${failed.name} cannot be made: ${failed.failure ?? ''}. Look for a quota, Pod Security (the agent runs as user 100), or an admission webhook that refuses them`;
-  return verdict('False', 'PodCreateFailed', message);
+  const { namespace } = d.identity;
+  const words = failed.failure ?? '';
+  const next =
+    createRemedies.find(([pattern]) => pattern.test(words))?.[1](namespace) ??
+    `Look for a quota, Pod Security, or an admission webhook that refuses them: \`kubectl describe replicaset -n ${namespace} -l app=istiod\``;
+  return verdict('False', 'PodCreateFailed', `pods of Deployment ${failed.name} cannot be made: ${words}. ${next}`);
 }
 
 function podsFail(pods: PodVerdict[], phases: readonly (typeof failingPhases)[number][]): ReadyVerdict | undefined {

@@ -74,6 +74,7 @@ describe('each phase', () => {
     ['reaches nobody', initialising({ state: running(secondsAgo(20)), log: ['dial tcp: lookup vault: no such host'] }), 'VaultInitFailed VaultUnreachable vault-agent-init'],
     ['trusts nobody', initialising({ state: running(secondsAgo(20)), log: ['tls: failed to verify certificate: x509: certificate signed by unknown authority'] }), 'VaultInitFailed VaultTLS vault-agent-init'],
     ['meets a sealed Vault', initialising({ state: running(secondsAgo(20)), log: ['Code: 503. Errors: * Vault is sealed'] }), 'VaultInitFailed VaultSealed vault-agent-init'],
+    ['finds nothing in a mount called sealed', initialising({ state: running(secondsAgo(20)), log: ['no secret exists at sealed-kv/data/istioca'] }), 'VaultInitFailed SecretMissing vault-agent-init'],
     ['crashes', initialising({ state: waiting('CrashLoopBackOff') }), 'VaultInitFailed CrashLoopBackOff vault-agent-init'],
     ['has no image', initialising({ state: waiting('ErrImagePull') }), 'VaultInitFailed ErrImagePull vault-agent-init'],
     ['has ended badly', initialising({ state: ended(2) }), 'VaultInitFailed Error vault-agent-init'],
@@ -119,6 +120,17 @@ describe('each phase', () => {
     expect(said(untold, scene({}, before))).toBe('Pending NotConfigured');
     before.kubernetes.controlPlane = undefined;
     expect(said(untold, scene({}, before))).toBe('Pending NotConfigured');
+  });
+
+  it('of an istiod that hangs, with the log of now and not of an instance that ended well', () => {
+    const last = { exitCode: 0, reason: 'Completed', endedMs: secondsAgo(100) };
+    const hangs = pod({
+      served: undefined,
+      containers: { discovery: { ready: false, state: running(secondsAgo(60)), last } },
+    });
+    const { reason, message } = classify(hangs, scene());
+    expect([reason, message.includes('--previous')]).toEqual(['NotReady', false]);
+    expect(logWishes(hangs, scene())).toEqual([{ container: 'discovery', previous: false, from: 'end' }]);
   });
 
   it('is not Proven while there is nothing to compare with', () => {

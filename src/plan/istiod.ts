@@ -14,6 +14,7 @@ import {
   istiodContainer,
   agentContainer,
   istiodTrouble,
+  saidBefore,
   type ContainerTrouble,
 } from './istiod-containers.ts';
 import type { Observed } from './observed.ts';
@@ -285,8 +286,7 @@ export function logWishes(pod: IstiodPod, scene: Scene): LogWish[] {
       {
         container: name,
         from,
-        previous:
-          from === 'end' && found.state.kind === 'running' && found.last !== undefined && name !== initContainer,
+        previous: from === 'end' && saidBefore(found) && name !== initContainer,
       },
     ];
   };
