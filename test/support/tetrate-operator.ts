@@ -5,7 +5,7 @@
 import { renderIstiod } from '../stack/istiod-chart.ts';
 import { watchObjects } from '../stack/watch.ts';
 import { applyOk, type Json, type Kube } from './cluster.ts';
-import { podTemplateOf } from './istiod-pod.ts';
+import { podTemplateOf, type PodTemplate } from './istiod-pod.ts';
 import { merge } from './scene.ts';
 
 export interface TetrateOperatorOptions {
@@ -15,6 +15,8 @@ export interface TetrateOperatorOptions {
   replicas?: number;
   /** More values of the chart. */
   values?: Json;
+  /** What istiod's pod template gets instead of what the ControlPlane says, as by somebody who changes things behind it. */
+  over?: Partial<PodTemplate>;
 }
 
 export interface TetrateOperator {
@@ -26,7 +28,10 @@ export interface TetrateOperator {
 type ControlPlane = Json & { metadata: { uid: string; resourceVersion: string; namespace: string } };
 
 /** The values of Istio's chart, in its flattened form. */
-function valuesOf(controlPlane: Json, { namespace, replicas = 1, values = {} }: TetrateOperatorOptions): Json {
+function valuesOf(
+  controlPlane: Json,
+  { namespace, replicas = 1, values = {}, over = {} }: TetrateOperatorOptions,
+): Json {
   const { env, annotations } = podTemplateOf(controlPlane);
   const base: Json = {
     global: { istioNamespace: namespace },
@@ -35,7 +40,10 @@ function valuesOf(controlPlane: Json, { namespace, replicas = 1, values = {} }: 
     autoscaleEnabled: false,
     replicaCount: replicas,
   };
-  return merge(merge(base, values), { env, podAnnotations: annotations });
+  return merge(merge(base, values), {
+    env: { ...env, ...over.env },
+    podAnnotations: { ...annotations, ...over.annotations },
+  });
 }
 
 /** Starts it for the ControlPlane of one namespace. Errors are said in its log, and tried again at the next change. */

@@ -8,7 +8,7 @@ import { ensureServer } from '../servers.ts';
 import type { KubeServer } from '../types.ts';
 import { waitFor } from '../wait.ts';
 
-const controllers = ['deployment', 'replicaset', 'garbage-collector', 'namespace', 'serviceaccount'];
+const controllers = ['deployment', 'replicaset', 'garbage-collector', 'namespace', 'resourcequota', 'serviceaccount'];
 
 /** @param dir for its files */
 export async function startControllerManager(
