@@ -63,7 +63,8 @@ export function useRotatingMesh() {
     await Promise.all([kube.stop(), vault.stop()]);
   });
 
-  const patience = { timeoutMs: 120_000, intervalMs: 200, log: () => operator.log().slice(-3000) };
+  // a phase may take the life of a certificate, the minute of slack, and a rollout
+  const patience = { timeoutMs: 300_000, intervalMs: 200, log: () => operator.log().slice(-3000) };
   const resource = async (namespace: string): Promise<Resource> => await getResource(kube, namespace, 'istioca');
   const ready = async (namespace: string): Promise<Resource> =>
     await waitForCondition(kube, namespace, 'istioca', { type: 'Ready', status: 'True' }, 180_000);
