@@ -117,11 +117,10 @@ function rotationAsked(d: Desired, o: Pick<Observed, 'vault'>): string | undefin
 /** The longest workload certificate, as far as istiod tells now. Milliseconds. */
 const longestNow = (d: Desired, o: Observed): number => maxWorkloadCertTtlMs(d.spec, o.kubernetes.maxWorkloadCertTtlMs);
 
-/** The CA that a rotation leads away from has run out: nothing works that going on could break, and nothing under it can be proven. */
+/** The root that a rotation leads away from has run out: nothing works that going on could break, and nothing under it can be proven. */
 function hasEnded(d: Desired, o: Observed, state: StateEntry, now: number): boolean {
   const root = ownIssuers(d, 'root', o.vault).find((i) => i.certificate.fingerprint === state.root?.fingerprint);
-  const live = soundLive(d, o)?.certificate;
-  return [root?.certificate, live].some((certificate) => certificate !== undefined && certificate.notAfter <= now);
+  return root !== undefined && root.certificate.notAfter <= now;
 }
 
 function begin(d: Desired, o: Observed, state: StateEntry, now: number): StateEntry {
@@ -269,11 +268,11 @@ export function asksForRoots(d: Desired, o: Observed): string | undefined {
   return (rotation || rotationAsked(d, o) !== undefined) && !digest ? live?.root : undefined;
 }
 
-/** The CA that signs now ends before the next phase may begin. */
+/** The root that signs now ends before the next phase may begin. */
 function tooLate(d: Desired, o: Observed, due: number): string {
-  const live = soundLive(d, o)?.certificate;
-  if (!live || live.notAfter >= due) return '';
-  return `; but the intermediate ends on ${rfc3339(live.notAfter)}, before that: when no workload certificate lives so long, say it in spec.intermediate.maxWorkloadCertTTL`;
+  const root = currentRoot(d, o)?.certificate;
+  if (!root || root.notAfter >= due) return '';
+  return `; but the root that signs now ends on ${rfc3339(root.notAfter)}, before that: if no workload certificate lives so long, set spec.intermediate.maxWorkloadCertTTL`;
 }
 
 /** What `status.rotation` shows of a root rotation; undefined when there is none. */
