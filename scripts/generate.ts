@@ -2,8 +2,8 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { customResourceDefinition } from '../src/api/crd.ts';
-import { specSchema, type Spec } from '../src/api/schema.ts';
-import { dumpYaml, loadAllYaml } from '../src/kube/yaml.ts';
+import { group, kind, specSchema, type Spec } from '../src/api/schema.ts';
+import { dumpYaml, loadAllYaml } from '../src/runtime/yaml.ts';
 import { operatorPolicy, type ToMake } from '../src/plan/capabilities.ts';
 
 const top = join(import.meta.dirname, '..');
@@ -20,8 +20,20 @@ async function policy(sample: string, about: string, make: ToMake, over: Partial
   return `${note(sample)}# ${about}\n\n${operatorPolicy({ ...(await specOf(sample)), ...over }, make)}`;
 }
 
+/** Argo CD takes its health checks as texts in a ConfigMap. */
+async function argoPatch(): Promise<string> {
+  const lua = await readFile(join(top, 'deploy/argocd/health.lua'), 'utf8');
+  const about = '# kubectl -n argocd patch configmap argocd-cm --patch-file deploy/argocd/argocd-cm-patch.yaml\n';
+  return (
+    note('deploy/argocd/health.lua') +
+    about +
+    dumpYaml({ data: { [`resource.customizations.health.${group}_${kind}`]: lua } })
+  );
+}
+
 const generated: Record<string, string> = {
   'crds/istiovaultcas.yaml': note('src/api/schema.ts') + dumpYaml(customResourceDefinition()),
+  'deploy/argocd/argocd-cm-patch.yaml': await argoPatch(),
   'deploy/vault/operator-policy.hcl': await policy(
     'deploy/samples/minimal.yaml',
     'For default names, KV version 2, and a Kubernetes auth mount that exists.',

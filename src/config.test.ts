@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import { createHash } from 'node:crypto';
-import { addressAllowed, ConfigError, leaseName, parseRunConfig } from './config.ts';
+import { addressAllowed, leaseName, parsePlanConfig, parseRenderConfig, parseRunConfig } from './config.ts';
+import { ConfigError } from './flags.ts';
 
 const inPod = { env: {}, podNamespace: () => 'operators' };
 const outside = { env: {}, podNamespace: () => undefined };
@@ -23,6 +24,7 @@ describe('flags of run', () => {
       concurrency: 4,
       deletionDeadlineMs: 600_000,
       backoffBaseMs: 1000,
+      contestProbeMs: 600_000,
       kubeconfig: undefined,
     });
     expect(Object.isFrozen(config)).toBe(true);
@@ -46,6 +48,7 @@ describe('flags of run', () => {
         '--concurrency=8',
         '--deletion-deadline=90s',
         '--backoff-base=50ms',
+        '--contest-probe=5s',
         '--kubeconfig',
         'some/file',
       ],
@@ -64,6 +67,7 @@ describe('flags of run', () => {
       concurrency: 8,
       deletionDeadlineMs: 90_000,
       backoffBaseMs: 50,
+      contestProbeMs: 5000,
       kubeconfig: 'some/file',
     });
   });
@@ -127,6 +131,49 @@ describe('flags of run', () => {
   test('wants a namespace for the Lease outside of a cluster', () => {
     expect(() => parseRunConfig([any], outside)).toThrow(/--leader-election-namespace is required/);
     expect(parseRunConfig([any], { env: { POD_NAMESPACE: 'mine' } }).leaderElectionNamespace).toBe('mine');
+  });
+});
+
+describe('flags of plan and render', () => {
+  test('a letter, a word or the environment', () => {
+    expect(parseRenderConfig(['-f', '-', '-n=mesh'], {})).toEqual({ filename: '-', namespace: 'mesh' });
+    expect(parseRenderConfig(['--filename=a.yaml', '-nmesh'], {})).toEqual({ filename: 'a.yaml', namespace: 'mesh' });
+    expect(parseRenderConfig([], { ISTIO_VAULT_CA_FILENAME: 'b.yaml' }).filename).toBe('b.yaml');
+  });
+
+  test('the address of the manifest may be connected to, unless there is a list', () => {
+    expect(parsePlanConfig(['-f', 'a.yaml'], {})).toEqual({
+      filename: 'a.yaml',
+      namespace: undefined,
+      output: 'text',
+      vaultAddresses: [],
+      allowAnyVaultAddress: true,
+      allowHttp: false,
+      logLevel: 'warn',
+      kubeconfig: undefined,
+    });
+    const listed = ['-f', 'a.yaml', '-o', 'json', '--vault-addresses=https://v:8200', '--kubeconfig=k'];
+    expect(parsePlanConfig(listed, {})).toMatchObject({
+      output: 'json',
+      vaultAddresses: ['https://v:8200'],
+      allowAnyVaultAddress: false,
+      kubeconfig: 'k',
+    });
+  });
+
+  test.each<[string, string[], RegExp]>([
+    ['no file', [], /^--filename is missing; write -f manifest.yaml, or -f - for standard input$/],
+    ['no value', ['-f'], /^-f needs a value; write -f …$/],
+    ['a flag for a value', ['-f', '-o', 'json'], /^-f needs a value/],
+    ['another form', ['-f', 'a', '-o', 'yaml'], /^--output "yaml": must be text or json$/],
+    ['no namespace', ['-f', 'a', '-n', 'A'], /^--namespace "A": must be the name of a namespace$/],
+    ['an unknown letter', ['-f', 'a', '-x'], /^unknown flag -x; known flags: -f, --filename, -n, --namespace,/],
+    ['a word', ['a.yaml'], /^unexpected argument "a.yaml"/],
+    ['list and any', ['-f', 'a', any, '--vault-addresses=https://v:1'], /at most one/],
+    ['http alone', ['-f', 'a', '--vault-addresses=http://v:1'], /not encrypted/],
+  ])('plan refuses %s', (_, argv, message) => {
+    expect(() => parsePlanConfig(argv, {})).toThrow(ConfigError);
+    expect(() => parsePlanConfig(argv, {})).toThrow(message);
   });
 });
 

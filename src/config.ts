@@ -1,16 +1,11 @@
-/** Flags and environment of `run` as a frozen configuration. Flags win over `ISTIO_VAULT_CA_…` variables. */
+/** Flags and environment of each command as a frozen configuration. */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { parseGoDuration } from './api/duration.ts';
+import { ConfigError, flag, list, parseFlags, type Environment, type FlagSet } from './flags.ts';
 import { parseListenAddress } from './observability/health.ts';
 import { logLevels, type LogLevel } from './observability/logger.ts';
-
-/** A mistake in flags or environment; the message names the flag, the value and the remedy. */
-export class ConfigError extends Error {
-  override readonly name = 'ConfigError';
-}
 
 /** What `run` was told. Durations in milliseconds. */
 export interface RunConfig {
@@ -32,13 +27,15 @@ export interface RunConfig {
   readonly concurrency: number;
   readonly deletionDeadlineMs: number;
   readonly backoffBaseMs: number;
+  /** How long after a contest over fields was given up they are tried again first. */
+  readonly contestProbeMs: number;
   /** undefined for the usual order. */
   readonly kubeconfig: string | undefined;
 }
 
 /** What `parseRunConfig` reads besides its flags. */
 export interface ConfigSources {
-  env: Readonly<Record<string, string | undefined>>;
+  env: Environment;
   /** The namespace of the pod this runs in; undefined outside of a cluster. */
   podNamespace?: () => string | undefined;
 }
@@ -56,13 +53,6 @@ const duration = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
-const flag = z.enum(['true', 'false'], { error: 'must be true or false' }).transform((text) => text === 'true');
-
-const list = z.string().transform((text) => {
-  const parts = text.split(',').map((part) => part.trim());
-  return [...new Set(parts.filter((part) => part !== ''))].sort();
-});
-
 /** A check as zod wants it: the thrown message becomes the issue's. */
 const accepts = (check: (text: string) => void) => (text: string, context: z.RefinementCtx<string>) => {
   try {
@@ -75,17 +65,24 @@ const accepts = (check: (text: string) => void) => (text: string, context: z.Ref
 const address = z.string().superRefine(accepts((text) => void parseListenAddress(text)));
 const addressGlob = z.string().superRefine(accepts((text) => void parseAddressGlob(text)));
 
-/** Every flag: how it is read and what it is when not given. */
-const flags = z.object({
-  namespaces: list.pipe(z.array(z.string().regex(namespacePattern, 'must be names of namespaces'))).prefault(''),
-  'leader-elect': flag.prefault('true'),
-  'leader-election-namespace': z.string().regex(namespacePattern, 'must be the name of a namespace').optional(),
+/** Flags that say which Vault may be connected to, and with which credentials for Kubernetes. */
+const connection = {
   'vault-addresses': list.pipe(z.array(addressGlob)).prefault(''),
   'allow-any-vault-address': flag.prefault('false'),
   'allow-http': flag.prefault('false'),
+  kubeconfig: z.string().optional(),
+};
+
+const logLevel = z.enum(logLevels, { error: `must be one of ${logLevels.join(', ')}` });
+const namespace = z.string().regex(namespacePattern, 'must be the name of a namespace');
+
+const runSchema = z.object({
+  namespaces: list.pipe(z.array(z.string().regex(namespacePattern, 'must be names of namespaces'))).prefault(''),
+  'leader-elect': flag.prefault('true'),
+  'leader-election-namespace': namespace.optional(),
   'metrics-address': address.prefault('0.0.0.0:8080'),
   'health-address': address.prefault('0.0.0.0:8081'),
-  'log-level': z.enum(logLevels, { error: `must be one of ${logLevels.join(', ')}` }).prefault('info'),
+  'log-level': logLevel.prefault('info'),
   resync: duration.prefault('10m'),
   concurrency: z
     .string()
@@ -94,19 +91,15 @@ const flags = z.object({
     .prefault('4'),
   'deletion-deadline': duration.prefault('10m'),
   'backoff-base': duration.prefault('1s'),
-  kubeconfig: z.string().optional(),
+  'contest-probe': duration.prefault('10m'),
+  ...connection,
 });
 
-type FlagName = keyof typeof flags.shape;
-
-const flagNames = Object.keys(flags.shape) as FlagName[];
-const booleanFlags: readonly string[] = flagNames.filter((name) => /^(leader-elect|allow-.*)$/.test(name));
-const listFlags: readonly string[] = ['namespaces', 'vault-addresses'];
-
-/** The environment variable of a flag. */
-function environmentName(flagName: string): string {
-  return `ISTIO_VAULT_CA_${flagName.toUpperCase().replaceAll('-', '_')}`;
-}
+const runFlags: FlagSet<typeof runSchema> = {
+  schema: runSchema,
+  booleans: ['leader-elect', 'allow-any-vault-address', 'allow-http'],
+  lists: ['namespaces', 'vault-addresses'],
+};
 
 /**
  * Reads the flags of `run`.
@@ -114,32 +107,17 @@ function environmentName(flagName: string): string {
  * @throws ConfigError
  */
 export function parseRunConfig(argv: readonly string[], sources: ConfigSources): RunConfig {
-  const given = readFlags(argv);
-  const raw: Record<string, string> = {};
-  for (const name of flagNames) {
-    const value = given.get(name) ?? (sources.env[environmentName(name)] || undefined);
-    if (value !== undefined) raw[name] = value;
-  }
-  const parsed = flags.safeParse(raw);
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    const name = String(issue?.path[0]);
-    throw new ConfigError(`${source(name, given)} "${raw[name] ?? ''}": ${issue?.message ?? 'is not valid'}`);
-  }
-  return assemble(parsed.data, sources.podNamespace ?? namespaceOfPod(sources.env));
+  return assemble(parseFlags(runFlags, argv, sources.env), sources.podNamespace ?? namespaceOfPod(sources.env));
 }
 
-function assemble(values: z.output<typeof flags>, podNamespace: () => string | undefined): RunConfig {
+function assemble(values: z.output<typeof runSchema>, podNamespace: () => string | undefined): RunConfig {
   const addresses = values['vault-addresses'];
   if (values['allow-any-vault-address'] === addresses.length > 0) {
     throw new ConfigError(
       'give exactly one of --vault-addresses (such as https://vault.vault.svc:8200) and --allow-any-vault-address',
     );
   }
-  const http = addresses.find((glob) => glob.startsWith('http:'));
-  if (http !== undefined && !values['allow-http']) {
-    throw new ConfigError(`--vault-addresses "${http}": not encrypted; write https://, or add --allow-http`);
-  }
+  refuseHttp(addresses, values['allow-http']);
   const namespace = values['leader-election-namespace'] ?? (values['leader-elect'] ? podNamespace() : undefined);
   if (values['leader-elect'] && namespace === undefined) {
     throw new ConfigError(
@@ -160,38 +138,87 @@ function assemble(values: z.output<typeof flags>, podNamespace: () => string | u
     concurrency: values.concurrency,
     deletionDeadlineMs: values['deletion-deadline'],
     backoffBaseMs: values['backoff-base'],
+    contestProbeMs: values['contest-probe'],
     kubeconfig: values.kubeconfig,
   });
 }
 
-/** The flags as text by name; lists may be given repeatedly, of others the last counts, as in Go. */
-function readFlags(argv: readonly string[]): Map<string, string> {
-  // Go's way: a bare boolean flag is true, and a value follows an equals sign only.
-  const args = argv.map((arg) => (arg.startsWith('--') && booleanFlags.includes(arg.slice(2)) ? `${arg}=true` : arg));
-  const options = Object.fromEntries(flagNames.map((name) => [name, { type: 'string' as const, multiple: true }]));
-  const known = `known flags: ${flagNames.map((name) => `--${name}`).join(', ')}`;
-  const { tokens } = parseArgs({ args, options, strict: false, tokens: true });
-  const read = new Map<string, string>();
-  for (const token of tokens) {
-    if (token.kind === 'positional') throw new ConfigError(`unexpected argument "${token.value}"; ${known}`);
-    if (token.kind === 'option-terminator') continue;
-    const { name, value } = token;
-    if (!Object.hasOwn(options, name) || !token.rawName.startsWith('--')) {
-      throw new ConfigError(`unknown flag ${token.rawName}; ${known}`);
-    }
-    // An empty value, as templates write it, is none.
-    if (value === '') continue;
-    if (value === undefined || (!token.inlineValue && value.startsWith('--'))) {
-      throw new ConfigError(`--${name} needs a value; write --${name}=…`);
-    }
-    const before = listFlags.includes(name) ? read.get(name) : undefined;
-    read.set(name, before === undefined ? value : `${before},${value}`);
-  }
-  return read;
+function refuseHttp(addresses: readonly string[], allowed: boolean): void {
+  const http = addresses.find((glob) => glob.startsWith('http:'));
+  if (http === undefined || allowed) return;
+  throw new ConfigError(`--vault-addresses "${http}": not encrypted; write https://, or add --allow-http`);
 }
 
-function source(name: string, given: ReadonlyMap<string, string>): string {
-  return given.has(name) ? `--${name}` : environmentName(name);
+const manifestFlags = {
+  filename: z.string({ error: 'is missing; write -f manifest.yaml, or -f - for standard input' }),
+  namespace: namespace.optional(),
+};
+const manifestLetters = { f: 'filename', n: 'namespace' };
+
+const renderSchema = z.object(manifestFlags);
+const renderFlags: FlagSet<typeof renderSchema> = {
+  schema: renderSchema,
+  booleans: [],
+  lists: [],
+  letters: manifestLetters,
+};
+
+/** What `render` was told. */
+export interface RenderConfig {
+  /** Path of the manifest; `-`: standard input. */
+  readonly filename: string;
+  /** For a manifest that names none. */
+  readonly namespace: string | undefined;
+}
+
+/** Reads the flags of `render`. @throws ConfigError */
+export function parseRenderConfig(argv: readonly string[], env: Environment): RenderConfig {
+  const { filename, namespace: named } = parseFlags(renderFlags, argv, env);
+  return Object.freeze({ filename, namespace: named });
+}
+
+const planSchema = z.object({
+  ...manifestFlags,
+  output: z.enum(['text', 'json'], { error: 'must be text or json' }).prefault('text'),
+  'log-level': logLevel.prefault('warn'),
+  ...connection,
+});
+const planFlags: FlagSet<typeof planSchema> = {
+  schema: planSchema,
+  booleans: ['allow-any-vault-address', 'allow-http'],
+  lists: ['vault-addresses'],
+  letters: { ...manifestLetters, o: 'output' },
+};
+
+/** What `plan` was told. */
+export interface PlanConfig
+  extends RenderConfig, Pick<RunConfig, 'vaultAddresses' | 'allowAnyVaultAddress' | 'allowHttp' | 'kubeconfig'> {
+  readonly output: 'text' | 'json';
+  /** Of what goes to standard error. */
+  readonly logLevel: LogLevel;
+}
+
+/**
+ * Reads the flags of `plan`. A person runs it with rights of their own, and has written the address into the manifest: without
+ * `--vault-addresses` it may be connected to.
+ * @throws ConfigError
+ */
+export function parsePlanConfig(argv: readonly string[], env: Environment): PlanConfig {
+  const values = parseFlags(planFlags, argv, env);
+  const addresses = values['vault-addresses'];
+  if (values['allow-any-vault-address'] && addresses.length > 0)
+    throw new ConfigError('give at most one of --vault-addresses and --allow-any-vault-address');
+  refuseHttp(addresses, values['allow-http']);
+  return Object.freeze({
+    filename: values.filename,
+    namespace: values.namespace,
+    output: values.output,
+    vaultAddresses: Object.freeze(addresses),
+    allowAnyVaultAddress: addresses.length === 0,
+    allowHttp: values['allow-http'],
+    logLevel: values['log-level'],
+    kubeconfig: values.kubeconfig,
+  });
 }
 
 function namespaceOfPod(env: ConfigSources['env']): () => string | undefined {

@@ -1,11 +1,17 @@
 /** The program: one subcommand, one file in `cli/`. */
 import { crd } from './cli/crd.ts';
+import { plan } from './cli/plan.ts';
+import { render } from './cli/render.ts';
 import { run } from './cli/run.ts';
+import { scrub } from './observability/scrub.ts';
 
 const usage = `istio-vault-ca <command> [flags]
 
-  run   the operator; --vault-addresses or --allow-any-vault-address is required
-  crd   print the CustomResourceDefinition
+  run                      the operator; --vault-addresses or --allow-any-vault-address is required
+  plan -f manifest.yaml    print what would change if it were applied, and change nothing;
+                           exit code 0: nothing, 2: something, 1: it cannot be told, or something stands in the way
+  render -f manifest.yaml  print what istiod needs, for Git; no server is asked
+  crd                      print the CustomResourceDefinition
 
 Every flag can be given as an ISTIO_VAULT_CA_… environment variable. See README.md.
 `;
@@ -14,6 +20,10 @@ async function main([command, ...rest]: string[]): Promise<number> {
   switch (command) {
     case 'run':
       return await run(rest);
+    case 'plan':
+      return await plan(rest);
+    case 'render':
+      return await render(rest);
     case 'crd':
       return crd();
     case 'help':
@@ -33,7 +43,7 @@ try {
   // everything was ended in order; idle keep-alive connections must not hold the process
   process.exit(await main(process.argv.slice(2)));
 } catch (error) {
-  // configuration mistakes and a cluster that cannot be reached: one line for a person, no stack
-  process.stderr.write(`istio-vault-ca: ${error instanceof Error ? error.message : 'failed'}\n`);
+  // mistakes in flags or a manifest, and a cluster that cannot be reached: one line for a person, no stack
+  process.stderr.write(`istio-vault-ca: ${scrub(error instanceof Error ? error.message : 'failed')}\n`);
   process.exit(1);
 }

@@ -124,7 +124,8 @@ export function customResourceDefinition(): Record<string, unknown> {
                 kind: { type: 'string' },
                 metadata: { type: 'object' },
                 spec: structural(specSchema, 'spec'),
-                status: structural(statusSchema, 'status'),
+                // before the first reconcile: no generation was observed, so kstatus does not take it for finished
+                status: { ...structural(statusSchema, 'status'), default: { observedGeneration: -1 } },
               },
             },
           },

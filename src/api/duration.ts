@@ -24,6 +24,27 @@ export function parseGoDuration(text: string): number {
   return total;
 }
 
+const goUnitMs: Record<string, number> = { ...unitMs, ns: 1e-6, us: 1e-3, µs: 1e-3, μs: 1e-3 };
+const goPart = String.raw`(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)`;
+const goPattern = new RegExp(`^[+-]?(0|(${goPart})+)$`);
+/** Go counts nanoseconds in 63 bits. */
+const goLongestMs = 2 ** 63 / 1e6;
+
+/**
+ * A duration that somebody else has written for a program in Go: also with fractions, a sign and smaller units.
+ * https://pkg.go.dev/time#ParseDuration
+ * @returns whole milliseconds, rounded up; undefined for what Go does not take
+ */
+export function parseAnyGoDuration(text: string): number | undefined {
+  if (!goPattern.test(text)) return undefined;
+  let total = 0;
+  for (const [, amount, unit] of text.matchAll(new RegExp(goPart, 'g'))) {
+    total += Number(amount) * (goUnitMs[unit ?? ''] ?? 0);
+  }
+  if (total >= goLongestMs) return undefined;
+  return text.startsWith('-') ? -Math.floor(total) : Math.ceil(total);
+}
+
 /**
  * Prints milliseconds in the shortest Go form with one unit where possible (`87600h`, `90s`, `1h30m`).
  * @param ms a whole, non-negative number of milliseconds

@@ -1,5 +1,8 @@
 /** Words of `status.istiod[]`: the phases of the contract, and our own reasons. The kubelet's words may stand as reason too. */
 
+/** The longest workload certificate that istiod allows where MAX_WORKLOAD_CERT_TTL does not say otherwise: 2160h, in milliseconds. */
+export const defaultMaxWorkloadCertTtlMs = 2160 * 3_600_000;
+
 export const istiodPhases = [
   'Pending',
   'NotInjected',

@@ -12,6 +12,10 @@ function celPath(path: string): string {
     .join('.');
 }
 
+/** @param path below `spec` */
+export const immutableMessage = (path: string): string =>
+  `spec.${path} cannot be changed: delete this resource (deletionPolicy: Retain keeps the CA) and create it anew`;
+
 /**
  * A transition rule that makes a field immutable: setting it or clearing it later is a change too.
  * It stands on `spec`, since a rule on an absent field is never evaluated.
@@ -20,13 +24,14 @@ function immutable(path: string): CelRule {
   const field = celPath(path);
   return {
     rule: `has(self.${field}) == has(oldSelf.${field}) && (!has(self.${field}) || self.${field} == oldSelf.${field})`,
-    message: `spec.${path} cannot be changed: delete this resource (deletionPolicy: Retain keeps the CA) and create it anew`,
+    message: immutableMessage(path),
     reason: 'FieldValueForbidden',
     fieldPath: `.${path}`,
   };
 }
 
-const immutableFields = [
+/** Paths below `spec`. */
+export const immutableFields = [
   'vault.namespace',
   'root.source',
   'root.mount',

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { customResourceDefinition } from './crd.ts';
-import { formatGoDuration, parseGoDuration } from './duration.ts';
+import { formatGoDuration, parseAnyGoDuration, parseGoDuration } from './duration.ts';
 import { specSchema } from './schema.ts';
 
 type Json = Record<string, unknown>;
@@ -298,6 +298,7 @@ describe('Go durations', () => {
         (ms) => {
           const text = formatGoDuration(ms);
           expect(parseGoDuration(text)).toBe(ms);
+          if (parseAnyGoDuration(text) !== undefined) expect(parseAnyGoDuration(text)).toBe(ms);
           expect(specSchema.shape.root.parse({ ttl: text }).ttl).toBe(text);
         },
       ),
@@ -320,4 +321,23 @@ describe('Go durations', () => {
       expect(specSchema.shape.root.safeParse({ ttl: text }).success).toBe(false);
     },
   );
+
+  // as time.ParseDuration of Go 1.26 answers
+  it.each<[string, number | undefined]>([
+    ['24h', 86_400_000],
+    ['1.5h', 5_400_000],
+    ['.5h', 1_800_000],
+    ['1.h', 3_600_000],
+    ['1h30m0.5s', 5_400_500],
+    ['+1h', 3_600_000],
+    ['-1h', -3_600_000],
+    ['0', 0],
+    ['1us', 1],
+    ['1µs', 1],
+    ['2562047h', 9_223_369_200_000],
+    ...['', '1', 'h', '.', '.h', '1d', '1H', ' 1h', '24 hours', '1h\n', '2562048h'].map((text): [string, undefined] => [
+      text,
+      undefined,
+    ]),
+  ])('%j, written by somebody else, is %s ms', (text, ms) => expect(parseAnyGoDuration(text)).toBe(ms));
 });

@@ -25,7 +25,7 @@ const condition = z.object({
 
 /** `status` of the contract. */
 export const statusSchema = z.object({
-  observedGeneration: z.int().min(0).max(Number.MAX_SAFE_INTEGER).optional(),
+  observedGeneration: z.int().min(-1).max(Number.MAX_SAFE_INTEGER).optional(),
   lastHandledReconcileAt: text(256).optional(),
   conditions: z
     .array(condition)

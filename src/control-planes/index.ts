@@ -1,15 +1,16 @@
 /** The kinds of control plane, by the name the spec gives them. */
 import type { Spec } from '../api/schema.ts';
 import type { ControlPlaneAdapter } from './adapter.ts';
+import { helmValues } from './helm-values.ts';
+import { istioOperator } from './istio-operator.ts';
+import { sail } from './sail.ts';
 import { tetrate } from './tetrate.ts';
 
 type Kind = Spec['controlPlane']['kind'];
 
-const adapters: Partial<Record<Kind, ControlPlaneAdapter>> = { TetrateControlPlane: tetrate };
-
-/** @throws Error for a kind that the spec check refuses before */
-export function adapterFor(kind: Kind): ControlPlaneAdapter {
-  const adapter = adapters[kind];
-  if (!adapter) throw new Error(`no adapter for control plane kind ${kind}`);
-  return adapter;
-}
+export const adapters: Readonly<Record<Kind, ControlPlaneAdapter>> = {
+  TetrateControlPlane: tetrate,
+  IstioOperator: istioOperator,
+  Sail: sail,
+  HelmValues: helmValues,
+};

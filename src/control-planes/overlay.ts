@@ -6,27 +6,31 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { IstiodFields } from '../plan/desired.ts';
-import { dig, isObject, type JsonObject } from './adapter.ts';
+import { isObject, show, type JsonObject } from './adapter.ts';
+import { elementsOf, leftAt, leftInList, pathOfElements, type PathPatch } from './istio-path.ts';
 
 export interface OverlayPatch {
   path: string;
   value: unknown;
 }
 
-/** Path of each patch of ours → the value of the patch that stands there besides, and stays (null: none does). */
+/** Path of each patch of ours → how many patches of others stand at that path besides, and stay (null: none). */
 export type Places = Record<string, unknown>;
 
-/** Our patches, in a stable order. Dots inside a key are escaped, as Istio's path grammar has it. */
+const envMap = ['spec', 'values', 'pilot', 'env'];
+/** What is in the list wins over the map, by name. */
+export const envList = ['spec', 'components', 'pilot', 'k8s', 'env'];
+const podAnnotations = ['spec', 'components', 'pilot', 'k8s', 'podAnnotations'];
+const hold = ['spec', 'meshConfig', 'defaultConfig', 'holdApplicationUntilProxyStarts'];
+
+/** Our patches, in a stable order. */
 export function overlayPatches(fields: IstiodFields): OverlayPatch[] {
-  const escape = (key: string) => key.replaceAll('.', '\\.');
   return [
-    ...Object.entries(fields.env).map(([name, value]) => ({ path: `spec.values.pilot.env.${name}`, value })),
+    ...Object.entries(fields.env).map(([name, value]) => ({ path: pathOfElements([...envMap, name]), value })),
     ...Object.entries(fields.podAnnotations)
       .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([name, value]) => ({ path: `spec.components.pilot.k8s.podAnnotations.${escape(name)}`, value })),
-    ...(fields.holdApplicationUntilProxyStarts
-      ? [{ path: 'spec.meshConfig.defaultConfig.holdApplicationUntilProxyStarts', value: true }]
-      : []),
+      .map(([name, value]) => ({ path: pathOfElements([...podAnnotations, name]), value })),
+    ...(fields.holdApplicationUntilProxyStarts ? [{ path: pathOfElements(hold), value: true }] : []),
   ];
 }
 
@@ -38,35 +42,25 @@ const patchesOf = (entry: JsonObject | undefined): unknown[] =>
 const pathOf = (patch: unknown): string => (isObject(patch) && typeof patch['path'] === 'string' ? patch['path'] : '');
 const valueOf = (patch: unknown): unknown => (isObject(patch) ? patch['value'] : undefined);
 
-/** A later patch whose path is a prefix of ours replaces what ours set. */
-const shadows = (later: string, ours: string) => later !== '' && ours.startsWith(`${later}.`);
+const pathPatch = (patch: unknown): PathPatch => ({ path: pathOf(patch), value: valueOf(patch) });
 
-const envList = 'spec.components.pilot.k8s.env';
-
-/**
- * What a patch sets an env variable to through the env list, which wins over `spec.values.pilot.env` when Istio merges by
- * name: by the list itself, by one item of it, or by any object above it. undefined: it does not.
- */
-function envListValue(patch: unknown, name: string): string | undefined {
-  const path = pathOf(patch);
-  const value = valueOf(patch);
-  const item = path.startsWith(envList) ? path.slice(envList.length) : undefined;
-  if (item?.includes(`[name:${name}]`)) return typeof value === 'string' ? value : show(value);
-  if (item !== undefined && !/^(\.?\[-?[0-9]+\])?$/.test(item)) return undefined;
-  if (item === undefined && !envList.startsWith(`${path}.`)) return undefined;
-  // Istio's library reads YAML out of strings
-  if (typeof value === 'string') return value.includes(name) ? value : undefined;
-  const below = item === undefined ? envList.slice(path.length + 1).split('.') : [];
-  const found = dig(value, ...below);
-  const items: unknown[] = Array.isArray(found) ? found : [found];
-  const hit = items.find((entry) => isObject(entry) && entry['name'] === name);
-  if (!isObject(hit)) return undefined;
-  return typeof hit['value'] === 'string' ? hit['value'] : show(hit);
+/** What the env list makes of the variable at a place of ours; undefined: nothing, or the same. */
+function listedElsewise(patches: PathPatch[], place: string[], wanted: unknown): unknown {
+  const name = place.at(-1);
+  if (name === undefined || !isDeepStrictEqual(place, [...envMap, name])) return undefined;
+  return leftInList(patches, envList, name)
+    .map((item) => {
+      if (item === null) return null;
+      const more = Object.keys(item).some((field) => field !== 'name' && field !== 'value');
+      return more ? show(item) : 'value' in item ? item['value'] : wanted;
+    })
+    .find((value) => value !== wanted);
 }
 
-const show = (value: unknown): string => JSON.stringify(value ?? null).slice(0, 120);
-
-/** Somebody else's values at exactly our places, and lists in which an entry of ours would be lost. */
+/**
+ * What others make of exactly our places, lists in which an entry of ours would be lost, and what is no object above our places.
+ * Whole objects that others set above them are none: ours stand behind.
+ */
 export function overlayConflicts(
   overlays: unknown[],
   operator: string,
@@ -82,40 +76,43 @@ export function overlayConflicts(
       },
     ];
   }
-  const existing = patchesOf(entries[0]);
-  return wanted.flatMap((patch) => {
-    const same = existing.filter((p) => pathOf(p) === patch.path && !isDeepStrictEqual(valueOf(p), patch.value));
-    const foreign = Object.hasOwn(places, patch.path) ? [] : same.map((p) => show(valueOf(p)));
-    const name = /^spec\.values\.pilot\.env\.(.+)$/.exec(patch.path)?.[1];
-    const inList =
-      name === undefined
-        ? []
-        : existing.map((p) => envListValue(p, name)).filter((v) => v !== undefined && v !== patch.value);
-    return [...foreign, ...inList.map(show)].map((value) => ({ place: `${operator}: ${patch.path}`, value }));
+  const foreign = withoutOurs(patchesOf(entries[0]), places).map(pathPatch);
+  const found = wanted.flatMap((patch) => {
+    const place = elementsOf(patch.path);
+    const { by, value, depth } = leftAt(foreign, place);
+    const listed = listedElsewise(foreign, place, patch.value);
+    return [
+      ...(by === 'blocked' ? [{ path: pathOfElements(place.slice(0, depth)), value }] : []),
+      ...(by === 'place' && !isDeepStrictEqual(value, patch.value) ? [{ path: patch.path, value }] : []),
+      ...(listed === undefined ? [] : [{ path: patch.path, value: listed }]),
+    ];
   });
+  const lines = new Map(found.map(({ path, value }) => [path, { place: `${operator}: ${path}`, value: show(value) }]));
+  return [...lines.values()];
 }
 
-/** Whether every wanted patch stands once, unshadowed, and nothing of ours stands that is no longer wanted. */
+/** Whether every wanted patch stands and has effect, and nothing of ours stands that is no longer wanted. */
 export function overlayCarries(overlays: unknown[], operator: string, wanted: OverlayPatch[], places: Places): boolean {
-  const existing = patchesOf(overlays.find((entry): entry is JsonObject => isEntry(entry, operator)));
+  const existing = patchesOf(overlays.find((entry): entry is JsonObject => isEntry(entry, operator))).map(pathPatch);
   const obsolete = Object.keys(places).some((path) => !wanted.some((patch) => patch.path === path));
   return (
     !obsolete &&
     wanted.every((patch) => {
-      const at = existing.findLastIndex((p) => pathOf(p) === patch.path);
-      return (
-        isDeepStrictEqual(valueOf(existing[at]), patch.value) &&
-        !existing.slice(at + 1).some((later) => shadows(pathOf(later), patch.path))
-      );
+      const last = existing.findLast(({ path }) => path === patch.path);
+      const { by, value } = leftAt(existing, elementsOf(patch.path));
+      return by === 'place' && isDeepStrictEqual(value, patch.value) && isDeepStrictEqual(last?.value, patch.value);
     })
   );
 }
 
-/** A patch list without ours: at a place where something stood before, only the last of two is ours. */
+/** A patch list without ours: those behind the ones that stood at our places before. */
 function withoutOurs(patches: unknown[], places: Places): unknown[] {
-  const at = (path: string) => patches.flatMap((patch, i) => (pathOf(patch) === path ? [i] : []));
   const ours = new Set(
-    Object.entries(places).flatMap(([path, before]) => (before === null ? at(path) : at(path).slice(1).slice(-1))),
+    Object.entries(places).flatMap(([path, before]) => {
+      const at = patches.flatMap((patch, i) => (pathOf(patch) === path ? [i] : []));
+      // once, the value of one that stands there was kept instead of the number
+      return at.slice(typeof before === 'number' ? before : before === null ? 0 : 1);
+    }),
   );
   return patches.filter((_, i) => !ours.has(i));
 }
@@ -135,10 +132,7 @@ export function writeOverlay(
     ? overlays[index]
     : { apiVersion: 'install.istio.io/v1alpha1', kind: 'IstioOperator', name: operator };
   const others = withoutOurs(patchesOf(entry), places);
-  const before = (path: string): unknown => {
-    const found = others.find((patch) => pathOf(patch) === path);
-    return found === undefined ? null : valueOf(found);
-  };
+  const before = (path: string) => others.filter((patch) => pathOf(patch) === path).length || null;
   const next = { ...entry, patches: [...others, ...wanted] };
   return {
     overlays: index < 0 ? [...overlays, next] : overlays.map((old, i) => (i === index ? next : old)),

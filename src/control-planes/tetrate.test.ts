@@ -1,10 +1,12 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { minimalSpec } from '../../test/unit/model.ts';
+import { mergePatch, written } from '../../test/unit/written.ts';
 import { istiodFields, type IstiodFields } from '../plan/desired.ts';
-import { dig, isObject, type JsonObject } from './adapter.ts';
+import type { ControlPlaneFacts } from '../plan/observed.ts';
+import { dig, type JsonObject, type Target } from './adapter.ts';
 import { overlayPatches } from './overlay.ts';
-import { istioOperatorName, tetrate } from './tetrate.ts';
+import { tetrate } from './tetrate.ts';
 
 const operator = 'tsb-istiocontrolplane';
 const annotations = 'spec.components.pilot.k8s.podAnnotations';
@@ -12,25 +14,28 @@ const envList = 'spec.components.pilot.k8s.env';
 const rootCaDir = 'spec.values.pilot.env.ROOT_CA_DIR';
 const fields = (over: Record<string, unknown> = {}, digest?: string) => istiodFields(minimalSpec(over), digest);
 const noFields: IstiodFields = { env: {}, podAnnotations: {}, holdApplicationUntilProxyStarts: false };
-const input = (object: JsonObject, wanted: IstiodFields, revision?: string) => ({
+const target = (object: JsonObject, revision?: string, over: Partial<Target> = {}): Target => ({
   object,
-  owner: 'istioca',
-  revision,
-  fields: wanted,
+  namespace: 'istio-system',
+  spec: minimalSpec({
+    controlPlane: {
+      kind: 'TetrateControlPlane',
+      name: 'controlplane',
+      ...(revision === undefined ? {} : { revision }),
+    },
+  }).controlPlane,
+  relatives: [],
+  deployments: [],
+  ...over,
 });
+const facts = (object: JsonObject, wanted: IstiodFields, revision?: string): ControlPlaneFacts => {
+  const seen = tetrate.look(target(object, revision), wanted);
+  if ('unfit' in seen) throw new Error(seen.unfit.message);
+  return seen;
+};
 
-/** What the API server makes of a JSON merge patch. https://www.rfc-editor.org/rfc/rfc7386 */
-function merge(target: unknown, patch: unknown): unknown {
-  if (!isObject(patch)) return patch;
-  const out: JsonObject = isObject(target) ? { ...target } : {};
-  for (const [key, value] of Object.entries(patch)) {
-    if (value === null) Reflect.deleteProperty(out, key);
-    else out[key] = merge(out[key], value);
-  }
-  return out;
-}
 const apply = (object: JsonObject, wanted: IstiodFields, revision?: string): JsonObject =>
-  merge(object, tetrate.patch(input(object, wanted, revision))) as JsonObject;
+  written(object, tetrate.write(target(object, revision), wanted));
 
 const controlPlane = (overlays?: unknown[]): JsonObject => ({
   metadata: { name: 'controlplane', resourceVersion: '7', annotations: { other: 'kept' } },
@@ -66,10 +71,11 @@ const prefixes = [
   'spec.values',
   'spec',
 ];
-const value = fc.oneof(fc.string(), fc.boolean(), fc.integer(), fc.dictionary(fc.string(), fc.string()));
-const foreignPatch = fc.record({
+const someObject = fc.dictionary(fc.string(), fc.string());
+const value = fc.oneof(fc.string(), fc.boolean(), fc.integer(), someObject);
+const prefixPatch = fc.record({ path: fc.constantFrom(...prefixes), value: someObject });
+const siblingPatch = fc.record({
   path: fc.constantFrom(
-    ...prefixes,
     `${annotations}.prometheus\\.io/scrape`,
     `${annotations}Other`,
     'spec.values.pilot.env.PILOT_X',
@@ -79,6 +85,7 @@ const foreignPatch = fc.record({
   ),
   value,
 });
+const foreignPatch = fc.oneof(prefixPatch, siblingPatch);
 const otherEntry = fc.record({
   apiVersion: fc.constantFrom('v1', 'install.istio.io/v1alpha1'),
   kind: fc.constantFrom('IstioOperator', 'Deployment', 'ConfigMap'),
@@ -114,7 +121,7 @@ const someFields = fc
   });
 
 function expectCarried(object: JsonObject, wanted: IstiodFields, foreign: Entry[]): void {
-  expect(tetrate.facts(input(object, wanted))).toMatchObject({
+  expect(facts(object, wanted)).toMatchObject({
     carriesFields: true,
     writtenBefore: true,
     conflicts: [],
@@ -151,9 +158,9 @@ describe('writing the fields into an overlay list', () => {
         const edited = overlaysOf(once).map((e) =>
           isOurs(e) ? { ...e, patches: [...e.patches.filter((_, i) => i !== cut), late] } : e,
         );
-        const damaged = merge(once, { spec: { components: { istio: kubeSpec(edited) } } }) as JsonObject;
+        const damaged = mergePatch(once, { spec: { components: { istio: kubeSpec(edited) } } });
         const repaired = apply(damaged, wanted);
-        expect(tetrate.facts(input(repaired, wanted)).carriesFields).toBe(true);
+        expect(facts(repaired, wanted).carriesFields).toBe(true);
         expect(apply(repaired, wanted)).toEqual(repaired);
       }),
     );
@@ -167,7 +174,7 @@ describe('writing the fields into an overlay list', () => {
     fc.assert(
       fc.property(prior, fc.array(foreignPatch, { maxLength: 3 }), someFields, (before, foreign, wanted) => {
         const written = apply(controlPlane([entry(...before, ...foreign)]), wanted);
-        expect(tetrate.facts(input(written, wanted)).carriesFields).toBe(true);
+        expect(facts(written, wanted).carriesFields).toBe(true);
         expect(patchesOf(apply(written, noFields))).toEqual([...before, ...foreign]);
       }),
     );
@@ -178,13 +185,27 @@ describe('writing the fields into an overlay list', () => {
     const once = apply(controlPlane(), wanted);
     const shadowed = controlPlane([entry(...patchesOf(once), { path, value: {} })]);
     shadowed['metadata'] = once['metadata'];
-    expect(tetrate.facts(input(shadowed, wanted)).carriesFields).toBe(false);
+    expect(facts(shadowed, wanted).carriesFields).toBe(false);
     expect(patchesOf(apply(shadowed, wanted))).toEqual([{ path, value: {} }, ...overlayPatches(wanted)]);
+  });
+
+  it('moves its patches behind a later one of the same place with another path', () => {
+    const once = apply(controlPlane(), fields());
+    const other = { path: 'spec.values..pilot.env.ROOT_CA_DIR', value: '/vault/secrets' };
+    const none = { ...other, value: null };
+    const edited = (...late: unknown[]) => {
+      const overlays = [{ ...entry(), patches: [...patchesOf(once), ...late] }];
+      return { ...once, spec: controlPlane(overlays)['spec'] };
+    };
+    expect(facts(edited(other), fields()).carriesFields).toBe(true);
+    expect(facts(edited(none), fields()).carriesFields).toBe(false);
+    expect(facts(edited(none, other), fields()).carriesFields).toBe(true);
+    expect(patchesOf(apply(edited(none), fields()))).toEqual([none, ...overlayPatches(fields())]);
   });
 
   it('changes only its own annotation and the overlays, under the resourceVersion it has read', () => {
     const before = controlPlane([entry()]);
-    expect(tetrate.patch(input(before, fields()))).toMatchObject({ metadata: { resourceVersion: '7' } });
+    expect(tetrate.write(target(before), fields()).map(({ kind }) => kind)).toEqual(['merge']);
     const after = apply(before, fields());
     expect(dig(after, 'metadata', 'annotations', 'other')).toBe('kept');
     expect(dig(after, 'spec', 'components', 'xcp')).toEqual({ centralAuthMode: 'JWT' });
@@ -211,8 +232,7 @@ describe('writing the fields into an overlay list', () => {
 });
 
 describe('giving the fields back', () => {
-  const released = (object: JsonObject) =>
-    merge(object, tetrate.release({ object, revision: undefined })) as JsonObject;
+  const released = (object: JsonObject) => written(object, tetrate.release(target(object)));
   const specs: [string, JsonObject][] = [
     ['no overlays', { components: { istio: { kubeSpec: { other: 1 } } } }],
     ['an empty list', { components: { istio: { kubeSpec: { overlays: [] } } } }],
@@ -240,12 +260,23 @@ describe('giving the fields back', () => {
     );
   });
 
+  it.each([null, undefined, 5, 'x'])('leaves what stood at a place of ours with the value %p', (before) => {
+    const foreign = [before, 'istiod', 'istiod'].map((v) => ({
+      path: `${annotations}.vault\\.hashicorp\\.com/role`,
+      value: v,
+    }));
+    const object = controlPlane([entry(...foreign)]);
+    const written = apply(apply(object, fields()), fields({}, 'aa'));
+    expect(patchesOf(written).slice(0, 3)).toEqual(foreign);
+    expect(released(written)).toEqual(object);
+  });
+
   it('keeps what others have added meanwhile', () => {
     const written = apply(controlPlane(), fields());
     const late = { path: 'spec.hub', value: 'x' };
-    const edited = merge(written, {
+    const edited = mergePatch(written, {
       spec: { components: { istio: kubeSpec([entry(...patchesOf(written), late)]) } },
-    }) as JsonObject;
+    });
     expect(overlaysOf(released(edited))).toEqual([entry(late)]);
   });
 
@@ -319,15 +350,112 @@ describe('conflicts', () => {
       ],
     },
     { name: 'a prefix', patches: [{ path: annotations, value: { a: 'b' } }] },
+    {
+      name: 'a prefix with another value, which ours replaces',
+      patches: [{ path: annotations, value: { 'vault.hashicorp.com/role': 'mine' } }],
+    },
+    ...[
+      ['double dots', 'spec..values.pilot.env.ROOT_CA_DIR'],
+      ['a way up and down', `x/../${rootCaDir}`],
+      ['dots round it', `.${rootCaDir}.`],
+    ].map(([name, path]) => ({
+      name: `another ROOT_CA_DIR, its path with ${name ?? ''}`,
+      patches: [{ path: path ?? '', value: '/x' }],
+      place: `${operator}: ${rootCaDir}`,
+      value: '"/x"',
+    })),
+    {
+      name: 'another role, its path with a slash more',
+      patches: [{ path: role.replace('/', '//'), value: 'mine' }],
+      place: `${operator}: ${role}`,
+      value: '"mine"',
+    },
+    {
+      name: 'something below a place of ours',
+      patches: [{ path: `${role}.x`, value: 'y' }],
+      place: `${operator}: ${role}`,
+      value: '{"x":"y"}',
+    },
+    {
+      name: 'text above our places',
+      patches: [{ path: 'spec.values.pilot', value: 'text' }],
+      place: `${operator}: spec.values.pilot`,
+      value: '"text"',
+    },
+    {
+      name: 'a list above our places',
+      patches: [{ path: annotations, value: ['a'] }],
+      place: `${operator}: ${annotations}`,
+      value: '["a"]',
+    },
+    {
+      name: 'what may make a list above our places',
+      patches: [{ path: 'spec.values.pilot.env[-1]', value: 'a' }],
+      place: `${operator}: spec.values.pilot.env`,
+      value: '["a"]',
+    },
+    { name: 'YAML above our places', patches: [{ path: annotations, value: 'a: b' }] },
+    { name: 'text that an object replaces', patches: ['text', {}].map((value) => ({ path: 'spec.values', value })) },
+    {
+      name: 'YAML of a variable',
+      patches: [{ path: `${envList}[-1]`, value: 'name: ROOT_CA_DIR\nvalue: /x' }],
+      place: `${operator}: ${rootCaDir}`,
+      value: '"/x"',
+    },
+    {
+      name: 'a value that a later one replaces',
+      patches: ['mine', 'istiod'].map((value) => ({ path: role, value })),
+    },
+    {
+      name: 'the second item of the name',
+      patches: [{ path: envList, value: ['/vault/secrets', '/x'].map((v) => ({ name: 'ROOT_CA_DIR', value: v })) }],
+      place: `${operator}: ${rootCaDir}`,
+      value: '"/x"',
+    },
+    {
+      name: 'an item by its index',
+      patches: [
+        { path: envList, value: [{ name: 'A' }, { name: 'ROOT_CA_DIR', value: '/vault/secrets' }] },
+        { path: `${envList}[1].value`, value: '/x' },
+      ],
+      place: `${operator}: ${rootCaDir}`,
+      value: '"/x"',
+    },
+    {
+      name: 'a new name for an item',
+      patches: [{ path: `${envList}[name:A].name`, value: 'ROOT_CA_DIR' }],
+      place: `${operator}: ${rootCaDir}`,
+      value: '"that of [name:A]"',
+    },
+    {
+      name: 'an item that is renamed away',
+      patches: [
+        { path: envList, value: [{ name: 'ROOT_CA_DIR', value: '/x' }] },
+        { path: `${envList}[name:ROOT_CA_DIR].name`, value: 'A' },
+      ],
+    },
+    { name: 'an item without a value', patches: [{ path: `${envList}[-1]`, value: { name: 'ROOT_CA_DIR' } }] },
+    {
+      name: 'a list that deletes',
+      patches: [{ path: envList, value: [{ name: 'ROOT_CA_DIR', $patch: 'delete' }] }],
+      place: `${operator}: ${rootCaDir}`,
+      value: 'null',
+    },
+    {
+      name: 'null for the list',
+      patches: [{ path: 'spec.components.pilot', value: { k8s: { env: null } } }],
+      place: `${operator}: ${rootCaDir}`,
+      value: 'null',
+    },
   ];
 
   it.each(cases)('$name', ({ patches, place, value: shown }) => {
-    const { conflicts } = tetrate.facts(input(controlPlane([entry(...patches)]), fields()));
+    const { conflicts } = facts(controlPlane([entry(...patches)]), fields());
     expect(conflicts).toEqual(place === undefined ? [] : [{ place, value: shown }]);
   });
 
   it('two entries for one object, of which only the last would take effect', () => {
-    const { conflicts } = tetrate.facts(input(controlPlane([entry(), entry()]), fields()));
+    const { conflicts } = facts(controlPlane([entry(), entry()]), fields());
     expect(conflicts.map((c) => c.place)).toEqual([`overlays: 2 entries for IstioOperator ${operator}`]);
   });
 
@@ -335,21 +463,79 @@ describe('conflicts', () => {
     const once = apply(controlPlane(), fields());
     const edited = controlPlane([entry(...patchesOf(once).map((p) => ({ ...p, value: 'edited' })))]);
     edited['metadata'] = once['metadata'];
-    expect(tetrate.facts(input(edited, fields()))).toMatchObject({ carriesFields: false, conflicts: [] });
+    expect(facts(edited, fields())).toMatchObject({ carriesFields: false, conflicts: [] });
     expect(patchesOf(apply(edited, fields()))).toEqual(overlayPatches(fields()));
   });
 });
 
 describe('paths and values', () => {
-  it('the IstioOperator is named after the revision, and other revisions are left alone', () => {
-    expect([istioOperatorName(undefined), istioOperatorName('stable')]).toEqual([operator, 'xcp-iop-stable']);
-    const before = controlPlane([{ ...entry({ path: rootCaDir, value: '/x' }), name: 'xcp-iop-canary' }]);
+  /** A ControlPlane with these revisions in its isolation boundaries. */
+  const bounded = (revisions: string[], overlays?: unknown[]): JsonObject =>
+    mergePatch(controlPlane(overlays), {
+      spec: {
+        components: {
+          xcp: { isolationBoundaries: [{ name: 'b', revisions: revisions.map((name) => ({ name })) }] },
+        },
+      },
+    });
+
+  const names: [string, string[], string[], string | undefined, string | RegExp][] = [
+    ['nothing tells of revisions', [], [], undefined, operator],
+    ['boundaries, and a revision of theirs', ['stable', 'canary'], [], 'canary', 'xcp-iop-canary'],
+    ['boundaries with the default revision', ['default'], [], undefined, 'xcp-iop-default'],
+    [
+      'boundaries and none asked for',
+      ['stable', 'canary'],
+      [],
+      undefined,
+      /create .* anew with the revision .*stable, canary/,
+    ],
+    ['boundaries beside the old IstioOperator', ['stable'], [operator], undefined, operator],
+    ['only the IstioOperator of the default revision', [], ['xcp-iop-default'], undefined, 'xcp-iop-default'],
+    ['no boundary, and the IstioOperator of the revision', [], ['xcp-iop-stable'], 'stable', 'xcp-iop-stable'],
+    ['no such revision', ['stable'], [operator], 'old', /no isolation boundary .* revision old .*stable/],
+  ];
+
+  it.each(names)('names the IstioOperator that TSB renders: %s', (_, revisions, operators, revision, expected) => {
+    const relatives = operators.map((name) => ({ metadata: { name } }));
+    const at = target(revisions.length > 0 ? bounded(revisions) : controlPlane(), revision, { relatives });
+    const seen = tetrate.look(at, fields());
+    if (typeof expected === 'string')
+      expect(overlaysOf(written(at.object ?? {}, tetrate.write(at, fields()))).map((e) => e.name)).toEqual([expected]);
+    else
+      expect('unfit' in seen && seen.unfit).toMatchObject({
+        reason: 'ControlPlaneNotFound',
+        message: expect.stringMatching(expected),
+      });
+  });
+
+  it('leaves the overlays of other revisions alone', () => {
+    const before = bounded(
+      ['canary', 'stable', 'other'],
+      [{ ...entry({ path: rootCaDir, value: '/x' }), name: 'xcp-iop-canary' }],
+    );
     const after = apply(before, fields(), 'stable');
     expect(overlaysOf(after).map((e) => e.name)).toEqual(['xcp-iop-canary', 'xcp-iop-stable']);
     expect(overlaysOf(after)[0]).toEqual(overlaysOf(before)[0]);
     const both = apply(after, fields(), 'other');
-    expect(tetrate.facts(input(both, fields(), 'stable')).carriesFields).toBe(true);
-    expect(tetrate.facts(input(both, fields(), 'other')).carriesFields).toBe(true);
+    expect(facts(both, fields(), 'stable').carriesFields).toBe(true);
+    expect(facts(both, fields(), 'other').carriesFields).toBe(true);
+  });
+
+  it('moves its fields when TSB gives the IstioOperator another name, and gives them back from there', () => {
+    const before = controlPlane([entry({ path: 'spec.hub', value: 'x' })]);
+    const once = apply(before, fields());
+    const renamed = { relatives: [{ metadata: { name: 'xcp-iop-default' } }] };
+    const at = target(once, undefined, renamed);
+    expect(tetrate.look(at, fields())).toMatchObject({ carriesFields: false, conflicts: [], writtenBefore: true });
+    const moved = written(once, tetrate.write(at, fields()));
+    expect(overlaysOf(moved).map((e) => [e.name, e.patches.length > 1])).toEqual([
+      [operator, false],
+      ['xcp-iop-default', true],
+    ]);
+    const after = target(moved, undefined, renamed);
+    expect(tetrate.look(after, fields())).toMatchObject({ carriesFields: true });
+    expect(written(moved, tetrate.release(after))).toEqual(before);
   });
 
   it('dots inside a key are escaped, one patch a key, never a list', () => {
@@ -379,5 +565,41 @@ describe('paths and values', () => {
         typeof v === 'string' && !v.startsWith('{') && (v.includes('\n') ? v.includes(':') : v.includes(': ')),
     );
     expect(risky).toEqual([]);
+  });
+});
+
+describe('what was committed, with write: Render', () => {
+  const at = (...patches: { path: string; value: unknown }[]) => {
+    const spec = { ...target({}).spec, write: 'Render' as const };
+    const seen = tetrate.look(target(controlPlane([entry(...patches)]), undefined, { spec }), fields());
+    return 'unfit' in seen ? seen.unfit : seen;
+  };
+  const wanted = overlayPatches(fields());
+  const annotationsWhole = { path: annotations, value: { ...fields().podAnnotations, 'prometheus.io/scrape': 'true' } };
+
+  it('has arrived in every form that has the same effect', () => {
+    expect(at(...wanted)).toMatchObject({ carriesFields: true, missing: [], conflicts: [] });
+    expect(at(wanted[0]!, annotationsWhole)).toMatchObject({ carriesFields: true });
+    const byHand = { path: envList, value: [{ name: 'ROOT_CA_DIR', value: '/vault/secrets' }] };
+    expect(at(byHand, annotationsWhole)).toMatchObject({ carriesFields: true });
+  });
+
+  it('names what is missing, set to something else, or taken away by a later patch', () => {
+    const [env, ...rest] = wanted;
+    expect(at(...rest)).toMatchObject({ carriesFields: false, missing: [`${operator}: ${rootCaDir}`] });
+    expect(at(...rest, { ...env!, value: '/x' })).toMatchObject({ missing: [`${operator}: ${rootCaDir}`] });
+    expect(at(...wanted, { path: 'spec.values', value: null })).toMatchObject({
+      missing: [`${operator}: ${rootCaDir}`],
+    });
+    expect(at()).toMatchObject({ missing: wanted.map(({ path }) => `${operator}: ${path}`) });
+  });
+
+  it('is what render shows', () => {
+    const shown = tetrate.render(target(controlPlane()), fields());
+    expect(shown).toMatchObject({
+      kind: 'ControlPlane',
+      metadata: { name: 'controlplane', namespace: 'istio-system' },
+    });
+    expect(at(...(overlaysOf(shown)[0]?.patches ?? []))).toMatchObject({ carriesFields: true });
   });
 });

@@ -175,20 +175,34 @@ export async function sessionRequest(
   };
 }
 
-/** A refused login names role, service account and audience; other failures of the login speak for themselves. */
+/**
+ * A refused login names role, service account and audience, a refused token the Secret that it comes from; other failures of the login speak
+ * for themselves.
+ */
 export function loginProblem(error: unknown, resource: IstioVaultCA): ProblemError | undefined {
-  const refused = error instanceof VaultError && ['Forbidden', 'Invalid', 'NotFound'].includes(error.kind);
-  if (!refused) return undefined;
-  const hint = loginHint(resource.spec, resource.metadata.namespace);
+  if (!(error instanceof VaultError && ['Forbidden', 'Invalid', 'NotFound'].includes(error.kind))) return undefined;
+  const { kubernetes, token } = resource.spec.vault.auth;
+  const hint = token
+    ? tokenHint(token.secretRef, error)
+    : kubernetes
+      ? loginHint(kubernetes, resource.metadata.namespace)
+      : 'check spec.vault.auth';
   return problem('VaultReady', 'LoginFailed', `the login was refused (${error.message}): ${hint}`);
 }
 
-function loginHint({ vault }: Spec, namespace: string): string {
-  const { kubernetes } = vault.auth;
-  if (!kubernetes) return 'check spec.vault.auth';
+/** Vault says of a token that it does not know it, since 1.17; OpenBao gives the same answer as for a missing right. */
+function tokenHint({ name, key }: { name: string; key: string }, { message }: VaultError): string {
+  const known = /invalid token/i.test(message) ? '' : ', or lacks policy default and may not look itself up';
+  return `the token in Secret ${name} (key ${key}) was revoked or has run out${known}; put one into it that is valid`;
+}
+
+function loginHint(
+  { mount, role, serviceAccountName, audiences }: NonNullable<Spec['vault']['auth']['kubernetes']>,
+  namespace: string,
+): string {
   const audience =
-    kubernetes.audiences.length > 0
-      ? `and carry audience ${kubernetes.audiences.join(' or ')}`
+    audiences.length > 0
+      ? `and carry audience ${audiences.join(' or ')}`
       : 'and carry no audience (spec.vault.auth.kubernetes.audiences is empty)';
-  return `role ${kubernetes.role} of auth/${kubernetes.mount} must exist, be bound to service account ${kubernetes.serviceAccountName} in namespace ${namespace} ${audience}`;
+  return `role ${role} of auth/${mount} must exist, be bound to service account ${serviceAccountName} in namespace ${namespace} ${audience}`;
 }

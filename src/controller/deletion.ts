@@ -33,12 +33,19 @@ const heldMetadata = z.object({
 const wantsCleanup = ({ spec }: IstioVaultCA): boolean =>
   spec.deletionPolicy === 'Delete' && spec.mode === 'Enforce' && !spec.suspend;
 
-export class Deletion {
-  readonly #o: ReconcilerOptions;
-  readonly #report: Reporter;
-  readonly #rounds: Rounds;
+export type DeletionOptions = Pick<
+  ReconcilerOptions,
+  'kube' | 'logger' | 'clock' | 'addressAllowed' | 'deletionDeadlineMs'
+>;
 
-  constructor(options: ReconcilerOptions, report: Reporter, rounds: Rounds) {
+export class Deletion {
+  readonly #o: DeletionOptions;
+  readonly #report: Reporter;
+  readonly #rounds: Pick<Rounds, 'run'>;
+  /** When this process first looked at a deletion, by resource, in milliseconds of the clock's `elapsed`. */
+  readonly #begun = new Map<string, { uid: string; atMs: number }>();
+
+  constructor(options: DeletionOptions, report: Reporter, rounds: Pick<Rounds, 'run'>) {
     this.#o = options;
     this.#report = report;
     this.#rounds = rounds;
@@ -93,6 +100,7 @@ export class Deletion {
       await this.#setFinalizer(raw, resource, false);
       return undefined;
     }
+    const deadline = this.#deadline(resource);
     const purpose = { next: teardown, deleting: true, lookOnly: false };
     const round: Round = this.#o.addressAllowed(resource.spec.vault.address)
       ? await this.#rounds.run(resource, desired, purpose, signal).catch((bug: unknown) => {
@@ -108,13 +116,13 @@ export class Deletion {
       await this.#setFinalizer(raw, resource, false);
       return undefined;
     }
-    const reason = await this.#reasonToGiveUp(resource);
+    const reason = await this.#reasonToGiveUp(resource, deadline);
     if (reason !== undefined) {
       this.#incomplete(resource, reason, this.#left(desired, round), round.problems[0]);
       await this.#setFinalizer(raw, resource, false);
       return undefined;
     }
-    return await this.#waits(raw, resource, round);
+    return await this.#waits(raw, resource, round, deadline);
   }
 
   /** Mounts of ours that stay: the root's unless it was confirmed; what foreign things keep there is worth a warning. */
@@ -127,23 +135,35 @@ export class Deletion {
     else this.#report.event(resource, 'Normal', 'RootKept', 'Delete', root);
   }
 
-  async #waits(raw: JsonObject, resource: IstioVaultCA, { problems }: Round): Promise<Outcome> {
+  async #waits(raw: JsonObject, resource: IstioVaultCA, { problems }: Round, deadline: number): Promise<Outcome> {
     const [problem] = problems;
     if (!problem) return { requeueAfterMs: 0 };
-    const now = this.#o.clock.now();
-    await this.#report.status(raw, resource, deletingStatus(resource, problem, now));
+    const { clock } = this.#o;
+    await this.#report.status(raw, resource, deletingStatus(resource, problem, clock.now()));
     if (kindOf(problem) === 'transient') return { backoff: true, problem };
-    const left = this.#deadline(resource) - now;
+    const left = deadline - clock.elapsed();
     return { requeueAfterMs: Math.max(0, Math.min(problem.retryAfterMs ?? lookAgainMs, left)) };
   }
 
-  /** Milliseconds since the epoch. */
+  /**
+   * When to give up, by the clock's `elapsed`. Counted from the first look of this process and not from `deletionTimestamp`: neither the API
+   * server's clock nor a time in which no operator ran may shorten the cleanup.
+   */
   #deadline({ metadata }: IstioVaultCA): number {
-    return Date.parse(metadata.deletionTimestamp ?? '') + this.#o.deletionDeadlineMs;
+    const key = keyOf(metadata);
+    const before = this.#begun.get(key);
+    const begun = before?.uid === metadata.uid ? before : { uid: metadata.uid, atMs: this.#o.clock.elapsed() };
+    this.#begun.set(key, begun);
+    return begun.atMs + this.#o.deletionDeadlineMs;
   }
 
-  async #reasonToGiveUp(resource: IstioVaultCA): Promise<string | undefined> {
-    if (this.#o.clock.now() >= this.#deadline(resource)) return 'the deletion deadline has passed';
+  /** A resource that is gone. @param key `namespace/name` */
+  forget(key: string): void {
+    this.#begun.delete(key);
+  }
+
+  async #reasonToGiveUp(resource: IstioVaultCA, deadline: number): Promise<string | undefined> {
+    if (this.#o.clock.elapsed() >= deadline) return 'the deletion deadline has passed';
     const terminating = await isTerminating(this.#o.kube, resource.metadata.namespace);
     return terminating ? 'the namespace is being deleted' : undefined;
   }
@@ -179,8 +199,11 @@ export class Deletion {
     } catch (error) {
       if (!isKubeError(error, 'NotFound')) throw error; // gone already
     }
+    if (!held) this.forget(keyOf(resource.metadata));
   }
 }
+
+const keyOf = ({ namespace, name }: { namespace: string; name: string }): string => `${namespace}/${name}`;
 
 const notAllowed: Problem = {
   condition: 'VaultReady',

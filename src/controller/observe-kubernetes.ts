@@ -1,18 +1,27 @@
 /** Reads what a plan needs from the cluster: the control plane, its rivals, istiod's Deployments, the mesh's root, the injector. */
 import type { IstioVaultCA } from '../api/schema.ts';
 import { group, plural, version } from '../api/schema.ts';
-import { parseGoDuration } from '../api/duration.ts';
-import { dig, isObject, type ControlPlaneAdapter, type JsonObject } from '../control-planes/adapter.ts';
-import { KubeError } from '../kube/errors.ts';
+import {
+  dig,
+  isObject,
+  items,
+  str,
+  type ControlPlaneAdapter,
+  type JsonObject,
+  type Target,
+} from '../control-planes/adapter.ts';
+import { KubeError, unless } from '../kube/errors.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { dumpYaml } from '../runtime/yaml.ts';
 import { bundleFacts } from '../plan/certificate.ts';
 import { kvDataPath, type IstiodFields } from '../plan/desired.ts';
-import type { ObservedKubernetes } from '../plan/observed.ts';
-import { isIstiod, istiodLabel } from '../istiod/discover.ts';
+import type { ObservedKubernetes, Unfit } from '../plan/observed.ts';
+import type { IstiodDeployment } from '../plan/observed-istiod.ts';
+import { istiodDeployments, istiodLabel } from '../istiod/discover.ts';
 import { selects } from '../kube/selector.ts';
 
 const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
-const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
+export const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
 const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
 const pods = { group: '', version: 'v1', plural: 'pods' };
 const webhooks = { group: 'admissionregistration.k8s.io', version: 'v1', plural: 'mutatingwebhookconfigurations' };
@@ -20,13 +29,12 @@ export const resources = { group, version, plural };
 
 export type ClusterReader = Pick<KubeClient, 'getObject' | 'listObjects' | 'isServed'>;
 
-const str = (value: unknown): string => (typeof value === 'string' ? value : '');
-const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
-
 /** What is read once a reconcile. */
 export interface Surroundings {
   siblings: JsonObject[];
-  istiod: Pick<ObservedKubernetes, 'istiodServiceAccounts' | 'maxWorkloadCertTtlMs'>;
+  /** istiod's Deployments, of whatever revision. */
+  deployments: IstiodDeployment[] | 'unreadable';
+  relatives: JsonObject[] | undefined;
   injector: ObservedKubernetes['injector'];
 }
 
@@ -35,16 +43,39 @@ export interface Gates {
   controlPlane: JsonObject | undefined;
   controlPlaneServed: boolean;
   meshRoots: ObservedKubernetes['meshRoots'];
+  /** The ConfigMap that shows what to commit. */
+  render: JsonObject | undefined;
 }
 
 /** @throws KubeError of the first read that failed */
-export async function readSurroundings(kube: ClusterReader, { metadata, spec }: IstioVaultCA): Promise<Surroundings> {
-  const [siblings, istiod, injector] = await Promise.all([
-    kube.listObjects(resources, metadata.namespace),
-    readIstiod(kube, metadata.namespace, spec.controlPlane.revision),
-    readInjector(kube, metadata.namespace),
+export async function readSurroundings(
+  kube: ClusterReader,
+  { metadata }: IstioVaultCA,
+  adapter: ControlPlaneAdapter,
+): Promise<Surroundings> {
+  const { namespace } = metadata;
+  const [siblings, deployed, relatives, injector] = await Promise.all([
+    kube.listObjects(resources, namespace),
+    unless('Forbidden', kube.listObjects(deployments, namespace, istiodLabel)),
+    readRelatives(kube, adapter, namespace),
+    readInjector(kube, namespace),
   ]);
-  return { siblings, istiod, injector };
+  return { siblings, deployments: deployed ? istiodDeployments(deployed) : 'unreadable', relatives, injector };
+}
+
+/** None when their type is not served. */
+async function readRelatives(
+  kube: ClusterReader,
+  { relatives, clusterScoped }: ControlPlaneAdapter,
+  namespace: string,
+): Promise<JsonObject[] | undefined> {
+  if (!relatives) return [];
+  try {
+    return await unless('Forbidden', kube.listObjects(relatives, clusterScoped ? undefined : namespace));
+  } catch (error) {
+    if (error instanceof KubeError && error.kind === 'NotFound') return [];
+    throw error;
+  }
 }
 
 /** @throws KubeError of the first read that failed */
@@ -52,42 +83,122 @@ export async function readGates(
   kube: ClusterReader,
   { metadata, spec }: IstioVaultCA,
   adapter: ControlPlaneAdapter,
+  render: string,
 ): Promise<Gates> {
-  const [controlPlane, rootConfigMap] = await Promise.all([
-    kube.getObject(adapter.gvr, metadata.namespace, spec.controlPlane.name),
-    kube.getObject(configMaps, metadata.namespace, 'istio-ca-root-cert'),
+  const { namespace } = metadata;
+  const [controlPlane, rootConfigMap, rendered] = await Promise.all([
+    kube.getObject(adapter.gvr, adapter.clusterScoped ? undefined : namespace, spec.controlPlane.name),
+    kube.getObject(configMaps, namespace, 'istio-ca-root-cert'),
+    kube.getObject(configMaps, namespace, render),
   ]);
   return {
     controlPlane,
     controlPlaneServed: controlPlane !== undefined || (await kube.isServed(adapter.gvr)),
     meshRoots: rootConfigMap && bundleFacts(str(dig(rootConfigMap, 'data', 'root-cert.pem'))),
+    render: rendered,
+  };
+}
+
+/** What the adapter of a resource's control plane is given. */
+export function targetOf(
+  { metadata, spec }: IstioVaultCA,
+  { deployments: deployed, relatives }: Surroundings,
+  { controlPlane }: Gates,
+): Target {
+  return {
+    object: controlPlane,
+    namespace: metadata.namespace,
+    spec: spec.controlPlane,
+    relatives,
+    deployments: deployed === 'unreadable' ? undefined : deployed,
   };
 }
 
 /** The observation for the fields that are wanted. */
 export function judgeKubernetes(
-  { siblings, istiod, injector }: Surroundings,
-  { controlPlane, controlPlaneServed, meshRoots }: Gates,
+  surroundings: Surroundings,
+  { controlPlane, controlPlaneServed, meshRoots, render }: Gates,
   resource: IstioVaultCA,
   adapter: ControlPlaneAdapter,
   fields: IstiodFields,
 ): Omit<ObservedKubernetes, 'kubernetesCa' | 'goneOwners' | 'istiodUses' | 'istiod'> {
-  const { revision } = resource.spec.controlPlane;
-  const facts = controlPlane && adapter.facts({ object: controlPlane, revision, fields });
+  const target = targetOf(resource, surroundings, { controlPlane, controlPlaneServed, meshRoots, render });
+  const looked = isGoing(controlPlane)
+    ? going(resource)
+    : controlPlane || adapter.makesIt
+      ? adapter.look(target, fields)
+      : undefined;
+  const revisions = adapter.revisions(target);
+  const [facts, unfit] = looked && 'unfit' in looked ? [undefined, looked.unfit] : [looked, undefined];
+  const istiods =
+    surroundings.deployments === 'unreadable' || surroundings.relatives === undefined
+      ? 'unreadable'
+      : surroundings.deployments.filter(({ revision }) => revisions.includes(revision));
   return {
     controlPlane: facts,
+    ...(unfit ? { controlPlaneUnfit: unfit } : {}),
     controlPlaneServed,
-    ownerIs: ownerOf(resource, siblings, facts?.owner),
-    ...istiod,
+    rendered: renderedOf(render, resource, () => adapter.render(target, fields)),
+    ownerIs: ownerOf(resource, surroundings.siblings, facts?.owner ?? unfit?.owner),
+    ...judgeIstiod(istiods),
+    otherRevisions: otherRevisions(surroundings.deployments, revisions),
     meshRoots,
-    injector,
+    injector: surroundings.injector,
   };
 }
+
+/** The ConfigMap that shows what to commit. It goes with the resource: it is no part of the control plane. */
+export function renderConfigMap(
+  { metadata, ...resource }: IstioVaultCA,
+  name: string,
+  rendered: JsonObject,
+): JsonObject {
+  const { apiVersion, kind } = resource;
+  const owner = { apiVersion, kind, name: metadata.name, uid: metadata.uid };
+  return {
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name, namespace: metadata.namespace, ownerReferences: [owner] },
+    data: { [renderFile(resource.spec)]: dumpYaml(rendered) },
+  };
+}
+
+/** Named by what it is a part of. */
+const renderFile = ({ controlPlane }: IstioVaultCA['spec']): string =>
+  controlPlane.kind === 'HelmValues' ? 'values.yaml' : 'manifest.yaml';
+
+function renderedOf(
+  configMap: JsonObject | undefined,
+  { metadata, spec }: IstioVaultCA,
+  wanted: () => JsonObject,
+): ObservedKubernetes['rendered'] {
+  if (!configMap) return 'none';
+  const ours = items(dig(configMap, 'metadata', 'ownerReferences')).some((ref) => dig(ref, 'uid') === metadata.uid);
+  if (!ours) return 'foreign';
+  return dig(configMap, 'data', renderFile(spec)) === dumpYaml(wanted()) ? 'current' : 'other';
+}
+
+const isGoing = (object: JsonObject | undefined): boolean => dig(object, 'metadata', 'deletionTimestamp') !== undefined;
+
+const going = ({ spec }: IstioVaultCA): Unfit => ({
+  unfit: {
+    reason: 'ControlPlaneNotFound',
+    message: `spec.controlPlane: ${spec.controlPlane.name} is being deleted; it is configured as soon as it comes anew`,
+  },
+});
+
+/** Only a Tetrate ControlPlane holds several revisions. */
+const targetKeys = (object: unknown): string[] =>
+  dig(object, 'spec', 'controlPlane', 'kind') === 'TetrateControlPlane'
+    ? ['kind', 'name', 'revision']
+    : ['kind', 'name'];
 
 /** Resources that name the same control plane and revision, oldest first. */
 function rivals(resource: IstioVaultCA, siblings: JsonObject[]): string[] {
   const target = (object: unknown) =>
-    ['kind', 'name', 'revision'].map((key) => str(dig(object, 'spec', 'controlPlane', key)) || 'default').join('/');
+    targetKeys(object)
+      .map((key) => str(dig(object, 'spec', 'controlPlane', key)) || 'default')
+      .join('/');
   const ours = target(resource);
   return (
     siblings
@@ -115,46 +226,19 @@ function ownerOf(
   return owner === name ? 'us' : { name: owner };
 }
 
-async function readIstiod(
-  kube: ClusterReader,
-  namespace: string,
-  revision: string | undefined,
-): Promise<Surroundings['istiod']> {
-  try {
-    const found = (await kube.listObjects(deployments, namespace, istiodLabel)).filter((deployment) =>
-      isIstiod(deployment, revision),
-    );
-    const accounts = found.map(
-      (deployment) => str(dig(deployment, 'spec', 'template', 'spec', 'serviceAccountName')) || 'default',
-    );
-    // one Deployment without it allows what Istio allows
-    const ttls = found.map((deployment) =>
-      containers(deployment)
-        .flatMap((c) => list(dig(c, 'env')))
-        .flatMap((e) => (dig(e, 'name') === 'MAX_WORKLOAD_CERT_TTL' ? [durationMs(str(dig(e, 'value')))] : []))
-        .at(-1),
-    );
-    const known = ttls.filter((ttl) => ttl !== undefined);
-    return {
-      istiodServiceAccounts: [...new Set(accounts)],
-      maxWorkloadCertTtlMs: known.length > 0 && known.length === found.length ? Math.max(...known) : undefined,
-    };
-  } catch (error) {
-    if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;
-    return { istiodServiceAccounts: 'unreadable', maxWorkloadCertTtlMs: undefined };
-  }
+function otherRevisions(found: Surroundings['deployments'], ours: string[]): string[] {
+  const revisions = found === 'unreadable' ? [] : found.map(({ revision }) => revision);
+  return [...new Set(revisions)].filter((revision) => !ours.includes(revision)).sort();
 }
 
-const containers = (deployment: JsonObject): unknown[] =>
-  list(dig(deployment, 'spec', 'template', 'spec', 'containers'));
-
-/** istiod's own setting; a form that is not ours to read (fractions) counts as unset. */
-function durationMs(text: string): number | undefined {
-  try {
-    return parseGoDuration(text);
-  } catch {
-    return undefined; // shown nowhere: the default of istiod is the safe reading
-  }
+function judgeIstiod(
+  found: IstiodDeployment[] | 'unreadable',
+): Pick<ObservedKubernetes, 'istiodServiceAccounts' | 'maxWorkloadCertTtlMs'> {
+  if (found === 'unreadable') return { istiodServiceAccounts: 'unreadable', maxWorkloadCertTtlMs: 'unknown' };
+  return {
+    istiodServiceAccounts: [...new Set(found.map(({ serviceAccount }) => serviceAccount))],
+    maxWorkloadCertTtlMs: found.length > 0 ? Math.max(...found.map((one) => one.maxWorkloadCertTtlMs)) : 'unknown',
+  };
 }
 
 /** The annotation of istiod's pods that tells where its key comes from. */
@@ -200,6 +284,13 @@ export async function goneResources(kube: ClusterReader, names: string[]): Promi
   return gone.flat();
 }
 
+/** What tells clusters apart: the uid of namespace kube-system. @throws KubeError, Error */
+export async function clusterUid(kube: Pick<KubeClient, 'getObject'>): Promise<string> {
+  const uid = dig(await kube.getObject(namespaces, undefined, 'kube-system'), 'metadata', 'uid');
+  if (typeof uid !== 'string') throw new Error('namespace kube-system cannot be read: its uid tells clusters apart');
+  return uid;
+}
+
 /** Whether a namespace is being deleted with all it holds. @throws KubeError */
 export async function isTerminating(kube: ClusterReader, namespace: string): Promise<boolean> {
   const object = await kube.getObject(namespaces, undefined, namespace);
@@ -214,7 +305,7 @@ async function readInjector(kube: ClusterReader, namespace: string): Promise<Obs
   ]);
   const labels = dig(object, 'metadata', 'labels');
   const hits = configurations
-    .flatMap((configuration) => list(configuration['webhooks']))
+    .flatMap((configuration) => items(configuration['webhooks']))
     .filter((webhook) => isObject(webhook) && /(^|[.-])vault\.hashicorp\.com$/.test(str(webhook['name'])))
     .map((webhook) => ({
       found: true,

@@ -1,8 +1,8 @@
 /** Wires the parts of a running operator: informers hand keys to the queue, workers hand them to the reconciler. */
 import type { RunConfig } from '../config.ts';
 import { addressAllowed } from '../config.ts';
-import { adapterFor } from '../control-planes/index.ts';
-import { dig } from '../control-planes/adapter.ts';
+import { adapters } from '../control-planes/index.ts';
+import { dig, items } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
 import type { EventRecorder } from '../kube/events.ts';
@@ -18,7 +18,8 @@ import type { Clock } from '../runtime/clock.ts';
 import { WorkQueue } from '../runtime/work-queue.ts';
 import { runWorkers, type Verdict } from '../runtime/workers.ts';
 import { Sessions } from '../vault/sessions.ts';
-import { resources } from './observe-kubernetes.ts';
+import { Contests } from './contests.ts';
+import { clusterUid, resources } from './observe-kubernetes.ts';
 import { Reconciler } from './reconcile.ts';
 
 export interface OperatorOptions {
@@ -43,8 +44,6 @@ const pods = { group: '', version: 'v1', plural: 'pods' };
 /** A rollout changes many pods at once: they are looked at together, milliseconds after the first. */
 const podsSettleMs = 250;
 
-const items = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
-
 /** What of a pod's status says how it is; heartbeats and times do not count. */
 function podMeaning(pod: unknown): unknown {
   const statuses = ['initContainerStatuses', 'containerStatuses'].flatMap((list) => items(dig(pod, 'status', list)));
@@ -54,6 +53,14 @@ function podMeaning(pod: unknown): unknown {
     ...items(dig(pod, 'status', 'conditions')).map((c) => ['type', 'status', 'reason'].map((field) => dig(c, field))),
   ];
 }
+
+/** What of a control plane means something besides its generation: a ConfigMap has none. */
+const controlPlaneMeaning = (object: unknown): unknown[] => [
+  dig(object, 'status', 'status'),
+  dig(object, 'status', 'activeRevisionName'),
+  dig(object, 'metadata', 'labels'),
+  dig(object, 'data'),
+];
 
 /** What of a Deployment's status says how far its rollout is. */
 function deploymentMeaning(deployment: unknown): unknown {
@@ -70,16 +77,6 @@ function classify(error: unknown): Verdict {
   if (!(error instanceof ProblemError)) return { backoff: true, capMs: bugCapMs };
   const { retryAfterMs } = error.problem;
   return { backoff: true, capMs: vaultCapMs, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
-}
-
-async function clusterUid(kube: KubeClient): Promise<string> {
-  const uid = dig(
-    await kube.getObject({ group: '', version: 'v1', plural: 'namespaces' }, undefined, 'kube-system'),
-    'metadata',
-    'uid',
-  );
-  if (typeof uid !== 'string') throw new Error('namespace kube-system cannot be read: its uid tells clusters apart');
-  return uid;
 }
 
 /** Tells what a person or another controller changed from a mere status write: the latter asks for nothing. */
@@ -106,6 +103,8 @@ export class Operator {
   readonly #o: OperatorOptions;
   readonly #queue: WorkQueue;
   readonly sessions: Sessions;
+  /** Kinds of control plane that some resource names, with their scope: only these are watched. */
+  readonly #watched = new Set<string>();
   #informers: ResourceInformer[] = [];
   /** Not waited for: what they would tell is found at the next look too. */
   #optional: ResourceInformer[] = [];
@@ -156,6 +155,7 @@ export class Operator {
       addressAllowed: (address) => addressAllowed(config, address),
       resyncMs: config.resyncMs,
       deletionDeadlineMs: config.deletionDeadlineMs,
+      contests: new Contests(config.contestProbeMs),
     });
     this.#startInformers();
     const end = await runWorkers({
@@ -196,7 +196,9 @@ export class Operator {
         relistMs,
         onKey: (metadata) => {
           const key = `${metadata.namespace ?? ''}/${metadata.name}`;
-          const verdict = filter.judge(key, own.get(metadata.namespace, metadata.name));
+          const object = own.get(metadata.namespace, metadata.name);
+          this.#watchControlPlanes(filter, dig(object, 'spec', 'controlPlane', 'kind'), namespace);
+          const verdict = filter.judge(key, object);
           if (verdict === 'irrelevant') return;
           this.#queue.add(key);
           // a rival that came, went or changed its mind concerns its neighbours
@@ -205,9 +207,7 @@ export class Operator {
       });
       this.#own.push(own);
       this.#informers.push(own);
-      const controlPlanes = { gvr: adapterFor('TetrateControlPlane').gvr, namespace, relistMs };
       this.#informers.push(
-        this.#watch(filter, controlPlanes),
         this.#watch(
           filter,
           { gvr: deployments, namespace, relistMs, labelSelector: istiodLabel },
@@ -224,7 +224,21 @@ export class Operator {
     }
   }
 
-  /** Watches what concerns the resources of its namespace. */
+  /** Watches a kind of control plane from when the first resource names it: nobody needs rights on the others. */
+  #watchControlPlanes(filter: ChangeFilter, kind: unknown, namespace: string | undefined): void {
+    const adapter = Object.entries(adapters).find(([name]) => name === kind)?.[1];
+    const key = `${String(kind)}/${namespace ?? ''}`;
+    if (!adapter || this.#watched.has(key)) return;
+    this.#watched.add(key);
+    const { gvr, clusterScoped, makesIt, relatives } = adapter;
+    const scope = { namespace: clusterScoped ? undefined : namespace, relistMs: this.#o.config.resyncMs };
+    // of objects that it makes itself, only these
+    const own = makesIt ? { labelSelector: 'app.kubernetes.io/managed-by=istio-vault-ca' } : {};
+    this.#optional.push(this.#watch(filter, { gvr, ...scope, ...own }, { meaning: controlPlaneMeaning }));
+    if (relatives) this.#optional.push(this.#watch(filter, { gvr: relatives, ...scope }));
+  }
+
+  /** Watches what concerns the resources of its namespace; what has no namespace concerns all. */
   #watch(
     filter: ChangeFilter,
     options: Omit<Parameters<StartInformer>[0], 'onKey'>,
@@ -253,8 +267,9 @@ export class Operator {
 
   #enqueueNamespace(namespace: string | undefined, delayMs = 0): void {
     for (const object of this.#own.flatMap((informer) => informer.list())) {
-      if (object.metadata?.namespace === namespace)
-        this.#queue.addAfter(`${namespace ?? ''}/${object.metadata?.name ?? ''}`, delayMs);
+      const at = object.metadata?.namespace;
+      if (namespace === undefined || at === namespace)
+        this.#queue.addAfter(`${at ?? ''}/${object.metadata?.name ?? ''}`, delayMs);
     }
   }
 }

@@ -9,23 +9,23 @@ import { renewAt } from '../plan/facts.ts';
 import { lookAgainIn } from '../plan/istiod-ready.ts';
 import type { Observed } from '../plan/observed.ts';
 import type { IstiodPod } from '../plan/observed-istiod.ts';
-import { checkSpec, plan } from '../plan/plan.ts';
+import { plan } from '../plan/plan.ts';
 import { internalError, kindOf, type Problem } from '../plan/problem.ts';
-import { rehearse } from '../plan/rehearse.ts';
 import { rotationDue } from '../plan/rotation.ts';
 import { startingStatus, statusOf, suspendedStatus } from '../plan/status.ts';
+import type { Sessions } from '../vault/sessions.ts';
 import { Deletion } from './deletion.ts';
+import { refusals, stepsAhead, type Judge } from './foresight.ts';
 import { invalidSpecStatus } from './invalid-spec.ts';
 import { resources } from './observe-kubernetes.ts';
 import { Reporter } from './report.ts';
 import { asProblem, Rounds, type Round, type RoundsOptions } from './rounds.ts';
 
-export interface ReconcilerOptions extends RoundsOptions {
+export interface ReconcilerOptions extends RoundsOptions, Judge {
+  sessions: Sessions;
   events: Pick<EventRecorder, 'record'>;
   /** UID of the kube-system namespace. */
   clusterUid: string;
-  leaderElection: boolean;
-  addressAllowed: (address: string) => boolean;
   /** How long a settled resource is left alone, milliseconds. */
   resyncMs: number;
   /** How long a deletion may take before it gives up, milliseconds. */
@@ -57,6 +57,8 @@ export class Reconciler {
     if (raw === undefined) {
       this.#o.sessions.release(key);
       this.#o.looker.forget(key);
+      this.#o.contests.forget(key);
+      this.#deletion.forget(key);
       this.#o.metrics.forgetResource(namespace, name);
       return { requeueAfterMs: this.#o.resyncMs };
     }
@@ -73,7 +75,7 @@ export class Reconciler {
       this.#o.sessions.release(key);
       return { requeueAfterMs: this.#o.resyncMs };
     }
-    const refused = this.#refused(resource);
+    const refused = refusals(resource, this.#desire(resource), this.#o);
     const failed = await onKubernetes(this.#deletion.hold(raw, resource, refused.length > 0));
     if (failed) return failed;
     if (resource.spec.suspend) {
@@ -115,11 +117,6 @@ export class Reconciler {
     return this.#outcome(round, desired, clock.now());
   }
 
-  /** What of the spec itself is refused. */
-  #refused(resource: IstioVaultCA): Problem[] {
-    return [...this.#addressProblem(resource), ...checkSpec(this.#desire(resource), this.#o.leaderElection)];
-  }
-
   #desire({ metadata, spec }: IstioVaultCA): Desired {
     const { namespace, name, uid, annotations } = metadata;
     return desire({ cluster: this.#o.clusterUid, namespace, name, uid }, spec, annotations);
@@ -131,17 +128,8 @@ export class Reconciler {
   }
 
   /** With `mode: Plan` the steps that would follow from what was seen. */
-  #pending({ spec }: IstioVaultCA, desired: Desired, { observed, unfinished }: Round) {
-    if (spec.mode !== 'Plan' || !observed) return undefined;
-    const now = this.#o.clock.now();
-    return unfinished ? rehearse(desired, observed, (o) => plan(desired, o, now), now) : [];
-  }
-
-  #addressProblem(resource: IstioVaultCA): Problem[] {
-    const { address } = resource.spec.vault;
-    if (this.#o.addressAllowed(address)) return [];
-    const message = `spec.vault.address ${address} is not on the operator's list (--vault-addresses); use one that is, or have it added`;
-    return [{ condition: 'VaultReady', reason: 'AddressNotAllowed', message, blocks: 'all' }];
+  #pending({ spec }: IstioVaultCA, desired: Desired, round: Round) {
+    return spec.mode === 'Plan' && round.observed ? stepsAhead(desired, round, this.#o.clock.now()) : undefined;
   }
 
   #measure(resource: IstioVaultCA, status: Status, observed: Observed | undefined): void {
@@ -161,7 +149,9 @@ export class Reconciler {
   #outcome(round: Round, desired: Desired, now: number): Outcome {
     const transient = round.problems.find((p) => kindOf(p) === 'transient');
     if (transient) return { backoff: true, problem: transient };
-    const waits = round.problems.filter((p) => kindOf(p) === 'waiting').map((p) => p.retryAfterMs ?? waitingMs);
+    const waits = round.problems
+      .map((p) => p.retryAfterMs ?? (kindOf(p) === 'waiting' ? waitingMs : undefined))
+      .filter((ms) => ms !== undefined);
     const due = round.observed && renewAt(desired, round.observed);
     const next = [due, round.observed && rotationDue(desired, round.observed, now)];
     const untilDue = next.filter((at) => at !== undefined && at > now).map((at) => (at ?? now) - now);

@@ -1,20 +1,21 @@
 /** Rounds of reading, planning and writing, for whatever plan: the one way in which anything is changed. */
 import { isDeepStrictEqual } from 'node:util';
-import { fieldManager, ownerAnnotation } from '../api/annotations.ts';
+import { annotations as known, fieldManager } from '../api/annotations.ts';
 import type { StageCondition } from '../api/conditions.ts';
 import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
-import { annotationPatch, type ControlPlaneAdapter, type JsonObject } from '../control-planes/adapter.ts';
-import { adapterFor } from '../control-planes/index.ts';
+import { dig, type ControlPlaneAdapter, type JsonObject, type Target, type Write } from '../control-planes/adapter.ts';
+import { adapters } from '../control-planes/index.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { Metrics } from '../observability/metrics.ts';
 import { Secret } from '../observability/secret.ts';
 import { otherOwners, ownsAuthMount } from '../plan/adoption.ts';
-import { istiodFields, type Desired } from '../plan/desired.ts';
+import { istiodFields, renderName, type Desired, type IstiodFields } from '../plan/desired.ts';
+import { foretold } from '../plan/checks/peace.ts';
 import { liveDigest, soundLive } from '../plan/facts.ts';
 import type { IstiodLooker } from '../istiod/look.ts';
 import { wishesOf } from '../plan/istiod-ready.ts';
-import { own, type Observed, type ObservedVault } from '../plan/observed.ts';
+import { own, type Contest, type Observed, type ObservedVault } from '../plan/observed.ts';
 import type { Plan } from '../plan/plan.ts';
 import type { Problem } from '../plan/problem.ts';
 import { asksForRoots } from '../plan/rotation.ts';
@@ -25,6 +26,8 @@ import { executeVaultStep, type VaultStep } from '../vault/execute.ts';
 import { VaultError } from '../vault/errors.ts';
 import { VaultObserver } from '../vault/observe.ts';
 import type { Sessions } from '../vault/sessions.ts';
+import { carryOut } from './carry-out.ts';
+import type { Contests } from './contests.ts';
 import { loginProblem, readConfigMapKey, readSecretKey, sessionRequest } from './connection.ts';
 import {
   goneResources,
@@ -32,7 +35,10 @@ import {
   readGates,
   readSurroundings,
   readUses,
+  configMaps,
+  renderConfigMap,
   resources,
+  targetOf,
   type Surroundings,
 } from './observe-kubernetes.ts';
 import { toProblem } from './problems.ts';
@@ -40,12 +46,13 @@ import { plainJson, type Reporter } from './report.ts';
 
 export interface RoundsOptions {
   kube: KubeClient;
-  sessions: Sessions;
+  sessions: Pick<Sessions, 'open' | 'refused'>;
   /** Looks at istiod's replicas. */
   looker: Pick<IstiodLooker, 'look' | 'forget'>;
   metrics: Metrics;
   logger: Logger;
   clock: Clock;
+  contests: Contests;
 }
 
 /** What is done in the rounds. */
@@ -84,18 +91,21 @@ export class Rounds {
     const ended = (problem: Problem): Round => ({ observed: undefined, problems: [problem], unfinished: false });
     const client = await this.#connect(resource).catch((error: unknown) => asProblem(error, 'VaultReady'));
     if (!(client instanceof VaultClient)) return ended(client);
-    const surroundings = await readSurroundings(this.#o.kube, resource).catch((error: unknown) =>
+    const adapter = adapters[resource.spec.controlPlane.kind];
+    const surroundings = await readSurroundings(this.#o.kube, resource, adapter).catch((error: unknown) =>
       asProblem(error, 'ControlPlanePatched'),
     );
     if (!('siblings' in surroundings)) return ended(surroundings);
     const vault = new VaultObserver(client, desired, () => this.#o.clock.now(), purpose.deleting);
-    const context: Context = { resource, desired, client, surroundings, vault, purpose };
+    const context: Context = { resource, desired, client, adapter, surroundings, vault, purpose };
     let last: Round = { observed: undefined, problems: [], unfinished: true };
     let since: Step[] | undefined;
     let conflicts = 0;
     const done = new Set<string>();
     for (let round = 0; round < maxRounds && !signal.aborted; round += 1) {
       const seen = await this.#observe(context, since, signal);
+      // with a new token it goes on at once, and of one that cannot be replaced it shows that it is worth nothing
+      if ('problem' in seen && seen.tokenDropped) return await this.run(resource, desired, purpose, signal);
       if ('problem' in seen) return { observed: last.observed, problems: [seen.problem], unfinished: false };
       const { observed, problems, steps } = await this.#decide(context, seen, signal);
       last = { observed, problems, unfinished: steps.length > 0 };
@@ -117,14 +127,18 @@ export class Rounds {
    * The plan for what was seen. When nothing is left to do, or nothing may be done, istiod is looked at too, and decided anew: a handshake
    * may take seconds, and repair must not wait for it. Not while something blocks everything: then there is nothing to compare with.
    */
-  async #decide({ desired, purpose }: Context, { observed, stillAsked }: Seen, signal: AbortSignal): Promise<Decided> {
+  async #decide(
+    { desired, purpose, adapter }: Context,
+    { observed, stillAsked, target }: Seen,
+    signal: AbortSignal,
+  ): Promise<Decided> {
     const now = () => this.#o.clock.now();
     const first = purpose.next(desired, observed, now());
     const settled = first.steps.length === 0 || purpose.lookOnly;
     if (!settled || !stillAsked || purpose.deleting || first.problems.some((p) => p.blocks === 'all'))
       return { observed, ...first };
     const { namespace, name } = desired.identity;
-    const { revision } = desired.spec.controlPlane;
+    const revisions = adapter.revisions(target);
     const withIstiod = (istiod: Observed['kubernetes']['istiod']): Observed => ({
       ...observed,
       kubernetes: { ...observed.kubernetes, istiod },
@@ -134,7 +148,7 @@ export class Rounds {
     const trusted = purpose.lookOnly ? undefined : asksForRoots(desired, observed);
     const roots = trusted === undefined ? undefined : { trusted, token: () => this.#istiodToken(namespace) };
     try {
-      const istiod = await this.#o.looker.look(`${namespace}/${name}`, { namespace, revision, wishes, roots }, signal);
+      const istiod = await this.#o.looker.look(`${namespace}/${name}`, { namespace, revisions, wishes, roots }, signal);
       const whole = withIstiod(istiod);
       return { observed: whole, ...purpose.next(desired, whole, now()) };
     } catch (error) {
@@ -175,10 +189,9 @@ export class Rounds {
     context: Context,
     since: Step[] | undefined,
     signal: AbortSignal,
-  ): Promise<Seen | { problem: Problem }> {
-    const { resource, desired, surroundings } = context;
+  ): Promise<Seen | { problem: Problem; tokenDropped?: boolean }> {
+    const { resource, desired, surroundings, adapter } = context;
     const user = `${resource.metadata.namespace}/${resource.metadata.name}`;
-    const adapter = adapterFor(resource.spec.controlPlane.kind);
     const [vault, cluster] = await Promise.allSettled([
       context.vault.observe(since).then(async (observed) => ({
         observed,
@@ -186,7 +199,7 @@ export class Rounds {
         goneOwners: await goneResources(this.#o.kube, otherOwners(desired, observed)),
       })),
       Promise.all([
-        readGates(this.#o.kube, resource, adapter),
+        readGates(this.#o.kube, resource, adapter, renderName(desired)),
         this.#stillAsked(resource, signal),
         context.purpose.deleting ? readUses(this.#o.kube, resource) : [],
       ]),
@@ -195,17 +208,37 @@ export class Rounds {
     if (vault.status === 'rejected') {
       const problem = asProblem(vault.reason, 'VaultReady');
       const denied = vault.reason instanceof VaultError && vault.reason.kind === 'Forbidden';
-      // a token that was revoked: with a new one it goes on at once
-      return { problem: denied && this.#o.sessions.refused(user) ? { ...problem, retryAfterMs: 0 } : problem };
+      return { problem, tokenDropped: denied && this.#o.sessions.refused(user, 'token') };
     }
     const { observed, kubernetesCa, goneOwners } = vault.value;
-    if (observed.missingCapabilities.length > 0) this.#o.sessions.refused(user);
+    if (observed.missingCapabilities.length > 0) this.#o.sessions.refused(user, 'rights');
     const [gates, stillAsked, istiodUses] = cluster.value;
     const live = soundLive(desired, { vault: observed });
     const fields = istiodFields(resource.spec, live && liveDigest(live));
     const read = { kubernetesCa, goneOwners, istiodUses, istiod: undefined };
-    const kubernetes = { ...judgeKubernetes(surroundings, gates, resource, adapter, fields), ...read };
-    return { adapter, object: gates.controlPlane, stillAsked, observed: { vault: observed, kubernetes } };
+    const judged = judgeKubernetes(surroundings, gates, resource, adapter, fields);
+    const contest = this.#contest(resource, judged, fields);
+    const kubernetes = { ...judged, ...read, ...(contest ? { contest } : {}) };
+    const target = targetOf(resource, surroundings, gates);
+    return { target, fields, render: gates.render, stillAsked, observed: { vault: observed, kubernetes } };
+  }
+
+  /** Whether the fields were taken back so often that they are left alone. */
+  #contest(
+    { metadata, spec }: IstioVaultCA,
+    { controlPlane, ownerIs }: Judged,
+    fields: IstiodFields,
+  ): Contest | undefined {
+    if (spec.controlPlane.write !== 'Patch' || ownerIs !== 'us') return undefined;
+    const asked = `${metadata.generation} ${metadata.annotations[known.reconcileRequestedAt] ?? ''}`;
+    const { contests, clock } = this.#o;
+    return contests.judge(
+      `${metadata.namespace}/${metadata.name}`,
+      asked,
+      JSON.stringify(fields),
+      controlPlane,
+      clock.now(),
+    );
   }
 
   /** Only read when the configuration of the auth mount is ours to write. */
@@ -238,33 +271,53 @@ export class Rounds {
   }
 
   async #executeOne(context: Context, seen: Seen, step: Step): Promise<void> {
-    if (step.kind === 'ClaimControlPlane' || step.kind === 'PatchControlPlane' || step.kind === 'ReleaseControlPlane') {
-      await this.#patchControlPlane(context, seen, step);
-      return;
+    switch (step.kind) {
+      case 'ClaimControlPlane':
+      case 'PatchControlPlane':
+      case 'ReleaseControlPlane':
+        await this.#onControlPlane(context, seen, step);
+        return;
+      case 'PublishRender':
+      case 'RemoveRender':
+        await this.#onRender(context, seen, step);
+        return;
+      default:
+        await this.#onVault(context, step);
     }
-    await this.#onVault(context, step);
   }
 
-  async #patchControlPlane(
-    { resource }: Context,
-    { object, adapter }: Seen,
-    step: Exclude<Step, VaultStep>,
-  ): Promise<void> {
-    if (!object) return;
+  async #onControlPlane({ resource, desired, adapter }: Context, seen: Seen, step: ControlPlaneStep): Promise<void> {
+    const { target, fields, observed } = seen;
     const { namespace, name } = resource.metadata;
-    const { revision, name: target } = resource.spec.controlPlane;
-    const bodies = {
-      ClaimControlPlane: () => annotationPatch(object, { [ownerAnnotation(revision)]: name }),
-      ReleaseControlPlane: () => adapter.release({ object, revision }),
-      PatchControlPlane: () =>
-        adapter.patch({
-          object,
-          revision,
-          fields: istiodFields(resource.spec, step.kind === 'PatchControlPlane' ? step.digest : undefined),
-        }),
+    const { contests, clock, kube } = this.#o;
+    const writes: Record<ControlPlaneStep['kind'], () => Write[]> = {
+      ClaimControlPlane: () => adapter.claim(target, name),
+      PatchControlPlane: () => adapter.write(target, fields),
+      ReleaseControlPlane: () => adapter.release(target),
     };
-    const body = plainJson(bodies[step.kind]());
-    await this.#o.kube.patchObject(adapter.gvr, namespace, target, body, { type: 'merge', fieldManager });
+    const warning = step.kind === 'PatchControlPlane' ? foretold(desired, observed) : undefined;
+    if (warning !== undefined) this.#report.event(resource, 'Warning', 'ManagedElsewhere', 'Update', warning);
+    const scope = adapter.clusterScoped ? undefined : namespace;
+    await carryOut(kube, adapter.gvr, scope, target, writes[step.kind]());
+    if (step.kind === 'PatchControlPlane') contests.wrote(`${namespace}/${name}`, JSON.stringify(fields), clock.now());
+  }
+
+  async #onRender({ resource, adapter }: Context, { target, fields, render }: Seen, step: RenderStep): Promise<void> {
+    const { kube } = this.#o;
+    const { namespace } = resource.metadata;
+    if (step.kind === 'RemoveRender') {
+      const guard = { uid: String(dig(render, 'metadata', 'uid')), resourceVersion: versionOf(render) };
+      await kube.deleteObject(configMaps, namespace, step.name, guard);
+      return;
+    }
+    const wanted = renderConfigMap(resource, step.name, adapter.render(target, fields));
+    if (!render) {
+      await kube.createObject(configMaps, namespace, plainJson(wanted));
+      return;
+    }
+    // it bears our mark: what others have put in the place of what is to be shown gives way
+    const guarded = { metadata: { resourceVersion: versionOf(render) }, data: wanted['data'] };
+    await kube.patchObject(configMaps, namespace, step.name, plainJson(guarded), { type: 'merge', fieldManager });
   }
 
   async #onVault({ resource, desired, client }: Context, step: VaultStep): Promise<void> {
@@ -284,6 +337,7 @@ interface Context {
   resource: IstioVaultCA;
   desired: Desired;
   client: VaultClient;
+  adapter: ControlPlaneAdapter;
   surroundings: Surroundings;
   vault: VaultObserver;
   purpose: Purpose;
@@ -291,23 +345,34 @@ interface Context {
 
 /** One look. */
 interface Seen {
-  adapter: ControlPlaneAdapter;
-  /** The control plane as it was when looked at: a patch names its resourceVersion. */
-  object: JsonObject | undefined;
+  /** The control plane as it was when looked at, and what belongs to it: a write is guarded by it. */
+  target: Target;
+  /** What istiod's pod template is to carry, for what is live. */
+  fields: IstiodFields;
+  /** The ConfigMap that shows what to commit. */
+  render: JsonObject | undefined;
   /** The resource has not changed since this reconcile began. */
   stillAsked: boolean;
   observed: Observed;
 }
+
+type ControlPlaneStep = Extract<Step, { kind: 'ClaimControlPlane' | 'PatchControlPlane' | 'ReleaseControlPlane' }>;
+type RenderStep = Extract<Step, { kind: 'PublishRender' | 'RemoveRender' }>;
+type Judged = ReturnType<typeof judgeKubernetes>;
 
 /** A plan, and the observation that it is for. */
 interface Decided extends Plan {
   observed: Observed;
 }
 
-/** A step that Vault accepted and that changed nothing: it is not repeated at once, and it is said so. */
+const versionOf = (object: JsonObject | undefined): string => String(dig(object, 'metadata', 'resourceVersion'));
+
+/** A step that was accepted and that changed nothing: it is not repeated at once, and it is said so. */
 function withoutEffect(step: Step): Problem {
-  const message = `${describeStep(step).message}, but nothing of it is to be seen; somebody else changes it back, or Vault took it for something else`;
-  return { condition: conditionOfStep(step), reason: 'VaultError', message, blocks: 'nothing' };
+  const message = `${describeStep(step).message}, but nothing of it is to be seen; somebody else changes it back, or the server took it for something else`;
+  const condition = conditionOfStep(step);
+  const reason = condition === 'ControlPlanePatched' ? 'Conflict' : 'VaultError';
+  return { condition, reason, message, blocks: 'nothing' };
 }
 
 /** A problem, or the error itself when it is a bug. */

@@ -20,6 +20,7 @@ const template = (over: JsonObject = {}): JsonObject => ({
         env: [
           { name: 'ROOT_CA_DIR', value: '/vault/secrets' },
           { name: 'ISTIO_MULTIROOT_MESH', value: 'true' },
+          { name: 'MAX_WORKLOAD_CERT_TTL', value: '1h' },
           { name: 'SECRET_OF_SOMEBODY', value: 'x' },
         ],
       },
@@ -52,11 +53,11 @@ const pod = (name: string, of: string, over: JsonObject = {}): JsonObject => ({
 
 describe('a Deployment', () => {
   it('is istiod by container and revision', () => {
-    expect(isIstiod(deployment(), undefined)).toBe(true);
-    expect(isIstiod(deployment(), 'canary')).toBe(false);
+    expect(isIstiod(deployment(), ['default'])).toBe(true);
+    expect(isIstiod(deployment(), ['canary'])).toBe(false);
     const canary = deployment({ metadata: { labels: { 'istio.io/rev': 'canary' } } });
-    expect([isIstiod(canary, 'canary'), isIstiod(canary, undefined)]).toEqual([true, false]);
-    expect(isIstiod(deployment({ spec: { template: { spec: { containers: [{ name: 'web' }] } } } }), undefined)).toBe(false);
+    expect([isIstiod(canary, ['canary']), isIstiod(canary, ['default'])]).toEqual([true, false]);
+    expect(isIstiod(deployment({ spec: { template: { spec: { containers: [{ name: 'web' }] } } } }), ['default'])).toBe(false);
   }); // prettier-ignore
 
   it('gives its facts, and no environment but what concerns the CA', () => {
@@ -66,6 +67,7 @@ describe('a Deployment', () => {
       serviceAccount: 'istiod',
       version: '1.24.2',
       multiRoot: true,
+      maxWorkloadCertTtlMs: 3_600_000,
       settings: {
         annotations: { 'vault.hashicorp.com/role': 'istiod', 'istiovaultca.io/ca-digest': 'abc' },
         env: { ROOT_CA_DIR: '/vault/secrets', ISTIO_MULTIROOT_MESH: 'true' },
@@ -85,6 +87,22 @@ describe('a Deployment', () => {
   ])('has the version of its label %j, else of its image', (labels, version) => {
     expect(deploymentFacts(deployment({ metadata: { labels } })).version).toBe(version);
   });
+
+  const limit = (...env: JsonObject[]) => {
+    const spec = { containers: [{ name: 'discovery', env }] };
+    return deploymentFacts(deployment({ spec: { template: template({ spec }) } })).maxWorkloadCertTtlMs;
+  };
+  const name = 'MAX_WORKLOAD_CERT_TTL';
+  it.each<[string, JsonObject[], number]>([
+    ['unless it is set', [], 2160],
+    ['as it is set', [{ name, value: '24h' }], 24],
+    ['in every form of Go', [{ name, value: '1.5h' }], 1.5],
+    ['by the last of two', [{ name, value: '24h' }, { name, value: '48h' }], 48],
+    ['as istiod takes what is no duration', [{ name, value: '24 hours' }], 2160],
+    ['by default where it stands elsewhere', [{ name, valueFrom: { configMapKeyRef: { name: 'a', key: 'b' } } }], 2160],
+  ])('has its longest workload certificate: %s', (_, env, hours) => {
+    expect(limit(...env)).toBe(hours * 3_600_000);
+  }); // prettier-ignore
 
   it('says why pods cannot be made, and when its controller lags behind', () => {
     const conditions = [

@@ -3,7 +3,9 @@
  * Old pods serve on during a rollout that fails, so only the newest ReplicaSet's are of interest.
  * https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
  */
-import { dig, isObject, type JsonObject } from '../control-planes/adapter.ts';
+import { parseAnyGoDuration } from '../api/duration.ts';
+import { defaultMaxWorkloadCertTtlMs } from '../api/istiod.ts';
+import { dig, isObject, items, str, type JsonObject } from '../control-planes/adapter.ts';
 import type {
   ContainerState,
   IstiodContainer,
@@ -18,28 +20,43 @@ export const istiodLabel = 'app=istiod';
 const discovery = 'discovery';
 const revisionLabel = 'istio.io/rev';
 
-const str = (value: unknown): string => (typeof value === 'string' ? value : '');
 const num = (value: unknown): number => (typeof value === 'number' ? value : 0);
-const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
 const time = (value: unknown): number => {
   const ms = Date.parse(str(value));
   return Number.isNaN(ms) ? 0 : ms;
 };
-const named = (of: unknown, name: string): unknown => list(of).find((one) => dig(one, 'name') === name);
+const named = (of: unknown, name: string): unknown => items(of).find((one) => dig(one, 'name') === name);
 const condition = (object: unknown, type: string): unknown =>
-  list(dig(object, 'status', 'conditions')).find((c) => dig(c, 'type') === type);
+  items(dig(object, 'status', 'conditions')).find((c) => dig(c, 'type') === type);
 
-/** Whether a Deployment is istiod of this revision. @param revision undefined: the default one */
-export function isIstiod(deployment: unknown, revision: string | undefined): boolean {
-  const label = str(dig(deployment, 'metadata', 'labels', revisionLabel)) || 'default';
-  const containers = dig(deployment, 'spec', 'template', 'spec', 'containers');
-  return label === (revision ?? 'default') && named(containers, discovery) !== undefined;
+const revisionOf = (deployment: unknown): string =>
+  str(dig(deployment, 'metadata', 'labels', revisionLabel)) || 'default';
+const hasDiscovery = (deployment: unknown): boolean =>
+  named(dig(deployment, 'spec', 'template', 'spec', 'containers'), discovery) !== undefined;
+
+/** Whether a Deployment is istiod of one of these revisions, as the label `istio.io/rev` has them; `default` is the one without. */
+export function isIstiod(deployment: unknown, revisions: readonly string[]): boolean {
+  return revisions.includes(revisionOf(deployment)) && hasDiscovery(deployment);
+}
+
+/** Env variables of istiod that concern the CA. https://istio.io/latest/docs/reference/commands/pilot-discovery/ */
+const settingNames = ['ROOT_CA_DIR', 'ISTIO_MULTIROOT_MESH'];
+
+/** Env items of istiod's container. */
+const envOf = (pod: unknown): unknown[] => items(dig(named(dig(pod, 'spec', 'containers'), discovery), 'env'));
+
+/**
+ * As istiod reads it: what is no duration leaves its default. A value that stands elsewhere is not looked up; the default is the safe reading.
+ * https://github.com/istio/istio, pkg/env/var.go, DurationVar
+ */
+function maxWorkloadCertTtlOf(template: unknown): number {
+  const set = envOf(template).findLast((one) => dig(one, 'name') === 'MAX_WORKLOAD_CERT_TTL');
+  return parseAnyGoDuration(str(dig(set, 'value'))) ?? defaultMaxWorkloadCertTtlMs;
 }
 
 /** What of a pod, or of a pod template, concerns the CA. */
 function settingsOf(pod: unknown): IstiodSettings {
   const annotations = dig(pod, 'metadata', 'annotations');
-  const env = list(dig(named(dig(pod, 'spec', 'containers'), discovery), 'env'));
   return {
     annotations: Object.fromEntries(
       Object.entries(isObject(annotations) ? annotations : {})
@@ -47,8 +64,8 @@ function settingsOf(pod: unknown): IstiodSettings {
         .map(([name, value]) => [name, str(value)]),
     ),
     env: Object.fromEntries(
-      env
-        .filter((one) => ['ROOT_CA_DIR', 'ISTIO_MULTIROOT_MESH'].includes(str(dig(one, 'name'))))
+      envOf(pod)
+        .filter((one) => settingNames.includes(str(dig(one, 'name'))))
         .map((one) => [str(dig(one, 'name')), str(dig(one, 'value'))]),
     ),
   };
@@ -81,10 +98,11 @@ export function deploymentFacts(deployment: unknown): IstiodDeployment {
   const desired = dig(deployment, 'spec', 'replicas');
   return {
     name: str(dig(deployment, 'metadata', 'name')),
-    revision: str(dig(deployment, 'metadata', 'labels', revisionLabel)) || 'default',
+    revision: revisionOf(deployment),
     serviceAccount: str(dig(template, 'spec', 'serviceAccountName')) || 'default',
     version: versionOf(deployment),
     multiRoot: /^(1|t|T|TRUE|true|True)$/.test(settings.env['ISTIO_MULTIROOT_MESH'] ?? ''),
+    maxWorkloadCertTtlMs: maxWorkloadCertTtlOf(template),
     settings,
     replicas: {
       desired: desired === undefined ? 1 : num(desired),
@@ -98,8 +116,12 @@ export function deploymentFacts(deployment: unknown): IstiodDeployment {
   };
 }
 
+/** Those Deployments that are istiod, of whatever revision. */
+export const istiodDeployments = (found: readonly JsonObject[]): IstiodDeployment[] =>
+  found.filter(hasDiscovery).map(deploymentFacts);
+
 const ownedBy = (object: unknown, owner: unknown): boolean =>
-  list(dig(object, 'metadata', 'ownerReferences')).some(
+  items(dig(object, 'metadata', 'ownerReferences')).some(
     (ref) => dig(ref, 'controller') === true && dig(ref, 'uid') === dig(owner, 'metadata', 'uid'),
   );
 
@@ -136,7 +158,7 @@ function stateOf(status: unknown): ContainerState {
 
 function containersOf(pod: unknown): IstiodContainer[] {
   const of = (specs: unknown, statuses: unknown, init: boolean) =>
-    list(specs).map((spec): IstiodContainer => {
+    items(specs).map((spec): IstiodContainer => {
       const name = str(dig(spec, 'name'));
       const status = named(statuses, name);
       const last = dig(status, 'lastState', 'terminated');

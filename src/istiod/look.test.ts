@@ -95,7 +95,7 @@ function setup(over: Partial<World> = {}) {
       'ns/ca',
       {
         namespace: 'ns',
-        revision: undefined,
+        revisions: ['default'],
         roots,
         wishes: ({ pods }) => new Map(pods.map(({ name }) => [name, wanted])),
       },

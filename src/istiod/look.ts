@@ -7,9 +7,9 @@
  */
 import { dig, isObject, type JsonObject } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
-import { isKubeError } from '../kube/errors.ts';
+import { isKubeError, unless } from '../kube/errors.ts';
 import { selects } from '../kube/selector.ts';
-import { loadYaml } from '../kube/yaml.ts';
+import { loadYaml } from '../runtime/yaml.ts';
 import { bundleFacts } from '../plan/certificate.ts';
 import type { LogWish } from '../plan/istiod.ts';
 import { istiodContainer } from '../plan/istiod-containers.ts';
@@ -63,7 +63,8 @@ export interface LookerOptions {
 
 export interface LookRequest {
   namespace: string;
-  revision: string | undefined;
+  /** Values of the label `istio.io/rev`. */
+  revisions: readonly string[];
   /** Set when replicas are to be asked which roots they hand out. */
   roots?: RootQuestion | undefined;
   /** Which logs would tell more, judged by everything else that was seen. */
@@ -83,15 +84,6 @@ interface Remembered<T> {
   version: string;
   atMs: number;
   value: T;
-}
-
-async function unlessForbidden<T>(read: Promise<T>): Promise<T | undefined> {
-  try {
-    return await read;
-  } catch (error) {
-    if (isKubeError(error, 'Forbidden')) return undefined;
-    throw error;
-  }
 }
 
 /** Which namespaces istiod looks at, by its mesh configuration: those that any of these selects; none: all. */
@@ -132,10 +124,10 @@ export class IstiodLooker {
    * @throws KubeError when Deployments, ReplicaSets or pods cannot be read
    */
   async look(key: string, request: LookRequest, signal: AbortSignal): Promise<ObservedIstiod> {
-    const { namespace, revision } = request;
+    const { namespace, revisions } = request;
     const list = (gvr: typeof deployments) => this.#o.kube.listObjects(gvr, namespace, istiodLabel, { signal });
     const [deployed, sets, all] = await Promise.all([list(deployments), list(replicaSets), list(pods)]);
-    const istiods = deployed.filter((deployment) => isIstiod(deployment, revision));
+    const istiods = deployed.filter((deployment) => isIstiod(deployment, revisions));
     const found = istiods.flatMap((deployment) => podsOf(deployment, sets, all));
     const { pods: served, asked } = await this.#serve(key, namespace, found, signal);
     const seen: ObservedIstiod = {
@@ -278,14 +270,18 @@ export class IstiodLooker {
    * https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/, `discoverySelectors`
    */
   async #ofThisMesh(
-    { namespace, revision }: LookRequest,
+    { namespace, revisions }: LookRequest,
     bundles: MeshBundle[] | 'unreadable',
     signal: AbortSignal,
   ): Promise<MeshBundle[] | 'unreadable'> {
     if (bundles === 'unreadable' || bundles.length === 0) return bundles;
-    const name = revision === undefined ? 'istio' : `istio-${revision}`;
-    const config = await unlessForbidden(this.#o.kube.getObject(configMaps, namespace, name, { signal }));
-    const selectors = discoverySelectors(config);
+    const names = revisions.map((revision) => (revision === 'default' ? 'istio' : `istio-${revision}`));
+    const configs = await Promise.all(
+      names.map((name) => unless('Forbidden', this.#o.kube.getObject(configMaps, namespace, name, { signal }))),
+    );
+    const selected = configs.map(discoverySelectors);
+    // one istiod that looks everywhere is enough
+    const selectors = selected.some((of) => of.length === 0) ? [] : selected.flat();
     const labels = selectors.length > 0 ? await this.#namespaceLabels(signal) : undefined;
     if (!labels) return bundles;
     const discovered = (of: string) => selectors.some((selector) => selects(selector, labels.get(of) ?? {}));
@@ -296,7 +292,7 @@ export class IstiodLooker {
   async #namespaceLabels(signal: AbortSignal): Promise<Map<string, JsonObject> | undefined> {
     const { clock, kube } = this.#o;
     if (this.#labels && clock.now() - this.#labels.atMs < bundlesFreshMs) return this.#labels.value;
-    const found = await unlessForbidden(kube.listObjects(namespaces, undefined, undefined, { signal }));
+    const found = await unless('Forbidden', kube.listObjects(namespaces, undefined, undefined, { signal }));
     const labels = found?.map((object): [string, JsonObject] => {
       const of = dig(object, 'metadata', 'labels');
       return [String(dig(object, 'metadata', 'name')), isObject(of) ? of : {}];

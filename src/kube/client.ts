@@ -1,6 +1,6 @@
 /** The operations on Kubernetes objects that the program uses, on plain JSON. Every failure is a KubeError. */
 import type { KubeConfig } from '@kubernetes/client-node';
-import { isKubeError, KubeError } from './errors.ts';
+import { isKubeError, KubeError, unless } from './errors.ts';
 import { isJsonObject, type JsonObject, type JsonValue } from './json.ts';
 import { groupVersionPath, resourcePath, type Gvr } from './resources.ts';
 import {
@@ -168,7 +168,7 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
       (await listCollection(gvr, namespace, { labelSelector }, options)).items,
     getObject: (gvr, namespace, name, { signal } = {}) => {
       const what = words('get', gvr, namespace, name);
-      return unlessMissing(send({ method: 'GET', path: resourcePath(gvr, namespace, name), signal, what }));
+      return unless('NotFound', send({ method: 'GET', path: resourcePath(gvr, namespace, name), signal, what }));
     },
     createObject: (gvr, namespace, body, { signal } = {}) => {
       const what = words('create', gvr, namespace, nameOf(body));
@@ -182,7 +182,9 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
       const what = words('delete', gvr, namespace, name);
       const body = deleteBody(options);
       const path = resourcePath(gvr, namespace, name);
-      return (await unlessMissing(send({ method: 'DELETE', path, body, signal: options.signal, what }))) !== undefined;
+      return (
+        (await unless('NotFound', send({ method: 'DELETE', path, body, signal: options.signal, what }))) !== undefined
+      );
     },
     patchObject: (gvr, namespace, name, body, patch, { signal } = {}) => {
       const what = words('patch', gvr, namespace, name);
@@ -205,7 +207,7 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
       requestToken(send, namespace, name, audiences, seconds, options),
     isServed: async (gvr, { signal } = {}) => {
       const what = `discover ${gvr.group === '' ? gvr.version : `${gvr.group}/${gvr.version}`}`;
-      const found = await unlessMissing(send({ method: 'GET', path: groupVersionPath(gvr), signal, what }));
+      const found = await unless('NotFound', send({ method: 'GET', path: groupVersionPath(gvr), signal, what }));
       const resources = Array.isArray(found?.['resources']) ? found['resources'] : [];
       return resources.some((resource) => isJsonObject(resource) && resource['name'] === gvr.plural);
     },
@@ -236,15 +238,6 @@ async function requestToken(
   if (token === '' || Number.isNaN(expiresAtMs))
     throw new KubeError(`${what}: no token came back`, { kind: 'Unknown' });
   return { token, expiresAtMs };
-}
-
-async function unlessMissing(answer: Promise<JsonObject>): Promise<JsonObject | undefined> {
-  try {
-    return await answer;
-  } catch (error) {
-    if (isKubeError(error, 'NotFound')) return undefined;
-    throw error;
-  }
 }
 
 /** The objects of a list, each with the `apiVersion` and `kind` that lists leave out. */

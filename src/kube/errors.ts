@@ -61,6 +61,16 @@ export function isKubeError(value: unknown, kind?: KubeErrorKind): value is Kube
   return value instanceof KubeError && (kind === undefined || value.kind === kind);
 }
 
+/** What a call gives; undefined when it fails in this way. @throws KubeError of every other kind, and what is none */
+export async function unless<T>(kind: KubeErrorKind, call: Promise<T>): Promise<T | undefined> {
+  try {
+    return await call;
+  } catch (error) {
+    if (isKubeError(error, kind)) return undefined;
+    throw error;
+  }
+}
+
 /**
  * Makes a KubeError of anything thrown: an answer of the server, an error of client-node, a failure of the network.
  * @param what the request in words, such as `get pods istio-system/istiod`; begins the message

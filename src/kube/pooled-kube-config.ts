@@ -75,6 +75,8 @@ function http1Only(dispatcher: Dispatcher | undefined): Dispatcher | undefined {
 export interface LoadedKubeConfig {
   kubeConfig: PooledKubeConfig;
   source: string;
+  /** Of the current context. */
+  namespace: string | undefined;
 }
 
 export interface LoadOptions {
@@ -114,5 +116,6 @@ export function loadKubeConfig(options: LoadOptions): LoadedKubeConfig {
 
 function checked(kubeConfig: PooledKubeConfig, source: string): LoadedKubeConfig {
   if (kubeConfig.getCurrentCluster() === null) throw new Error(`${source}: no current context with a cluster`);
-  return { kubeConfig, source };
+  const namespace = kubeConfig.getContextObject(kubeConfig.getCurrentContext())?.namespace;
+  return { kubeConfig, source, namespace: namespace === '' ? undefined : namespace };
 }

@@ -5,9 +5,9 @@
  * on what it names is ours, whether its mark was rewritten already or not.
  */
 import { annotations as known } from '../api/annotations.ts';
-import { isSignedBy } from './certificate.ts';
+import { bundleFacts, isSignedBy, splitPem, type CertificateFacts } from './certificate.ts';
 import type { Desired } from './desired.ts';
-import { isOwn, markOf, parseMark, type Origin } from './identity.ts';
+import { isOwn, markOf, parseMark, type Identity, type Origin } from './identity.ts';
 import { own, type Issuer, type Observed, type ObservedVault, type Pki } from './observed.ts';
 
 type VaultOnly = Pick<Observed, 'vault'>;
@@ -36,6 +36,7 @@ export function things(d: Desired, vault: ObservedVault) {
       vault.intermediateMount?.description,
     ),
     live: thing(vault.live.entry, `entry:${keyStore.path}`, vault.live.mark),
+    staging: thing(vault.staging.entry, `entry:${keyStore.path}-staging`, vault.staging.mark),
     state: thing(vault.state.entry, `entry:${keyStore.path}-state`, vault.state.mark),
     policy: thing(vault.policy, `policy:${policy.name}`, policyMark(vault.policy ?? '')),
     role: thing(vault.role, `role:${kubernetesAuth.role}`, ''),
@@ -68,12 +69,12 @@ function lostItsMark(d: Desired, { vault }: VaultOnly, thing: Thing): boolean {
   return contents.pki.issuers.some((issuer) => issuer.certificate.fingerprint === contents.recorded);
 }
 
-/** Names of what carries our mark as made by us. */
-export function markedAsMade(d: Desired, vault: ObservedVault): string[] {
+/** Names of what carries our mark as made by us, or as taken over. */
+export function markedAs(d: Desired, vault: ObservedVault, origin: Origin): string[] {
   const { rootMount, intermediateMount, live, policy } = things(d, vault);
   return [rootMount, intermediateMount, live, policy]
     .filter((thing) => thing !== undefined)
-    .filter(({ text }) => isOwn(d.identity, text) && parseMark(text)?.origin === 'made')
+    .filter(({ text }) => isOwn(d.identity, text) && parseMark(text)?.origin === origin)
     .map(({ name }) => name);
 }
 
@@ -115,6 +116,13 @@ export function roleFits(d: Desired, { vault: { role } }: VaultOnly): boolean {
   );
 }
 
+/** Names of what was taken over, as far as marks tell when the memory is lost; a role is told by its policy. */
+export function seenAdopted(d: Desired, o: VaultOnly): string[] {
+  const { policy, role } = things(d, o.vault);
+  const marked = markedAs(d, o.vault, 'adopted');
+  return role && policy && marked.includes(policy.name) && ownsRole(d, o) ? [...marked, role.name] : marked;
+}
+
 /** Owners of this cluster that marks in our places name, as `namespace/name`: whether they are gone must be asked. */
 export function otherOwners(d: Desired, vault: ObservedVault): string[] {
   const marks = Object.values(things(d, vault)).map((thing) => thing && parseMark(thing.text));
@@ -129,10 +137,24 @@ export function otherOwners(d: Desired, vault: ObservedVault): string[] {
 export function adoptable(d: Desired, o: Observed, thing: Thing): boolean {
   if (!adopting(d, o)) return false;
   const mark = parseMark(thing.text);
-  if (!mark) return true;
+  return !mark || isGone(d, o, mark);
+}
+
+/** The resource that a mark names is gone: the operator has looked, or, in another cluster, a person says so. */
+function isGone(d: Desired, o: Observed, mark: Identity): boolean {
   const owner = `${mark.namespace}/${mark.name}`;
   if (mark.cluster === d.identity.cluster) return o.kubernetes.goneOwners.includes(owner);
   return d.annotations[known.takeOver] === `${mark.cluster}/${owner}`;
+}
+
+/**
+ * The mark of what a gone resource has staged, where it may be destroyed: a key that was never published serves nobody. One without a mark is a
+ * person's, and stays.
+ */
+export function leftInStaging(d: Desired, o: Observed): string | undefined {
+  const { mark, entry } = o.vault.staging;
+  const owner = parseMark(mark);
+  return d.spec.adopt && entry === 'foreign' && owner && isGone(d, o, owner) ? mark : undefined;
 }
 
 /** Adoption happens once, before the state is ours. */
@@ -145,7 +167,10 @@ export interface Adoption {
   /** The CA itself; undefined when only things beside it are taken over. */
   ca:
     | {
+        /** The root that signed the intermediate. */
         root: Issuer | undefined;
+        /** A second root that is handed out: somebody was replacing the one by the other. */
+        leaving: Issuer | undefined;
         intermediate: Issuer | undefined;
         /** Of what a gone resource left; 1 for what was made by hand. */
         generation: number;
@@ -168,6 +193,22 @@ function intermediateFound(vault: ObservedVault): Issuer | undefined {
   return intermediatePki?.issuers.find((i) => i.certificate.publicKey === key) ?? standing;
 }
 
+/** The certificates of root-cert.pem in the live entry, be that ours already or not: as they lie there, and those that can be read. */
+function handedOut({ live }: ObservedVault): { blocks: string[]; roots: CertificateFacts[] } {
+  const text = live.foreign?.root ?? own(live)?.root ?? '';
+  const all = new Map(bundleFacts(text).map((root) => [root.fingerprint, root]));
+  return { blocks: splitPem(text), roots: [...all.values()] };
+}
+
+/** The root of what is taken over: of several that verify the intermediate the one that is handed out. */
+function rootFound(vault: ObservedVault, intermediate: Issuer | undefined): Issuer | undefined {
+  const signed = intermediate?.certificate ?? own(vault.live)?.certificate;
+  if (!signed) return defaultIssuer(vault.rootPki);
+  const signers = (vault.rootPki?.issuers ?? []).filter((i) => isSignedBy(signed, i.certificate));
+  const given = handedOut(vault).roots.map(({ fingerprint }) => fingerprint);
+  return signers.find(({ certificate }) => given.includes(certificate.fingerprint)) ?? signers[0];
+}
+
 /**
  * What would be taken over now.
  * @returns undefined when nothing is: not asked for, done already, or nothing of others stands in our places; a text when what is there
@@ -185,12 +226,17 @@ export function adoptionOf(d: Desired, o: Observed): Adoption | string | undefin
   const names = [...parts, ...beside].map((thing) => thing.name);
   if (parts.length === 0) return names.length > 0 ? { things: names, ca: undefined } : undefined;
   const intermediate = intermediateFound(vault);
-  const root = intermediate
-    ? vault.rootPki?.issuers.find((i) => isSignedBy(intermediate.certificate, i.certificate))
-    : defaultIssuer(vault.rootPki);
-  const ca = { root, intermediate, generation: Math.max(1, vault.live.foreign?.generation ?? 1) };
-  return defectOf(d, ca, vault) ?? { things: names, ca };
+  const root = rootFound(vault, intermediate);
+  const others = handedOut(vault).roots.filter((one) => one.fingerprint !== root?.certificate.fingerprint);
+  const leaving = vault.rootPki?.issuers.find((i) => i.certificate.fingerprint === others[0]?.fingerprint);
+  const ca = { root, leaving, intermediate, generation: Math.max(1, vault.live.foreign?.generation ?? 1) };
+  const defect = defectOf(d, ca, vault);
+  if (defect !== undefined) return `${defect}; ${putBack}`;
+  return fieldsDefect(d, vault) ?? rootsDefect(d, ca, others, vault) ?? { things: names, ca };
 }
+
+const putBack =
+  'nothing was changed. Put the matching parts back, or choose other mounts and paths and let a new CA be made';
 
 function defectOf(
   d: Desired,
@@ -214,3 +260,50 @@ function defectOf(
   if (intermediate.keyId === '') return `${name} has no key there`;
   return undefined;
 }
+
+const mostNamed = 5;
+
+/** What somebody keeps beside the key: the entry is written as a whole from then on, so that it would be gone. Names only, never what they hold. */
+function fieldsDefect({ spec: { keyStore } }: Desired, { live }: ObservedVault): string | undefined {
+  // on KV 1 it says how often agents look, and is ours to set
+  const others = (live.foreign?.others ?? []).filter((name) => name !== 'ttl' || keyStore.version === 2);
+  if (others.length === 0) return undefined;
+  const more = others.length > mostNamed ? ` and ${others.length - mostNamed} more` : '';
+  const names = others.slice(0, mostNamed).map((name) => JSON.stringify(name.slice(0, 100)));
+  return `${keyStore.mount}/${keyStore.path} also holds ${names.join(', ')}${more}, which would be lost: this resource writes the whole entry; nothing was changed. Move that to another entry, and leave in this one the four files of istiod's CA, or ca-key.pem alone`;
+}
+
+/**
+ * Why the roots that are handed out cannot be taken over, with what to do. Two that have their keys in the root mount are a rotation, which goes on.
+ * Any other may be trusted for a reason that is not known here, and this resource would take it out.
+ */
+function rootsDefect(
+  d: Desired,
+  { root, leaving }: NonNullable<Adoption['ca']>,
+  others: CertificateFacts[],
+  vault: ObservedVault,
+): string | undefined {
+  const { keyStore, root: spec, delivery } = d.spec;
+  const { blocks, roots } = handedOut(vault);
+  const file = `root-cert.pem of ${keyStore.mount}/${keyStore.path}`;
+  const unread = 'or take root-cert.pem out of the entry, if istiod does not read it there';
+  if (blocks.some((block) => bundleFacts(block).length === 0))
+    return `${file} holds a certificate that cannot be read; nothing was changed. Put it right, ${unread}`;
+  const [first] = others;
+  if (!first || !root) return undefined;
+  if (others.length === roots.length)
+    return `${file} does not hold the root ${root.certificate.serial}, which signed the intermediate; nothing was changed. Put that root into it, ${unread}`;
+  const takeOut = (what: string) =>
+    `nothing was changed. Take ${what} out of the entry once no workload certificate is left under it, ${unread}`;
+  if (others.length > 1)
+    return `${file} hands out ${roots.length} roots, and a rotation has two: besides the one that signs, ${others.map(nameOf).join(', ')}; ${takeOut('each but one')}`;
+  if (!leaving?.keyId)
+    return `${file} also hands out the root ${nameOf(first)}, whose key is not in ${spec.mount}: this resource hands out only its own, and who trusts only that one would fail; ${takeOut('it')}`;
+  if (delivery.source === 'PKI')
+    return `${file} hands out two roots, and with spec.delivery.source: PKI istiod gets one; nothing was changed. Set spec.delivery.source: Bundle until the root ${nameOf(first)} has left it, ${unread}`;
+  return undefined;
+}
+
+/** A root for people. */
+const nameOf = ({ subject, serial, fingerprint }: CertificateFacts): string =>
+  `"${subject.commonName || subject.organization}" (serial ${serial}, SHA-256 ${fingerprint})`;

@@ -4,7 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { bundleFacts, certificateFacts, isSignedBy, publicKeyOfPrivate, splitPem } from './certificate.ts';
+import {
+  bundleFacts,
+  certificateFacts,
+  isSignedBy,
+  plannedCertificate,
+  publicKeyOfPrivate,
+  splitPem,
+} from './certificate.ts';
 
 /** Without key identifiers only the signature tells two issuers of one name apart. */
 const noIds = 'subjectKeyIdentifier=none\nauthorityKeyIdentifier=none';
@@ -204,5 +211,26 @@ describe('garbage', () => {
       const cut = `-----BEGIN CERTIFICATE-----\n${body.slice(0, length)}\n-----END CERTIFICATE-----\n`;
       expect(certificateFacts(cut)).toBeUndefined();
     }
+  });
+});
+
+describe('a planned certificate', () => {
+  const planned = (issuer?: string) => plannedCertificate(certificateFacts(root)!, issuer);
+
+  it('is read from its text again, however many were made since', () => {
+    const first = planned();
+    const child = planned(first.fingerprint);
+    for (let i = 0; i < 5000; i++) planned();
+    expect(bundleFacts(first.pem + child.pem)).toEqual([first, child]);
+    expect([isSignedBy(child, first), isSignedBy(first, first), isSignedBy(first, child)]).toEqual([true, true, false]);
+    expect(isSignedBy(certificateFacts(intermediate)!, first)).toBe(false);
+  });
+
+  it('cannot be brought in from outside', () => {
+    const { pem } = planned();
+    const text = pem.split(' ')[2]!;
+    const other = Buffer.from(text, 'base64').toString().replace('"notAfter":', '"notAfter":9');
+    expect(certificateFacts(pem.replace(text, Buffer.from(other).toString('base64')))).toBeUndefined();
+    expect(certificateFacts(pem.replace(/ (\w+)\n/, ' \n'))).toBeUndefined();
   });
 });

@@ -1,6 +1,7 @@
 /** Public facts of certificates and keys, by node:crypto and, for extensions, @peculiar/asn1-x509. Private keys come in and only their public half goes out. */
 import {
   createHash,
+  createHmac,
   createPrivateKey,
   createPublicKey,
   randomBytes,
@@ -88,9 +89,10 @@ function attribute(subject: string | undefined, name: string): string {
 export function certificateFacts(pemText: string): CertificateFacts | undefined {
   const [pem] = splitPem(pemText);
   if (pem === undefined) return undefined;
-  const seen = remembered.get(pem) ?? planned.get(pem)?.facts;
+  const seen = remembered.get(pem);
   if (seen) return seen;
-  const facts = parse(pem);
+  const planned = plannedOf(pem);
+  const facts = planned ? { ...planned.facts, pem } : parse(pem);
   if (!facts) return undefined;
   if (remembered.size >= mostRemembered) remembered.clear();
   remembered.set(pem, facts);
@@ -144,34 +146,44 @@ export function publicKeyOfPrivate(pem: string): string | undefined {
   }
 }
 
-/** Certificates of rehearsals, by their PEM text; the oldest give way. */
-const planned = new Map<string, { facts: CertificateFacts; issuer: string }>();
-const mostPlanned = 2000;
+interface Planned {
+  facts: Omit<CertificateFacts, 'pem'>;
+  /** Fingerprint of the one that would sign it. */
+  issuer: string;
+}
 
 /**
- * A certificate that does not exist, for looking ahead: its text cannot be guessed, so none that is read from a server is ever taken
- * for it.
+ * A certificate that does not exist, for looking ahead: its text carries its facts under a seal of this process, so no text that is read
+ * from a server is ever taken for one.
  * @param issuer fingerprint of the one that would sign it; undefined: it signs itself
  */
 export function plannedCertificate(
   about: Omit<CertificateFacts, 'pem' | 'serial' | 'fingerprint'>,
   issuer: string | undefined,
 ): CertificateFacts {
-  const id = randomBytes(32).toString('hex');
-  const serial = id.slice(0, 40).replace(/(..)(?=.)/g, '$1:');
-  const pem = `-----BEGIN CERTIFICATE-----\nplanned ${id}\n-----END CERTIFICATE-----\n`;
-  const facts = { ...about, pem, serial, fingerprint: id };
-  for (const oldest of planned.size >= mostPlanned ? [...planned.keys()].slice(0, mostPlanned / 2) : [])
-    planned.delete(oldest);
-  planned.set(pem, { facts, issuer: issuer ?? id });
-  return facts;
+  const fingerprint = randomBytes(32).toString('hex');
+  const serial = fingerprint.slice(0, 40).replace(/(..)(?=.)/g, '$1:');
+  const facts = { ...about, serial, fingerprint };
+  const planned: Planned = { facts, issuer: issuer ?? fingerprint };
+  const text = Buffer.from(JSON.stringify(planned)).toString('base64');
+  return { ...facts, pem: `-----BEGIN CERTIFICATE-----\nplanned ${text} ${sealOf(text)}\n-----END CERTIFICATE-----\n` };
+}
+
+const sealKey = randomBytes(32);
+const sealOf = (text: string): string => createHmac('sha256', sealKey).update(text).digest('hex');
+
+/** What a certificate of {@link plannedCertificate} says; undefined for any other. */
+function plannedOf(pem: string): Planned | undefined {
+  const [, text, seal] = /^-----BEGIN CERTIFICATE-----\nplanned (\S+) (\S+)\n/.exec(pem) ?? [];
+  if (text === undefined || seal !== sealOf(text)) return undefined;
+  return JSON.parse(Buffer.from(text, 'base64').toString()) as Planned;
 }
 
 /** Whether `issuer` signed `subject` (signature and names; validity is judged elsewhere). */
 export function isSignedBy(subject: CertificateFacts, issuer: CertificateFacts): boolean {
-  const plan = planned.get(subject.pem);
-  if (plan) return plan.issuer === issuer.fingerprint;
-  if (planned.has(issuer.pem)) return false;
+  const planned = plannedOf(subject.pem);
+  if (planned) return planned.issuer === issuer.fingerprint;
+  if (plannedOf(issuer.pem)) return false;
   const child = new X509Certificate(subject.pem);
   const parent = new X509Certificate(issuer.pem);
   try {

@@ -286,10 +286,43 @@ describe('effective values', () => {
 
   const hour = 3_600_000;
   it.each([
-    { reason: 'a third of its life', spec: {}, life: 43_800 * hour, istiod: undefined, before: 14_600 * hour },
-    { reason: 'never less than 2160h', spec: {}, life: 5000 * hour, istiod: undefined, before: 2160 * hour },
+    { reason: 'a third of its life', spec: {}, life: 43_800 * hour, istiod: 2160 * hour, before: 14_600 * hour },
+    {
+      reason: 'never less than what istiod allows',
+      spec: {},
+      life: 5000 * hour,
+      istiod: 2160 * hour,
+      before: 2160 * hour,
+    },
+    {
+      reason: 'a third, while istiod is not there to tell',
+      spec: {},
+      life: 5000 * hour,
+      istiod: 'unknown',
+      before: (5000 * hour) / 3,
+    },
+    {
+      reason: 'half of its life, where that is too short',
+      spec: { ttl: '300h' },
+      life: 300 * hour,
+      istiod: 2160 * hour,
+      before: 150 * hour,
+    },
+    {
+      reason: 'at once, where the next one has the room',
+      spec: {},
+      life: 300 * hour,
+      istiod: 2160 * hour,
+      before: 2160 * hour,
+    },
     { reason: "istiod's own setting", spec: {}, life: 90 * hour, istiod: 24 * hour, before: 30 * hour },
-    { reason: 'as asked', spec: { renewBefore: '3000h' }, life: 43_800 * hour, istiod: undefined, before: 3000 * hour },
+    {
+      reason: 'as asked',
+      spec: { renewBefore: '3000h' },
+      life: 43_800 * hour,
+      istiod: 2160 * hour,
+      before: 3000 * hour,
+    },
     {
       reason: 'asked for less than the longest workload certificate',
       spec: { renewBefore: '1h', maxWorkloadCertTTL: '48h' },
@@ -297,12 +330,14 @@ describe('effective values', () => {
       istiod: 24 * hour,
       before: 48 * hour,
     },
-  ])('renewed before its end: $reason', ({ spec, life, istiod, before }) => {
+  ] as const)('renewed before its end: $reason', ({ spec, life, istiod, before }) => {
     expect(renewBeforeMs(minimalSpec({ intermediate: spec }), life, istiod)).toBe(before);
   });
 
   it('the longest workload certificate is what the spec says, before istiod', () => {
-    expect(maxWorkloadCertTtlMs(minimalSpec({ intermediate: { maxWorkloadCertTTL: '1h' } }), 2 * hour)).toBe(hour);
+    const spec = minimalSpec({ intermediate: { maxWorkloadCertTTL: '1h' } });
+    expect([maxWorkloadCertTtlMs(spec, 2 * hour), maxWorkloadCertTtlMs(spec, 'unknown')]).toEqual([hour, hour]);
+    expect(maxWorkloadCertTtlMs(minimalSpec(), 'unknown')).toBe('unknown');
   });
 
   it.each([

@@ -71,22 +71,39 @@ export function handledText(d: Desired, annotation: string): string | undefined 
   return `sha256:${createHash('sha256').update(text).digest('hex')}`;
 }
 
+/** The text of an action annotation that is not handled yet. @param handled as the state has it; undefined: there is no state */
+export function unanswered(
+  d: Desired,
+  handled: Record<string, string> | undefined,
+  annotation: string,
+): string | undefined {
+  const text = handledText(d, annotation);
+  return text === handled?.[annotation] ? undefined : text;
+}
+
 /** Whether a renewal makes a new key: with `PKI` delivery key and certificate change in two writes, so the key stays by default. */
 export function newKeyAtRenewal(spec: Spec): boolean {
   const byDelivery = spec.delivery.source === 'Bundle' ? 'Always' : 'Never';
   return (spec.intermediate.key.rotationPolicy ?? byDelivery) === 'Always';
 }
 
-/** The longest workload certificate, in milliseconds: spec, else istiod's own setting, else 2160h. */
-export function maxWorkloadCertTtlMs(spec: Spec, fromIstiod: number | undefined): number {
+/** The longest workload certificate, in milliseconds: spec, else what istiod allows. */
+export function maxWorkloadCertTtlMs(spec: Spec, fromIstiod: number | 'unknown'): number | 'unknown' {
   const asked = spec.intermediate.maxWorkloadCertTTL;
-  return asked === undefined ? (fromIstiod ?? 2160 * 3_600_000) : parseGoDuration(asked);
+  return asked === undefined ? fromIstiod : parseGoDuration(asked);
 }
 
-/** How long before its end an intermediate is renewed, in milliseconds; never less than the longest workload certificate. */
-export function renewBeforeMs(spec: Spec, lifeMs: number, fromIstiod: number | undefined): number {
-  const asked = spec.intermediate.renewBefore;
-  return Math.max(asked === undefined ? lifeMs / 3 : parseGoDuration(asked), maxWorkloadCertTtlMs(spec, fromIstiod));
+/**
+ * How long before its end an intermediate is renewed, in milliseconds; never less than the longest workload certificate. While it is not
+ * known what istiod allows, that does not count: an istiod that is not there signs nothing, and to guess Istio's default would have many an
+ * intermediate renewed at once because istiod is gone for a moment. Nor does more than half of the life that is asked for: else what is
+ * issued would be due at once, again and again.
+ */
+export function renewBeforeMs(spec: Spec, lifeMs: number, fromIstiod: number | 'unknown'): number {
+  const { renewBefore, ttl } = spec.intermediate;
+  const longest = maxWorkloadCertTtlMs(spec, fromIstiod);
+  const atLeast = longest === 'unknown' ? 0 : Math.min(longest, parseGoDuration(ttl) / 2);
+  return Math.max(renewBefore === undefined ? lifeMs / 3 : parseGoDuration(renewBefore), atLeast);
 }
 
 /** Paths of the key store as the API has them: KV 2 puts `data/` between mount and path. */
@@ -153,6 +170,21 @@ export function desiredAuthConfig(d: Desired, kubernetesCa: string): KubernetesA
   };
 }
 
+/** Kubernetes' kind of each kind of control plane. */
+export const objectKinds = {
+  TetrateControlPlane: 'ControlPlane',
+  IstioOperator: 'IstioOperator',
+  Sail: 'Istio',
+  HelmValues: 'ConfigMap',
+} as const satisfies Record<Spec['controlPlane']['kind'], string>;
+
+/** The control plane's object, as kubectl would name it. */
+export const objectName = ({ spec: { controlPlane } }: Desired): string =>
+  `${objectKinds[controlPlane.kind]} ${controlPlane.name}`;
+
+/** The ConfigMap that shows what to commit, with `write: Render`. */
+export const renderName = ({ identity }: Desired): string => `${identity.name}-render`;
+
 /** What istiod's pod template must carry, whatever kind of control plane writes it. */
 export interface IstiodFields {
   env: Record<string, string>;
@@ -197,14 +229,18 @@ export function refusedDeliveryAnnotations(spec: Spec): string[] {
   );
 }
 
-/** @param digest of the live CA; undefined leaves the digest out (nothing live yet, or `rollout: Never`) */
+/** Whether a digest of the CA on istiod's pods rolls them when it changes: one that must be committed would make a commit of each renewal. */
+export const hasDigest = ({ rollout, controlPlane }: Spec): boolean =>
+  rollout === 'WhenChanged' && controlPlane.write === 'Patch';
+
+/** @param digest of the live CA; undefined leaves the digest out, as where the spec has none */
 export function istiodFields(spec: Spec, digest: string | undefined): IstiodFields {
   return {
     env: { ROOT_CA_DIR: spec.delivery.directory },
     podAnnotations: {
       ...spec.delivery.annotations,
       ...agentAnnotations(spec),
-      ...(digest !== undefined && spec.rollout === 'WhenChanged' ? { [digestAnnotation]: digest } : {}),
+      ...(digest !== undefined && hasDigest(spec) ? { [digestAnnotation]: digest } : {}),
     },
     holdApplicationUntilProxyStarts: spec.controlPlane.holdApplicationUntilProxyStarts,
   };

@@ -1,7 +1,7 @@
 /** What the handshake with a replica proves: its chain against the live set. Pure. */
 import { rfc3339 } from '../api/time.ts';
 import { bundleFacts, isSignedBy, type CertificateFacts } from './certificate.ts';
-import type { Desired } from './desired.ts';
+import { hasDigest, type Desired } from './desired.ts';
 import { liveDigest, ownIssuers, soundLive } from './facts.ts';
 import type { Observed } from './observed.ts';
 import type { Served } from './observed-istiod.ts';
@@ -30,7 +30,7 @@ export function intendedCa(d: Desired, o: Pick<Observed, 'vault'>): Intended | u
     live: live.certificate,
     generation: live.generation,
     roots,
-    digest: d.spec.rollout === 'WhenChanged' ? liveDigest(live) : undefined,
+    digest: hasDigest(d.spec) ? liveDigest(live) : undefined,
     intermediates: [
       { certificate: live.certificate, generation: live.generation },
       ...ownIssuers(d, 'intermediate', o.vault).map(({ certificate, generation }) => ({ certificate, generation })),

@@ -22,9 +22,12 @@ function recordedIssuers(tier: Tier, vault: ObservedVault): { fingerprints: Set<
   const live = own(vault.live);
   const kind = tier === 'root' ? 'Root' : 'Intermediate';
   const history = (state?.history ?? []).filter((entry) => entry.kind === kind).map((entry) => entry.fingerprint);
+  const recorded = [state?.[tier], tier === 'root' ? state?.rotation?.to : undefined].map(
+    (one) => one?.fingerprint ?? '',
+  );
   const published = tier === 'root' ? bundleFacts(live?.root ?? '') : live?.certificate ? [live.certificate] : [];
   return {
-    fingerprints: new Set([state?.[tier]?.fingerprint ?? '', ...history, ...published.map((c) => c.fingerprint)]),
+    fingerprints: new Set([...recorded, ...history, ...published.map((c) => c.fingerprint)]),
     generation: state?.[tier]?.generation ?? (tier === 'root' ? 1 : (live?.generation ?? 1)),
   };
 }
@@ -43,6 +46,12 @@ export function ownIssuers(d: Desired, tier: Tier, vault: ObservedVault): OwnIss
     .sort((a, b) => b.generation - a.generation || b.certificate.notBefore - a.certificate.notBefore);
 }
 
+/** The highest number that a root of ours bears, or a key for one that was removed: none is given out twice. */
+export function highestRootGeneration(d: Desired, { vault }: VaultOnly): number {
+  const keys = (vault.rootPki?.keys ?? []).map((key) => generationOf(d.identity, 'root', key.name) ?? 0);
+  return Math.max(0, ...ownIssuers(d, 'root', vault).map((issuer) => issuer.generation), ...keys);
+}
+
 /** What of the roots of this CA does what. */
 export interface Roots {
   /** It signs intermediates; undefined: there is none, or it is lost. */
@@ -54,27 +63,34 @@ export interface Roots {
   trusted: CertificateFacts[] | undefined;
 }
 
+/** A root of ours that was issued, where it lies in the mount. */
+export const rootOf = (d: Desired, { vault }: VaultOnly, issued: { fingerprint?: string } | undefined) =>
+  ownIssuers(d, 'root', vault).find(({ certificate }) => certificate.fingerprint === issued?.fingerprint);
+
+/** The root that the state records, where it lies in the mount: during a rotation the one that it leads away from. */
+export const recordedRoot = (d: Desired, o: VaultOnly): OwnIssuer | undefined => rootOf(d, o, own(o.vault.state)?.root);
+
 /**
  * The root that stands, outside of a rotation: the recorded one and no other, else one that was made since. When the memory is lost, the
- * one that the live certificate is signed by: an older root may still lie in the mount.
+ * one that the live certificate is signed by, and without that, the newest intermediate of ours: older roots, and such as were rolled back,
+ * still lie in the mount.
  */
 function standingRoot(d: Desired, { vault }: VaultOnly): OwnIssuer | undefined {
-  const issuers = ownIssuers(d, 'root', vault);
   const recorded = own(vault.state)?.root;
-  if (recorded?.fingerprint !== undefined)
-    return issuers.find((issuer) => issuer.certificate.fingerprint === recorded.fingerprint);
+  if (recorded?.fingerprint !== undefined) return recordedRoot(d, { vault });
+  const issuers = ownIssuers(d, 'root', vault);
   if (recorded) return issuers.find((issuer) => issuer.generation > recorded.generation);
-  const live = own(vault.live)?.certificate;
-  return live ? issuers.find((issuer) => isSignedBy(live, issuer.certificate)) : issuers[0];
+  const signed = own(vault.live)?.certificate ?? ownIssuers(d, 'intermediate', vault)[0]?.certificate;
+  return signed ? issuers.find((issuer) => isSignedBy(signed, issuer.certificate)) : issuers[0];
 }
 
 /** Which root signs and which are trusted, by the phase of a rotation where there is one. */
-export function rootsOf(d: Desired, o: VaultOnly): Roots {
+export function rootsOf(d: Desired, o: Observed): Roots {
   const from = standingRoot(d, o);
   const state = own(o.vault.state);
   const rotation = state?.rotation;
   if (!rotation) return { signer: from, trusted: from && [from.certificate] };
-  const to = ownIssuers(d, 'root', o.vault).find((i) => i.certificate.fingerprint === rotation.to.fingerprint);
+  const to = rootOf(d, o, rotation.to);
   const [signer, last] = rotation.back ? [from, state.root] : [to, rotation.to];
   const certificates = (...roots: ({ fingerprint?: string } | undefined)[]) => certificatesOf(d, o, roots);
   switch (rotation.phase) {
@@ -83,20 +99,25 @@ export function rootsOf(d: Desired, o: VaultOnly): Roots {
     case 'Distributing':
       return { signer: from, trusted: certificates(state.root, rotation.to) };
     case 'Switching':
-      return { signer, trusted: certificates(state.root, rotation.to) };
+      // a certificate that is nowhere any more cannot be handed out by anybody
+      return { signer, trusted: certificates(state.root, rotation.to) ?? certificates(last) };
     case 'Retiring':
       return { signer, trusted: certificates(last) };
   }
 }
 
-/** Certificates of recorded roots, from the mount or the live entry; those that the live entry has in its order. */
+/**
+ * Certificates of recorded roots, from the live entry, be it taken over only now, from the mount or from the mesh; those that the live entry has in
+ * its order.
+ */
 function certificatesOf(
   d: Desired,
-  { vault }: VaultOnly,
+  { vault, kubernetes }: Observed,
   roots: ({ fingerprint?: string } | undefined)[],
 ): CertificateFacts[] | undefined {
-  const live = bundleFacts(own(vault.live)?.root ?? '');
-  const known = [...live, ...ownIssuers(d, 'root', vault).map(({ certificate }) => certificate)];
+  const live = bundleFacts(own(vault.live)?.root ?? vault.live.foreign?.root ?? '');
+  const issued = ownIssuers(d, 'root', vault).map(({ certificate }) => certificate);
+  const known = [...live, ...issued, ...(kubernetes.meshRoots ?? [])];
   const found = roots
     .map((root) => known.find(({ fingerprint }) => fingerprint === root?.fingerprint))
     .filter((certificate) => certificate !== undefined);
@@ -107,12 +128,12 @@ function certificatesOf(
 }
 
 /** The root that signs. */
-export function currentRoot(d: Desired, o: VaultOnly): OwnIssuer | undefined {
+export function currentRoot(d: Desired, o: Observed): OwnIssuer | undefined {
   return rootsOf(d, o).signer;
 }
 
 /** root-cert.pem as it must be. */
-export function wantedBundle(d: Desired, o: VaultOnly): string | undefined {
+export function wantedBundle(d: Desired, o: Observed): string | undefined {
   return rootsOf(d, o)
     .trusted?.map(({ pem }) => pem)
     .join('');
@@ -189,9 +210,13 @@ export function renewAt(d: Desired, o: Observed): number | undefined {
   return live.certificate.notAfter - renewBeforeMs(d.spec, life, o.kubernetes.maxWorkloadCertTtlMs);
 }
 
-/** Serial of a root that was issued, as the state or the live entry knows it. */
-export function lostRootSerial(o: VaultOnly): string | undefined {
-  return own(o.vault.state)?.root?.serial ?? bundleFacts(own(o.vault.live)?.root ?? '')[0]?.serial;
+/** The root that was issued and is to be missed, as the state or, when that is lost, the live entry knows it. */
+export function issuedRootOf({ vault }: VaultOnly): { fingerprint?: string; serial?: string } | undefined {
+  const recorded = own(vault.state)?.root;
+  if (recorded?.fingerprint ?? recorded?.serial) return recorded;
+  const live = own(vault.live);
+  const roots = bundleFacts(live?.root ?? '');
+  return roots.find((root) => live?.certificate && isSignedBy(live.certificate, root)) ?? roots[0];
 }
 
 /** Digest over what istiod serves: certificate, chain and roots, 64 hex digits. */

@@ -5,9 +5,10 @@
 import { isDeepStrictEqual } from 'node:util';
 import { annotations } from '../api/annotations.ts';
 import { rfc3339 } from '../api/time.ts';
-import { markFor, owns, things } from './adoption.ts';
+import { leftInStaging, markFor, owns, things } from './adoption.ts';
 import { isSignedBy } from './certificate.ts';
-import { handledText, newKeyAtRenewal, type Desired } from './desired.ts';
+import { writtenAnew } from './checks/lifetime.ts';
+import { newKeyAtRenewal, unanswered, type Desired } from './desired.ts';
 import {
   currentRoot,
   highestGeneration,
@@ -19,6 +20,7 @@ import {
   soundLive,
   wantedBundle,
   type OwnIssuer,
+  type SoundLive,
 } from './facts.ts';
 import { generationName, generationOf } from './identity.ts';
 import { own, type Issuer, type Observed, type StagingEntry } from './observed.ts';
@@ -59,10 +61,8 @@ export function changed(was: object, is: object): string {
 }
 
 /** A text of `rotate-intermediate` that was not answered yet. */
-function rotationRequest(d: Desired, o: Observed): string | undefined {
-  const text = handledText(d, annotations.rotateIntermediate);
-  return text === own(o.vault.state)?.handled[annotations.rotateIntermediate] ? undefined : text;
-}
+const rotationRequest = (d: Desired, o: Observed): string | undefined =>
+  unanswered(d, own(o.vault.state)?.handled, annotations.rotateIntermediate);
 
 /** With `rotationPolicy: Never` the published key is signed again, if it is as the spec asks and lies in the mount. */
 function reusedKey(d: Desired, o: Observed): string | undefined {
@@ -160,7 +160,7 @@ function stagedSteps(d: Desired, o: Observed, staged: StagingEntry, now: number)
 function publishSteps(
   d: Desired,
   o: Observed,
-  what: { from: 'staging' | 'live' | 'adopted'; issuer: Issuer; generation: number; keyRef: string },
+  what: { from: 'staging' | 'live' | 'adopted'; issuer: Issuer; generation: number; keyRef: string; same?: boolean },
 ): Step[] {
   const { trusted } = rootsOf(d, o);
   if (!trusted?.some((root) => isSignedBy(what.issuer.certificate, root))) return [];
@@ -174,18 +174,23 @@ function publishSteps(
       keyRef: what.keyRef,
       mark: markFor(d, o, things(d, o.vault).live),
       cas: o.vault.live.casVersion,
+      ...(what.same ? { same: true } : {}),
     },
   ];
 }
 
 /** root-cert.pem is exactly the roots that are trusted now: none less, and none that somebody slipped in. */
-function publishRoots(d: Desired, o: Observed): Step[] {
+function publishRoots(d: Desired, o: Observed, same = false): Step[] {
   const live = soundLive(d, o);
   const issuer = issuerOf(live, o);
   const bundle = wantedBundle(d, o);
-  if (!live || !issuer || bundle === undefined || live.root === bundle) return [];
-  return publishSteps(d, o, { from: 'live', issuer, generation: live.generation, keyRef: live.keyRef });
+  if (!live || !issuer || bundle === undefined || (live.root === bundle) !== same) return [];
+  const { generation, keyRef } = live;
+  return publishSteps(d, o, { from: 'live', issuer, generation, keyRef, same });
 }
+
+/** What is published stays where Vault would delete it, whatever else goes on. */
+const keptAlive = (d: Desired, o: Observed): Step[] => (writtenAnew(o.vault.live, o) ? publishRoots(d, o, true) : []);
 
 /**
  * Own keys and issuers that nothing needs. The generation before the live one is kept until every replica was seen with the live one: then it
@@ -210,12 +215,25 @@ function spareParts(d: Desired, o: Observed, now: number): Step[] {
     (key) =>
       (generationOf(d.identity, 'intermediate', key.name) !== undefined || carried.has(key.id)) && !needed.has(key.id),
   );
-  const { liveOlder } = o.vault;
-  if (issuers.length + keys.length === 0)
-    return over && liveOlder.length > 0 ? [{ kind: 'DestroyVersions', versions: liveOlder }] : [];
+  if (issuers.length + keys.length === 0) {
+    const versions = spareVersions(o, live, over);
+    return versions.length > 0 ? [{ kind: 'DestroyVersions', versions }] : [];
+  }
   const what = `${issuers.length} issuers and ${keys.length} keys that nothing needs`;
   const { mount } = d.spec.intermediate;
   return [{ kind: 'Collect', mount, issuerIds: issuers.map((i) => i.id), keyIds: keys.map((k) => k.id), what }];
+}
+
+/**
+ * Older versions of the live entry that nothing needs: all of ours when every replica has the current one, until then all but the last, as
+ * `max_versions` has it where nobody else wrote. Of a person's only the one that was taken over, when its key is in use no more.
+ */
+function spareVersions({ vault }: Observed, live: SoundLive, over: boolean): number[] {
+  const { version: last = 0, publicKey } = own(vault.state)?.stood ?? {};
+  const ours = vault.liveOlder.filter((version) => version > last).sort((a, b) => a - b);
+  if (!over) return ours.slice(0, -1);
+  const retired = publicKey !== undefined && publicKey !== live.publicKey;
+  return [...vault.liveOlder.filter((version) => version === last && retired), ...ours];
 }
 
 /** The mount follows the live entry: its key and certificate are in it, and it is the default issuer. */
@@ -254,6 +272,10 @@ function markLive(d: Desired, o: Observed): Step[] | undefined {
 export function intermediateSteps(d: Desired, o: Observed, now: number): Step[] {
   const marked = markLive(d, o);
   if (marked) return marked;
+  const kept = keptAlive(d, o);
+  if (kept.length > 0) return kept;
+  const left = leftInStaging(d, o);
+  if (left !== undefined) return [{ kind: 'RemoveStaging', generation: 0, version: o.vault.staging.casVersion, left }];
   const staged = own(o.vault.staging);
   if (staged) return stagedSteps(d, o, staged, now);
   // what stands is put right and recorded before anything new is begun: the record says what it was made for

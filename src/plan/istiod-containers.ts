@@ -79,7 +79,7 @@ const agentCauses: readonly Cause[] = [
         injectorAddress === undefined
           ? 'in Vault'
           : `at ${injectorAddress} (spec.vault.injectorAddress), which must lead to the same Vault as ${address}`;
-      return `what the templates read is not ${where}; see the conditions above, and \`vault kv get ${d.spec.keyStore.mount}/${d.spec.keyStore.path}\``;
+      return `what the templates read is not ${where}; see the conditions above, and \`vault kv get -field=root-cert.pem ${d.spec.keyStore.mount}/${d.spec.keyStore.path}\``;
     },
   },
   {

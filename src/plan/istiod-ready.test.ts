@@ -20,7 +20,8 @@ import {
 import { desiredOf, identity, minimalSpec, someCa } from '../../test/unit/model.ts';
 import { group, kind, resourceSchema, version } from '../api/schema.ts';
 import { statusSchema, type Status } from '../api/status-schema.ts';
-import { istiodStatus, lookAgainIn, meshView, proofOf } from './istiod-ready.ts';
+import { istiodStatus, lookAgainIn, proofOf } from './istiod-ready.ts';
+import { meshView } from './mesh.ts';
 import { newsOf } from './news.ts';
 import type { Observed } from './observed.ts';
 import type { IstiodPod, ObservedIstiod } from './observed-istiod.ts';

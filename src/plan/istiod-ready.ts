@@ -1,22 +1,14 @@
-/**
- * What all replicas together mean: `IstiodReady`, `status.istiod`, when to look again, and what a root rotation may ask. Pure.
- */
+/** What all replicas together mean: `IstiodReady`, `status.istiod`, and when to look again. Pure. */
 import { failingPhases, type IstiodPhase } from '../api/istiod.ts';
 import type { Reason } from '../api/conditions.ts';
 import type { Status } from '../api/status-schema.ts';
-import { istiodFields, type Desired } from './desired.ts';
-import { intendedCa, issuerOfLeaf, judgeServed } from './evidence.ts';
+import { objectName, type Desired } from './desired.ts';
+import { intendedCa } from './evidence.ts';
 import { classify, logWishes, type LogWish, type PodVerdict, type Scene } from './istiod.ts';
 import { nextTurn } from './istiod-containers.ts';
+import { bundlesOfMesh, lackedBy, rolloutLeft, several, wanted } from './mesh.ts';
 import type { Observed } from './observed.ts';
-import {
-  digestOf,
-  type IstiodDeployment,
-  type IstiodPod,
-  type MeshBundle,
-  type ObservedIstiod,
-} from './observed-istiod.ts';
-import { ownIssuers } from './facts.ts';
+import type { IstiodDeployment, IstiodPod, ObservedIstiod } from './observed-istiod.ts';
 
 /** While something is not proven it is looked at again after this, in milliseconds; handshakes are not repeated sooner. */
 export const lookAgainMs = 20_000;
@@ -60,10 +52,6 @@ export function wishesOf(d: Desired, o: Observed, istiod: ObservedIstiod, now: n
   return new Map(istiod.pods.map((pod) => [pod.name, logWishes(pod, scene(pod))]));
 }
 
-/** Deployments that shall have replicas; those that were scaled to none count only when there is no other. */
-const wanted = ({ deployments }: ObservedIstiod): IstiodDeployment[] =>
-  deployments.filter(({ replicas }) => replicas.desired > 0);
-
 /** Judges every replica; undefined while istiod was not looked at. */
 export function proofOf(d: Desired, o: Observed, now: number): Proof | undefined {
   const { istiod } = o.kubernetes;
@@ -77,9 +65,6 @@ export function proofOf(d: Desired, o: Observed, now: number): Proof | undefined
   return { pods, expected, proven, ready: readiness(d, o, istiod, pods) };
 }
 
-const several = (names: string[], most = 5): string =>
-  `${names.slice(0, most).join(', ')}${names.length > most ? ` and ${names.length - most} more` : ''}`;
-
 const verdict = (status: ReadyVerdict['status'], reason: ReadyVerdict['reason'], message: string): ReadyVerdict => ({
   status,
   reason,
@@ -88,7 +73,7 @@ const verdict = (status: ReadyVerdict['status'], reason: ReadyVerdict['reason'],
 
 /** The first thing that keeps istiod from being proven, what explains others before what follows from it. */
 function readiness(d: Desired, o: Observed, istiod: ObservedIstiod, pods: PodVerdict[]): ReadyVerdict {
-  if (istiod.deployments.length === 0) return verdict('Unknown', 'IstiodNotFound', notFound);
+  if (istiod.deployments.length === 0) return verdict('Unknown', 'IstiodNotFound', notFound(o));
   const deployments = wanted(istiod);
   if (deployments.length === 0) {
     const names = several(istiod.deployments.map(({ name }) => name));
@@ -111,22 +96,28 @@ function readiness(d: Desired, o: Observed, istiod: ObservedIstiod, pods: PodVer
   return verdict('True', 'IstiodProven', `every replica of ${names} serves a certificate of the live intermediate`);
 }
 
-const notFound =
-  'no Deployment labelled app=istiod with a container "discovery" in this namespace yet; nothing to do here until the control plane rolls istiod out';
+function notFound(o: Observed | undefined): string {
+  const others = o?.kubernetes.otherRevisions ?? [];
+  if (others.length > 0)
+    return `no Deployment of istiod in this namespace is of this resource's revision; there are those of ${others.join(', ')} (label istio.io/rev). If one of them is meant, create this resource anew with spec.controlPlane.revision`;
+  return 'no Deployment labelled app=istiod with a container "discovery" in this namespace yet; nothing to do here until the control plane rolls istiod out';
+}
 
-/** Fields of ours that a template does not have, or has otherwise. */
-function missingFields(d: Desired, deployment: IstiodDeployment, digest: string | undefined): string[] {
-  const { env, podAnnotations } = istiodFields(d.spec, digest);
-  const { settings } = deployment;
-  const differs = ([name, value]: [string, string], has: Record<string, string>) => has[name]?.trim() !== value.trim();
-  return [
-    ...Object.entries(env)
-      .filter((field) => differs(field, settings.env))
-      .map(([name]) => `env ${name}`),
-    ...Object.entries(podAnnotations)
-      .filter((field) => differs(field, settings.annotations))
-      .map(([name]) => name),
-  ];
+/** Who carries the fields to istiod, and where to look when it does not. */
+function carrier({ spec, identity: { namespace } }: Desired): string {
+  const { kind, name } = spec.controlPlane;
+  switch (kind) {
+    case 'TetrateControlPlane':
+      return `TSB's operator has rolled istiod out; if it lasts, look at that operator (\`kubectl logs -n ${namespace} deployment/tsb-operator-control-plane\`, and \`kubectl get istiooperators -n ${namespace}\`)`;
+    case 'IstioOperator':
+      return `Istio's operator has rolled istiod out; if it lasts, look at that operator (\`kubectl describe istiooperator -n ${namespace} ${name}\`, and the log of its Deployment istio-operator): the status may be left from one that is gone, as Istio has none since 1.24`;
+    case 'Sail':
+      return `the Sail operator has rolled istiod out; if it lasts, look at that operator (\`kubectl describe istio ${name}\`, \`kubectl get istiorevisions\`)`;
+    case 'HelmValues':
+      return spec.controlPlane.write === 'Render'
+        ? 'the release is installed with these values'
+        : `the release is upgraded with the values of ConfigMap ${name}; if it lasts, see that the HelmRelease names it in valuesFrom, and what \`kubectl describe helmrelease -n ${namespace}\` says`;
+  }
 }
 
 function notPropagated(
@@ -139,15 +130,14 @@ function notPropagated(
   const ca = intendedCa(d, o);
   if (!controlPlane?.carriesFields || !ca) return undefined;
   const lacking = deployments
-    .map((deployment) => ({ deployment, fields: missingFields(d, deployment, ca.digest) }))
+    .map((deployment) => ({ deployment, fields: lackedBy(d, o, deployment, ca.digest) }))
     .filter(({ fields }) => fields.length > 0);
   const [first] = lacking;
   if (!first) return undefined;
-  const { kind, name } = d.spec.controlPlane;
   const foreign = pods.some(({ phase }) => phase === 'SelfSignedFallback')
     ? ' Meanwhile istiod signs with a CA of its own.'
     : '';
-  const message = `${kind} ${name} carries the fields, but Deployment ${several(lacking.map((l) => l.deployment.name))} does not have ${several(first.fields, 3)}.${foreign} It passes when the control plane's operator has rolled istiod out; if it lasts, look at that operator (with TSB: \`kubectl logs -n ${d.identity.namespace} deployment/tsb-operator-control-plane\`, and \`kubectl get istiooperators -n ${d.identity.namespace}\`), or at who else changes the Deployment`;
+  const message = `${objectName(d)} carries the fields, but Deployment ${several(lacking.map((l) => l.deployment.name))} does not have ${several(first.fields, 3)}.${foreign} It passes when ${carrier(d)}; or look who else changes the Deployment`;
   return verdict('False', 'NotPropagated', message);
 }
 
@@ -206,38 +196,6 @@ function rolloutInProgress(
   return verdict('Unknown', 'RolloutInProgress', `Deployment ${unfinished.name}: ${left}${why}`);
 }
 
-/** What a rollout still lacks; undefined: every replica is of the newest template, is there, and no older one is. */
-function rolloutLeft(deployment: IstiodDeployment, { pods }: ObservedIstiod): string | undefined {
-  const { observed, deadlinePassed, replicas } = deployment;
-  const late = deadlinePassed ? ' (its progress deadline has passed)' : '';
-  if (!observed) return `its controller has not seen the newest template yet${late}`;
-  const there = pods.filter((pod) => pod.deployment === deployment.name).length;
-  if (replicas.updated < replicas.desired || there < replicas.desired)
-    return `not every pod of the newest template is there${late}`;
-  if (replicas.current > replicas.updated) return `pods of an older template are still there${late}`;
-  if (replicas.available < replicas.desired) return `not every pod is available${late}`;
-  return undefined;
-}
-
-const stillEnding = ({ ending }: ObservedIstiod): string | undefined =>
-  ending.length === 0 ? undefined : `pods that are being deleted are still there: ${several(ending)}`;
-
-/**
- * Bundles of the namespaces of this mesh: not of those that hold the root of another IstioVaultCA; and where not every IstioVaultCA is seen,
- * only of those that hold a root of ours.
- */
-function bundlesOfMesh(d: Desired, o: Observed, istiod: ObservedIstiod): MeshBundle[] | 'unreadable' {
-  const { bundles, rootsOfOthers, confinedTo } = istiod;
-  if (bundles === 'unreadable') return 'unreadable';
-  const ours = ownIssuers(d, 'root', o.vault).map(({ certificate }) => certificate.fingerprint);
-  const holds = ({ roots }: MeshBundle, some: readonly string[]) => roots.some((root) => some.includes(root));
-  return bundles.filter((bundle) => {
-    if (bundle.namespace === d.identity.namespace) return true;
-    if (holds(bundle, rootsOfOthers)) return false;
-    return confinedTo.length === 0 || confinedTo.includes(bundle.namespace) || holds(bundle, ours);
-  });
-}
-
 /** Namespaces of this mesh whose `istio-ca-root-cert` lacks a root that is to be trusted. */
 function namespacesWithout(
   d: Desired,
@@ -294,7 +252,7 @@ export function notLookedAt(o: Observed | undefined): ReadyVerdict {
   const accounts = o?.kubernetes.istiodServiceAccounts ?? [];
   if (accounts === 'unreadable')
     return verdict('Unknown', 'Forbidden', 'the operator may not list Deployments of this namespace; see docs/rbac.md');
-  if (accounts.length === 0) return verdict('Unknown', 'IstiodNotFound', notFound);
+  if (accounts.length === 0) return verdict('Unknown', 'IstiodNotFound', notFound(o));
   return verdict('Unknown', 'IstiodNotProven', 'not looked at yet: that follows when nothing else is left to do');
 }
 
@@ -313,64 +271,4 @@ export function lookAgainIn(d: Desired, o: Observed, now: number): number | unde
   if (!proof || proof.ready.status === 'True' || proof.ready.reason === 'IstiodNotFound') return undefined;
   const turns = (o.kubernetes.istiod?.pods ?? []).flatMap((pod) => nextTurn(pod, now) ?? []);
   return Math.min(lookAgainMs, ...turns.map((at) => at - now));
-}
-
-/** What a root rotation waits for. Fingerprints are SHA-256 of the DER. */
-export interface MeshView {
-  replicas: {
-    name: string;
-    /** The intermediate whose certificate it was seen to serve; empty: one that it did not show; undefined: it did not answer. */
-    serves: string | undefined;
-    /** The roots that it holds; undefined: not known. */
-    roots: string[] | undefined;
-    /** Why they are not known, where it was asked. */
-    why?: string;
-  }[];
-  /** What of a rollout is not done; undefined: every replica that is asked for is there. */
-  unfinished: string | undefined;
-  namespaces: { namespace: string; roots: string[] }[] | 'unreadable';
-  istiods: { name: string; multiRoot: boolean; version: string }[];
-}
-
-/**
- * The mesh as a root rotation has to see it; undefined while istiod was not looked at. A replica is known to hold the live root bundle when
- * its pod was made with the digest of the live set, which is patched only after the live write, and it serves the live intermediate; where
- * no digest tells, when it hands that bundle out.
- */
-export function meshView(d: Desired, o: Observed, now: number): MeshView | undefined {
-  const { istiod } = o.kubernetes;
-  if (!istiod) return undefined;
-  const ca = intendedCa(d, o);
-  const deployments = wanted(istiod);
-  const replicas = istiod.pods.map((pod) => {
-    const proven =
-      ca !== undefined &&
-      pod.served !== undefined &&
-      'leaf' in pod.served &&
-      judgeServed(pod.served, ca, now).kind === 'Proven';
-    const withDigest = ca?.digest !== undefined && digestOf(pod.settings) === ca.digest;
-    const served =
-      pod.served !== undefined && 'leaf' in pod.served ? (issuerOfLeaf(pod.served)?.fingerprint ?? '') : undefined;
-    const { handedOut } = pod;
-    const roots = Array.isArray(handedOut) ? handedOut : undefined;
-    const why = handedOut && 'unreachable' in handedOut ? handedOut.unreachable : undefined;
-    return {
-      name: pod.name,
-      serves: proven ? ca.live.fingerprint : served,
-      roots: proven && withDigest ? ca.roots.map((root) => root.fingerprint) : roots,
-      ...(why === undefined ? {} : { why }),
-    };
-  });
-  const lacking = deployments.filter((deployment) => missingFields(d, deployment, ca?.digest).length > 0);
-  return {
-    replicas,
-    unfinished:
-      deployments.length === 0
-        ? 'there is no istiod'
-        : lacking.length > 0
-          ? `Deployment ${several(lacking.map(({ name }) => name))} has not got the fields of the live CA`
-          : (deployments.flatMap((deployment) => rolloutLeft(deployment, istiod) ?? [])[0] ?? stillEnding(istiod)),
-    namespaces: bundlesOfMesh(d, o, istiod),
-    istiods: deployments.map(({ name, multiRoot, version }) => ({ name, multiRoot, version })),
-  };
 }

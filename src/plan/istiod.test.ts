@@ -299,7 +299,6 @@ const anyContainer = (name: string) =>
 const live = liveOf(world).certificate;
 const theirs = someCa('theirs', undefined);
 const issuers = [live, someCa('sibling', rootOf(world)), rootOf(world), theirs, someCa('under theirs', theirs)];
-/** Made once: planned certificates are remembered up to a number only. */
 const leaves = issuers.flatMap((issuer) => [-1, 0, 1].map((h) => leafOf(issuer, now + h * 3_600_000)));
 const anyServed = fc.oneof(
   fc.constant(undefined),

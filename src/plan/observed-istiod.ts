@@ -53,6 +53,8 @@ export interface IstiodDeployment {
   version: string;
   /** `ISTIO_MULTIROOT_MESH` is true. */
   multiRoot: boolean;
+  /** The longest workload certificate that it allows, milliseconds; Istio's default where its template only says where that stands. */
+  maxWorkloadCertTtlMs: number;
   settings: IstiodSettings;
   /** All of its pods; those of the newest template; those that serve. */
   replicas: { desired: number; current: number; updated: number; available: number };

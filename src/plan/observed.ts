@@ -32,6 +32,12 @@ export interface Pki {
   defaultIssuerId: string;
 }
 
+/** From when to when Vault keeps what was written, milliseconds since the epoch by its clock. */
+export interface Lifetime {
+  from: number;
+  to: number;
+}
+
 /** A place in the KV mount: what stands there, and the version that a check-and-set must name. */
 export interface Slot<T> {
   /** KV 2: the current version, 0 for never written. KV 1: always 0. */
@@ -40,8 +46,21 @@ export interface Slot<T> {
   entry: T | 'foreign' | undefined;
   /** The mark in the entry; empty when it has none. */
   mark?: string;
-  /** What a foreign live entry shows of the key that lies in it. */
-  foreign?: { publicKey: string | undefined; generation: number };
+  /** Vault deletes what stands there by itself; undefined: it stays. */
+  lifetime?: Lifetime;
+  /** What a foreign live entry shows of itself. */
+  foreign?: ForeignLive;
+}
+
+/** What is looked at in a live entry without our mark. */
+interface ForeignLive {
+  /** Hash of the public half of its ca-key.pem; undefined when that is no private key. */
+  publicKey: string | undefined;
+  generation: number;
+  /** The certificates of its root-cert.pem; empty when it has none. */
+  root: string;
+  /** Names of its fields that an operator's live entry does not have; without any mark, all but the four files. */
+  others: string[];
 }
 
 /** The live entry: what istiod reads. */
@@ -104,8 +123,18 @@ export interface Rotation {
   to: Issued<RootSpec>;
   /** It was called off, and leads back to the root that it began with. */
   back: boolean;
-  /** The longest workload certificate that istiod was seen to allow since it began, milliseconds. */
+  /** It was found under way, and who trusts the root that it leads away from is not known: it is not rolled back. */
+  found?: boolean;
+  /** The longest workload certificate that istiod was seen to allow since it began, milliseconds; 0: not seen yet. */
   longestMs: number;
+}
+
+/** Versions of the live entry that a person wrote. */
+interface Stood {
+  /** The last of them, which was taken over: the ones before it are none of our business. */
+  version: number;
+  /** Hash of the public half of the key in it; undefined when it holds none. */
+  publicKey?: string;
 }
 
 /** `<path>-state`: what must survive the loss of everything else. No key material. */
@@ -120,6 +149,8 @@ export interface StateEntry {
   made: string[];
   /** Names of what was taken over from somebody else, as `kind:path`. */
   adopted: string[];
+  /** KV 2: what stood in the live entry before the first publication, where it was not an operator's. */
+  stood?: Stood;
   /** Public halves (SHA-256 of the SubjectPublicKeyInfo) of the intermediate keys of all generations, newest first. */
   publicKeys: string[];
   /** Texts of action annotations that are done, by annotation. */
@@ -148,6 +179,8 @@ export interface KubernetesAuthConfig {
 export interface ObservedVault {
   product: 'Vault' | 'OpenBao';
   version: string;
+  /** Its clock when this look began, milliseconds since the epoch. */
+  time: number;
   /** Paths and capabilities that the token lacks. */
   missingCapabilities: { path: string; missing: string[] }[];
   /** Only read when the spec asks for a device. */
@@ -186,28 +219,78 @@ export interface Remains {
   signed: { serial: string; publicKey: string; selfIssued: boolean }[] | undefined;
 }
 
+/** In `made`: the control plane has carried the fields once, so istiod hands this CA's certificates out. */
+export const fieldsOnceThere = 'fields';
+
+/** Somebody else who manages a field of the control plane. */
+export interface OtherManager {
+  /** The name by which it writes: its field manager. */
+  name: string;
+  /** Whose mark it, or the object, bears. */
+  tool?: 'Argo CD' | 'Flux' | 'Flux Helm' | 'Helm';
+}
+
 /** What a control plane adapter says about its object. */
 export interface ControlPlaneFacts {
   /** Name in the owner annotation. */
   owner: string | undefined;
   /** Every field stands as desired. */
   carriesFields: boolean;
-  /** At least one field of ours was written before (the previous annotation is there). */
+  /** At least one field of ours was written before. */
   writtenBefore: boolean;
   /** Somebody else's values at exactly our places. */
-  conflicts: { place: string; value: string }[];
+  conflicts: { place: string; value: string; manager?: string }[];
+  /** With `write: Render`: places where nobody else has set the wanted value. */
+  missing?: string[];
+  /** With `write: Render`: what this operator wrote before stands by others too, and can be given back. */
+  superfluous?: boolean;
+  /** Revisions of istiod that the object does not reach any more. */
+  leftBehind?: string[];
+  /** The tool whose mark the object bears. */
+  tool?: OtherManager['tool'];
+  /** Why nothing seems to carry out what the object says. */
+  unreconciled?: string;
+  /** Who else manages the fields that are ours to write. */
+  managedBy?: OtherManager;
+  /** Who else has set such a field to what is wanted: that stays when ours are given back. */
+  sharedWith?: OtherManager;
+}
+
+/** The object is there, and is none that the fields can be written to. */
+export interface Unfit {
+  unfit: {
+    reason: 'ControlPlaneNotFound' | 'ControlPlaneUnfit';
+    message: string;
+    /** Name in the owner annotation, where fields may have been written while it was fit. */
+    owner?: string | undefined;
+  };
+}
+
+/** The fields were taken back too often: they are left alone for a while. */
+export interface Contest {
+  /** When it is tried again, milliseconds since the epoch. */
+  untilMs: number;
+  /** Who took them back, as far as it is known. */
+  by: OtherManager | undefined;
 }
 
 export interface ObservedKubernetes {
-  /** undefined: the object or its CRD is not there. */
+  /** undefined: the object or its CRD is not there, or it is unfit. */
   controlPlane: ControlPlaneFacts | undefined;
+  controlPlaneUnfit?: Unfit['unfit'];
+  /** Somebody takes the fields back again and again. */
+  contest?: Contest;
+  /** The ConfigMap with what is to be committed: as it must be, otherwise, not there, or somebody else's. */
+  rendered: 'current' | 'other' | 'none' | 'foreign';
   controlPlaneServed: boolean;
   /** Whether this resource may own the control plane; else the name of the one that does. */
   ownerIs: 'us' | { name: string };
   /** Service accounts of istiod's Deployments; `unreadable` when that is forbidden. */
   istiodServiceAccounts: string[] | 'unreadable';
-  /** istiod's MAX_WORKLOAD_CERT_TTL in milliseconds, where a Deployment sets it. */
-  maxWorkloadCertTtlMs: number | undefined;
+  /** Revisions of istiod's Deployments in the namespace that are not of this control plane. */
+  otherRevisions?: string[];
+  /** The longest workload certificate that istiod allows, milliseconds; `unknown`: it is not there, or may not be read. */
+  maxWorkloadCertTtlMs: number | 'unknown';
   /** Certificates of `istio-ca-root-cert` in this namespace; undefined when the ConfigMap is not there. */
   meshRoots: CertificateFacts[] | undefined;
   injector: { found: boolean; selectsNamespace: boolean; name: string; failurePolicy?: string };

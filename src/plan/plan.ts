@@ -5,11 +5,15 @@
  * preconditions hold now; what depends on them follows in the next round, from a new observation.
  */
 import { isDeepStrictEqual } from 'node:util';
+import { annotations } from '../api/annotations.ts';
 import type { Desired, RootSpec } from './desired.ts';
-import { desiredAuthConfig, desiredRole, policyText } from './desired.ts';
+import { desiredAuthConfig, desiredRole, objectName, policyText, renderName } from './desired.ts';
 import * as ownership from './checks/ownership.ts';
 import * as controlPlane from './checks/control-plane.ts';
+import { keyStoreDeletes, writtenAnew } from './checks/lifetime.ts';
 import * as roots from './checks/roots.ts';
+import { intermediateTtlTooShort } from './checks/intermediate.ts';
+import { contestedField } from './checks/peace.ts';
 import { rotationProblem } from './checks/rotation.ts';
 import * as servers from './checks/servers.ts';
 import * as specChecks from './checks/spec.ts';
@@ -17,7 +21,14 @@ import { currentRoot, liveDigest, ownIssuers, soundLive } from './facts.ts';
 import { markFor, ownsAuthMount, things, type Thing } from './adoption.ts';
 import { generationName } from './identity.ts';
 import { intermediateSteps } from './intermediate.ts';
-import { own, type KubernetesAuthConfig, type Mount, type Observed, type StateEntry } from './observed.ts';
+import {
+  fieldsOnceThere,
+  own,
+  type KubernetesAuthConfig,
+  type Mount,
+  type Observed,
+  type StateEntry,
+} from './observed.ts';
 import type { Problem } from './problem.ts';
 import { intendedState } from './state.ts';
 import type { Step } from './steps.ts';
@@ -32,6 +43,7 @@ export interface Plan {
 export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
   return [
     specChecks.notYetSupported(d),
+    specChecks.revisionOfSail(d),
     specChecks.intermediateOutlivesRoot(d),
     specChecks.renewBeforeTooLong(d),
     specChecks.agentCaMissing(d),
@@ -40,7 +52,7 @@ export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
   ].filter((problem) => problem !== undefined);
 }
 
-function checkObserved(d: Desired, o: Observed): Problem[] {
+function checkObserved(d: Desired, o: Observed, now: number): Problem[] {
   // whoever does not own the control plane has nothing to say about the rest
   const conflict = ownership.controlPlaneConflict(d, o);
   if (conflict) return [conflict];
@@ -48,7 +60,7 @@ function checkObserved(d: Desired, o: Observed): Problem[] {
   const denied = servers.forbidden(d, o);
   if (denied) return [denied];
   return [
-    specChecks.intermediateTtlTooShort(d, o.kubernetes.maxWorkloadCertTtlMs),
+    intermediateTtlTooShort(d, o),
     servers.vaultTooOld(d, o),
     servers.auditDeviceMissing(d, o),
     ownership.rootMountNotOwned(d, o),
@@ -60,12 +72,17 @@ function checkObserved(d: Desired, o: Observed): Problem[] {
     ownership.policyNotOwned(d, o),
     ownership.roleNotOwned(d, o),
     ownership.adoptionMismatch(d, o),
-    roots.rootLost(d, o),
+    keyStoreDeletes(d, o),
+    roots.rootLost(d, o, now),
     roots.wouldReplaceRoot(d, o),
     rotationProblem(d, o),
     controlPlane.controlPlaneNotFound(d, o),
     controlPlane.fieldConflict(d, o),
     controlPlane.injectorNotFound(d, o),
+    controlPlane.renderNotOwned(d, o),
+    controlPlane.awaitingCommit(d, o),
+    controlPlane.notReconciled(d, o),
+    contestedField(d, o, now),
   ].filter((problem) => problem !== undefined);
 }
 
@@ -144,17 +161,26 @@ export function accessSteps(d: Desired, o: Observed): Step[] {
   return steps;
 }
 
-/** A phase of a rotation is worth an Event of its own. */
+/** A phase of a rotation is worth an Event of its own, and so is a roll-back that is not done. */
 function whyRecorded(before: StateEntry | undefined, after: StateEntry): { reason: string; event?: string } {
   const [was, is] = [before?.rotation, after.rotation];
-  if (was?.phase === is?.phase && was?.back === is?.back && was?.reachedAt === is?.reachedAt)
+  if (before && !before.made.includes(fieldsOnceThere) && after.made.includes(fieldsOnceThere))
+    return { reason: 'the control plane carries the fields' };
+  if (was?.phase === is?.phase && was?.back === is?.back && was?.reachedAt === is?.reachedAt) {
+    const answered = before?.handled[annotations.rollbackRotation] !== after.handled[annotations.rollbackRotation];
+    if (is && !is.back && answered)
+      return { reason: `root rotation goes on: ${is.phase}, and no way back`, event: 'RootRotationNotRolledBack' };
     return { reason: 'what is about to be made' };
+  }
   if (!is)
     return {
       reason: `root rotation ${was?.back ? 'rolled back' : 'finished'}`,
       event: was?.back ? 'RootRotationRolledBack' : 'RootRotated',
     };
+  if (!before) return { reason: 'a root rotation that was found goes on', event: 'RootRotationPhase' };
   if (!was) return { reason: 'root rotation begins', event: 'RootRotationStarted' };
+  if (was.back && !is.back)
+    return { reason: 'root rotation turns forward again: the root before cannot sign', event: 'RootRotationPhase' };
   const way = is.back ? ', on its way back' : '';
   const reached = is.reachedAt === undefined ? '' : ' is everywhere; workload certificates run out';
   return {
@@ -173,6 +199,8 @@ function foundationSteps(d: Desired, o: Observed, now: number): Step[] {
   if (!isDeepStrictEqual(state, own(o.vault.state))) {
     return [{ kind: 'WriteState', state, cas: o.vault.state.casVersion, ...whyRecorded(own(o.vault.state), state) }];
   }
+  if (writtenAnew(o.vault.state, o))
+    return [{ kind: 'WriteState', state, cas: o.vault.state.casVersion, reason: 'Vault would have deleted it' }];
   if (!audit || o.vault.auditDevice) return [];
   return [{ kind: 'EnableAudit', path: audit.path, type: audit.type, options: audit.options }];
 }
@@ -189,8 +217,10 @@ function vaultSteps(d: Desired, o: Observed, now: number): Step[] {
 /** istiod's policy reads older versions of the live entry too: only the one before it is kept. */
 const keptVersions = 2;
 
+/** Vault then deletes those that are too many at the next write: not where a person's are among them. */
 function versionSteps(d: Desired, o: Observed): Step[] {
-  if (d.spec.keyStore.version === 1 || o.vault.liveVersions === keptVersions) return [];
+  const limited = d.spec.keyStore.version === 1 || o.vault.liveVersions === keptVersions;
+  if (limited || own(o.vault.state)?.stood) return [];
   return [{ kind: 'LimitVersions', versions: keptVersions }];
 }
 
@@ -199,20 +229,40 @@ function versionSteps(d: Desired, o: Observed): Step[] {
  * @param now milliseconds since the epoch
  */
 export function plan(d: Desired, o: Observed, now: number): Plan {
-  const problems = checkObserved(d, o);
+  const problems = checkObserved(d, o, now);
   const steps = problems.some((p) => p.blocks === 'all') ? [] : allowedSteps(d, o, now, problems);
   return { problems, steps };
 }
 
-const targetOf = ({ spec }: Desired) => `${spec.controlPlane.kind} ${spec.controlPlane.name}`;
+/** How the target is does not matter for what is shown: it may come from the same repository. */
+const aboutTarget: ReadonlySet<string> = new Set(['ControlPlaneNotFound', 'ControlPlaneUnfit', 'FieldConflict']);
+
+/**
+ * What is to be committed is shown when it would be written otherwise: not before istiod could use it. What this operator has written
+ * itself before stays until others hold it too, and then goes.
+ */
+function renderSteps(d: Desired, { kubernetes }: Observed, blockers: string[]): Step[] {
+  const { rendered, controlPlane } = kubernetes;
+  if (rendered !== 'foreign' && rendered !== 'current' && blockers.every((reason) => aboutTarget.has(reason)))
+    return [{ kind: 'PublishRender', name: renderName(d), again: rendered === 'other' }];
+  if (!controlPlane?.superfluous || controlPlane.owner !== d.identity.name) return [];
+  return [{ kind: 'ReleaseControlPlane', target: objectName(d) }];
+}
 
 function allowedSteps(d: Desired, o: Observed, now: number, problems: Problem[]): Step[] {
   const target = o.kubernetes.controlPlane;
-  if (target && target.owner !== d.identity.name) return [{ kind: 'ClaimControlPlane', target: targetOf(d) }];
+  const patches = d.spec.controlPlane.write === 'Patch';
+  // what is taken back is not claimed again and again, nor is somebody else's ConfigMap: then the oldest resource wins, as without any
+  const { contest } = o.kubernetes;
+  const foreign = d.spec.controlPlane.kind === 'HelmValues' && (target?.conflicts.length ?? 0) > 0;
+  if (patches && target && target.owner !== d.identity.name && !contest && !foreign)
+    return [{ kind: 'ClaimControlPlane', target: objectName(d) }];
   const steps = vaultSteps(d, o, now);
   if (steps.length > 0) return steps;
   const live = soundLive(d, o);
-  const patchBlocked = problems.some((p) => p.blocks === 'controlPlane');
-  if (!target || target.carriesFields || patchBlocked || !live) return [];
-  return [{ kind: 'PatchControlPlane', digest: liveDigest(live), target: targetOf(d) }];
+  const blockers = problems.filter((p) => p.blocks === 'controlPlane').map((p) => p.reason);
+  if (!patches) return live ? renderSteps(d, o, blockers) : [];
+  if (target && !target.carriesFields && blockers.length === 0 && live)
+    return [{ kind: 'PatchControlPlane', digest: liveDigest(live), target: objectName(d) }];
+  return ['current', 'other'].includes(o.kubernetes.rendered) ? [{ kind: 'RemoveRender', name: renderName(d) }] : [];
 }

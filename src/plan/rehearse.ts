@@ -37,11 +37,13 @@ function set<T>(slot: Slot<T>, cas: number, entry: T, mark: string, kvVersion: 1
   slot.entry = entry;
   slot.mark = mark;
   delete slot.foreign;
+  delete slot.lifetime;
 }
 
 function unset(slot: Slot<unknown>, freed: boolean): void {
   slot.entry = undefined;
   slot.mark = '';
+  delete slot.lifetime;
   if (freed) slot.casVersion = 0;
 }
 
@@ -67,8 +69,17 @@ const pkiOf = ({ d, vault }: Stage, mount: string): Pki => {
   return pki;
 };
 
+/** Named by its key, not by its certificate, which differs with the time: a plan that has not changed reads the same. */
+function plannedIssuer(pki: Pki, keyName: string): string {
+  const taken = new Set(pki.issuers.map(({ id }) => id));
+  const first = `planned issuer ${keyName}`;
+  let id = first;
+  for (let n = 2; taken.has(id); n += 1) id = `${first} ${n}`;
+  return id;
+}
+
 function addIssuer(pki: Pki, keyId: string, keyName: string, certificate: CertificateFacts): void {
-  const issuer: Issuer = { id: `planned issuer ${certificate.fingerprint.slice(0, 16)}`, keyId, keyName, certificate };
+  const issuer: Issuer = { id: plannedIssuer(pki, keyName), keyId, keyName, certificate };
   pki.issuers.push(issuer);
   pki.defaultIssuerId ||= issuer.id;
 }
@@ -109,6 +120,9 @@ function signIntermediate(stage: Stage, step: StepOf<'SignIntermediate'>): void 
   addIssuer(pki, key.id, key.name, plannedCertificate(facts, root.certificate.fingerprint));
 }
 
+/** How many versions KV 2 keeps of an entry when nobody has said it. */
+const defaultVersions = 10;
+
 function publishLive({ d, vault }: Stage, step: StepOf<'PublishLive'>): void {
   const issuer = vault.intermediatePki?.issuers.find((i) => i.id === step.issuerId);
   const publicKey = {
@@ -120,7 +134,10 @@ function publishLive({ d, vault }: Stage, step: StepOf<'PublishLive'>): void {
   const { certificate } = issuer;
   const { generation, keyRef } = step;
   const entry = { generation, keyRef, certificate, chain: certificate.pem, root: step.roots.join(''), publicKey };
-  if (d.spec.keyStore.version === 2 && vault.live.casVersion > 0) vault.liveOlder = [vault.live.casVersion];
+  if (d.spec.keyStore.version === 2 && vault.live.casVersion > 0) {
+    const all = [...vault.liveOlder, vault.live.casVersion, vault.live.casVersion + 1];
+    vault.liveOlder = all.slice(-(vault.liveVersions ?? defaultVersions)).slice(0, -1);
+  }
   set(vault.live, step.cas, entry, step.mark, d.spec.keyStore.version);
   if (d.spec.delivery.source === 'PKI' && vault.intermediatePki) vault.intermediatePki.defaultIssuerId = issuer.id;
 }
@@ -169,7 +186,8 @@ function onKubernetes(
   const target = kubernetes.controlPlane;
   if (!target) throw new Refused('no control plane');
   if (step.kind === 'ReleaseControlPlane') {
-    Object.assign(target, { owner: undefined, carriesFields: false, writtenBefore: false });
+    const carriesFields = target.superfluous === true;
+    Object.assign(target, { owner: undefined, carriesFields, writtenBefore: carriesFields, superfluous: false });
     kubernetes.istiodUses = [];
     return;
   }
@@ -181,6 +199,10 @@ function perform(stage: Stage, step: Step): void {
   const { d, vault } = stage;
   const { version } = d.spec.keyStore;
   switch (step.kind) {
+    case 'PublishRender':
+      return void (stage.kubernetes.rendered = 'current');
+    case 'RemoveRender':
+      return void (stage.kubernetes.rendered = 'none');
     case 'ClaimControlPlane':
     case 'PatchControlPlane':
     case 'ReleaseControlPlane':
@@ -237,7 +259,7 @@ function perform(stage: Stage, step: Step): void {
     case 'DeletePolicy':
       return void (vault.policy = undefined);
     case 'DeleteEntry':
-      return unset(vault[step.entry], true);
+      return unset(vault[step.entry], step.after === undefined);
     case 'Unmount':
       return unmount(stage, step.mount);
     case 'DisableAuth':

@@ -6,14 +6,26 @@
  * (`rootsOf`), and the issuing of `intermediate.ts` does the rest. docs/rotation.md, docs/adr/0006.
  */
 import { annotations as known } from '../api/annotations.ts';
+import { defaultMaxWorkloadCertTtlMs } from '../api/istiod.ts';
 import type { Status } from '../api/status-schema.ts';
 import { rfc3339 } from '../api/time.ts';
 import { bundleFacts, isSignedBy } from './certificate.ts';
 import { rotationProblem } from './checks/rotation.ts';
-import { handledText, maxWorkloadCertTtlMs, type Desired } from './desired.ts';
-import { currentRoot, ownIssuers, rootsOf, soundLive, wantedBundle, type OwnIssuer, type SoundLive } from './facts.ts';
-import { generationOf } from './identity.ts';
-import { lookAgainMs, meshView, type MeshView } from './istiod-ready.ts';
+import { handledText, hasDigest, maxWorkloadCertTtlMs, unanswered, type Desired } from './desired.ts';
+import {
+  currentRoot,
+  highestRootGeneration,
+  ownIssuers,
+  recordedRoot,
+  rootOf,
+  rootsOf,
+  soundLive,
+  wantedBundle,
+  type OwnIssuer,
+  type SoundLive,
+} from './facts.ts';
+import { lookAgainMs } from './istiod-ready.ts';
+import { meshView, type MeshView } from './mesh.ts';
 import { own, type Issued, type Observed, type Rotation, type RotationPhase, type StateEntry } from './observed.ts';
 import type { RootSpec } from './desired.ts';
 
@@ -45,24 +57,28 @@ function published(d: Desired, o: Observed): { live: SoundLive; signer: OwnIssue
   return { live, signer, roots: bundleFacts(bundle).map((root) => root.fingerprint) };
 }
 
+type Published = Exclude<ReturnType<typeof published>, string>;
+
 /** Whether every replica of istiod was seen to serve the live intermediate. */
 export function served(d: Desired, o: Observed, now: number): Gate {
   const set = published(d, o);
-  if (typeof set === 'string') return waiting(set);
-  const mesh = meshView(d, o, now);
+  return typeof set === 'string' ? waiting(set) : servedIn(d, o, set, meshView(d, o, now));
+}
+
+function servedIn(d: Desired, o: Observed, { live }: Published, mesh: MeshView | undefined): Gate {
   if (!o.kubernetes.controlPlane?.carriesFields) return waiting(`${d.spec.controlPlane.kind} to carry the fields`);
   if (!mesh) return waiting('istiod to be looked at');
   if (mesh.unfinished !== undefined) return waiting(mesh.unfinished);
   if (mesh.replicas.length === 0) return waiting('an istiod replica');
-  const behind = mesh.replicas.find(({ serves }) => serves !== set.live.certificate.fingerprint);
+  const behind = mesh.replicas.find(({ serves }) => serves !== live.certificate.fingerprint);
   return behind ? waiting(`replica ${behind.name} to serve the current intermediate`) : passed;
 }
 
 /** Whether istiod and the namespaces have the set that Vault holds now, and Vault the set of the phase. */
 function everywhere(d: Desired, o: Observed, now: number): Gate {
   const set = published(d, o);
+  if (typeof set === 'string') return waiting(set);
   const mesh = meshView(d, o, now);
-  if (typeof set === 'string' || !mesh) return served(d, o, now);
   const { signer, roots } = set;
   // an older intermediate under the root that signs is only late; another root, or other roots, undo what was reached
   const underSigner = (fingerprint: string) =>
@@ -71,10 +87,10 @@ function everywhere(d: Desired, o: Observed, now: number): Gate {
     ) === true;
   const contradicts = ({ serves, roots: held }: Replica) =>
     (serves !== undefined && !underSigner(serves)) || (held !== undefined && !sameSet(held, roots));
-  const other = mesh.replicas.find(contradicts);
+  const other = mesh?.replicas.find(contradicts);
   if (other) return waiting(`replica ${other.name} to take up the current set`, true);
-  const all = served(d, o, now);
-  if (!all.passed) return all;
+  const all = servedIn(d, o, set, mesh);
+  if (!mesh || !all.passed) return all;
   const unknown = mesh.replicas.find(({ roots: held }) => held === undefined);
   if (unknown) {
     const why = unknown.why === undefined ? '' : ` (${unknown.why})`;
@@ -98,13 +114,10 @@ function distributed(d: Desired, { namespaces }: MeshView, roots: string[]): Gat
 }
 
 /** Texts of the two action annotations that were not answered yet. */
-function requests(d: Desired, { handled }: StateEntry) {
-  const fresh = (name: string) => {
-    const text = handledText(d, name);
-    return text === handled[name] ? undefined : text;
-  };
-  return { rotate: fresh(known.rotateRoot), rollBack: fresh(known.rollbackRotation) };
-}
+const requests = (d: Desired, { handled }: StateEntry) => ({
+  rotate: unanswered(d, handled, known.rotateRoot),
+  rollBack: unanswered(d, handled, known.rollbackRotation),
+});
 
 const paused = (d: Desired): boolean => d.annotations[known.pauseRotation] === 'true';
 
@@ -114,26 +127,34 @@ function rotationAsked(d: Desired, o: Pick<Observed, 'vault'>): string | undefin
   return state && !state.rotation ? requests(d, state).rotate : undefined;
 }
 
-/** The longest workload certificate, as far as istiod tells now. Milliseconds. */
-const longestNow = (d: Desired, o: Observed): number => maxWorkloadCertTtlMs(d.spec, o.kubernetes.maxWorkloadCertTtlMs);
+/**
+ * The longest workload certificate that was seen to be allowed since a rotation began, in milliseconds; 0: none yet. An istiod that is not
+ * there, or may not be read, adds nothing to what was seen before.
+ */
+function longestSeen(d: Desired, o: Observed, before = 0): number {
+  const now = maxWorkloadCertTtlMs(d.spec, o.kubernetes.maxWorkloadCertTtlMs);
+  return now === 'unknown' ? before : Math.max(now, before);
+}
 
 /** The root that a rotation leads away from has run out: nothing works that going on could break, and nothing under it can be proven. */
-function hasEnded(d: Desired, o: Observed, state: StateEntry, now: number): boolean {
-  const root = ownIssuers(d, 'root', o.vault).find((i) => i.certificate.fingerprint === state.root?.fingerprint);
-  return root !== undefined && root.certificate.notAfter <= now;
-}
+const hasEnded = (d: Desired, o: Observed, now: number): boolean =>
+  (recordedRoot(d, o)?.certificate.notAfter ?? Infinity) <= now;
+
+/** The old root could sign again. */
+const canGoBack = (d: Desired, o: Observed, now: number): boolean =>
+  recordedRoot(d, o) !== undefined && !hasEnded(d, o, now);
+
+/** A root to be made for the spec of now. */
+const nextRoot = (d: Desired, o: Observed, state: StateEntry): Issued<RootSpec> => ({
+  generation: Math.max(state.root?.generation ?? 0, highestRootGeneration(d, o)) + 1,
+  spec: d.root,
+});
 
 function begin(d: Desired, o: Observed, state: StateEntry, now: number): StateEntry {
   const { rotate } = requests(d, state);
   if (rotate === undefined || paused(d) || rotationProblem(d, o) || state.root?.fingerprint === undefined) return state;
   if (!soundLive(d, o) || !currentRoot(d, o) || !o.kubernetes.istiod) return state;
-  if (own(o.vault.staging) && !hasEnded(d, o, state, now)) return state;
-  // a number is never given out twice, also when somebody has removed the issuer and left its key
-  const numbers = [
-    ...ownIssuers(d, 'root', o.vault).map((issuer) => issuer.generation),
-    ...(o.vault.rootPki?.keys ?? []).map((key) => generationOf(d.identity, 'root', key.name) ?? 0),
-  ];
-  const to: Issued<RootSpec> = { generation: Math.max(state.root.generation, ...numbers) + 1, spec: d.root };
+  if (own(o.vault.staging) && !hasEnded(d, o, now)) return state;
   // a text that stands already does not roll back what begins only now
   const rollBack = handledText(d, known.rollbackRotation);
   const handled = {
@@ -141,11 +162,28 @@ function begin(d: Desired, o: Observed, state: StateEntry, now: number): StateEn
     [known.rotateRoot]: rotate,
     ...(rollBack === undefined ? {} : { [known.rollbackRotation]: rollBack }),
   };
-  return {
-    ...state,
-    handled,
-    rotation: { phase: 'Issuing', startedAt: rfc3339(now), to, back: false, longestMs: longestNow(d, o) },
+  const rotation = {
+    phase: 'Issuing' as const,
+    startedAt: rfc3339(now),
+    to: nextRoot(d, o, state),
+    back: false,
+    longestMs: longestSeen(d, o),
   };
+  return { ...state, handled, rotation };
+}
+
+/** A phase that begins: what was reached before is over. */
+function begunPhase(rotation: Rotation, over: Partial<Rotation>): Rotation {
+  const next = { ...rotation, ...over };
+  delete next.reachedAt;
+  return next;
+}
+
+/** Led the other way, or to another root: from here on it is known how it came about. */
+function turned(rotation: Rotation, over: Partial<Rotation>): Rotation {
+  const next = begunPhase(rotation, over);
+  delete next.found;
+  return next;
 }
 
 /** The new root, once it is made. */
@@ -163,16 +201,37 @@ function without(state: StateEntry): StateEntry {
  * begun under it may still land.
  * @param lost the new root is gone for good
  */
-function rollBack(d: Desired, state: StateEntry, rotation: Rotation, lost: boolean): StateEntry {
+function rollBack(
+  d: Desired,
+  o: Observed,
+  state: StateEntry,
+  rotation: Rotation,
+  lost: boolean,
+  now: number,
+): StateEntry {
   const text = handledText(d, known.rollbackRotation);
   const handled = text === undefined ? state.handled : { ...state.handled, [known.rollbackRotation]: text };
   const next = { ...state, handled };
-  const { startedAt, to, longestMs } = rotation;
-  // on its way back already, or too late: unless there is nothing to go on to
-  if (rotation.back || (rotation.phase === 'Retiring' && !lost)) return next;
+  // with neither root to go to nothing works any more, and one is made anew
+  if (!canGoBack(d, o, now))
+    return lost
+      ? { ...next, rotation: turned(rotation, { phase: 'Issuing', to: nextRoot(d, o, state), back: false }) }
+      : next;
+  // on its way back already, or too late, or to a root that not all may trust: unless there is nothing to go on to
+  if (rotation.back || ((rotation.phase === 'Retiring' || rotation.found) && !lost)) return next;
   if (rotation.phase === 'Issuing') return without(next);
   const phase = rotation.phase === 'Distributing' ? 'Retiring' : 'Switching';
-  return { ...next, rotation: { phase, startedAt, to, back: true, longestMs } };
+  return { ...next, rotation: turned(rotation, { phase, back: true }) };
+}
+
+/**
+ * On its way back to a root that was lost, or has run out: the new one, if it stands, signs again. Not once the new one is trusted no more,
+ * unless nothing works that this could break.
+ */
+export function turnsForward(d: Desired, o: Observed, now: number): boolean {
+  const { rotation } = own(o.vault.state) ?? {};
+  if (!rotation?.back || canGoBack(d, o, now) || !rootOf(d, o, rotation.to)) return false;
+  return rotation.phase === 'Switching' || hasEnded(d, o, now);
 }
 
 /** Clocks differ, and a kubelet takes a minute to show a changed ConfigMap to the agents that mount it. Milliseconds. */
@@ -183,7 +242,7 @@ function earliestNext(d: Desired, o: Observed, rotation: Rotation): number | und
   if (rotation.reachedAt === undefined) return undefined;
   // what istiod allowed before still lives; only a person who knows better shortens it
   const asked = d.spec.intermediate.maxWorkloadCertTTL !== undefined;
-  const longest = asked ? longestNow(d, o) : Math.max(longestNow(d, o), rotation.longestMs);
+  const longest = asked ? longestSeen(d, o) : longestSeen(d, o, rotation.longestMs) || defaultMaxWorkloadCertTtlMs;
   return Date.parse(rotation.reachedAt) + longest + slackMs;
 }
 
@@ -191,23 +250,25 @@ function earliestNext(d: Desired, o: Observed, rotation: Rotation): number | und
 function finish(d: Desired, o: Observed, state: StateEntry, rotation: Rotation, now: number): StateEntry {
   const root = currentRoot(d, o)?.certificate;
   if (rotation.back || !root) return without(state);
+  const told = state.history.some((entry) => entry.kind === 'Root' && entry.fingerprint === root.fingerprint);
+  if (told) return { ...without(state), root: rotation.to };
   const entry = {
     time: rfc3339(now),
     kind: 'Root' as const,
     serial: root.serial,
     fingerprint: root.fingerprint,
-    reason: `asked for by ${known.rotateRoot}`,
+    reason: rotation.found ? 'end of a rotation that was found' : `asked for by ${known.rotateRoot}`,
   };
   return { ...without(state), root: rotation.to, history: [entry, ...state.history].slice(0, 10) };
 }
 
 function advance(d: Desired, o: Observed, state: StateEntry, rotation: Rotation, now: number): StateEntry {
-  const { phase, startedAt, longestMs, to, back, reachedAt } = rotation;
+  const { phase, to, reachedAt } = rotation;
   const gate = everywhere(d, o, now);
-  const ended = hasEnded(d, o, state, now);
+  const ended = hasEnded(d, o, now);
   const inPhase = (next: RotationPhase, root = to): StateEntry => ({
     ...state,
-    rotation: { phase: next, startedAt, to: root, back, longestMs },
+    rotation: begunPhase(rotation, { phase: next, to: root }),
   });
   if (phase === 'Issuing') {
     const made = madeRoot(d, o, rotation);
@@ -231,21 +292,20 @@ function advance(d: Desired, o: Observed, state: StateEntry, rotation: Rotation,
 }
 
 /** The new root is lost, and a person has said by `allow-reissue` that it is gone for good. */
-function givenUp(d: Desired, o: Observed, state: StateEntry, { to, back }: Rotation): boolean {
+function givenUp(d: Desired, o: Observed, { to, back }: Rotation): boolean {
   if (back) return false;
-  const issuers = ownIssuers(d, 'root', o.vault).map(({ certificate }) => certificate.fingerprint);
-  const lost = to.fingerprint !== undefined && !issuers.includes(to.fingerprint);
-  const stands = issuers.includes(state.root?.fingerprint ?? '');
-  return lost && stands && d.annotations[known.allowReissue]?.toLowerCase() === to.serial;
+  const lost = to.fingerprint !== undefined && !rootOf(d, o, to);
+  return lost && recordedRoot(d, o) !== undefined && d.annotations[known.allowReissue]?.toLowerCase() === to.serial;
 }
 
 /** The state with the step of a root rotation that is due now: its begin, its next phase, its way back, its end. */
 export function rotatedState(d: Desired, o: Observed, state: StateEntry, now: number): StateEntry {
   const { rotation } = state;
   if (!rotation) return begin(d, o, state, now);
-  const lost = givenUp(d, o, state, rotation);
-  if (requests(d, state).rollBack !== undefined || lost) return rollBack(d, state, rotation, lost);
-  const longestMs = Math.max(rotation.longestMs, longestNow(d, o));
+  const lost = givenUp(d, o, rotation);
+  if (requests(d, state).rollBack !== undefined || lost) return rollBack(d, o, state, rotation, lost, now);
+  if (turnsForward(d, o, now)) return { ...state, rotation: turned(rotation, { phase: 'Switching', back: false }) };
+  const longestMs = longestSeen(d, o, rotation.longestMs);
   if (longestMs > rotation.longestMs) return { ...state, rotation: { ...rotation, longestMs } };
   return advance(d, o, state, rotation, now);
 }
@@ -264,7 +324,7 @@ export function rotationDue(d: Desired, o: Observed, now: number): number | unde
 export function asksForRoots(d: Desired, o: Observed): string | undefined {
   const { rotation } = own(o.vault.state) ?? {};
   const live = soundLive(d, o);
-  const digest = d.spec.rollout === 'WhenChanged' && d.spec.controlPlane.write === 'Patch';
+  const digest = hasDigest(d.spec);
   return (rotation || rotationAsked(d, o) !== undefined) && !digest ? live?.root : undefined;
 }
 
@@ -273,6 +333,16 @@ function tooLate(d: Desired, o: Observed, due: number): string {
   const root = currentRoot(d, o)?.certificate;
   if (!root || root.notAfter >= due) return '';
   return `; but the root that signs now ends on ${rfc3339(root.notAfter)}, before that: if no workload certificate lives so long, set spec.intermediate.maxWorkloadCertTTL`;
+}
+
+/** Why a rotation cannot be rolled back any more, though its phase allows it; empty when it can. */
+function noWayBack(d: Desired, o: Observed, { phase, back, found }: Rotation, now: number): string {
+  if (back || phase === 'Retiring') return '';
+  if (found)
+    return `; no way back: it was found under way, and not all may trust root ${own(o.vault.state)?.root?.serial ?? ''}`;
+  if (canGoBack(d, o, now)) return '';
+  const how = recordedRoot(d, o) ? 'has run out' : 'is lost';
+  return `; no way back: root ${own(o.vault.state)?.root?.serial ?? ''} ${how}`;
 }
 
 /** What `status.rotation` shows of a root rotation; undefined when there is none. */
@@ -292,7 +362,8 @@ export function rotationView(d: Desired, o: Observed, now: number): Status['rota
       ? `workload certificates that were issued before to run out${tooLate(d, o, due)}`
       : '';
   const held = paused(d) ? `annotation ${known.pauseRotation} to be removed (phase ${rotation.phase})` : '';
-  const waitingFor = [held, gate.waitingFor || runOut].filter(Boolean).join('; ');
+  const waits = [held, gate.waitingFor || runOut].filter(Boolean).join('; ');
+  const waitingFor = waits && `${waits}${noWayBack(d, o, rotation, now)}`;
   return {
     kind: 'Root',
     phase: paused(d) ? 'Paused' : rotation.phase,

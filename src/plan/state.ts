@@ -2,19 +2,22 @@
 import { isDeepStrictEqual } from 'node:util';
 import { actionAnnotations, annotations } from '../api/annotations.ts';
 import { rfc3339 } from '../api/time.ts';
-import { adoptionOf, markedAsMade, type Adoption } from './adoption.ts';
+import { adoptionOf, markedAs, seenAdopted, type Adoption } from './adoption.ts';
 import { handledText, type Desired, type IntermediateSpec, type RootSpec } from './desired.ts';
 import {
   currentRoot,
   highestGeneration,
+  highestRootGeneration,
   issuerOf,
-  lostRootSerial,
+  issuedRootOf,
   ownIssuers,
   soundLive,
   type OwnIssuer,
 } from './facts.ts';
-import { rotatedState } from './rotation.ts';
+import { parseMark } from './identity.ts';
+import { rotatedState, turnsForward } from './rotation.ts';
 import {
+  fieldsOnceThere,
   own,
   type HistoryEntry,
   type Issued,
@@ -67,17 +70,34 @@ const historyOf = (kind: HistoryEntry['kind'], issued: Issued<unknown>, now: num
   reason,
 });
 
+/**
+ * The rest of a rotation that two roots handed out at a time tell of: what signs goes on signing, both are trusted until all is proven and older
+ * certificates have run out, then the other one goes. Safe wherever it was, also on its way back; but not to be turned, since the other one may be
+ * a root that not all have learned yet.
+ */
+const lastWait = (to: Issued<RootSpec>, now: number): Rotation => ({
+  phase: 'Switching',
+  startedAt: rfc3339(now),
+  to,
+  back: false,
+  found: true,
+  longestMs: 0,
+});
+
 /** What was taken over: recorded as it is, with the spec of now, so that no difference from it is a change. */
 function adoptedState(d: Desired, ca: NonNullable<Adoption['ca']>, now: number): StateEntry {
-  const { root, intermediate, generation } = ca;
+  const { root, leaving, intermediate, generation } = ca;
   const facts = (issuer: Issuer) => ({
     issuerId: issuer.id,
     keyId: issuer.keyId,
     serial: issuer.certificate.serial,
     fingerprint: issuer.certificate.fingerprint,
   });
+  const rootFacts = (issuer: Issuer) => ({ generation: 1, spec: d.root, ...facts(issuer) });
+  const signer = root && rootFacts(root);
+  const other = leaving && rootFacts(leaving);
   const issued = {
-    root: root ? { generation: 1, spec: d.root, ...facts(root) } : { generation: 0, spec: d.root },
+    root: other ?? signer ?? { generation: 0, spec: d.root },
     intermediate: intermediate
       ? { generation, spec: d.intermediate, ...facts(intermediate) }
       : { generation: 0, spec: d.intermediate },
@@ -85,11 +105,13 @@ function adoptedState(d: Desired, ca: NonNullable<Adoption['ca']>, now: number):
   return {
     ...emptyState(d),
     ...issued,
+    ...(signer && other ? { rotation: lastWait(signer, now) } : {}),
     highestGeneration: intermediate ? generation : 0,
     publicKeys: intermediate ? [intermediate.certificate.publicKey] : [],
     history: [
       ...(intermediate ? [historyOf('Intermediate', issued.intermediate, now, 'adopted')] : []),
-      ...(root ? [historyOf('Root', issued.root, now, 'adopted')] : []),
+      ...(signer ? [historyOf('Root', signer, now, 'adopted')] : []),
+      ...(other ? [historyOf('Root', other, now, 'adopted, to be retired')] : []),
     ],
   };
 }
@@ -108,26 +130,37 @@ function initialState(d: Desired, o: Observed, now: number): StateEntry {
   const found = adoptionOf(d, o);
   const adoption = typeof found === 'string' ? undefined : found;
   const begun = adoption?.ca ? adoptedState(d, adoption.ca, now) : rebuiltState(d, o, now);
-  return { ...begun, adopted: adoption?.things ?? [] };
+  const adopted = [...new Set([...seenAdopted(d, o), ...(adoption?.things ?? [])])];
+  const stood = stoodBefore(d, o);
+  return { ...begun, adopted, ...(stood ? { stood } : {}) };
 }
 
 /**
- * The rotation that a live entry with two roots of ours tells of: what signs goes on signing, both are trusted until all is proven and older
- * certificates have run out, then the other one goes. Safe wherever it was, also on its way back.
+ * What a person wrote into the live entry, be it deleted since. Also all versions of an entry that was taken over before, when the memory of it
+ * is lost: what cannot be told from a person's is not destroyed.
  */
+function stoodBefore({ spec }: Desired, { vault: { live } }: Observed): StateEntry['stood'] {
+  if (spec.keyStore.version === 1 || live.casVersion === 0 || parseMark(live.mark)?.origin === 'made') return undefined;
+  const publicKey = live.foreign?.publicKey ?? own(live)?.publicKey;
+  return { version: live.casVersion, ...(publicKey === undefined ? {} : { publicKey }) };
+}
+
+/** The rotation that two roots of ours in the live entry, or when that is lost, in the mesh, tell of. */
 function rebuiltRotation(d: Desired, o: Observed, now: number): { root: OwnIssuer; rotation: Rotation } | undefined {
-  const handedOut = bundleFacts(own(o.vault.live)?.root ?? '').map(({ fingerprint }) => fingerprint);
+  const live = own(o.vault.live);
+  const given = live ? bundleFacts(live.root) : (o.kubernetes.meshRoots ?? []);
+  const handedOut = given.map(({ fingerprint }) => fingerprint);
   const ours = ownIssuers(d, 'root', o.vault).filter((i) => handedOut.includes(i.certificate.fingerprint));
   const signer = currentRoot(d, o);
   const other = ours.find((issuer) => issuer.id !== signer?.id);
   if (!signer || !other || !ours.some((issuer) => issuer.id === signer.id)) return undefined;
-  const to = issuedRoot(signer, d.root);
-  return { root: other, rotation: { phase: 'Switching', startedAt: rfc3339(now), to, back: false, longestMs: 0 } };
+  return { root: other, rotation: lastWait(issuedRoot(signer, d.root), now) };
 }
 
 function rebuiltState(d: Desired, o: Observed, now: number): StateEntry {
   const rotating = rebuiltRotation(d, o, now);
   const root = rotating?.root ?? currentRoot(d, o);
+  const lostRoot = { generation: highestRootGeneration(d, o), spec: d.root };
   const intermediate = issuedIntermediate(d, o, d.intermediate);
   // the generation before is remembered too: it is kept as long as it may be needed
   const before = ownIssuers(d, 'intermediate', o.vault)
@@ -146,9 +179,9 @@ function rebuiltState(d: Desired, o: Observed, now: number): StateEntry {
   ];
   return {
     ...emptyState(d),
-    made: markedAsMade(d, o.vault),
+    made: markedAs(d, o.vault, 'made'),
     highestGeneration: highestGeneration(d, o),
-    root: root ? issuedRoot(root, d.root) : { generation: 0, spec: d.root },
+    root: root ? issuedRoot(root, d.root) : lostRoot,
     intermediate: intermediate ?? { generation: 0, spec: d.intermediate },
     publicKeys: ownIssuers(d, 'intermediate', o.vault).map((issuer) => issuer.certificate.publicKey),
     history: rebuilt,
@@ -156,9 +189,12 @@ function rebuiltState(d: Desired, o: Observed, now: number): StateEntry {
   };
 }
 
-/** An audit device carries no mark, so the memory must say that it is ours. */
+/** What carries no mark, so that the memory must tell of it: an audit device of ours, and that istiod was told to use this CA. */
 function madeBesides(d: Desired, o: Observed): string[] {
-  return d.spec.audit && !o.vault.auditDevice ? [`audit:${d.spec.audit.path}`] : [];
+  return [
+    ...(d.spec.audit && !o.vault.auditDevice ? [`audit:${d.spec.audit.path}`] : []),
+    ...(o.kubernetes.controlPlane?.carriesFields && soundLive(d, o) ? [fieldsOnceThere] : []),
+  ];
 }
 
 /**
@@ -169,19 +205,26 @@ export function intendedState(d: Desired, o: Observed, now: number): StateEntry 
   const state = own(o.vault.state) ?? initialState(d, o, now);
   // what is about to be taken over is not ours by name, only by this very state
   const found = o.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
-  const root = state.root && (found || currentRoot(d, o)) ? state.root : intendedRoot(d, o, state);
+  const stands = found || currentRoot(d, o) !== undefined || turnsForward(d, o, now);
+  const root = state.root && stands ? state.root : intendedRoot(d, o, state);
   const intended = { ...state, root, made: [...new Set([...state.made, ...madeBesides(d, o)])] };
   // a root made anew in the place of a lost one ends whatever rotation there was
   if (root !== state.root && state.rotation) delete intended.rotation;
   return own(o.vault.state) ? rotatedState(d, o, intended, now) : intended;
 }
 
-/** A root to be made: under the number after that of a lost one, whose serial stays known until then. */
-function intendedRoot(d: Desired, o: Observed, state: StateEntry): Issued<RootSpec> {
-  const lost = lostRootSerial(o);
-  const generation = state.root?.generation ?? 0;
+/**
+ * A root to be made: under the number after that of a lost one, whose serial stays known until then, and after those of all others that lie
+ * in the mount: none of them is taken for it.
+ */
+function intendedRoot(d: Desired, o: Observed, { root }: StateEntry): Issued<RootSpec> {
+  const lost = issuedRootOf(o)?.serial;
+  const generation = root?.generation ?? 0;
   if (lost === undefined) return { generation, spec: d.root };
-  return { generation: Math.max(1, generation), spec: d.root, serial: lost };
+  // once it is intended, its number stands: its key may be made already
+  const begun = generation > 0 && root?.fingerprint === undefined && root?.serial !== undefined;
+  const last = begun ? generation : Math.max(1, generation, highestRootGeneration(d, o));
+  return { generation: last, spec: d.root, serial: lost };
 }
 
 const mostPublicKeys = 200;
@@ -223,6 +266,6 @@ export function recordedState(d: Desired, o: Observed, now: number): StateEntry 
       next.handled = { ...next.handled, [annotations.rotateIntermediate]: answered.request };
   }
   next.history = [...news, ...state.history].slice(0, 10);
-  next.made = [...new Set([...state.made, ...markedAsMade(d, o.vault)])];
+  next.made = [...new Set([...state.made, ...markedAs(d, o.vault, 'made')])];
   return isDeepStrictEqual(next, state) ? undefined : next;
 }

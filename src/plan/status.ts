@@ -9,7 +9,7 @@ import type { IstioVaultCA } from '../api/schema.ts';
 import type { Condition, Status } from '../api/status-schema.ts';
 import { rfc3339 } from '../api/time.ts';
 import { changed, newGenerationReason } from './intermediate.ts';
-import type { Desired } from './desired.ts';
+import { hasDigest, objectName, type Desired } from './desired.ts';
 import { currentRoot, issuerOf, liveDefect, liveDigest, renewAt, soundLive } from './facts.ts';
 import { expiry, intermediateMessage, rootMessage, rootRenewAt } from './expiry.ts';
 import { istiodStatus, notLookedAt, proofOf } from './istiod-ready.ts';
@@ -94,13 +94,16 @@ function holds(stage: StageCondition, d: Desired, o: Observed, now: number): str
     case 'AccessReady':
       return accessSteps(d, o).length === 0 ? accessMessage(d, o) : undefined;
     case 'ControlPlanePatched':
-      return o.kubernetes.controlPlane?.carriesFields
-        ? `${d.spec.controlPlane.kind} ${d.spec.controlPlane.name} carries every field`
-        : undefined;
+      return o.kubernetes.controlPlane?.carriesFields ? carriesMessage(d) : undefined;
     case 'IstiodReady':
       return undefined; // judged in istiod-ready.ts
   }
 }
+
+const carriesMessage = (d: Desired): string =>
+  d.spec.controlPlane.write === 'Render' && d.spec.controlPlane.kind === 'HelmValues'
+    ? "istiod's Deployment has every field"
+    : `${objectName(d)} carries every field`;
 
 const istiodFound = (o: Observed | undefined): boolean => {
   const accounts = o?.kubernetes.istiodServiceAccounts ?? [];
@@ -207,7 +210,12 @@ function certificates(d: Desired, o: Observed): Pick<Status, 'root' | 'intermedi
 function controlPlaneStatus(d: Desired, o: Observed | undefined): NonNullable<Status['controlPlane']> {
   const { kind, name, revision } = d.spec.controlPlane;
   const live = o && soundLive(d, o);
-  return { kind, name, ...(revision !== undefined ? { revision } : {}), ...(live ? { digest: liveDigest(live) } : {}) };
+  return {
+    kind,
+    name,
+    ...(revision !== undefined ? { revision } : {}),
+    ...(live && hasDigest(d.spec) ? { digest: liveDigest(live) } : {}),
+  };
 }
 
 function condition(type: string, verdictNow: Verdict, input: Pick<StatusInput, 'resource' | 'now'>): Condition {

@@ -1,6 +1,7 @@
 /** The steps a plan is made of: plain data without secrets, each one idempotent or guarded by a check-and-set. */
 import type { StageCondition } from '../api/conditions.ts';
 import type { IntermediateSpec, RootSpec } from './desired.ts';
+import { parseMark } from './identity.ts';
 import type { KubernetesAuthConfig, KubernetesRole, StateEntry } from './observed.ts';
 
 export type Step =
@@ -37,7 +38,13 @@ export type Step =
       /** The text of `rotate-intermediate` that it answers. */
       request: string | undefined;
     }
-  | { kind: 'RemoveStaging'; generation: number; version: number }
+  | {
+      kind: 'RemoveStaging';
+      generation: number;
+      version: number;
+      /** The mark of the gone resource that left it; undefined: it is ours. */
+      left?: string;
+    }
   | { kind: 'ImportKey'; mount: string; from: 'staging' | 'live'; generation: number; name: string }
   | {
       kind: 'SignIntermediate';
@@ -62,14 +69,23 @@ export type Step =
       keyRef: string;
       mark: string;
       cas: number;
+      /** Nothing of it changes: Vault would delete what stands there. */
+      same?: boolean;
     }
   | { kind: 'SetDefaultIssuer'; mount: string; issuerId: string }
   | { kind: 'Collect'; mount: string; issuerIds: string[]; keyIds: string[]; what: string }
   | { kind: 'PatchControlPlane'; digest: string; target: string }
+  | { kind: 'PublishRender'; name: string; again: boolean }
+  | { kind: 'RemoveRender'; name: string }
   | { kind: 'ReleaseControlPlane'; target: string }
   | { kind: 'DeleteRole'; mount: string; role: string }
   | { kind: 'DeletePolicy'; name: string }
-  | { kind: 'DeleteEntry'; entry: 'live' | 'staging' | 'state' }
+  | {
+      kind: 'DeleteEntry';
+      entry: 'live' | 'staging' | 'state';
+      /** KV 2: versions up to this one are a person's, and stay. */
+      after?: number;
+    }
   | { kind: 'Unmount'; mount: string; type: 'pki' | 'kv' }
   | { kind: 'DisableAuth'; mount: string };
 
@@ -98,6 +114,8 @@ const conditionOfKind = {
   DestroyVersions: 'KeyStored',
   Collect: 'IntermediateReady',
   PatchControlPlane: 'ControlPlanePatched',
+  PublishRender: 'ControlPlanePatched',
+  RemoveRender: 'ControlPlanePatched',
   ReleaseControlPlane: 'ControlPlanePatched',
   DeleteRole: 'AccessReady',
   DeletePolicy: 'AccessReady',
@@ -142,6 +160,11 @@ export function describeStep(step: Step, again = false): StepDescription {
   if (!again || !repairable.has(step.kind)) return described;
   return { ...described, message: `${described.message} again: it was gone or differed from what is wanted` };
 }
+
+const ownerIn = (mark: string): string => {
+  const owner = parseMark(mark);
+  return owner ? `${owner.namespace}/${owner.name}` : 'somebody';
+};
 
 const rootCount = ({ length }: readonly string[]): string => (length === 1 ? 'one root' : `${length} roots`);
 
@@ -214,7 +237,9 @@ function describe(step: Step): StepDescription {
         'Delete',
         'vault:staging',
         'StagingRemoved',
-        `staged key of generation ${step.generation} removed from staging`,
+        step.left === undefined
+          ? `staged key of generation ${step.generation} removed from staging`
+          : `what ${ownerIn(step.left)} had staged and not published is destroyed: that resource is gone`,
       );
     case 'ImportKey':
       return say(
@@ -245,6 +270,8 @@ function describe(step: Step): StepDescription {
           'Adopted',
           'the CA that was found is taken over: same key, same certificates',
         );
+      if (step.same)
+        return say('Publish', 'vault:live', 'PublishedAgain', 'published anew as it was: Vault would have deleted it');
       return step.from === 'staging'
         ? say('Publish', 'vault:live', 'Published', `generation ${step.generation} published for istiod`)
         : say('Publish', 'vault:live', 'RootsPublished', `root-cert.pem published anew with ${rootCount(step.roots)}`);
@@ -273,6 +300,20 @@ function describe(step: Step): StepDescription {
       return say('Delete', `vault:${step.mount}`, 'GenerationCollected', `${step.what} removed from ${step.mount}`);
     case 'PatchControlPlane':
       return say('Update', 'controlPlane:fields', 'ControlPlanePatched', `fields of istiod written to ${step.target}`);
+    case 'PublishRender':
+      return say(
+        step.again ? 'Update' : 'Create',
+        `configmap:${step.name}`,
+        'Rendered',
+        `what to commit is in ConfigMap ${step.name}`,
+      );
+    case 'RemoveRender':
+      return say(
+        'Delete',
+        `configmap:${step.name}`,
+        'RenderRemoved',
+        `ConfigMap ${step.name} removed: nothing is to be committed`,
+      );
     case 'ReleaseControlPlane':
       return say(
         'Update',

@@ -4,10 +4,11 @@
  */
 import { annotations as known } from '../api/annotations.ts';
 import { ownsRole, things, type Thing } from './adoption.ts';
-import type { Desired } from './desired.ts';
+import { objectName, type Desired } from './desired.ts';
 import { currentRoot, ownIssuers } from './facts.ts';
 import { generationOf, isOwn, parseMark } from './identity.ts';
 import { own, type Observed, type StateEntry } from './observed.ts';
+import { words } from './checks/peace.ts';
 import { forbidden } from './checks/servers.ts';
 import type { Plan } from './plan.ts';
 import type { Problem } from './problem.ts';
@@ -29,10 +30,10 @@ function roleIsOurs(d: Desired, o: Observed): boolean {
 
 function controlPlaneSteps(d: Desired, o: Observed): Step[] {
   const target = o.kubernetes.controlPlane;
-  const { kind, name } = d.spec.controlPlane;
+  const owner = target?.owner ?? o.kubernetes.controlPlaneUnfit?.owner;
   // another owner's fields are not ours to give back
-  if (target?.owner !== d.identity.name) return [];
-  return [{ kind: 'ReleaseControlPlane', target: `${kind} ${name}` }];
+  if (owner !== d.identity.name) return [];
+  return [{ kind: 'ReleaseControlPlane', target: objectName(d) }];
 }
 
 function accessSteps(d: Desired, o: Observed): Step[] {
@@ -49,7 +50,9 @@ function entrySteps(d: Desired, o: Observed): Step[] {
   // an empty shell is left of what was destroyed
   const shell = own(o.vault.state) && staging.entry === undefined && staging.casVersion > 0;
   if (own(staging) || shell) steps.push({ kind: 'DeleteEntry', entry: 'staging' });
-  if (own(live) && made(d, o, things(d, o.vault).live)) steps.push({ kind: 'DeleteEntry', entry: 'live' });
+  const stood = own(o.vault.state)?.stood;
+  if (own(live) && made(d, o, things(d, o.vault).live))
+    steps.push({ kind: 'DeleteEntry', entry: 'live', ...(stood ? { after: stood.version } : {}) });
   return steps;
 }
 
@@ -143,21 +146,32 @@ function lastSteps(d: Desired, o: Observed): Step[] {
   const steps: Step[] = [];
   const kv = kvMount && { name: `mount:${keyStore.mount}`, text: kvMount.description };
   const empty = [live, staging, o.vault.state].every((slot) => slot.entry === undefined);
-  if (made(d, o, kv) && empty && remains?.otherEntries.length === 0)
+  if (made(d, o, kv) && empty && live.casVersion === 0 && remains?.otherEntries.length === 0)
     steps.push({ kind: 'Unmount', mount: keyStore.mount, type: 'kv' });
   if (made(d, o, things(d, o.vault).authMount) && !o.vault.role && remains?.otherRoles.length === 0)
     steps.push({ kind: 'DisableAuth', mount: kubernetesAuth.mount });
   return steps;
 }
 
-/** istiod must not lose what it still reads. */
-function stillUsed({ kubernetes }: Observed): Problem | undefined {
+/** Whether a step takes away what istiod reads, or logs in with. Of the staged entry and the memory it can read nothing. */
+const takesFromIstiod = (step: Step): boolean =>
+  step.kind !== 'WriteState' && !(step.kind === 'DeleteEntry' && step.entry !== 'live');
+
+/**
+ * istiod must not lose what it still reads. What was taken over stays, and istiod may go on reading it for ever: then there is nothing to
+ * wait for.
+ */
+function stillUsed(d: Desired, { kubernetes }: Observed): Problem | undefined {
   if (kubernetes.istiodUses.length === 0) return undefined;
   const list = kubernetes.istiodUses.slice(0, 5).join(', ');
+  const { sharedWith } = kubernetes.controlPlane ?? {};
+  const out = sharedWith ? `, but ${words(sharedWith)} has set some in ${objectName(d)} too: take them out there` : '';
+  const given =
+    d.spec.controlPlane.write === 'Render' ? 'take the fields out of what is committed' : `fields are given back${out}`;
   return {
     condition: 'ControlPlanePatched',
     reason: 'Deleting',
-    message: `fields are given back; waiting until istiod was rolled out without them: ${list} still use them. Annotation ${known.skipCleanup}=true ends the deletion and leaves Vault as it is`,
+    message: `${given}; waiting until istiod was rolled out without them: ${list} still use them. Annotation ${known.skipCleanup}=true ends the deletion and leaves Vault as it is`,
     blocks: 'all',
     retryAfterMs: 5_000,
   };
@@ -171,7 +185,8 @@ export function teardown(d: Desired, o: Observed): Plan {
   if (release.length > 0) return { problems: [], steps: release };
   const order = [accessSteps, entrySteps, mountSteps, lastSteps];
   const steps = order.map((next) => next(d, o)).find((found) => found.length > 0) ?? [];
-  const used = steps.length > 0 ? stillUsed(o) : undefined;
+  // a place that must wait holds up those behind it: the memory never goes before what it tells of
+  const used = steps.some(takesFromIstiod) ? stillUsed(d, o) : undefined;
   return used ? { problems: [used], steps: [] } : { problems: [], steps };
 }
 

@@ -20,6 +20,19 @@ describe('the fake clock', () => {
     expect(clock.pending).toBe(1);
   });
 
+  test('set by somebody, runs its timers when they are due all the same', async () => {
+    const clock = new FakeClock(1000);
+    const fn = jest.fn();
+    clock.setTimeout(fn, 10);
+    const before = clock.elapsed();
+    clock.set(3_600_000);
+    await clock.advance(9);
+    expect([clock.now(), clock.elapsed() - before]).toEqual([3_601_009, 9]);
+    expect(fn).not.toHaveBeenCalled();
+    await clock.advance(1);
+    expect(fn).toHaveBeenCalledTimes(1);
+  });
+
   test('lets promises run between two timers', async () => {
     const clock = new FakeClock(0);
     const seen: number[] = [];

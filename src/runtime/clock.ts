@@ -7,8 +7,10 @@ export interface Timer {
 }
 
 export interface Clock {
-  /** Milliseconds since the epoch. May jump when the machine's clock is set: measure spans with `setTimeout`. */
+  /** Milliseconds since the epoch. May jump when the machine's clock is set: measure spans with `elapsed` or `setTimeout`. */
   now(): number;
+  /** Milliseconds since some moment of this process (monotonic): only differences mean something. */
+  elapsed(): number;
   /**
    * Runs `fn` once, after `ms` milliseconds of elapsed (monotonic) time. Any length is allowed, also years.
    */
@@ -21,6 +23,7 @@ const longestTimerMs = 2 ** 31 - 1;
 /** The machine's clock. */
 export const systemClock: Clock = {
   now: () => Date.now(),
+  elapsed: () => performance.now(),
   setTimeout(fn, ms) {
     let restMs = Math.max(0, ms);
     let handle: NodeJS.Timeout;

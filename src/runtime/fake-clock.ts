@@ -12,6 +12,8 @@ const flush = (): Promise<void> => new Promise((resolve) => setImmediate(resolve
 
 export class FakeClock implements Clock {
   #nowMs: number;
+  /** By how much the machine's clock was set. */
+  #setMs = 0;
   #order = 0;
   readonly #entries = new Set<Entry>();
 
@@ -21,7 +23,16 @@ export class FakeClock implements Clock {
   }
 
   now(): number {
+    return this.#nowMs + this.#setMs;
+  }
+
+  elapsed(): number {
     return this.#nowMs;
+  }
+
+  /** Somebody sets the machine's clock: no time passes. @param byMs milliseconds, forward or back */
+  set(byMs: number): void {
+    this.#setMs += byMs;
   }
 
   setTimeout(fn: () => void, ms: number): Timer {

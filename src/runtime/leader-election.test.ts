@@ -78,6 +78,7 @@ class Contender {
     this.link = { delayMs, writeAnswerMs: 0, broken: false };
     const own: Clock = {
       now: () => clock.now() + this.offsetMs,
+      elapsed: () => clock.elapsed(),
       // A dead process's timers do nothing.
       setTimeout: (fn, ms) => clock.setTimeout(() => (this.dead ? undefined : fn()), ms),
     };

@@ -40,11 +40,15 @@ const healthSchema = z.object({
   standby: z.boolean(),
   performance_standby: z.boolean().optional(),
   version: z.string(),
+  // seconds
+  server_time_utc: z.number().default(0),
 });
 
 export interface Health {
   product: 'Vault' | 'OpenBao';
   version: string;
+  /** Its clock, milliseconds since the epoch. */
+  time: number;
   initialized: boolean;
   sealed: boolean;
   standby: boolean;
@@ -206,10 +210,10 @@ export class VaultClient {
         reply.statusCode,
         `status ${reply.statusCode}: this is not Vault's health answer`,
       );
-    const { initialized, sealed, standby, version, performance_standby } = parsed.data;
+    const { initialized, sealed, standby, version, performance_standby, server_time_utc } = parsed.data;
     // OpenBao's answer has no performance_standby; Vault's has had it since 0.11
     this.#product = performance_standby === undefined ? 'OpenBao' : 'Vault';
-    return { product: this.#product, version, initialized, sealed, standby };
+    return { product: this.#product, version, time: server_time_utc * 1000, initialized, sealed, standby };
   }
 
   /** What was turned away has done nothing: it is sent again until the server takes it, or the patience is over. */

@@ -3,9 +3,9 @@
  * content and ownership change in one write on KV 1 and 2 alike.
  */
 import { z } from 'zod';
-import { certificateFacts, publicKeyOfPrivate } from '../plan/certificate.ts';
+import { certificateFacts, publicKeyOfPrivate, splitPem } from '../plan/certificate.ts';
 import { isOwn, type Identity } from '../plan/identity.ts';
-import type { IntermediateSpec } from '../plan/desired.ts';
+import { caFiles, type IntermediateSpec } from '../plan/desired.ts';
 import type { LiveEntry, Slot, StagingEntry, StateEntry } from '../plan/observed.ts';
 import { Secret } from '../observability/secret.ts';
 import type { KvEntry } from './kv.ts';
@@ -13,6 +13,7 @@ import type { KvEntry } from './kv.ts';
 const markField = 'istio-vault-ca';
 const generationField = 'generation';
 const keyRefField = 'key-ref';
+const ttlField = 'ttl';
 
 const intermediateSpec = z.object({
   commonName: z.string(),
@@ -49,6 +50,7 @@ const stateSchema = z.object({
       reachedAt: z.string().exactOptional(),
       to: z.object({ ...ids, spec: rootSpec }),
       back: z.boolean(),
+      found: z.boolean().exactOptional(),
       longestMs: z.number(),
     })
     .exactOptional(),
@@ -57,6 +59,7 @@ const stateSchema = z.object({
   // states of an earlier version do not have the next two
   adopted: z.array(z.string()).default([]),
   publicKeys: z.array(z.string()).default([]),
+  stood: z.object({ version: z.number(), publicKey: z.string().exactOptional() }).exactOptional(),
   handled: z.record(z.string(), z.string()),
   history: z.array(
     z.object({
@@ -74,10 +77,11 @@ const text = (data: Data, field: string): string => (typeof data[field] === 'str
 const generationOf = (data: Data): number => Number(text(data, generationField)) || 0;
 
 function slot<T>(id: Identity, entry: KvEntry, parse: (data: Data) => T | undefined): Slot<T> {
-  const { casVersion, data } = entry;
+  const { casVersion, data, lifetime } = entry;
   if (!data) return { casVersion, entry: undefined };
   const mark = text(data, markField);
-  return { casVersion, mark, entry: isOwn(id, mark) ? parse(data) : 'foreign' };
+  const found = { casVersion, mark, ...(lifetime ? { lifetime } : {}) };
+  return { ...found, entry: isOwn(id, mark) ? parse(data) : 'foreign' };
 }
 
 const json = (value: string): unknown => {
@@ -87,6 +91,10 @@ const json = (value: string): unknown => {
     return undefined; // judged by the schema, which then finds nothing
   }
 };
+
+/** What a live entry may consist of, with the mark of an operator and without; whatever else lies in one is gone with the next publication. */
+const markedFields: ReadonlySet<string> = new Set([...caFiles, keyRefField, generationField, markField]);
+const plainFields: ReadonlySet<string> = new Set(caFiles);
 
 /** The live entry, its key reduced to the hash of its public half. */
 export function parseLive(id: Identity, entry: KvEntry): Slot<LiveEntry> {
@@ -102,6 +110,9 @@ export function parseLive(id: Identity, entry: KvEntry): Slot<LiveEntry> {
   const foreign = {
     publicKey: publicKeyOfPrivate(text(entry.data, 'ca-key.pem')),
     generation: generationOf(entry.data),
+    // whatever else somebody put into that file stays unread
+    root: splitPem(text(entry.data, 'root-cert.pem')).join(''),
+    others: Object.keys(entry.data).filter((name) => !(found.mark ? markedFields : plainFields).has(name)),
   };
   return { ...found, foreign };
 }
@@ -125,7 +136,7 @@ export function liveData(mark: string, generation: number, files: LiveFiles, kvV
     ...(files.keyRef === '' ? {} : { [keyRefField]: files.keyRef }),
     [generationField]: String(generation),
     [markField]: mark,
-    ...(kvVersion === 1 ? { ttl: '60s' } : {}),
+    ...(kvVersion === 1 ? { [ttlField]: '60s' } : {}),
   };
 }
 

@@ -4,13 +4,13 @@ import type { Step } from '../plan/steps.ts';
 import { deletePolicy, deleteRole, writeAuthConfig, writePolicy, writeRole } from './access.ts';
 import { parseLive, stateData } from './entries.ts';
 import * as issuing from './issuing.ts';
-import { deleteKv, destroyVersions, readKv, writeKv, writeMaxVersions } from './kv.ts';
+import { deleteKv, destroyAfter, destroyVersions, readKv, writeKv, writeMaxVersions } from './kv.ts';
 import { disableAuth, enableAudit, enableKubernetesAuth, mountKv, mountPki, tuneMount, unmount } from './mounts.ts';
 import { kvPlace } from './observe.ts';
 import * as pki from './pki.ts';
 
-type ControlPlaneStep = Extract<Step, { kind: `${string}ControlPlane` }>;
-export type VaultStep = Exclude<Step, ControlPlaneStep>;
+type ClusterStep = Extract<Step, { kind: `${string}ControlPlane` | `${string}Render` }>;
+export type VaultStep = Exclude<Step, ClusterStep>;
 
 const suffixOf = { live: '', staging: '-staging', state: '-state' } as const;
 
@@ -24,7 +24,8 @@ async function deleteEntry(
   const { mark } = parseLive(desired.identity, entry);
   const shell = step.entry === 'staging' && entry.data === undefined;
   if (!shell && !isOwn(desired.identity, mark)) throw issuing.moved(`the ${step.entry} entry`);
-  await deleteKv(client, place);
+  if (step.after === undefined) await deleteKv(client, place);
+  else await destroyAfter(client, place, step.after, entry.casVersion);
 }
 
 /**

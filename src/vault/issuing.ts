@@ -17,7 +17,7 @@ import { ProblemError, type Problem } from '../plan/problem.ts';
 import type { Step } from '../plan/steps.ts';
 import { Secret } from '../observability/secret.ts';
 import type { VaultClient } from './client.ts';
-import { foreignKeyOf, keyOf, liveData, parseLive, stagingData } from './entries.ts';
+import { foreignKeyOf, keyOf, liveData, parseLive, parseStaging, stagingData } from './entries.ts';
 import { VaultError } from './errors.ts';
 import { destroyKv, readKv, writeKv } from './kv.ts';
 import { readMaxLeaseTtl } from './mounts.ts';
@@ -81,7 +81,11 @@ async function publishedKey({ client, desired }: ExecuteContext): Promise<Secret
 /** KV 2 destroys exactly the version that was seen; KV 1 has no versions, so what stands there is looked at once more. */
 export async function removeStaging(ctx: ExecuteContext, step: StepOf<'RemoveStaging'>): Promise<void> {
   const place = kvPlace(ctx.desired, '-staging');
-  if (place.version === 1) await storedKey(ctx, 'staging', step.generation);
+  if (place.version === 1 && step.left === undefined) await storedKey(ctx, 'staging', step.generation);
+  if (place.version === 1 && step.left !== undefined) {
+    const { mark } = parseStaging(ctx.desired.identity, await readKv(ctx.client, place));
+    if (mark !== step.left) throw moved('the staging entry');
+  }
   await destroyKv(ctx.client, place, step.version);
 }
 

@@ -1,5 +1,6 @@
 /** The key store: KV version 1 and 2 behind one slot with a check-and-set version (always 0 on KV 1, which has none). */
 import { z } from 'zod';
+import type { Lifetime } from '../plan/observed.ts';
 import type { VaultClient } from './client.ts';
 
 export interface KvPlace {
@@ -13,11 +14,15 @@ export interface KvEntry {
   casVersion: number;
   /** undefined: never written, deleted or destroyed. */
   data: Record<string, unknown> | undefined;
+  /** KV 2: set when Vault deletes this version by itself (`delete_version_after`). */
+  lifetime?: Lifetime;
 }
 
 const v2Schema = z.object({
   data: z.record(z.string(), z.unknown()).nullish(),
-  metadata: z.object({ version: z.int() }).nullish(),
+  metadata: z
+    .object({ version: z.int(), created_time: z.string().default(''), deletion_time: z.string().default('') })
+    .nullish(),
 });
 
 /** Reads the latest version. */
@@ -26,7 +31,10 @@ export async function readKv(client: VaultClient, { mount, path, version }: KvPl
   // a deleted or destroyed version answers 404 with its metadata, which a later check-and-set must name
   const reply = await client.call('GET', `${mount}/data/${path}`, undefined, { allow: [404] });
   const { data, metadata } = v2Schema.parse(reply.data);
-  return { casVersion: metadata?.version ?? 0, data: data ?? undefined };
+  const entry = { casVersion: metadata?.version ?? 0, data: data ?? undefined };
+  // of a version that was deleted it is when that was
+  if (!data || !metadata?.deletion_time) return entry;
+  return { ...entry, lifetime: { from: Date.parse(metadata.created_time), to: Date.parse(metadata.deletion_time) } };
 }
 
 /** Writes the whole entry. @param cas the version it replaces (KV 2) @throws VaultError kind CheckAndSet when it is another */
@@ -81,6 +89,16 @@ export async function destroyVersions(
   versions: number[],
 ): Promise<void> {
   await client.call('PUT', `${mount}/destroy/${path}`, { versions });
+}
+
+/** Destroys all versions of a KV 2 entry after one. @param seen the version that stands */
+export async function destroyAfter(client: VaultClient, place: KvPlace, version: number, seen: number): Promise<void> {
+  const { older } = await readVersions(client, place);
+  await destroyVersions(
+    client,
+    place,
+    [...older, seen].filter((one) => one > version),
+  );
 }
 
 /** Limits the versions that KV 2 keeps of an entry, also before its first one. */

@@ -89,6 +89,8 @@ const pkiMounts = ['rootMount', 'intermediateMount', 'rootPki', 'intermediatePki
 /** What must be read again after a step. */
 const touched: Record<Step['kind'], readonly ReadName[]> = {
   ClaimControlPlane: [],
+  PublishRender: [],
+  RemoveRender: [],
   EnableAudit: ['auditDevice'],
   MountKV: ['kvMount', 'live', 'staging', 'state'],
   WriteState: ['state'],
@@ -160,6 +162,7 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
     ...unread,
     product: health.product,
     version: health.version,
+    time: health.time,
     auditDevice,
     authMount,
     kvMount,
@@ -175,8 +178,8 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
   });
   const missing = missingCapabilities(needed, await reads.capabilities.take());
   if (missing.length > 0) {
-    const { product, version } = base;
-    return { ...unread, product, version, auditDevice, authMount, missingCapabilities: missing };
+    const { product, version, time } = base;
+    return { ...unread, product, version, time, auditDevice, authMount, missingCapabilities: missing };
   }
   const entry = async (read: Pending<KvEntry>) => (fits ? await read.take() : nothing);
   const versions = kvMount?.kvVersion === 2 ? await reads.liveVersions.take() : noVersions;
@@ -228,6 +231,7 @@ async function remains(reads: Reads, { kvMount, authMount, rootMount }: Observed
 const unread: ObservedVault = {
   product: 'Vault',
   version: '',
+  time: 0,
   missingCapabilities: [],
   auditDevice: undefined,
   authMount: undefined,

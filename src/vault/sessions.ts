@@ -31,7 +31,8 @@ interface Session {
   marginMs: number;
   /** A token that was given is not ours to revoke. */
   owned: boolean;
-  renewal: { cancel(): void } | undefined;
+  /** Its renewal, or once it is replaced, its end. */
+  timer: { cancel(): void } | undefined;
 }
 
 export interface SessionsOptions {
@@ -40,8 +41,10 @@ export interface SessionsOptions {
   onLogin: () => void;
 }
 
-/** How long a refusal must stand before it causes a new login. */
+/** How long a refusal must stand before it causes another login, or another look at a given token. */
 const reloginIntervalMs = 5 * 60_000;
+/** Longer than a reconcile takes. */
+const retirementMs = 60_000;
 const authSchema = z.object({ client_token: z.string(), lease_duration: z.number(), renewable: z.boolean() });
 const lookupSchema = z.object({ ttl: z.number(), renewable: z.boolean().default(false) });
 
@@ -59,10 +62,12 @@ const untilRenewal = (ttlSeconds: number): number => (ttlSeconds * 1000 * 2) / 3
 export class Sessions {
   readonly #options: SessionsOptions;
   readonly #sessions = new Map<string, Session>();
+  /** Those that a refusal has replaced, and that others may still use. */
+  readonly #retired = new Set<Session>();
   /** Who uses a session, or waits for its login, by session key. */
   readonly #users = new Map<string, Set<string>>();
   #closed = false;
-  /** When a refusal last caused a new login, by session key. */
+  /** When a refusal last dropped a session, by session key. */
   readonly #refusedAt = new Map<string, number>();
   readonly #pending = new Map<string, Promise<Session>>();
 
@@ -91,21 +96,35 @@ export class Sessions {
   }
 
   /**
-   * After a refusal: drops the session, so that the next call logs in anew; at most once in five minutes.
+   * After a refusal: drops the session, so that the next call logs in anew, or has a token that was given looked at anew; at most once in
+   * five minutes.
+   * @param what `token`: nothing is allowed, so the token may be worth nothing any more. `rights`: some are missing; another login may bring
+   *   them, another look at a given token brings none
    * @returns whether it was dropped: then another try at once is worth it
    */
-  refused(user: string): boolean {
+  refused(user: string, what: 'token' | 'rights'): boolean {
     const now = this.#options.clock.now();
     let dropped = false;
     for (const session of this.#sessions.values()) {
-      const last = this.#refusedAt.get(session.key) ?? -Infinity;
-      if (this.#users.get(session.key)?.has(user) !== true || !session.owned || now - last < reloginIntervalMs)
-        continue;
+      if (this.#users.get(session.key)?.has(user) !== true || (what === 'rights' && !session.owned)) continue;
+      if (now - (this.#refusedAt.get(session.key) ?? -Infinity) < reloginIntervalMs) continue;
       this.#refusedAt.set(session.key, now);
-      void this.#end(session, true);
+      this.#retire(session);
       dropped = true;
     }
     return dropped;
+  }
+
+  /** Out of use; others that share it may be in the middle of something, and get time to end it. */
+  #retire(session: Session): void {
+    if ((this.#users.get(session.key)?.size ?? 0) < 2) {
+      void this.#end(session, true);
+      return;
+    }
+    session.timer?.cancel();
+    session.timer = this.#options.clock.setTimeout(() => void this.#end(session, true), retirementMs);
+    this.#sessions.delete(session.key);
+    this.#retired.add(session);
   }
 
   /** The resource is gone: its session ends when no other uses it. */
@@ -117,15 +136,16 @@ export class Sessions {
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.allSettled(this.#pending.values());
-    await Promise.all([...this.#sessions.values()].map((session) => this.#end(session, true)));
+    const all = [...this.#sessions.values(), ...this.#retired];
+    await Promise.all(all.map((session) => this.#end(session, true)));
   }
 
   #leave(user: string, exceptKey: string | undefined): void {
     for (const [key, users] of this.#users) {
       if (key === exceptKey || !users.delete(user) || users.size > 0) continue;
       this.#users.delete(key);
-      const session = this.#sessions.get(key);
-      if (session) void this.#end(session, true);
+      const unused = [...this.#sessions.values(), ...this.#retired].filter((session) => session.key === key);
+      for (const session of unused) void this.#end(session, true);
     }
   }
 
@@ -142,7 +162,7 @@ export class Sessions {
         key,
         client,
         owned: login.method !== 'token',
-        renewal: undefined,
+        timer: undefined,
         marginMs: Math.min(5_000, token.ttlSeconds * 100),
         endsAt: token.ttlSeconds === 0 ? undefined : this.#options.clock.now() + token.ttlSeconds * 1000,
       };
@@ -178,7 +198,7 @@ export class Sessions {
   /** @param delayMs from now */
   #scheduleRenewal(session: Session, delayMs: number): void {
     const { clock, logger } = this.#options;
-    session.renewal = clock.setTimeout(() => {
+    session.timer = clock.setTimeout(() => {
       this.#renew(session).catch((error: unknown) => {
         const left = (session.endsAt ?? 0) - clock.now();
         logger.warn('Vault token was not renewed', { err: error, secondsLeft: Math.round(left / 1000) });
@@ -201,7 +221,8 @@ export class Sessions {
   }
 
   async #end(session: Session, revoke: boolean): Promise<void> {
-    session.renewal?.cancel();
+    session.timer?.cancel();
+    this.#retired.delete(session);
     if (this.#sessions.get(session.key) === session) this.#sessions.delete(session.key);
     try {
       if (revoke && session.owned) await session.client.write('auth/token/revoke-self', {});

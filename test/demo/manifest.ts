@@ -1,7 +1,7 @@
 /** The sample manifest, with the address and the CA of the server that runs here. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { loadAllYaml } from '../../src/kube/yaml.ts';
+import { loadAllYaml } from '../../src/runtime/yaml.ts';
 import type { Json } from '../support/cluster.ts';
 import { top } from './names.ts';
 import { note, paint, print } from './terminal.ts';

@@ -4,8 +4,9 @@ import { generateKeyPairSync } from 'node:crypto';
 import { products, removeTemporaryDir, sharedStack, waitFor, type Product } from '../stack/index.ts';
 import { vaultWrites } from '../support/audit.ts';
 import { makeByHand, overlayByHand } from '../support/by-hand.ts';
-import { defects, readCaFiles } from '../support/certificates.ts';
+import { blocks, defects, readCaFiles } from '../support/certificates.ts';
 import { applyOk, getResource, resourcePath, waitForCondition, type Json } from '../support/cluster.ts';
+import { makeForeignRoot } from '../support/foreign-root.ts';
 import { useOperator } from '../support/harness.ts';
 import { overlaysOf } from '../support/istiod-pod.ts';
 import { entry, inventory, servedBy, writeEntry } from '../support/look.ts';
@@ -137,10 +138,85 @@ describe('what was made by hand', () => {
   });
 });
 
+describe.each(products)('what was made by hand in %s and holds more than the CA', (product) => {
+  it('is refused, and names the fields but not what they hold; taken out, it is taken over', async () => {
+    const namespace = `adopt-more-${product}`.toLowerCase();
+    const scene = await handMade(product, namespace);
+    const kept = await entry(scene);
+    await writeEntry(scene, { ...kept, 'db-password': 'in-confidence' });
+    const writes = await vaultWrites(scene.vault);
+    await applyOk(kube, withSpec(scene, { adopt: true }));
+    const refused = await waitForCondition(kube, namespace, 'istioca', { type: 'Stalled', reason: 'AdoptionMismatch' });
+    expect(refused.status?.conditions?.find((c) => c.type === 'Stalled')?.message).toContain('"db-password"');
+    expect(JSON.stringify(refused)).not.toContain('in-confidence');
+    expect(await vaultWrites(scene.vault)).toEqual(writes);
+    await writeEntry(scene, { ...kept });
+    const annotations = { 'istiovaultca.io/reconcile-requested-at': 'it is taken out' };
+    await kube.request('PATCH', resourcePath(namespace, 'istioca'), { metadata: { annotations } });
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+  });
+});
+
+describe.each(products)('versions that a person wrote in %s', (product) => {
+  it('stay, whatever the operator writes and destroys of its own', async () => {
+    const namespace = `adopt-versions-${product}`.toLowerCase();
+    const scene = await handMade(product, namespace);
+    const kept = await entry(scene);
+    for (const note of ['first', 'second']) await writeEntry(scene, { ...kept, note });
+    await writeEntry(scene, { ...kept });
+    await applyOk(kube, withSpec(scene, { adopt: true }));
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    for (const generation of [2, 3]) {
+      const annotations = { 'istiovaultca.io/rotate-intermediate': String(generation) };
+      await kube.request('PATCH', resourcePath(namespace, 'istioca'), { metadata: { annotations } });
+      await waitFor(
+        `generation ${generation}`,
+        async () => (await getResource(kube, namespace, 'istioca')).status?.intermediate?.generation === generation,
+      );
+    }
+    const gone = await waitFor('the first version of the operator to go', async () => {
+      const { body } = await scene.vault.request('GET', `${namespace}-kv/metadata/istioca`);
+      const { versions } = (body as { data: { versions: Record<string, { destroyed: boolean }> } }).data;
+      const destroyed = Object.entries(versions).flatMap(([version, v]) => (v.destroyed ? [version] : []));
+      return destroyed.length > 0 && { destroyed, all: Object.keys(versions) };
+    });
+    expect(gone).toEqual({ destroyed: ['5'], all: ['1', '2', '3', '4', '5', '6', '7'] });
+  });
+});
+
+describe.each(products)('what was made by hand in %s and hands out two roots', (product) => {
+  it('is refused when one is of somewhere else, and goes on as a rotation when both are of the root mount', async () => {
+    const namespace = `adopt-roots-${product}`.toLowerCase();
+    const scene = await handMade(product, namespace);
+    const kept = await entry(scene);
+    const first = await servedBy(scene, 'pki');
+    const elsewhere = await makeForeignRoot();
+    await writeEntry(scene, { ...kept, 'root-cert.pem': `${first}\n${elsewhere.pem}` });
+    const writes = await vaultWrites(scene.vault);
+    await applyOk(kube, withSpec(scene, { adopt: true }));
+    const refused = await waitForCondition(kube, namespace, 'istioca', { type: 'Stalled', reason: 'AdoptionMismatch' });
+    expect(refused.status?.conditions?.find((c) => c.type === 'Stalled')?.message).toContain(elsewhere.fingerprint);
+    expect(await vaultWrites(scene.vault)).toEqual(writes);
+
+    const made = await scene.vault.request('POST', `${namespace}-pki/root/generate/internal`, { common_name: 'Second Root', ttl: '87600h' }); // prettier-ignore
+    const second = (made.body as { data: { certificate: string } }).data.certificate;
+    const roots = blocks(`${second}\n${first}\n`).map(({ fingerprint256 }) => fingerprint256);
+    await writeEntry(scene, { ...kept, 'root-cert.pem': `${second}\n${first}\n` });
+    const before = await caOf(scene);
+    const annotations = { 'istiovaultca.io/reconcile-requested-at': 'both are in the mount' };
+    await kube.request('PATCH', resourcePath(namespace, 'istioca'), { metadata: { annotations } });
+    const adopted = await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    expect(await caOf(scene)).toEqual(before);
+    expect(blocks((await entry(scene))?.['root-cert.pem'] ?? '').map(({ fingerprint256 }) => fingerprint256)).toEqual(roots);
+    expect(adopted.status?.rotation).toMatchObject({ kind: 'Root', phase: 'Switching' });
+  });
+}); // prettier-ignore
+
 describe.each(products)('what a resource left in %s', (product) => {
-  it('is taken over by one of another name when it is gone, and not while it lives', async () => {
+  it('is taken over by one of another name when it is gone, and not while it lives; what it had staged is destroyed', async () => {
     const namespace = `adopt-heir-${product}`.toLowerCase();
-    const scene = await makeScene(kube, vaults[product], { namespace });
+    const version = product === 'Vault' ? 1 : 2;
+    const scene = await makeScene(kube, vaults[product], { namespace, spec: { keyStore: { version } } });
     await applyOk(kube, scene.resource);
     await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
     const before = await caOf(scene);
@@ -150,9 +226,16 @@ describe.each(products)('what a resource left in %s', (product) => {
     await applyOk(kube, heir);
     const refused = await waitForCondition(kube, namespace, 'heir', { type: 'Stalled', reason: 'MountNotOwned' });
     expect(refused.status?.conditions?.find((c) => c.type === 'Stalled')?.message).toContain(`${namespace}/istioca`);
+    await applyOk(kube, merge(heir, { spec: { suspend: true } }));
+    await waitForCondition(kube, namespace, 'heir', { type: 'Ready', reason: 'Suspended' });
     await kube.request('DELETE', resourcePath(namespace, 'istioca'));
+    await waitFor('the resource to be gone', async () => !(await getResource(kube, namespace, 'istioca')).metadata.uid);
+    const mark = (await entry(scene))?.['istio-vault-ca'] ?? '';
+    await writeEntry(scene, { 'ca-key.pem': 'left', generation: '2', 'istio-vault-ca': mark }, '-staging');
+    await applyOk(kube, merge(heir, { spec: { suspend: false } }));
     const adopted = await waitForCondition(kube, namespace, 'heir', { type: 'Provisioned', status: 'True' });
     expect(adopted.status?.intermediate?.generation).toBe(1);
     expect(await caOf(scene)).toEqual(before);
+    expect(await entry(scene, '-staging')).toBeUndefined();
   });
-});
+}); // prettier-ignore

@@ -1,6 +1,6 @@
 /** Bad input: each ends in its own reason, with a message that names field and remedy, nothing half done and nothing lost. */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { requestToken, sharedStack, startVault, type VaultServer } from '../stack/index.ts';
+import { requestToken, sharedStack, startVault, waitFor, type VaultServer } from '../stack/index.ts';
 import { vaultWrites } from '../support/audit.ts';
 import { leaks } from '../support/canary.ts';
 import {
@@ -14,6 +14,7 @@ import {
   type Resource,
 } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
+import { entry } from '../support/look.ts';
 import { grantOperator, makeScene, merge, prepareVault, type SceneOptions } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
@@ -103,8 +104,8 @@ describe('a spec that only the operator can judge', () => {
     [
       'NotYetSupported',
       'bad-later',
-      { root: { manage: false }, controlPlane: { write: 'Render' } },
-      'spec.root.manage: false, spec.controlPlane.write: Render',
+      { root: { manage: false }, policy: { manage: false } },
+      'spec.root.manage: false, spec.policy.manage: false',
     ],
     [
       'AddressNotAllowed',
@@ -333,6 +334,55 @@ describe("rights and other people's things", () => {
     const resource = await refusedWith('FieldConflict', { namespace, overlays });
     expect(readyMessage(resource)).toContain('/elsewhere');
     expect(conditionOf(resource, 'KeyStored')?.status).toBe('True');
+  });
+});
+
+describe('a key store that deletes what it is given after a while', () => {
+  interface Entry {
+    data: { data: Json; metadata: { version: number; deletion_time: string } };
+  }
+  const read = async (namespace: string, name: string) =>
+    ((await vault.request('GET', `${namespace}-kv/data/${name}`)).body as Entry).data.metadata;
+  const setting = async (namespace: string, after: string) =>
+    await vault.request('POST', `${namespace}-kv/config`, { delete_version_after: after });
+
+  it('gets no key, and says what to do; that done, it does', async () => {
+    const namespace = 'bad-deletes';
+    await vault.request('POST', `sys/mounts/${namespace}-kv`, { type: 'kv', options: { version: '2' } });
+    await waitFor('the mount to be ready', async () => (await setting(namespace, '24h')).status < 300);
+    const scene = await makeScene(kube, vault, { namespace });
+    await applyOk(kube, scene.resource);
+    const told = await waitForCondition(kube, namespace, 'istioca', { type: 'Stalled', reason: 'TTLTruncated' });
+    const { version, deletion_time } = await read(namespace, 'istioca-state');
+    const message = conditionOf(told, 'KeyStored')?.message;
+    expect(message).toContain(`${namespace}-kv/istioca-state on ${deletion_time.slice(0, 19)}Z`);
+    expect(message).toContain(`vault kv undelete -mount=${namespace}-kv -versions=${version} istioca-state`);
+    for (const suffix of ['', '-staging'] as const) expect(await entry(scene, suffix)).toBeUndefined();
+    await setting(namespace, '0s');
+    await vault.request('PUT', `${namespace}-kv/undelete/istioca-state`, { versions: [version] });
+    await requestReconcile(kube, namespace, 'istioca', 'done');
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+  });
+
+  it('has what is published written anew, and once the setting is gone, for good', async () => {
+    const namespace = 'bad-deletes-later';
+    const scene = await makeScene(kube, vault, { namespace });
+    await applyOk(kube, scene.resource);
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    await setting(namespace, '60s');
+    const annotations = { 'istiovaultca.io/rotate-intermediate': 'now' };
+    await kube.request('PATCH', resourcePath(namespace, 'istioca'), { metadata: { annotations } });
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Stalled', reason: 'TTLTruncated' });
+    const { version } = await waitFor('the second generation', async () => {
+      const live = await entry(scene);
+      return live?.['generation'] === '2' && (await read(namespace, 'istioca'));
+    });
+    await setting(namespace, '0s');
+    await waitForCondition(kube, namespace, 'istioca', { type: 'KeyStored', status: 'True' });
+    for (const name of ['istioca', 'istioca-state'])
+      expect(await read(namespace, name)).toMatchObject({ deletion_time: '' });
+    expect((await read(namespace, 'istioca')).version).toBe(version + 1);
+    expect((await entry(scene))?.['generation']).toBe('2');
   });
 });
 

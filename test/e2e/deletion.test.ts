@@ -75,6 +75,33 @@ async function standing({ vault, namespace }: Scene): Promise<string[]> {
   return found.flat();
 }
 
+/** Lines of the log that say that the deletion of a scene gave up. */
+const givenUp = ({ namespace }: Scene): string[] =>
+  operator()
+    .log()
+    .split('\n')
+    .filter((line) => line.includes('CleanupIncomplete') && line.includes(namespace));
+
+/** A pod of istiod with these annotations: no kubelet runs it, and nothing takes it away. */
+async function istiodPod({ namespace }: Scene, annotations: Json): Promise<void> {
+  const pod = {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'istiod-1', namespace, labels: { app: 'istiod' }, annotations },
+    spec: { containers: [{ name: 'discovery', image: 'example.invalid/none' }], automountServiceAccountToken: false },
+  };
+  await kube.request('POST', `/api/v1/namespaces/${namespace}/serviceaccounts`, { metadata: { name: 'default' } });
+  const { status } = await kube.request('POST', `/api/v1/namespaces/${namespace}/pods`, pod);
+  expect(status).toBe(201);
+}
+
+/** What the procedure's overlay puts on istiod's pods. */
+function annotationsByHand(scene: Scene): Json {
+  const overlay = overlayByHand(scene) as { patches: { path: string; value: unknown }[] }[];
+  const patch = overlay[0]?.patches.find(({ path }) => path.endsWith('.podAnnotations'));
+  return patch?.value as Json;
+}
+
 describe.each(products)('Delete in %s', (product) => {
   const version = product === 'Vault' ? 1 : 2;
   const place = (name: string) => `${name}-${product}`.toLowerCase();
@@ -121,7 +148,7 @@ describe.each(products)('Delete in %s', (product) => {
     expect((await noted(scene, 'CleanupIncomplete'))[0]).toContain('has signed for somebody else');
   });
 
-  it('keeps everything that was adopted', async () => {
+  it('keeps everything that was adopted, and does not wait for an istiod that goes on reading it', async () => {
     const scene = await makeScene(kube, vaults[product], {
       namespace: place('delete-adopted'),
       spec: merge({ deletionPolicy: 'Delete', adopt: true }, spec),
@@ -132,10 +159,12 @@ describe.each(products)('Delete in %s', (product) => {
     const before = await controlPlaneSpec(scene.namespace);
     await provisioned(scene);
     const stock = await inventory(scene);
+    await istiodPod(scene, annotationsByHand(scene));
     await remove(scene);
     await gone(scene);
     expect(await standing(scene)).toEqual(['root', 'intermediate', 'keyStore', 'policy', 'role']);
     expect(await inventory(scene)).toEqual(stock);
+    expect(givenUp(scene)).toEqual([]);
     expect((await entry(scene))?.['ca-key.pem']).toContain('PRIVATE KEY');
     expect(await entry(scene, '-state')).toBeUndefined();
     expect(await controlPlaneSpec(scene.namespace)).toEqual(before);
@@ -158,23 +187,10 @@ describe('istiod', () => {
     const scene = await leavingScene('OpenBao', 'delete-waits');
     await provisioned(scene);
     const { namespace } = scene;
-    const pod = {
-      apiVersion: 'v1',
-      kind: 'Pod',
-      metadata: {
-        name: 'istiod-1',
-        namespace,
-        labels: { app: 'istiod' },
-        annotations: {
-          'vault.hashicorp.com/role': `${namespace}-istiod`,
-          'vault.hashicorp.com/agent-inject-secret-ca-key.pem': `${namespace}-kv/data/istioca`,
-        },
-      },
-      spec: { containers: [{ name: 'discovery', image: 'example.invalid/none' }], automountServiceAccountToken: false },
-    };
-    await kube.request('POST', `/api/v1/namespaces/${namespace}/serviceaccounts`, { metadata: { name: 'default' } });
-    const made = await kube.request('POST', `/api/v1/namespaces/${namespace}/pods`, pod);
-    expect(made.status).toBe(201);
+    await istiodPod(scene, {
+      'vault.hashicorp.com/role': `${namespace}-istiod`,
+      'vault.hashicorp.com/agent-inject-secret-ca-key.pem': `${namespace}-kv/data/istioca`,
+    });
     await remove(scene);
     const waiting = await waitForCondition(kube, namespace, scene.name, { type: 'Ready', reason: 'Deleting' });
     expect(waiting.status?.conditions?.find((c) => c.type === 'Ready')?.message).toContain('pod istiod-1');
@@ -291,7 +307,7 @@ describe('the finalizer', () => {
 
 it('a resource whose spec was always refused is held by nothing', async () => {
   const scene = await makeScene(kube, vaults.OpenBao, { namespace: 'leaving-refused', overlays });
-  const over = { deletionPolicy: 'Delete', controlPlane: { kind: 'Sail', name: 'default' } };
+  const over = { deletionPolicy: 'Delete', policy: { manage: false } };
   await applyOk(kube, merge(scene.resource, { spec: over }));
   const waited = { type: 'Stalled', reason: 'NotYetSupported' };
   const resource = await waitForCondition(kube, scene.namespace, scene.name, waited);

@@ -54,6 +54,12 @@ const get = async (scene: Scene, path: string, field: string): Promise<unknown> 
 const issuersOf = async (scene: Scene, mount: string) =>
   (await inventory(scene))[`${scene.namespace}-${mount}/issuers`] ?? [];
 
+/** With all its versions. */
+async function removeEntry({ vault, namespace, resource }: Scene, suffix: '' | '-state'): Promise<void> {
+  const { version = 2 } = (resource['spec'] as { keyStore: { version?: number } }).keyStore;
+  await vault.request('DELETE', `${namespace}-kv/${version === 1 ? '' : 'metadata/'}istioca${suffix}`);
+}
+
 const drifts: Drift[] = [
   {
     name: 'tune of a mount',
@@ -103,11 +109,7 @@ const drifts: Drift[] = [
   },
   {
     name: 'live entry removed',
-    damage: async (scene) => {
-      const { version = 2 } = (scene.resource['spec'] as { keyStore: { version?: number } }).keyStore;
-      const path = version === 1 ? `${scene.namespace}-kv/istioca` : `${scene.namespace}-kv/metadata/istioca`;
-      await scene.vault.request('DELETE', path);
-    },
+    damage: (scene) => removeEntry(scene, ''),
     intermediate: 'new',
     repaired: async (scene) => (await issuersOf(scene, 'pki')).length,
     expected: 1,
@@ -167,12 +169,7 @@ const drifts: Drift[] = [
   },
   {
     name: 'memory removed',
-    damage: async (scene) => {
-      const { version = 2 } = (scene.resource['spec'] as { keyStore: { version?: number } }).keyStore;
-      const path =
-        version === 1 ? `${scene.namespace}-kv/istioca-state` : `${scene.namespace}-kv/metadata/istioca-state`;
-      await scene.vault.request('DELETE', path);
-    },
+    damage: (scene) => removeEntry(scene, '-state'),
     intermediate: 'same',
     repaired: async (scene) => (await entry(scene, '-state')) !== undefined,
     expected: true,
@@ -187,6 +184,20 @@ const drifts: Drift[] = [
     intermediate: 'same',
     repaired: async ({ namespace: n }) =>
       overlaysOf((await kube.request('GET', controlPlanePath(n))).body as Json)[0]?.patches?.some((p) => p.path.endsWith('ROOT_CA_DIR')), // prettier-ignore
+    expected: true,
+  },
+  {
+    name: 'memory and live entry removed, beside a later root that never was in use',
+    damage: async (scene) => {
+      const { vault, namespace: n } = scene;
+      const [key = ''] = (await inventory(scene))[`${n}-pki/keys`] ?? [];
+      const name = String(await get(scene, `${n}-pki/key/${key}`, 'key_name')).replace(/1$/, '2');
+      await vault.request('POST', `${n}-pki/root/generate/internal`, { key_name: name, key_type: 'ec', common_name: 'Later' }); // prettier-ignore
+      await removeEntry(scene, '-state');
+      await removeEntry(scene, '');
+    },
+    intermediate: 'new',
+    repaired: async (scene) => (await entry(scene))?.['root-cert.pem']?.trim() === (await servedBy(scene, 'pki')),
     expected: true,
   },
 ];

@@ -4,8 +4,11 @@
  */
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { readFile, writeFile } from 'node:fs/promises';
-import { products, startKube, startVault, waitFor, type VaultServer } from '../stack/index.ts';
+import { join } from 'node:path';
+import { checkRecorded, recordStates } from '../stack/gitops-health.ts';
+import { makeTemporaryDir, products, startKube, startVault, waitFor, type VaultServer } from '../stack/index.ts';
 import type { OwnKubeServer } from '../stack/kube.ts';
+import type { Watch } from '../stack/watch.ts';
 import {
   applyOk,
   conditionOf,
@@ -29,12 +32,15 @@ let service: Service;
 let kubeconfig: string;
 let operator: RunningOperator;
 let scene: Scene;
+let recording: Watch;
+const states = join(makeTemporaryDir('states'), 'istiovaultcas.jsonl');
 const logs: string[] = [];
 const namespace = 'kube-outage';
 
 beforeAll(async () => {
   // watches that last seconds instead of an hour, from etcd itself: their ends, and what etcd has forgotten, are seen here
   kube = await startKube({ extraArgs: ['--watch-cache=false', '--min-request-timeout=4'] });
+  recording = recordStates(kube, states);
   vault = await startVault(products[0] ?? 'OpenBao');
   service = await startService([Number(new URL(kube.url).port)]);
   const direct = await installOperator(kube);
@@ -53,10 +59,12 @@ afterAll(async () => {
   await stopOperator();
   const secrets = (await Promise.all(scenes.map(secretsOf))).flat();
   const shown = { ...(await everythingVisible(kube)), operator: logs.join('\n') };
+  await recording.stop();
   await service.stop();
   await vault.stop();
   await kube.stop();
   expect(leaks(shown, secrets)).toEqual([]);
+  expect(await checkRecorded(states)).toBeGreaterThan(0);
 });
 
 const metric = async (name: string): Promise<number> =>
@@ -77,6 +85,12 @@ async function keepRunning(): Promise<void> {
   if (operator.ended() === undefined) return;
   await stopOperator();
   operator = await startOperator(kubeconfig);
+}
+
+/** Does so for as long as something is waited for. */
+async function keptRunning(work: () => Promise<void>): Promise<void> {
+  const done = work().then(() => 'done' as const);
+  while ((await Promise.race([done, operator.exited.then(() => 'ended' as const)])) === 'ended') await keepRunning();
 }
 
 const provisioned = (where: string) =>
@@ -181,9 +195,12 @@ it('cut off, with changes, a deletion and a compaction meanwhile: all of them ar
   await kube.restart();
   await keepRunning();
   await service.restore();
-  await repaired();
-  await provisioned(more.namespace);
-  await provisioned(namespace);
+  // on a slow machine it may have been away for longer than its Lease lasts
+  await keptRunning(async () => {
+    await repaired();
+    await provisioned(more.namespace);
+    await provisioned(namespace);
+  });
   await waitFor('the changed field to arrive', async () => JSON.stringify(await overlays()).includes('2m'));
   await waitFor(
     'the token of the one that is gone to be revoked',

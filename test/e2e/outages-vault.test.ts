@@ -83,6 +83,12 @@ const answersAgain = (scene: Scene): Promise<Resource> =>
 const conditionsOf = (resource: Resource): string[] =>
   (resource.status?.conditions ?? []).map((c) => `${c.type}=${c.status} ${c.reason}: ${c.message}`);
 
+/** Reasons of a scene's Events. */
+async function told({ namespace }: Scene): Promise<Set<string>> {
+  const { body } = await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${namespace}/events`);
+  return new Set((body as { items: { reason: string }[] }).items.map(({ reason }) => reason));
+}
+
 /** What a user sees while it lasts: the reason, that it goes on by itself, and what was there last. */
 async function seen(scene: Scene, reason: string, before: Resource): Promise<Resource> {
   await look(scene);
@@ -200,6 +206,7 @@ describe('a token that is worth nothing any more', () => {
       expect(conditionsOf(await answersAgain(scene))).toEqual(conditions);
       for (let i = 0; i < 3; i += 1) await look(scene);
       expect(await tokensOf(vault, scene.namespace)).toHaveLength(1);
+      expect((await told(scene)).has('Forbidden')).toBe(false);
       expect(await lastGood(scene)).toEqual(before.good);
       expect(await writesFor(scene)).toEqual(before.writes);
     });
@@ -220,6 +227,88 @@ describe('a token that is worth nothing any more', () => {
       });
     });
     expect(await loginsSince()).toBe(stages.length);
+  });
+});
+
+describe('a token that somebody gave', () => {
+  const namespaceOf = ({ vault }: Stage) => `outage-${vault.product}-given`.toLowerCase();
+  const policyOf = (stage: Stage) => `operator-${namespaceOf(stage)}`;
+  const given = new Map<Stage, { scene: Scene; token: string }>();
+
+  /** Another token, in Vault and in the Secret. */
+  async function give(stage: Stage, policies = [policyOf(stage)]): Promise<string> {
+    const namespace = namespaceOf(stage);
+    const made = await stage.vault.request('POST', 'auth/token/create', { policies, ttl: '1h' });
+    const token = (made.body as { auth: { client_token: string } }).auth.client_token;
+    await applyOk(kube, {
+      apiVersion: 'v1',
+      kind: 'Secret',
+      metadata: { name: 'istio-vault-ca-token', namespace },
+      data: { token: Buffer.from(token).toString('base64') },
+    });
+    return token;
+  }
+  const sceneOf = (stage: Stage): Scene => given.get(stage)!.scene;
+  const revoke = (stage: Stage) => stage.vault.request('POST', 'auth/token/revoke', { token: given.get(stage)!.token });
+  const replace = async (stage: Stage, policies?: string[]) => {
+    given.set(stage, { scene: sceneOf(stage), token: await give(stage, policies) });
+  };
+
+  beforeAll(async () => {
+    await everywhere(async (stage) => {
+      const auth = { method: 'Token', kubernetes: undefined, token: { secretRef: { name: 'istio-vault-ca-token' } } };
+      const spec = { vault: { address: stage.service.address, auth } };
+      const scene = await makeScene(kube, stage.vault, { namespace: namespaceOf(stage), spec });
+      given.set(stage, { scene, token: await give(stage) });
+      await applyOk(kube, scene.resource);
+      await waitForCondition(kube, scene.namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    });
+  });
+
+  it('and is revoked is LoginFailed and names the Secret, and never a question of rights; another one in it ends that', async () => {
+    await everywhere(async (stage) => {
+      const scene = sceneOf(stage);
+      await outage(scene, {
+        begin: () => revoke(stage),
+        reason: 'LoginFailed',
+        meanwhile: async (shown) => {
+          const message = conditionOf(shown, 'Ready')?.message ?? '';
+          expect(message).toContain('Secret istio-vault-ca-token (key token) was revoked or has run out');
+          expect(message).not.toContain(given.get(stage)!.token);
+          // Vault tells a token that it does not know from one that may not; OpenBao does not
+          expect(message.includes('policy default')).toBe(stage.vault.product === 'OpenBao');
+          for (let i = 0; i < 3; i += 1)
+            expect(conditionOf(await look(scene), 'VaultReady')?.reason).toBe('LoginFailed');
+        },
+        end: () => replace(stage),
+      });
+      const reasons = await told(scene);
+      expect([reasons.has('LoginFailed'), reasons.has('Forbidden')]).toEqual([true, false]);
+    });
+    expect(await loginsSince()).toBe(0);
+  });
+
+  it('and may do nothing is Forbidden with paths, however often it looks; once it is revoked too, LoginFailed', async () => {
+    await everywhere(async (stage) => {
+      const scene = sceneOf(stage);
+      await outage(scene, {
+        begin: () => stage.vault.request('DELETE', `sys/policies/acl/${policyOf(stage)}`),
+        reason: 'Forbidden',
+        meanwhile: async (shown) => {
+          expect(conditionOf(shown, 'Ready')?.message).toContain(`${scene.namespace}-pki`);
+          for (let i = 0; i < 5; i += 1) expect(conditionOf(await look(scene), 'VaultReady')?.reason).toBe('Forbidden');
+          await replace(stage, ['default']);
+          for (let i = 0; i < 2; i += 1) expect(conditionOf(await look(scene), 'VaultReady')?.reason).toBe('Forbidden');
+          await revoke(stage);
+          expect(conditionOf(await look(scene), 'VaultReady')?.reason).toBe('LoginFailed');
+        },
+        end: async () => {
+          const spec = scene.resource['spec'] as Scene['resource'];
+          await grantOperator(stage.vault, policyOf(stage), scene.namespace, spec);
+          await replace(stage);
+        },
+      });
+    });
   });
 });
 

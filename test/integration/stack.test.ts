@@ -14,7 +14,6 @@ import {
   requestToken,
   sharedStack,
   startIstiod,
-  startKube,
   startVault,
   waitFor,
 } from '../stack/index.ts';
@@ -230,11 +229,7 @@ test('istiod signs with the CA whose files it is given', async () => {
   for (const name of ['ca-cert.pem', 'cert-chain.pem', 'root-cert.pem']) writeFileSync(join(caDir, name), pem);
   writeFileSync(join(caDir, 'ca-key.pem'), `${ca['private_key'] ?? ''}\n`);
 
-  // istiod writes its root into every namespace: not into those of other tests.
-  const own = await startKube();
-  await createNamespace(own, 'istio-system');
-  await createNamespace(own, namespace);
-  const istiod = await startIstiod({ kube: own, rootCaDir: caDir });
+  const istiod = await startIstiod({ kube, rootCaDir: caDir, namespace });
   await istiod.ready();
   expect(istiod.log()).toContain('Use local CA certificate');
   const chain = (await istiod.peerCertificates()).map((text) => new X509Certificate(text));
@@ -254,7 +249,7 @@ test('istiod signs with the CA whose files it is given', async () => {
     ],
     ...['-subj', '/O=test'],
   ]).toString();
-  const token = await requestToken(own, namespace, 'workload', ['istio-ca']);
+  const token = await requestToken(kube, namespace, 'workload', ['istio-ca']);
   const issued = await istiod.createCertificate({ csrPem, token, validitySeconds: 3600 });
   expect(issued.at(-1)).toBe(pem);
   const leaf = new X509Certificate(issued[0] ?? '');
@@ -264,7 +259,11 @@ test('istiod signs with the CA whose files it is given', async () => {
     /UNAUTHENTICATED/,
   );
 
+  const rootIn = async (where: string) =>
+    (await kube.request('GET', `/api/v1/namespaces/${where}/configmaps/istio-ca-root-cert`)).status;
+  await waitFor('istiod to write its root into its own namespace', async () => (await rootIn(namespace)) === 200);
+  expect(await rootIn('default')).toBe(404);
+
   await istiod.stop();
-  await own.stop();
   removeTemporaryDir(caDir);
 });

@@ -6,10 +6,10 @@ import { desire, type Desired } from '../../src/plan/desired.ts';
 import { generationName } from '../../src/plan/identity.ts';
 import { VaultClient } from '../../src/vault/client.ts';
 import { executeVaultStep, type VaultStep } from '../../src/vault/execute.ts';
-import { destroyKv, listKv, readKv, readVersions, writeKv, type KvPlace } from '../../src/vault/kv.ts';
+import { destroyAfter, destroyKv, listKv, readKv, readVersions, writeKv, type KvPlace } from '../../src/vault/kv.ts';
 import { readSecretsMount } from '../../src/vault/mounts.ts';
 import { generateRoot, readPki, readSigned } from '../../src/vault/pki.ts';
-import { products, sharedStack } from '../stack/index.ts';
+import { products, sharedStack, waitFor } from '../stack/index.ts';
 
 const { vaults } = sharedStack();
 
@@ -75,6 +75,33 @@ describe.each(products)('%s', (product) => {
     await destroyKv(client, place, 1); // late, of a version that is not current: what was written since stays
     expect(await readKv(client, place)).toEqual({ casVersion: 2, data: { a: '4' } });
   });
+
+  it.each(['mount', 'entry'])('tells when Vault deletes by itself what is written, by the setting of the %s', async (where) => {
+    const mount = `${prefix}-ends`;
+    const place: KvPlace = { mount, path: where, version: 2 };
+    const path = where === 'mount' ? `${mount}/config` : `${mount}/metadata/${where}`;
+    const day = 86_400_000;
+    if (!(await readSecretsMount(client, mount))) await execute({ kind: 'MountKV', mount, version: 2, description: '' });
+    await writeKv(client, place, { a: '1' }, 0);
+    await vault.request('POST', path, { delete_version_after: '24h' });
+    // what was written before stays
+    expect(await readKv(client, place)).toEqual({ casVersion: 1, data: { a: '1' } });
+    await writeKv(client, place, { a: '2' }, 1);
+    const { lifetime } = await readKv(client, place);
+    expect(lifetime && lifetime.to - lifetime.from).toBe(day);
+    await vault.request('POST', path, { delete_version_after: '0s' });
+    expect((await readKv(client, place)).lifetime).toEqual(lifetime);
+    await vault.request('PUT', `${mount}/undelete/${where}`, { versions: [2] });
+    expect(await readKv(client, place)).toEqual({ casVersion: 2, data: { a: '2' } });
+
+    await vault.request('POST', path, { delete_version_after: '1s' });
+    await writeKv(client, place, { a: '3' }, 2);
+    await waitFor('the version to vanish', async () => (await readKv(client, place)).data === undefined);
+    expect(await readKv(client, place)).toEqual({ casVersion: 3, data: undefined });
+    await vault.request('POST', path, { delete_version_after: '0s' });
+    await writeKv(client, place, { a: '4' }, 3);
+    expect(await readKv(client, place)).toEqual({ casVersion: 4, data: { a: '4' } });
+  }); // prettier-ignore
 
   it('gives out a root’s name once', async () => {
     const name = generationName(desired.identity, 'root', 1);
@@ -164,6 +191,15 @@ describe.each(products)('%s', (product) => {
     expect(signed?.map((certificate) => certificate.selfIssued).sort()).toEqual([false, true]);
     expect(await readSigned(client, `${prefix}-pki`, Date.parse('2100-01-01'))).toEqual([]);
     expect(await listKv(client, `${prefix}-kv`, 2)).toEqual(['cas', 'deep/']);
+  });
+
+  it('destroys its own versions of an entry and leaves those before', async () => {
+    const place: KvPlace = { mount: `${prefix}-kv`, path: 'stood', version: 2 };
+    for (let version = 0; version < 4; version += 1)
+      await writeKv(client, place, { number: String(version + 1) }, version);
+    await destroyAfter(client, place, 2, 4);
+    expect(await readKv(client, place)).toEqual({ casVersion: 4, data: undefined });
+    expect((await readVersions(client, place)).older).toEqual([1, 2]);
   });
 
   it('deletes an entry only while it is ours', async () => {

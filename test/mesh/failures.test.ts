@@ -194,7 +194,7 @@ describe('an agent that does not get the files', () => {
     const message = await failed('fail-sealed', 'SecretMissing');
     expect(message).toContain('no secret exists at fail-sealed-kv/data/istioca');
     expect(message).toContain(`not at ${otherVault.address} (spec.vault.injectorAddress), which must lead to the same`);
-    expect(message).toContain('`vault kv get fail-sealed-kv/istioca`');
+    expect(message).toContain('`vault kv get -field=root-cert.pem fail-sealed-kv/istioca`');
     await meshes.patch('fail-sealed', { spec: { vault: { injectorAddress: null } } });
     recovering.push('fail-sealed');
   });

@@ -19,10 +19,9 @@ it('five in a row', async () => {
       return isReady && resource.status?.intermediate?.generation === generation;
     });
   }
+  await workloads.renewed();
   await workloads.stop();
   expect(workloads.failures).toEqual([]);
-  expect(workloads.requests).toBeGreaterThan(2);
-  expect(workloads.verifications).toBeGreaterThan(50);
   await waitFor('the generation before to be collected', async () => (await count(namespace, 'keys')) === 1);
   expect(await count(namespace, 'issuers')).toBe(1);
 });

@@ -1,4 +1,6 @@
 /** Jest's global setup of the projects "real" and "mesh": starts the stack that all test files of a project share. */
+import { join } from 'node:path';
+import { checkRecorded, recordStates } from './gitops-health.ts';
 import { ensureServers, startStack } from './index.ts';
 import { factsVariable, share } from './shared.ts';
 
@@ -19,17 +21,25 @@ export default async function setUp(_: unknown, project: Project): Promise<void>
   try {
     // Now, as a test's time limit is shorter than its first build.
     const pods = project.displayName?.name === 'mesh';
-    await ensureServers(['istiod', ...(pods ? (['kube-controller-manager', 'helm'] as const) : [])]);
+    const more = pods ? (['kube-controller-manager'] as const) : (['kubectl', 'istio-overlay'] as const);
+    await ensureServers(['istiod', 'gitops-health', 'helm', ...more]);
   } catch (error) {
     await stack.stop();
     throw error;
   }
   const { path, close } = await share(stack);
   process.env[factsVariable] = path;
+  const states = join(stack.dir, 'istiovaultcas.jsonl');
+  const recording = recordStates(stack.kube, states);
   const handle: SharedStackHandle = {
     stop: async () => {
-      await close();
-      await stack.stop();
+      await recording.stop();
+      try {
+        console.error(`health for GitOps tools: as promised in ${await checkRecorded(states)} states`);
+      } finally {
+        await close();
+        await stack.stop();
+      }
     },
   };
   (globalThis as Record<symbol, unknown>)[handleKey] = handle;

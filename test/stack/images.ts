@@ -7,7 +7,7 @@ import { Readable } from 'node:stream';
 import type { ContainerRuntimeClient } from 'testcontainers';
 import { ensureServer, serverVersion, type ServerName } from './servers.ts';
 
-export type ImageName = Exclude<ServerName, 'istiod' | 'kube-controller-manager' | 'helm'>;
+export type ImageName = Extract<ServerName, 'etcd' | 'kube-apiserver' | 'openbao' | 'vault'>;
 
 interface ImageKind {
   readonly repository: string;

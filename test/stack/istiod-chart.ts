@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { loadAllYaml } from '../../src/kube/yaml.ts';
+import { loadAllYaml } from '../../src/runtime/yaml.ts';
 import { makeTemporaryDir, removeTemporaryDir } from './processes.ts';
 import { ensureServer, istioModuleDir } from './servers.ts';
 

@@ -1,7 +1,7 @@
 /** The real istiod as a process beside a bare API server, with its CA files in a folder. */
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { call } from './http.ts';
 import { createCertificate, peerCertificates, type CertificateRequest } from './istiod-client.ts';
@@ -41,7 +41,8 @@ export interface Istiod extends RunningServer {
 
 /**
  * Starts istiod as a process, with free ports on 127.0.0.1, in an empty folder, and without what a cluster's
- * environment would tell it. Does not wait: call `ready()`.
+ * environment would tell it. It keeps to its own namespace: by default istiod writes its root into every one.
+ * Does not wait: call `ready()`.
  */
 export async function startIstiod(options: IstiodOptions): Promise<Istiod> {
   const { binary } = await ensureServer('istiod');
@@ -52,11 +53,15 @@ export async function startIstiod(options: IstiodOptions): Promise<Istiod> {
   const dir = makeTemporaryDir('istiod');
   // Paths like ./etc/istio and ./var/run are relative to where it starts: nothing may be there.
   mkdirSync(join(dir, 'empty'));
+  const meshConfig = join(dir, 'mesh.json');
+  const discoverySelectors = [{ matchLabels: { 'kubernetes.io/metadata.name': namespace } }];
+  writeFileSync(meshConfig, JSON.stringify({ discoverySelectors }));
   const child = startProcess({
     name: 'istiod',
     command: binary,
     args: [
       ...['discovery', `--kubeconfig=${options.kubeconfig ?? options.kube.adminKubeconfig}`],
+      `--meshConfig=${meshConfig}`,
       ...[`--httpAddr=127.0.0.1:${http}`, `--httpsAddr=127.0.0.1:${https}`, `--grpcAddr=127.0.0.1:${grpc}`],
       ...[`--secureGRPCAddr=127.0.0.1:${secure}`, `--monitoringAddr=127.0.0.1:${monitoring}`],
       ...['--ctrlz_port=0', '--shutdownDuration=1s', '--log_output_level=default:info'],

@@ -1,16 +1,18 @@
 /**
- * The real servers that tests and the demo run: which version, how to get each, and where they are kept.
+ * The real servers and tools that tests and the demo run: which version, how to get each, and where they are kept.
  *
  * They are built, or downloaded, once into a cache folder outside the repository, in a folder named by version:
  * `$ISTIO_VAULT_CA_CACHE`, else `$XDG_CACHE_HOME/istio-vault-ca`, else `~/.cache/istio-vault-ca`; then `servers/`.
  * `node test/stack/servers.ts [names…]` fetches them ahead of time.
  */
+import { createHash } from 'node:crypto';
 import {
   chmodSync,
   closeSync,
   existsSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -23,7 +25,16 @@ import { makeTemporaryDir, removeTemporaryDir, startProcess } from './processes.
 import { pause, tail } from './wait.ts';
 
 export type ServerName =
-  'etcd' | 'kube-apiserver' | 'kube-controller-manager' | 'openbao' | 'vault' | 'istiod' | 'helm';
+  | 'etcd'
+  | 'kube-apiserver'
+  | 'kube-controller-manager'
+  | 'openbao'
+  | 'vault'
+  | 'istiod'
+  | 'helm'
+  | 'kubectl'
+  | 'gitops-health'
+  | 'istio-overlay';
 
 interface GoBuild {
   /** The file it makes, within the server's folder. */
@@ -51,6 +62,14 @@ interface WheelServer {
   readonly wheel: string;
   readonly file: string;
   readonly firstTime: string;
+}
+
+/** The version of a program that lies in its module's folder itself: another one with every change of a file. */
+function versionOfFolder(module: string): string {
+  const dir = join(import.meta.dirname, 'modules', module);
+  const hash = createHash('sha256');
+  for (const name of readdirSync(dir).sort()) hash.update(`${name}\n`).update(readFileSync(join(dir, name)));
+  return hash.digest('hex').slice(0, 12);
 }
 
 const servers: Readonly<Record<ServerName, GoServer | WheelServer>> = {
@@ -115,6 +134,33 @@ const servers: Readonly<Record<ServerName, GoServer | WheelServer>> = {
     version: '3.19.5',
     module: 'helm',
     builds: [{ file: 'helm', pkg: 'helm.sh/helm/v3/cmd/helm' }],
+    firstTime: '1 min',
+  },
+  kubectl: {
+    kind: 'go',
+    version: '1.34.4',
+    module: 'kubernetes',
+    builds: [
+      {
+        file: 'kubectl',
+        pkg: 'k8s.io/kubernetes/cmd/kubectl',
+        args: ['-ldflags', '-X k8s.io/component-base/version.gitVersion=v1.34.4'],
+      },
+    ],
+    firstTime: '1 min',
+  },
+  'gitops-health': {
+    kind: 'go',
+    version: versionOfFolder('gitops-health'),
+    module: 'gitops-health',
+    builds: [{ file: 'gitops-health', pkg: '.' }],
+    firstTime: '30 s',
+  },
+  'istio-overlay': {
+    kind: 'go',
+    version: versionOfFolder('istio-overlay'),
+    module: 'istio-overlay',
+    builds: [{ file: 'istio-overlay', pkg: '.' }],
     firstTime: '1 min',
   },
 };

@@ -33,11 +33,13 @@ interface KubeEntry {
   responseStatus?: { code?: number };
 }
 
-/** Writes of the operator's service account in the API server's audit log, as `verb resource/subresource namespace/name`. */
-export async function kubeWrites(kube: Kube): Promise<string[]> {
+const operatorUser = 'system:serviceaccount:istio-vault-ca:istio-vault-ca';
+
+/** Writes of a user in the API server's audit log, as `verb resource/subresource namespace/name`. @param user the operator unless given */
+export async function kubeWrites(kube: Kube, user = operatorUser): Promise<string[]> {
   const entries = (await lines(kube.auditLog)) as KubeEntry[];
   return entries
-    .filter((entry) => entry.user?.username === 'system:serviceaccount:istio-vault-ca:istio-vault-ca')
+    .filter((entry) => entry.user?.username === user)
     .filter((entry) => /^(create|update|patch|delete)/.test(entry.verb))
     .filter(
       (entry) =>

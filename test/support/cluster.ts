@@ -1,7 +1,7 @@
 /** What tests and the demo do to the cluster as its administrator: install the operator's manifests, apply and read objects. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { loadAllYaml, loadYaml } from '../../src/kube/yaml.ts';
+import { loadAllYaml, loadYaml } from '../../src/runtime/yaml.ts';
 import { createNamespace, requestToken, waitFor, type KubeServer } from '../stack/index.ts';
 import { injectorConfiguration, injectorName } from '../stack/node/injector.ts';
 import { tetrateControlPlaneCrd } from './tetrate-crd.ts';
@@ -28,6 +28,17 @@ export async function apply(kube: Kube, object: Json, manager = 'kubectl'): Prom
   const path = `${pathOf(object)}?fieldManager=${manager}&force=true`;
   const answer = await kube.request('PATCH', path, JSON.stringify(object), 'application/apply-patch+yaml');
   return { status: answer.status, body: answer.body as Json };
+}
+
+/** Writes an object's status, as its controller would. */
+export async function setStatus(kube: Kube, path: string, status: Json): Promise<void> {
+  const answer = await kube.request(
+    'PATCH',
+    `${path}/status`,
+    JSON.stringify({ status }),
+    'application/merge-patch+json',
+  );
+  if (answer.status >= 300) throw new Error(`status of ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
 }
 
 /** Applies and insists. */
@@ -65,6 +76,7 @@ export async function installOperator(kube: Kube, options: { secrets?: boolean }
   const objects = [
     ...(await kustomization('deploy/base')),
     ...(options.secrets === false ? [] : await kustomization('deploy/components/secrets')),
+    ...(await kustomization('deploy/components/configmaps')),
   ];
   for (const object of objects.filter((o) => o['kind'] === 'Namespace'))
     await createNamespace(kube, String((object['metadata'] as Json)['name']));
@@ -111,6 +123,7 @@ export interface Resource {
     root?: { serial: string; fingerprint: string; notAfter: string; issuerId: string };
     intermediate?: { fingerprint: string; notAfter: string; generation: number; issuerId: string; renewAt?: string };
     history?: unknown[];
+    rotation?: { kind: string; phase: string };
     controlPlane?: { digest?: string };
     lastHandledReconcileAt?: string;
   };

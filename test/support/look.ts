@@ -27,10 +27,15 @@ export async function entry(
 }
 
 /** Writes an entry behind the operator's back. */
-export async function writeEntry(scene: Scene, data: Record<string, string>): Promise<void> {
+export async function writeEntry(
+  scene: Scene,
+  data: Record<string, string>,
+  suffix: '' | '-staging' = '',
+): Promise<void> {
   const { version = 2 } = storeOf(scene);
-  const { status } = await scene.vault.request('POST', entryPath(scene), version === 1 ? data : { data });
-  if (status >= 300) throw new Error(`writing ${entryPath(scene)}: ${status}`);
+  const path = entryPath(scene, suffix);
+  const { status } = await scene.vault.request('POST', path, version === 1 ? data : { data });
+  if (status >= 300) throw new Error(`writing ${path}: ${status}`);
 }
 
 /** Names under a path; none when there is nothing. */

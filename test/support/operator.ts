@@ -53,3 +53,23 @@ export async function startOperator(kubeconfig: string, flags: string[] = []): P
   const metrics = async () => await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
   return Object.assign(operator, { metrics });
 }
+
+/** How a command of the program ended, and what it said. */
+export interface Said {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a command of the program to its end. @param stdin what it can read there */
+export async function runProgram(args: string[], stdin = ''): Promise<Said> {
+  const main = await buildOperator();
+  return await new Promise((resolve, reject) => {
+    const child = execFile(process.execPath, [main, ...args], { env: {} }, (error, stdout, stderr) => {
+      const code = error === null ? 0 : error.code;
+      if (typeof code === 'number') resolve({ code, stdout, stderr });
+      else reject(error ?? new Error('it did not run'));
+    });
+    child.stdin?.end(stdin);
+  });
+}

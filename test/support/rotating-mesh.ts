@@ -69,11 +69,20 @@ export function useRotatingMesh() {
   const ready = async (namespace: string): Promise<Resource> =>
     await waitForCondition(kube, namespace, 'istioca', { type: 'Ready', status: 'True' }, 180_000);
 
+  /** Fingerprints as status has them. */
+  const fingerprints = (bundle: string): string[] =>
+    blocks(bundle).map((c) => c.fingerprint256.replaceAll(':', '').toLowerCase());
+
+  /** Names in the mounts of a scene. */
+  async function list(path: string): Promise<string[]> {
+    const { body } = await vault.request('LIST', path);
+    return (body as { data: { keys: string[] } }).data.keys;
+  }
+
   /** Fingerprints of the roots that the mesh's ConfigMap has. */
   async function meshRoots(namespace: string): Promise<string[]> {
     const { body } = await kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/istio-ca-root-cert`);
-    const bundle = (body as { data?: Record<string, string> }).data?.['root-cert.pem'] ?? '';
-    return blocks(bundle).map((c) => c.fingerprint256.replaceAll(':', '').toLowerCase());
+    return fingerprints((body as { data?: Record<string, string> }).data?.['root-cert.pem'] ?? '');
   }
 
   return {
@@ -136,9 +145,16 @@ export function useRotatingMesh() {
         patience,
       ),
     /** How many of something lie in the intermediate mount. */
-    count: async (namespace: string, what: 'keys' | 'issuers'): Promise<number> => {
-      const { body } = await vault.request('LIST', `${namespace}-ca/${what}`);
-      return (body as { data: { keys: string[] } }).data.keys.length;
+    count: async (namespace: string, what: 'keys' | 'issuers'): Promise<number> =>
+      (await list(`${namespace}-ca/${what}`)).length,
+    /** Somebody removes a root from its mount. */
+    removeRoot: async (namespace: string, fingerprint: string | undefined): Promise<void> => {
+      for (const id of await list(`${namespace}-pki/issuers`)) {
+        const { body } = await vault.request('GET', `${namespace}-pki/issuer/${id}`);
+        const [found] = fingerprints((body as { data: { certificate: string } }).data.certificate);
+        if (found === fingerprint) await vault.request('DELETE', `${namespace}-pki/issuer/${id}`);
+      }
+      expect(await list(`${namespace}-pki/issuers`)).toHaveLength(1);
     },
     /** SIGKILL, and another operator at once. */
     kill: async (): Promise<void> => {

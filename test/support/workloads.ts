@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { promisify } from 'node:util';
-import { createCertificate, requestToken } from '../stack/index.ts';
+import { createCertificate, requestToken, waitFor } from '../stack/index.ts';
 import type { Kube } from './cluster.ts';
 
 const exec = promisify(execFile);
@@ -85,8 +85,6 @@ export interface WorkloadOptions {
 /** Two workloads, from `start` to `stop`. */
 export class Workloads {
   readonly failures: string[] = [];
-  /** Certificates that were signed for them. */
-  requests = 0;
   /** Handshakes between them. */
   verifications = 0;
   /** Requests that met a replica in its end or its beginning, and went to another one. */
@@ -106,6 +104,17 @@ export class Workloads {
     this.#token = await requestToken(kube, namespace, 'workload', ['istio-ca']);
     for (const place of [0, 1]) this.#identities[place] = await this.#renew();
     this.#loops = [this.#renewing(0), this.#renewing(1), this.#verifying()];
+  }
+
+  /** Until each has a certificate that came after now, and they have spoken with each other by these. */
+  async renewed(): Promise<void> {
+    const options = { timeoutMs: 2000 * this.#o.certificateSeconds, log: () => this.failures.join('\n') };
+    const before = [...this.#identities];
+    const all = () => this.#identities.every((identity, place) => identity !== before[place]);
+    await waitFor('workloads to renew their certificates', all, options);
+    // the two that are under way may have begun with older ones
+    const verified = this.verifications + 4;
+    await waitFor('workloads to speak with each other', () => this.verifications >= verified, options);
   }
 
   async stop(): Promise<void> {
@@ -146,7 +155,6 @@ export class Workloads {
         try {
           const answer = await createCertificate({ host, port: 15012, namespace }, await this.#trusted(), request);
           const roots = answer.pop() ?? '';
-          this.requests += 1;
           return { key, chain: answer.join('\n'), roots };
         } catch (error) {
           last = error instanceof Error ? error.message : String(error);

@@ -4,7 +4,7 @@ import { describe, expect, it } from '@jest/globals';
 import { expiryReason, reasonKinds } from '../../src/api/conditions.ts';
 import { podReasons } from '../../src/api/istiod.ts';
 import { customResourceDefinition } from '../../src/api/crd.ts';
-import { loadAllYaml } from '../../src/kube/yaml.ts';
+import { loadAllYaml } from '../../src/runtime/yaml.ts';
 
 const read = (path: string) => readFileSync(join(import.meta.dirname, '../..', path), 'utf8');
 

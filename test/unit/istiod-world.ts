@@ -1,4 +1,5 @@
 /** Worlds with an istiod: replicas of every kind, on a CA that the planner has made. */
+import { defaultMaxWorkloadCertTtlMs } from '../../src/api/istiod.ts';
 import { plannedCertificate, type CertificateFacts } from '../../src/plan/certificate.ts';
 import { istiodFields, type Desired } from '../../src/plan/desired.ts';
 import { liveDigest, soundLive } from '../../src/plan/facts.ts';
@@ -128,6 +129,7 @@ export const deploymentOf = (
   serviceAccount: 'istiod',
   version: '1.30.0',
   multiRoot: false,
+  maxWorkloadCertTtlMs: defaultMaxWorkloadCertTtlMs,
   settings: settingsOf(world, desired),
   replicas: { desired: replicas, current: replicas, updated: replicas, available: replicas },
   observed: true,

@@ -2,6 +2,7 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { annotations } from '../../src/api/annotations.ts';
+import type { CertificateFacts } from '../../src/plan/certificate.ts';
 import type { Desired } from '../../src/plan/desired.ts';
 import { currentRoot, renewAt } from '../../src/plan/facts.ts';
 import { markOf, parseMark } from '../../src/plan/identity.ts';
@@ -10,7 +11,17 @@ import { plan } from '../../src/plan/plan.ts';
 import { rehearseStep } from '../../src/plan/rehearse.ts';
 import type { Step, StepKind } from '../../src/plan/steps.ts';
 import { mountsThatStay, rootStays, teardown } from '../../src/plan/teardown.ts';
-import { converge, desiredOf, emptyWorld, essence, handMadeWorld, identity, someCa, start } from './model.ts';
+import {
+  converge,
+  desiredOf,
+  emptyWorld,
+  essence,
+  handMadeWorld,
+  identity,
+  leftBehind,
+  someCa,
+  start,
+} from './model.ts';
 
 const d = desiredOf();
 const kinds = (steps: Step[]): StepKind[] => steps.map((step) => step.kind);
@@ -171,6 +182,83 @@ describe('renewal', () => {
   });
 });
 
+describe('an intermediate that is short for what istiod allows', () => {
+  const hour = 3_600_000;
+  const of = (ttl: string, texts: Record<string, string> = {}) => desiredOf({ intermediate: { ttl } }, texts);
+  const short = of('720h');
+  type Limit = Observed['kubernetes']['maxWorkloadCertTtlMs'];
+  const showing = (world: Observed, limit: Limit): Observed => ({
+    ...world,
+    kubernetes: { ...world.kubernetes, maxWorkloadCertTtlMs: limit },
+  });
+  const brief = (desired: Desired, world: Observed, limit: Limit) => {
+    const { problems, steps } = plan(desired, showing(world, limit), start);
+    return [steps.length, ...problems.map(({ reason, blocks }) => `${reason} ${blocks}`)];
+  };
+  /** Issued while istiod allowed a day. */
+  const issued = () => converge(short, showing(emptyWorld(), 24 * hour)).world;
+  const refused = [0, 'IntermediateTTLTooShort all'];
+
+  it('is refused before it is issued, by Istio’s default where istiod is not there to tell', () => {
+    expect(brief(short, emptyWorld(), 2160 * hour)).toEqual(refused);
+    expect(brief(short, emptyWorld(), 'unknown')).toEqual(refused);
+    expect(plan(short, emptyWorld(), start).problems[0]?.message).toContain("(2160h: Istio's default, since istiod is");
+    expect(issued().vault.live.entry).toBeDefined();
+  });
+
+  it('says nothing and is renewed no sooner while istiod is gone for a moment', () => {
+    const world = issued();
+    expect(brief(short, world, 'unknown')).toEqual([0]);
+    expect(renewAt(short, showing(world, 'unknown'))).toBe(renewAt(short, world));
+    const long = desiredOf({ intermediate: { ttl: '5000h' } });
+    const other = converge(long, showing(emptyWorld(), 2160 * hour)).world;
+    expect(renewAt(long, showing(other, 'unknown'))).toBeGreaterThan(renewAt(long, other)!);
+  });
+
+  it('is said once istiod allows more, and renewed and repaired all the same', () => {
+    const world = issued();
+    expect(brief(short, world, 2160 * hour)).toEqual([0, 'IntermediateTTLTooShort nothing']);
+    const asked = of('720h', { [annotations.rotateIntermediate]: 'x' });
+    expect(live(converge(asked, showing(world, 2160 * hour)).world).generation).toBe(2);
+    const damaged = issued();
+    damaged.vault.live = { casVersion: damaged.vault.live.casVersion, entry: undefined };
+    damaged.vault.policy = undefined;
+    const repaired = converge(short, showing(damaged, 2160 * hour)).world;
+    expect(essence(short, repaired)).toMatchObject({ liveDefect: undefined, live: true, staging: undefined });
+    damaged.vault.state = { casVersion: 9, entry: undefined };
+    expect(
+      brief(short, { ...issued(), vault: { ...issued().vault, state: damaged.vault.state } }, 2160 * hour),
+    ).toEqual([1, 'IntermediateTTLTooShort nothing']);
+  });
+
+  it('in the place of a longer one is refused as ever; a longer one that is still too short is an improvement', () => {
+    for (const limit of [2160 * hour, 'unknown'] as const) expect(brief(of('700h'), issued(), limit)).toEqual(refused);
+    expect(brief(of('800h'), issued(), 2160 * hour)).toEqual([1, 'IntermediateTTLTooShort nothing']);
+  });
+
+  it('never ends unrenewed, and is never renewed before half of its life, whatever istiod shows and when', () => {
+    const shows = fc.record({
+      limit: fc.constantFrom<Limit>(24 * hour, 300 * hour, 2160 * hour, 9000 * hour, 'unknown'),
+      hours: fc.integer({ min: 1, max: 200 }),
+    });
+    fc.assert(
+      fc.property(fc.array(shows, { maxLength: 40 }), (looks) => {
+        let world = issued();
+        let now = start;
+        for (const { limit, hours } of looks) {
+          now += hours * hour;
+          const before = live(world);
+          world = converge(short, showing(world, limit), { now }).world;
+          const { generation, certificate } = live(world);
+          expect(certificate!.notAfter).toBeGreaterThan(now);
+          if (generation !== before.generation)
+            expect(now - before.certificate!.notBefore).toBeGreaterThanOrEqual(360 * hour);
+        }
+      }),
+    );
+  });
+});
+
 describe('what somebody wrote over', () => {
   it('gets its mark back', () => {
     const world = provisioned();
@@ -205,7 +293,12 @@ describe('what somebody wrote over', () => {
     const overwritten = (publicKey?: string) => {
       const world = begin();
       publicKey ??= live(world).publicKey;
-      world.vault.live = { ...world.vault.live, entry: 'foreign', mark: '', foreign: { publicKey, generation: 0 } };
+      world.vault.live = {
+        ...world.vault.live,
+        entry: 'foreign',
+        mark: '',
+        foreign: { publicKey, generation: 0, root: '', others: [] },
+      };
       return world;
     };
 
@@ -326,6 +419,19 @@ describe('adoption', () => {
     expect(live(end).certificate).toEqual(live(world).certificate);
   });
 
+  it('is remembered when the state is lost: what was taken over is not deleted then', () => {
+    const leaving = { deletionPolicy: 'Delete' };
+    const taken = converge(adopting(leaving), handMadeWorld(d)).world;
+    taken.vault.state = { casVersion: 5, entry: undefined };
+    const rebuilt = converge(desiredOf(leaving), taken).world;
+    expect([...state(rebuilt).adopted].sort()).toEqual(
+      [...state(converge(adopting(), handMadeWorld(d)).world).adopted].sort(),
+    );
+    rebuilt.vault.remains = { otherEntries: [], otherRoles: [], rootRoles: [], signed: [] };
+    const away = converge(desiredOf(leaving), rebuilt, { next: (desired, o) => teardown(desired, o) });
+    expect(away.world.vault.role).toEqual(taken.vault.role);
+  });
+
   it('without adopt nothing is planned', () => {
     const { steps, problems } = plan(d, handMadeWorld(d), start);
     expect(steps).toEqual([]);
@@ -349,6 +455,63 @@ describe('adoption', () => {
     expect(steps).toEqual([]);
     expect(problems.map((p) => p.reason)).toContain('AdoptionMismatch');
   });
+
+  it('of an entry that holds more is refused, and names the fields: they would be lost', () => {
+    const world = handMadeWorld(d);
+    world.vault.live.foreign!.others = ['a', 'b', 'c', 'd', 'e', 'f', 'g'];
+    const { steps, problems } = plan(adopting(), world, start);
+    expect([steps, problems.map((p) => p.reason)]).toEqual([[], ['AdoptionMismatch']]);
+    expect(problems[0]?.message).toContain('kv/istioca also holds "a", "b", "c", "d", "e" and 2 more');
+  });
+
+  it('of an entry of KV 1 sets its ttl, which is how often agents look', () => {
+    const first = { keyStore: { version: 1 } };
+    const world = handMadeWorld(desiredOf(first));
+    world.vault.live.foreign!.others = ['ttl'];
+    expect(plan(adopting(first), world, start).problems).toEqual([]);
+    const second = handMadeWorld(d);
+    second.vault.live.foreign!.others = ['ttl'];
+    expect(plan(adopting(), second, start).problems[0]?.message).toContain('"ttl"');
+  });
+
+  describe('with several roots in root-cert.pem', () => {
+    const theirs = someCa('theirs', undefined);
+    const withRoots = (choose: (signer: CertificateFacts, other: CertificateFacts) => CertificateFacts[], keyId = 'key-other') => {
+      const world = handMadeWorld(d);
+      const other = someCa('other root', undefined);
+      const issuers = world.vault.rootPki!.issuers;
+      const signer = issuers[0]!.certificate;
+      issuers.push({ id: 'issuer-other', keyId, keyName: '', certificate: other });
+      world.vault.live.foreign!.root = choose(signer, other).map(({ pem }) => pem).join('');
+      return { world, signer, other };
+    };
+
+    it('two of the root mount are a rotation, which goes on with the one that signed', () => {
+      for (const meshKnows of [0, 1]) {
+        const { world, signer, other } = withRoots((s, o) => [s, o]);
+        world.kubernetes.meshRoots = [[signer, other][meshKnows]!];
+        const { world: end, last } = converge(adopting(), world);
+        expect(last.problems).toEqual([]);
+        expect(live(end).root).toBe(signer.pem + other.pem);
+        expect(currentRoot(d, end)?.certificate).toEqual(signer);
+        expect(state(end)).toMatchObject({ root: { fingerprint: other.fingerprint }, rotation: { phase: 'Switching', to: { fingerprint: signer.fingerprint } } });
+      }
+    });
+
+    it.each<[string, ReturnType<typeof withRoots>, RegExp, 'Bundle' | 'PKI']>([
+      ['one of somewhere else', withRoots((s) => [s, theirs]), new RegExp(`"theirs" .*SHA-256 ${theirs.fingerprint}.*whose key is not in pki`), 'Bundle'],
+      ['one whose key is not in the mount', withRoots((s, o) => [s, o], ''), /"other root" .*whose key is not in pki/, 'Bundle'],
+      ['three', withRoots((s, o) => [s, o, theirs]), /3 roots.*"other root".*"theirs"/, 'Bundle'],
+      ['only another one', withRoots((_, o) => [o]), /does not hold the root/, 'Bundle'],
+      ['one that cannot be read', withRoots((s) => [s, { ...s, pem: '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n' }]), /cannot be read/, 'Bundle'],
+      ['two for one file of the PKI mount', withRoots((s, o) => [s, o]), /spec.delivery.source: Bundle/, 'PKI'],
+    ])('%s: nothing is written, and it says which and what to do', (_, { world }, message, source) => {
+      const { steps, problems } = plan(adopting({ delivery: { source } }), world, start);
+      expect([steps, problems.map((p) => p.reason)]).toEqual([[], ['AdoptionMismatch']]);
+      expect(problems[0]?.message).toMatch(message);
+      expect(problems[0]?.message).toMatch(/nothing was changed\. /);
+    });
+  }); // prettier-ignore
 
   it('a role of a living resource is not taken over', () => {
     for (const change of [{ policies: ['theirs'] }, { serviceAccountNamespaces: ['elsewhere'] }]) {
@@ -390,8 +553,12 @@ describe('adoption', () => {
     };
     const asForeign = (owner = theirs): Observed => {
       const world = left(owner);
-      const { publicKey, generation } = live(world);
-      world.vault.live = { ...world.vault.live, entry: 'foreign', foreign: { publicKey, generation } };
+      const { publicKey, generation, root } = live(world);
+      world.vault.live = {
+        ...world.vault.live,
+        entry: 'foreign',
+        foreign: { publicKey, generation, root, others: [] },
+      };
       world.vault.state = { ...world.vault.state, entry: 'foreign' };
       world.kubernetes.controlPlane!.owner = undefined;
       return world;
@@ -409,6 +576,72 @@ describe('adoption', () => {
       );
       expect(currentRoot(d, end)?.certificate).toEqual(world.vault.rootPki!.issuers[0]!.certificate);
     });
+
+    describe('with a key that it had staged and not published', () => {
+      const renewing = desiredOf({}, { [annotations.rotateIntermediate]: 'theirs' });
+      const stagedBehind = (...rounds: StepKind[]) => {
+        let world = provisioned();
+        for (const kind of rounds) {
+          const [step] = plan(renewing, world, start).steps;
+          expect(step?.kind).toBe(kind);
+          world = rehearseStep(renewing, world, step!, start);
+        }
+        return leftBehind(world);
+      };
+
+      it.each<[string, StepKind[]]>([
+        ['stored only', ['StageKey']],
+        ['imported', ['StageKey', 'ImportKey']],
+        ['signed', ['StageKey', 'ImportKey', 'SignIntermediate']],
+        ['published, but not recorded', ['StageKey', 'ImportKey', 'SignIntermediate', 'PublishLive']],
+      ])('be it %s: it is destroyed, and the CA goes on as it was published', (_, rounds) => {
+        const world = stagedBehind(...rounds);
+        const { world: end, done, last } = converge(adopting(), world);
+        expect(last).toEqual({ problems: [], steps: [] });
+        expect(kinds(done)).toContain('RemoveStaging');
+        expect(kinds(done)).not.toContain('StageKey');
+        expect(live(end).publicKey).toBe(world.vault.live.foreign!.publicKey);
+        expect(essence(d, end)).toMatchObject({ live: true, recorded: true, defaultIsLive: true, staging: undefined });
+        const { world: next } = converge(adopting({}, { [annotations.rotateIntermediate]: 'ours' }), end);
+        expect(live(next).generation).toBe(live(end).generation + 1);
+      });
+
+      it('ends the same after a crash anywhere', () => {
+        const world = stagedBehind('StageKey');
+        const whole = converge(adopting(), world).world;
+        fc.assert(
+          fc.property(crashes, (bits) => {
+            expect(essence(d, converge(adopting(), world, crashing(bits)).world)).toEqual(essence(d, whole));
+          }),
+        );
+      });
+
+      it('while it lives, or in another cluster, stays, and says what would help', () => {
+        const said = (desired: Desired, world: Observed) => {
+          const { steps, problems } = plan(desired, world, start);
+          expect(steps).toEqual([]);
+          return problems.find((p) => p.message.includes('kv/istioca-staging'))?.message;
+        };
+        const world = stagedBehind('StageKey');
+        const nothing = { casVersion: 0, entry: undefined };
+        const only = { ...world, vault: { ...world.vault, live: nothing, state: nothing } };
+        expect(said(d, only)).toMatch(/gone: set spec.adopt: true, and it is destroyed; or remove it: `vault kv metadata delete -mount=kv istioca-staging`$/);
+        const living = { ...only, kubernetes: { ...world.kubernetes, goneOwners: [] } };
+        expect(said(adopting(), living)).toMatch(/never published: choose another path$/);
+        const staging = { ...world.vault.staging, mark: world.vault.staging.mark!.replace('c-1', 'c-2') };
+        expect(said(adopting(), { ...only, vault: { ...only.vault, staging } })).toContain(`${annotations.takeOver}=c-2/istio-system/gone`);
+        const named = adopting({}, { [annotations.takeOver]: 'c-2/istio-system/gone' });
+        expect(converge(named, { ...world, vault: { ...world.vault, staging } }).last.problems).toEqual([]);
+      });
+
+      it('without a mark is a person’s, and stays', () => {
+        const world = stagedBehind('StageKey');
+        world.vault.staging.mark = '';
+        const { steps, problems } = plan(adopting(), world, start);
+        expect([steps, problems.map((p) => p.reason)]).toEqual([[], ['MountNotOwned']]);
+        expect(problems[0]?.message).toContain('; choose another path, or remove it if nobody needs it: `vault kv');
+      });
+    }); // prettier-ignore
 
     it('in another cluster: only when the annotation names it', () => {
       const owner = { ...theirs, cluster: 'c-2' };
@@ -449,11 +682,30 @@ describe('deletion', () => {
     expect(rootStays(leaving(), world)).toContain(annotations.confirmDeleteRoot);
   });
 
+  it('leaves the versions of the live entry that a person wrote, also in a mount of ours', () => {
+    const before = emptyWorld();
+    before.vault.kvMount = { type: 'kv', description: '', maxLeaseTtl: 0, kvVersion: 2 };
+    before.vault.live = { casVersion: 3, entry: undefined };
+    const world = withRemains(converge(d, before).world);
+    world.vault.kvMount!.description = d.mark;
+    const { world: end, done } = converge(confirmed(world), world, away);
+    expect(done.filter((s) => s.kind === 'DeleteEntry' && s.entry === 'live')).toEqual([{ kind: 'DeleteEntry', entry: 'live', after: 3 }]);
+    expect(end.vault.kvMount).toBeDefined();
+  }); // prettier-ignore
+
   it('waits for istiod before anything in Vault goes', () => {
     const world = withRemains(provisioned());
     world.kubernetes.controlPlane = undefined;
     world.kubernetes.istiodUses = ['pod istiod-1'];
     expect(teardown(leaving(), world)).toMatchObject({ steps: [], problems: [{ reason: 'Deleting' }] });
+  });
+
+  it('names who else has set the fields that istiod still has', () => {
+    const world = withRemains(provisioned());
+    Object.assign(world.kubernetes.controlPlane!, { owner: undefined, sharedWith: { name: 'kubectl' } });
+    world.kubernetes.istiodUses = ['pod istiod-1'];
+    const [problem] = teardown(leaving(), world).problems;
+    expect(problem?.message).toMatch(/^fields are given back, but field manager kubectl has set some in .* too/);
   });
 
   it('ends the same after a crash anywhere', () => {
@@ -558,6 +810,63 @@ describe('deletion', () => {
     expect(live(world)).toEqual(live(taken));
     expect(world.vault.role).toEqual(taken.vault.role);
     expect(world.vault.policy).toEqual(taken.vault.policy);
+  });
+
+  describe('while istiod goes on reading, as it does by patches that were made by hand', () => {
+    const reading = (o: Observed): Observed => ({
+      ...o,
+      kubernetes: { ...o.kubernetes, istiodUses: ['Deployment istiod', 'pod istiod-1'] },
+    });
+    const used = { next: (desired: Desired, o: Observed) => teardown(desired, reading(o)) };
+    const taken = () => withRemains(converge(leaving({ adopt: true }), handMadeWorld(d)).world);
+
+    it('nobody is waited for when everything was taken over', () => {
+      const before = taken();
+      const { world, done, last } = converge(leaving(), before, used);
+      expect(last).toEqual({ problems: [], steps: [] });
+      expect(kinds(done)).toEqual(['ReleaseControlPlane', 'DeleteEntry']);
+      expect([world.vault.state.entry, live(world)]).toEqual([undefined, live(before)]);
+    });
+
+    it('a staged key that was never published goes too', () => {
+      const asked = desiredOf({ adopt: true }, { [annotations.rotateIntermediate]: 'x' });
+      const staged = plan(asked, taken(), start).steps.reduce(
+        (w, step) => rehearseStep(asked, w, step, start),
+        taken(),
+      );
+      const { world, done } = converge(leaving(), staged, used);
+      expect(kinds(done)).toEqual(['ReleaseControlPlane', 'DeleteEntry', 'DeleteEntry']);
+      expect([world.vault.staging.entry, world.vault.state.entry]).toEqual([undefined, undefined]);
+    });
+
+    it('it loses nothing that was made, and the memory stays as long as it tells of something that is to go', () => {
+      const names = state(taken()).adopted;
+      fc.assert(
+        fc.property(fc.subarray(names), crashes, fc.boolean(), (made, bits, root) => {
+          const before = taken();
+          const { vault } = before;
+          state(before).adopted = names.filter((name) => !made.includes(name));
+          const mark = markOf(identity);
+          if (made.includes('mount:pki')) vault.rootMount!.description = mark;
+          if (made.includes('mount:istioca')) vault.intermediateMount!.description = mark;
+          if (made.includes('entry:istioca')) vault.live.mark = mark;
+          if (made.includes('policy:istioca')) vault.policy = `# ${mark}`;
+          const desired = root ? confirmed(before) : leaving();
+          const { world, last } = converge(desired, before, { ...used, ...crashing(bits) });
+          const { live: entry, role, policy, rootMount, intermediateMount } = world.vault;
+          expect([entry, role, policy, rootMount, intermediateMount]).toEqual([
+            vault.live,
+            vault.role,
+            vault.policy,
+            vault.rootMount,
+            vault.intermediateMount,
+          ]);
+          const further = converge(desired, world, away).done.filter(({ kind }) => kind !== 'ReleaseControlPlane');
+          if (last.problems.length === 0) expect(further).toEqual([]);
+          else expect([last.problems[0]?.reason, own(world.vault.state)]).toEqual(['Deleting', state(before)]);
+        }),
+      );
+    });
   });
 
   it('nothing of somebody else is touched, whatever stands in our places', () => {

@@ -3,7 +3,8 @@ import { specSchema, type Spec } from '../../src/api/schema.ts';
 import { desire, type Desired } from '../../src/plan/desired.ts';
 import { plannedCertificate, type CertificateFacts } from '../../src/plan/certificate.ts';
 import { liveDefect, soundLive } from '../../src/plan/facts.ts';
-import { own, type Observed } from '../../src/plan/observed.ts';
+import { identityHash } from '../../src/plan/identity.ts';
+import { own, type Mount, type Observed, type Pki, type Slot } from '../../src/plan/observed.ts';
 import { plan, type Plan } from '../../src/plan/plan.ts';
 import { rehearseStep } from '../../src/plan/rehearse.ts';
 import type { Step } from '../../src/plan/steps.ts';
@@ -27,6 +28,7 @@ export function emptyWorld(): Observed {
     vault: {
       product: 'OpenBao',
       version: '2.7.2',
+      time: start,
       missingCapabilities: [],
       auditDevice: undefined,
       kvMount: undefined,
@@ -48,9 +50,10 @@ export function emptyWorld(): Observed {
     kubernetes: {
       controlPlane: { owner: undefined, carriesFields: false, writtenBefore: false, conflicts: [] },
       controlPlaneServed: true,
+      rendered: 'none',
       ownerIs: 'us',
       istiodServiceAccounts: [],
-      maxWorkloadCertTtlMs: undefined,
+      maxWorkloadCertTtlMs: 'unknown',
       meshRoots: undefined,
       injector: { found: true, selectsNamespace: true, name: 'vault.hashicorp.com' },
       kubernetesCa: undefined,
@@ -107,7 +110,7 @@ export function handMadeWorld(d: Desired): Observed {
       casVersion: version === 2 ? 1 : 0,
       entry: 'foreign',
       mark: '',
-      foreign: { publicKey: intermediate.publicKey, generation: 0 },
+      foreign: { publicKey: intermediate.publicKey, generation: 0, root: '', others: [] },
     },
     policy: 'path "kv/istioca" { capabilities = ["read", "list"] }',
     role: {
@@ -120,6 +123,47 @@ export function handMadeWorld(d: Desired): Observed {
   });
   world.kubernetes.meshRoots = [root];
   return world;
+}
+
+/** The world of `identity`, as if another resource had made it that is gone. */
+export function leftBehind({ vault, kubernetes }: Observed): Observed {
+  const gone = { ...identity, name: 'gone', uid: 'u-9' };
+  const theirs = (text: string) =>
+    text
+      .replace(`name=${identity.name} uid=${identity.uid}`, `name=${gone.name} uid=${gone.uid}`)
+      .replace(identityHash(identity), identityHash(gone));
+  const mount = (m: Mount | undefined) => m && { ...m, description: theirs(m.description) };
+  const pki = (p: Pki | undefined): Pki | undefined =>
+    p && {
+      ...p,
+      issuers: p.issuers.map((issuer) => ({ ...issuer, keyName: theirs(issuer.keyName) })),
+      keys: p.keys.map(({ id, name }) => ({ id, name: theirs(name) })),
+    };
+  const slot = <T>({ casVersion, entry, mark }: Slot<T>): Slot<T> => ({
+    casVersion,
+    entry: entry && 'foreign',
+    ...(entry ? { mark: theirs(mark ?? '') } : {}),
+  });
+  const live = own(vault.live);
+  const foreign = live && { publicKey: live.publicKey, generation: live.generation, root: live.root, others: [] };
+  return {
+    vault: {
+      ...vault,
+      rootMount: mount(vault.rootMount),
+      intermediateMount: mount(vault.intermediateMount),
+      rootPki: pki(vault.rootPki),
+      intermediatePki: pki(vault.intermediatePki),
+      policy: vault.policy && theirs(vault.policy),
+      live: { ...slot(vault.live), ...(foreign ? { foreign } : {}) },
+      staging: slot(vault.staging),
+      state: slot(vault.state),
+    },
+    kubernetes: {
+      ...kubernetes,
+      controlPlane: kubernetes.controlPlane && { ...kubernetes.controlPlane, owner: undefined },
+      goneOwners: [`${gone.namespace}/${gone.name}`],
+    },
+  };
 }
 
 export interface Way {

@@ -1,18 +1,23 @@
 /** What must hold before the control plane's fields are written; Vault work goes on meanwhile. */
 import { annotations as known } from '../../api/annotations.ts';
-import type { Desired } from '../desired.ts';
+import { objectKinds, objectName, renderName, type Desired } from '../desired.ts';
 import type { Observed } from '../observed.ts';
 import type { Problem } from '../problem.ts';
 
 export function controlPlaneNotFound(d: Desired, o: Observed): Problem | undefined {
   if (o.kubernetes.controlPlane) return undefined;
-  const { kind, name } = d.spec.controlPlane;
+  const { kind } = d.spec.controlPlane;
+  const unfit = o.kubernetes.controlPlaneUnfit;
+  if (unfit) {
+    const { reason, message } = unfit;
+    return { condition: 'ControlPlanePatched', reason, message, blocks: 'controlPlane', retryAfterMs: 30_000 };
+  }
   return {
     condition: 'ControlPlanePatched',
     reason: 'ControlPlaneNotFound',
     message: o.kubernetes.controlPlaneServed
-      ? `spec.controlPlane: there is no ${kind} ${name} in namespace ${d.identity.namespace}; it is configured as soon as it comes`
-      : `spec.controlPlane: the cluster serves no ${kind} (its CRD is not installed); it is configured as soon as it comes`,
+      ? `spec.controlPlane: there is no ${objectName(d)}${kind === 'Sail' ? '' : ` in namespace ${d.identity.namespace}`}; it is configured as soon as it comes`
+      : `spec.controlPlane: the cluster serves no ${objectKinds[kind]} (its CRD is not installed); it is configured as soon as it comes`,
     blocks: 'controlPlane',
     retryAfterMs: 30_000,
   };
@@ -40,11 +45,59 @@ export function injectorNotFound(d: Desired, o: Observed): Problem | undefined {
 export function fieldConflict(d: Desired, o: Observed): Problem | undefined {
   const conflicts = o.kubernetes.controlPlane?.conflicts ?? [];
   if (conflicts.length === 0) return undefined;
-  const list = conflicts.map((c) => `${c.place} is ${c.value}`).join('; ');
+  const list = conflicts
+    .map((c) => `${c.place} is ${c.value}${c.manager === undefined ? '' : ` (set by field manager ${c.manager})`}`)
+    .join('; ');
   return {
     condition: 'ControlPlanePatched',
     reason: 'FieldConflict',
-    message: `${d.spec.controlPlane.kind} ${d.spec.controlPlane.name} already sets what this resource would set: ${list}. Remove it there, or change this resource to match`,
+    message: `${objectName(d)} already sets what this resource would set: ${list}. Remove it there, or change this resource to match`,
     blocks: 'controlPlane',
+  };
+}
+
+/** The place of what is to be committed is taken. */
+export function renderNotOwned(d: Desired, o: Observed): Problem | undefined {
+  if (d.spec.controlPlane.write !== 'Render' || o.kubernetes.rendered !== 'foreign') return undefined;
+  return {
+    condition: 'ControlPlanePatched',
+    reason: 'FieldConflict',
+    message: `ConfigMap ${renderName(d)} exists and is not this resource's; remove it, or give this resource another name`,
+    blocks: 'controlPlane',
+  };
+}
+
+/** With `write: Render`: what a person has still to commit, or what has not arrived yet. */
+export function awaitingCommit(d: Desired, o: Observed): Problem | undefined {
+  const { controlPlane, rendered } = o.kubernetes;
+  if (d.spec.controlPlane.write !== 'Render' || !controlPlane || controlPlane.carriesFields) return undefined;
+  const { kind } = d.spec.controlPlane;
+  const missing = controlPlane.missing ?? [];
+  const [first, ...more] = missing;
+  const others = more.length === 0 ? '' : ` and ${more.length} more`;
+  const where = kind === 'HelmValues' ? "istiod's Deployment" : objectName(d);
+  const what =
+    rendered === 'current'
+      ? `commit what ConfigMap ${renderName(d)} shows (\`kubectl get configmap -n ${d.identity.namespace} ${renderName(d)} -o yaml\`)`
+      : `ConfigMap ${renderName(d)} shows what to commit as soon as Vault is ready and the injector is there`;
+  return {
+    condition: 'ControlPlanePatched',
+    reason: 'AwaitingCommit',
+    message: `${where} does not have ${first ?? 'every field'}${others} yet; ${what}`,
+    blocks: 'nothing',
+    retryAfterMs: 30_000,
+  };
+}
+
+/** The fields are written, and nothing seems to carry them to istiod. */
+export function notReconciled(_d: Desired, o: Observed): Problem | undefined {
+  const target = o.kubernetes.controlPlane;
+  if (!target?.carriesFields || target.unreconciled === undefined) return undefined;
+  return {
+    condition: 'ControlPlanePatched',
+    reason: 'NotReconciled',
+    message: target.unreconciled,
+    blocks: 'nothing',
+    retryAfterMs: 30_000,
   };
 }

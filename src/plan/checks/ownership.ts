@@ -1,6 +1,6 @@
 /** Whose things stand in our places: found before the first write, so that nothing is half done. */
 import { annotations as known } from '../../api/annotations.ts';
-import { adoptable, adoptionOf, owns, ownsRole, roleFits, things, type Thing } from '../adoption.ts';
+import { adoptable, adoptionOf, leftInStaging, owns, ownsRole, roleFits, things, type Thing } from '../adoption.ts';
 import type { Desired } from '../desired.ts';
 import { parseMark } from '../identity.ts';
 import { own, type Mount, type Observed } from '../observed.ts';
@@ -29,6 +29,23 @@ function remedy(d: Desired, o: Observed, thing: Thing | undefined, other: string
     : `it belongs to IstioVaultCA ${mark.namespace}/${mark.name}: ${other}`;
 }
 
+/** What can be done about an entry in the place of ours for a key that is not published yet: it is never taken over. */
+function stagedRemedy(d: Desired, o: Observed, thing: Thing): string {
+  const { mount, path, version } = d.spec.keyStore;
+  const mark = parseMark(thing.text);
+  const other = 'choose another path';
+  const remove = `\`vault kv ${version === 2 ? 'metadata delete' : 'delete'} -mount=${mount} ${path}-staging\``;
+  if (!mark) return `${other}, or remove it if nobody needs it: ${remove}`;
+  const inCluster = mark.cluster === d.identity.cluster;
+  const owner = `${mark.namespace}/${mark.name}`;
+  const what = `it is a key of IstioVaultCA ${owner} that was never published`;
+  if (inCluster && !o.kubernetes.goneOwners.includes(owner)) return `${what}: ${other}`;
+  const destroyed = `and it is destroyed; or remove it: ${remove}`;
+  if (inCluster) return `${what}, and that resource is gone: set spec.adopt: true, ${destroyed}`;
+  const named = `${mark.cluster}/${owner}`;
+  return `${what}, of another cluster; when that resource is gone, set spec.adopt: true and annotation ${known.takeOver}=${named}, ${destroyed}`;
+}
+
 function notOwned(
   d: Desired,
   o: Observed,
@@ -37,12 +54,11 @@ function notOwned(
   thing: Thing | undefined,
   other: string,
 ): Problem {
-  return problem(
-    condition,
-    'MountNotOwned',
-    `${place} exists and is not this resource's; ${remedy(d, o, thing, other)}`,
-  );
+  return notOurs(condition, place, remedy(d, o, thing, other));
 }
+
+const notOurs = (condition: Problem['condition'], place: string, what: string): Problem =>
+  problem(condition, 'MountNotOwned', `${place} exists and is not this resource's; ${what}`);
 
 function foreignMount(
   d: Desired,
@@ -78,16 +94,15 @@ export function intermediateMountNotOwned(d: Desired, o: Observed): Problem | un
 /** A KV entry without our mark in one of our three places. */
 export function keyStoreEntryNotOwned(d: Desired, o: Observed): Problem | undefined {
   const { mount, path } = d.spec.keyStore;
-  const { live, state } = things(d, o.vault);
+  const { live, staging, state } = things(d, o.vault);
+  const place = `spec.keyStore.path: the entry ${mount}/${path}`;
   const foreign = [
     { suffix: '', slot: o.vault.live, thing: live },
-    // what another resource has staged was never published: there is nothing to take over
-    { suffix: '-staging', slot: o.vault.staging, thing: undefined },
     { suffix: '-state', slot: o.vault.state, thing: state },
   ].find(({ slot, thing }) => slot.entry === 'foreign' && !(thing && (owns(d, o, thing) || adoptable(d, o, thing))));
-  if (!foreign) return undefined;
-  const place = `spec.keyStore.path: the entry ${mount}/${path}${foreign.suffix}`;
-  return notOwned(d, o, 'KeyStored', place, foreign.thing, 'choose another path');
+  if (foreign) return notOwned(d, o, 'KeyStored', `${place}${foreign.suffix}`, foreign.thing, 'choose another path');
+  if (!staging || o.vault.staging.entry !== 'foreign' || leftInStaging(d, o) !== undefined) return undefined;
+  return notOurs('KeyStored', `${place}-staging`, stagedRemedy(d, o, staging));
 }
 
 export function policyNotOwned(d: Desired, o: Observed): Problem | undefined {
@@ -111,8 +126,7 @@ export function roleNotOwned(d: Desired, o: Observed): Problem | undefined {
 export function adoptionMismatch(d: Desired, o: Observed): Problem | undefined {
   const found = adoptionOf(d, o);
   if (typeof found !== 'string') return undefined;
-  const message = `spec.adopt: ${found}; nothing was changed. Put the matching parts back, or choose other mounts and paths and let a new CA be made`;
-  return problem('KeyStored', 'AdoptionMismatch', message);
+  return problem('KeyStored', 'AdoptionMismatch', `spec.adopt: ${found}`);
 }
 
 /** Two resources for one control plane: the other one wins, and this one writes nothing anywhere. */

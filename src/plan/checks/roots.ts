@@ -1,27 +1,37 @@
 /** Guards round the trust root: a mesh that trusts another root is never switched unasked. */
 import { annotations as known } from '../../api/annotations.ts';
-import { bundleFacts } from '../certificate.ts';
-import { handledText, type Desired } from '../desired.ts';
-import { adoptionOf } from '../adoption.ts';
-import { currentRoot, lostRootSerial } from '../facts.ts';
-import { own, type Observed } from '../observed.ts';
+import { bundleFacts, type CertificateFacts } from '../certificate.ts';
+import { unanswered, type Desired } from '../desired.ts';
+import { adoptionOf, owns, things } from '../adoption.ts';
+import { currentRoot, issuedRootOf, ownIssuers, recordedRoot, rootsOf } from '../facts.ts';
+import { fieldsOnceThere, own, type Observed } from '../observed.ts';
 import type { Problem } from '../problem.ts';
+import { turnsForward } from '../rotation.ts';
+
+/** The roots that would be handed out; in a mount of somebody else, which is another problem, all there are. */
+function rootsToCome(d: Desired, o: Observed): CertificateFacts[] {
+  const adoption = adoptionOf(d, o);
+  const { root, leaving } = (typeof adoption === 'string' ? undefined : adoption?.ca) ?? {};
+  if (root) return [root, ...(leaving ? [leaving] : [])].map(({ certificate }) => certificate);
+  const ours = ownIssuers(d, 'root', o.vault).map(({ id }) => id);
+  const { rootMount } = things(d, o.vault);
+  const all = rootMount && !owns(d, o, rootMount) ? (o.vault.rootPki?.issuers ?? []) : [];
+  const theirs = all.filter(({ id }) => !ours.includes(id));
+  return [...(rootsOf(d, o).trusted ?? []), ...theirs.map(({ certificate }) => certificate)];
+}
 
 /**
- * The mesh of this namespace trusts a root that is neither in our root mount nor in what we published. Raised before a
- * root is made and before the control plane's fields are first written; never once they are there.
+ * The mesh of this namespace trusts none of the roots that it would be given, nor one that was published: that another of its roots lies in
+ * the mount does not help. Raised before a root is made and before the control plane's fields are first written; never once they are there.
  */
 export function wouldReplaceRoot(d: Desired, o: Observed): Problem | undefined {
   const { meshRoots, controlPlane } = o.kubernetes;
   // fields that a resource before this one has left say nothing of what this one would bring
-  const ours = controlPlane?.writtenBefore === true && own(o.vault.state) !== undefined;
+  const state = own(o.vault.state);
+  const ours = state && (controlPlane?.writtenBefore === true || state.made.includes(fieldsOnceThere));
   if (!meshRoots || meshRoots.length === 0 || ours) return undefined;
-  const known_ = new Set(
-    [...(o.vault.rootPki?.issuers ?? []).map((i) => i.certificate), ...bundleFacts(own(o.vault.live)?.root ?? '')].map(
-      (c) => c.fingerprint,
-    ),
-  );
-  if (meshRoots.some((root) => known_.has(root.fingerprint))) return undefined;
+  const given = [...rootsToCome(d, o), ...bundleFacts(own(o.vault.live)?.root ?? '')].map((root) => root.fingerprint);
+  if (meshRoots.some(({ fingerprint }) => given.includes(fingerprint))) return undefined;
   const [first] = meshRoots;
   if (!first || d.annotations[known.confirmRootChange] === first.fingerprint) return undefined;
   return {
@@ -33,17 +43,14 @@ export function wouldReplaceRoot(d: Desired, o: Observed): Problem | undefined {
 }
 
 /** A root was there and is gone: the mesh trusts it, so another one is made only when a person says so. */
-export function rootLost(d: Desired, o: Observed): Problem | undefined {
+export function rootLost(d: Desired, o: Observed, now: number): Problem | undefined {
   const adoption = adoptionOf(d, o);
   // what is taken over is judged by what it is
   if (currentRoot(d, o) || typeof adoption === 'string' || adoption?.ca?.root) return undefined;
+  if (turnsForward(d, o, now)) return undefined;
   const rotating = lostByRotation(d, o);
   if (rotating === 'called off') return undefined;
-  const recorded =
-    rotating?.fingerprint ??
-    own(o.vault.state)?.root?.fingerprint ??
-    bundleFacts(own(o.vault.live)?.root ?? '')[0]?.fingerprint;
-  const serial = rotating?.serial ?? lostRootSerial(o);
+  const { fingerprint: recorded, serial } = rotating ?? issuedRootOf(o) ?? {};
   if (recorded === undefined && serial === undefined && !o.kubernetes.controlPlane?.writtenBefore) return undefined;
   const text = serial ?? o.kubernetes.meshRoots?.[0]?.serial ?? 'unknown';
   if (d.annotations[known.allowReissue]?.toLowerCase() === text) return undefined;
@@ -64,10 +71,7 @@ function lostByRotation(d: Desired, o: Observed): { fingerprint?: string; serial
   const state = own(o.vault.state);
   const { rotation } = state ?? {};
   if (!state || !rotation || rotation.back || !/Switching|Retiring/.test(rotation.phase)) return undefined;
-  const stands = o.vault.rootPki?.issuers.some(
-    ({ certificate }) => certificate.fingerprint === state.root?.fingerprint,
-  );
-  const text = handledText(d, known.rollbackRotation);
-  const asked = rotation.phase === 'Switching' && text !== undefined && text !== state.handled[known.rollbackRotation];
+  const stands = recordedRoot(d, o) !== undefined;
+  const asked = rotation.phase === 'Switching' && unanswered(d, state.handled, known.rollbackRotation) !== undefined;
   return stands && asked ? 'called off' : rotation.to;
 }

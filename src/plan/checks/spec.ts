@@ -1,7 +1,7 @@
 /** Rules on the spec alone, for what CEL cannot see or an older schema let through: nothing in Vault is changed by a refused spec. */
-import { formatGoDuration, parseGoDuration } from '../../api/duration.ts';
+import { parseGoDuration } from '../../api/duration.ts';
 import type { Spec } from '../../api/schema.ts';
-import { maxWorkloadCertTtlMs, refusedDeliveryAnnotations, type Desired } from '../desired.ts';
+import { refusedDeliveryAnnotations, type Desired } from '../desired.ts';
 import type { Problem } from '../problem.ts';
 
 const refuse = (condition: Problem['condition'], reason: Problem['reason'], message: string): Problem => ({
@@ -26,8 +26,6 @@ export function notYetSupported(d: Desired): Problem | undefined {
     [!spec.keyStore.manage, 'spec.keyStore.manage: false'],
     [!spec.policy.manage, 'spec.policy.manage: false'],
     [!spec.kubernetesAuth.manage, 'spec.kubernetesAuth.manage: false'],
-    [spec.controlPlane.kind !== 'TetrateControlPlane', `spec.controlPlane.kind: ${spec.controlPlane.kind}`],
-    [spec.controlPlane.write !== 'Patch', `spec.controlPlane.write: ${spec.controlPlane.write}`],
   ];
   const fields = asked.filter(([unsupported]) => unsupported).map(([, field]) => field);
   if (fields.length === 0) return undefined;
@@ -38,6 +36,17 @@ export function notYetSupported(d: Desired): Problem | undefined {
   );
 }
 
+/** Sail names the revisions of an Istio itself, and its fields are for all of them. */
+export function revisionOfSail({ spec }: Desired): Problem | undefined {
+  const { kind, revision } = spec.controlPlane;
+  if (kind !== 'Sail' || revision === undefined) return undefined;
+  return refuse(
+    'ControlPlanePatched',
+    'InvalidSpec',
+    `spec.controlPlane.revision: ${revision}: the Sail operator names the revisions of an Istio, and this resource is for all of them; create it anew without revision`,
+  );
+}
+
 export function intermediateOutlivesRoot({ spec }: Desired): Problem | undefined {
   if (spec.root.source !== 'Generate') return undefined;
   if (parseGoDuration(spec.intermediate.ttl) <= parseGoDuration(spec.root.ttl)) return undefined;
@@ -45,17 +54,6 @@ export function intermediateOutlivesRoot({ spec }: Desired): Problem | undefined
     'IntermediateReady',
     'IntermediateOutlivesRoot',
     `spec.intermediate.ttl ${spec.intermediate.ttl} is longer than spec.root.ttl ${spec.root.ttl}: shorten the one or lengthen the other`,
-  );
-}
-
-/** A renewal needs room: the intermediate must outlive two workload certificates of the longest kind. */
-export function intermediateTtlTooShort(d: Desired, fromIstiod: number | undefined): Problem | undefined {
-  const workload = maxWorkloadCertTtlMs(d.spec, fromIstiod);
-  if (parseGoDuration(d.spec.intermediate.ttl) > 2 * workload) return undefined;
-  return refuse(
-    'IntermediateReady',
-    'IntermediateTTLTooShort',
-    `spec.intermediate.ttl ${d.spec.intermediate.ttl} must be more than twice the longest workload certificate (${formatGoDuration(workload)}): lengthen it, or set spec.intermediate.maxWorkloadCertTTL and istiod's MAX_WORKLOAD_CERT_TTL lower`,
   );
 }
 

@@ -20,5 +20,6 @@ export function loadAllYaml(text: string): unknown[] {
 }
 
 export function dumpYaml(value: unknown): string {
-  return stringify(value, { lineWidth: 0 });
+  // tools in Go read YAML 1.1, in which a bare `no` or `on` is a boolean
+  return stringify(value, { lineWidth: 0, compat: 'yaml-1.1' });
 }

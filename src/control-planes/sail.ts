@@ -1,0 +1,62 @@
+/**
+ * An `Istio` of the Sail operator (OpenShift Service Mesh 3). It is cluster-scoped, and each is for one namespace.
+ * https://github.com/istio-ecosystem/sail-operator, docs/api-reference/sailoperator.io.md
+ */
+import { dig, items, str, type JsonObject, type Target } from './adapter.ts';
+import { appliedAdapter, leavesUnder } from './applied.ts';
+
+const pilot = ['spec', 'values', 'pilot'];
+
+/** A resource acts in its own namespace only. */
+function unfit({ object, spec, namespace }: Target): string | undefined {
+  const found = str(dig(object, 'spec', 'namespace')) || 'istio-system';
+  if (found === namespace) return undefined;
+  return `spec.controlPlane: Istio ${spec.name} is for namespace ${found} (its spec.namespace), and a resource configures the control plane of its own namespace only, which is ${namespace}; create this resource in ${found}`;
+}
+
+/**
+ * Each revision of the Istio has an IstioRevision of that name; the one named `default` has no revision in Istio's terms, which is the
+ * label `default` again. With update strategy `InPlace` there is one, of the Istio's name.
+ */
+function revisions({ object, spec, relatives }: Target): string[] {
+  const uid = dig(object, 'metadata', 'uid');
+  const owned = (relatives ?? [])
+    .filter((revision) =>
+      items(dig(revision, 'metadata', 'ownerReferences')).some(
+        (owner) => uid !== undefined && dig(owner, 'uid') === uid,
+      ),
+    )
+    .map((revision) => str(dig(revision, 'metadata', 'name')));
+  const active = str(dig(object, 'status', 'activeRevisionName'));
+  return [...new Set([...owned, active === '' ? spec.name : active])].sort();
+}
+
+/** With update strategy `RevisionBased` the operator gives values to the active revision only; older ones keep theirs until they go. */
+function leftBehind(target: Target): string[] {
+  const active = str(dig(target.object, 'status', 'activeRevisionName'));
+  return active === '' ? [] : revisions(target).filter((revision) => revision !== active);
+}
+
+function unreconciled(object: JsonObject): string | undefined {
+  const name = str(dig(object, 'metadata', 'name'));
+  const conditions = items(dig(object, 'status', 'conditions'));
+  if (conditions.length === 0)
+    return `Istio ${name} has no status: nothing reconciles it, so what it says does not reach istiod; see whether the Sail operator runs`;
+  const reconciled = conditions.find((condition) => dig(condition, 'type') === 'Reconciled');
+  if (dig(reconciled, 'status') !== 'False') return undefined;
+  return `the Sail operator cannot reconcile Istio ${name} (${str(dig(reconciled, 'reason'))}): \`kubectl describe istio ${name}\` says why`;
+}
+
+export const sail = appliedAdapter({
+  gvr: { group: 'sailoperator.io', version: 'v1', plural: 'istios' },
+  kind: 'Istio',
+  clusterScoped: true,
+  makesIt: false,
+  relatives: { group: 'sailoperator.io', version: 'v1', plural: 'istiorevisions' },
+  revisions,
+  leaves: (fields) =>
+    leavesUnder(fields, [...pilot, 'env'], [...pilot, 'podAnnotations'], ['spec', 'values', 'meshConfig']),
+  unfit,
+  unreconciled,
+  leftBehind,
+});

@@ -1,0 +1,110 @@
+/** How long a deletion is held: against an API server that answers from memory. What it takes away is tested on the real servers. */
+import { beforeEach, describe, expect, it } from '@jest/globals';
+import { identity, minimalSpec } from '../../test/unit/model.ts';
+import { finalizer } from '../api/annotations.ts';
+import { group, kind, resourceSchema, version } from '../api/schema.ts';
+import { clientOn } from '../kube/client.ts';
+import type { JsonObject } from '../kube/json.ts';
+import { silentLogger } from '../observability/logger.ts';
+import { desire } from '../plan/desired.ts';
+import { FakeClock } from '../runtime/fake-clock.ts';
+import { Deletion } from './deletion.ts';
+import { plainJson, Reporter } from './report.ts';
+
+const minute = 60_000;
+const deadlineMs = 10 * minute;
+
+let clock: FakeClock;
+let terminating: boolean;
+/** Finalizers as they were written. */
+let finalizers: unknown[];
+/** What was said about having given up. */
+let notes: string[];
+let deletion: Deletion;
+
+beforeEach(() => {
+  clock = new FakeClock();
+  terminating = false;
+  finalizers = [];
+  notes = [];
+  const kube = clientOn(({ method, path, body }) => {
+    if (path.includes('/namespaces/') && method === 'GET')
+      return Promise.resolve({ metadata: terminating ? { deletionTimestamp: '2026-01-01T00:00:00Z' } : {} });
+    const written = (body as { metadata?: { finalizers?: unknown } }).metadata?.finalizers;
+    if (written !== undefined) finalizers.push(written);
+    return Promise.resolve({});
+  });
+  const record = ({ reason, note }: { reason: string; note: string }) => {
+    if (reason === 'CleanupIncomplete') notes.push(note);
+  };
+  // an address that is not on the list: no server is spoken to, and nothing is ever cleaned up
+  const options = { kube, logger: silentLogger, clock, addressAllowed: () => false, deletionDeadlineMs: deadlineMs };
+  const rounds = { run: () => Promise.reject(new Error('nothing is to be carried out')) };
+  deletion = new Deletion(options, new Reporter(kube, { record }, silentLogger), rounds);
+}); // prettier-ignore
+
+/** One look at a deletion. @returns when to look again, in milliseconds; undefined: it is let go */
+async function look(metadata: Record<string, unknown> = {}): Promise<number | undefined> {
+  const raw: JsonObject = plainJson({
+    apiVersion: `${group}/${version}`,
+    kind,
+    metadata: { ...identity, resourceVersion: '1', finalizers: [finalizer], deletionTimestamp: '2026-01-01T00:00:00Z', ...metadata },
+    spec: { ...minimalSpec(), deletionPolicy: 'Delete' },
+  }); // prettier-ignore
+  const resource = resourceSchema.parse(raw);
+  const desired = desire(identity, resource.spec, resource.metadata.annotations);
+  const outcome = await deletion.reconcile(raw, resource, desired, new AbortController().signal);
+  return outcome && 'requeueAfterMs' in outcome ? outcome.requeueAfterMs : undefined;
+}
+
+describe('the deadline', () => {
+  it.each([
+    ['now', '2026-01-01T00:00:00Z'],
+    ['long past, by a clock that is behind or for want of an operator', '2020-01-01T00:00:00Z'],
+    ['to come, by a clock that is ahead', '2030-01-01T00:00:00Z'],
+  ])('is a whole one from the first look, when the deletion is %s', async (_, deletionTimestamp) => {
+    expect(await look({ deletionTimestamp })).toBe(5_000);
+    await clock.advance(deadlineMs - 1);
+    expect(await look({ deletionTimestamp })).toBe(1);
+    expect([finalizers, notes]).toEqual([[], []]);
+    await clock.advance(1);
+    expect(await look({ deletionTimestamp })).toBeUndefined();
+    expect(finalizers).toEqual([[]]);
+    expect(notes).toEqual([expect.stringMatching(/^gave up \(the deletion deadline has passed\)/)]);
+  });
+
+  it.each([
+    ['forward', 60 * minute],
+    ['back', -60 * minute],
+  ])('stays where it is when the machine’s clock is set %s', async (_, byMs) => {
+    await look();
+    clock.set(byMs);
+    await clock.advance(deadlineMs - 1);
+    expect(await look()).toBe(1);
+    await clock.advance(1);
+    expect(await look()).toBeUndefined();
+  });
+
+  it('is anew for another resource of the same name, be it that the one before was let go, was gone, or was never seen to go', async () => {
+    await look();
+    await clock.advance(deadlineMs);
+    await look();
+    expect(await look()).toBe(5_000);
+    await clock.advance(deadlineMs);
+    deletion.forget('istio-system/istioca');
+    expect(await look()).toBe(5_000);
+    await clock.advance(deadlineMs);
+    expect(await look({ uid: 'u-2' })).toBe(5_000);
+  });
+
+  it('does not count in a namespace that is being deleted: it gives up after one try', async () => {
+    terminating = true;
+    expect(await look({ deletionTimestamp: '2030-01-01T00:00:00Z' })).toBeUndefined();
+    expect([finalizers, notes]).toEqual([[[]], [expect.stringContaining('the namespace is being deleted')]]);
+  });
+
+  it('does not count with skip-cleanup: nothing is tried', async () => {
+    expect(await look({ annotations: { 'istiovaultca.io/skip-cleanup': 'true' } })).toBeUndefined();
+    expect([finalizers, notes]).toEqual([[[]], [expect.stringContaining('skip-cleanup')]]);
+  });
+});

@@ -1,0 +1,290 @@
+/** Each kind of control plane against a real API server: what is written where, who holds which field, and that all of it is given back. */
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { isDeepStrictEqual } from 'node:util';
+import { adapters } from '../../src/control-planes/index.ts';
+import { dig, nest, type ControlPlaneAdapter, type JsonObject, type Target } from '../../src/control-planes/adapter.ts';
+import { carryOut } from '../../src/controller/carry-out.ts';
+import { specSchema, type Spec } from '../../src/api/schema.ts';
+import { createKubeClient, type KubeClient } from '../../src/kube/client.ts';
+import { KubeError } from '../../src/kube/errors.ts';
+import { loadKubeConfig, type PooledKubeConfig } from '../../src/kube/pooled-kube-config.ts';
+import { istiodFields, type IstiodFields } from '../../src/plan/desired.ts';
+import type { ControlPlaneFacts } from '../../src/plan/observed.ts';
+import { createNamespace, sharedStack, waitFor } from '../stack/index.ts';
+import { applyOk, type Json } from '../support/cluster.ts';
+import { istioOperatorCrd, sailCrds } from '../support/control-plane-crds.ts';
+import { expectGolden } from '../support/golden.ts';
+import { tetrateControlPlaneCrd } from '../support/tetrate-crd.ts';
+
+const { kube } = sharedStack();
+const namespace = 'planes';
+let client: KubeClient;
+let config: PooledKubeConfig;
+
+beforeAll(async () => {
+  config = loadKubeConfig({ path: kube.adminKubeconfig, env: {} }).kubeConfig;
+  client = createKubeClient(config);
+  await createNamespace(kube, namespace);
+  for (const crd of [istioOperatorCrd, ...sailCrds, tetrateControlPlaneCrd as unknown as Json])
+    await applyOk(kube, crd);
+  for (const adapter of Object.values(adapters))
+    await waitFor(`${adapter.gvr.plural} to be served`, () => client.isServed(adapter.gvr));
+});
+
+afterAll(() => client.deleteObject(adapters.Sail.gvr, undefined, 'planes'));
+
+type Kind = Spec['controlPlane']['kind'];
+
+interface Case {
+  kind: Kind;
+  name: string;
+  /** What a user has there already, with foreign content beside our places; undefined: the operator makes the object. */
+  foreign: Json | undefined;
+  /** Where one field of ours stands. */
+  place: string[];
+  /** An edit of one field of ours to something else, and its removal, as merge patches. */
+  edited: Json;
+  removed: Json;
+  /** What is edited is written again: no manager holds a single field of a list. */
+  repairs: boolean;
+}
+
+const pilotEnv = (value: unknown): Json => ({ spec: { values: { pilot: { env: { ROOT_CA_DIR: value } } } } });
+const operatorEntry = (...patches: Json[]): Json => ({
+  apiVersion: 'install.istio.io/v1alpha1',
+  kind: 'IstioOperator',
+  name: 'tsb-istiocontrolplane',
+  patches,
+});
+const overlays = (...entries: Json[]): Json => ({
+  spec: { components: { istio: { kubeSpec: { overlays: entries } } } },
+});
+const hostAliases = { path: 'spec.components.pilot.k8s.hostAliases', value: [] };
+
+const cases: Case[] = [
+  {
+    kind: 'TetrateControlPlane',
+    name: 'controlplane',
+    foreign: {
+      apiVersion: 'install.tetrate.io/v1alpha1',
+      kind: 'ControlPlane',
+      metadata: { name: 'controlplane', namespace, annotations: { 'example.com/kept': 'yes' } },
+      ...overlays({ kind: 'Deployment', name: 'other', patches: [] }, operatorEntry(hostAliases)),
+    },
+    place: ['spec', 'components', 'istio', 'kubeSpec', 'overlays'],
+    edited: overlays(operatorEntry({ path: 'spec.values.pilot.env.ROOT_CA_DIR', value: '/x' })),
+    removed: overlays({ kind: 'Deployment', name: 'other', patches: [] }, operatorEntry(hostAliases)),
+    repairs: true,
+  },
+  {
+    kind: 'IstioOperator',
+    name: 'istio',
+    foreign: {
+      apiVersion: 'install.istio.io/v1alpha1',
+      kind: 'IstioOperator',
+      metadata: { name: 'istio', namespace },
+      spec: {
+        profile: 'default',
+        meshConfig: { accessLogFile: '/dev/stdout' },
+        components: {
+          pilot: {
+            k8s: { env: [{ name: 'PILOT_X', value: '1' }], podAnnotations: { 'prometheus.io/scrape': 'true' } },
+          },
+        },
+      },
+    },
+    place: ['spec', 'values', 'pilot', 'env', 'ROOT_CA_DIR'],
+    edited: pilotEnv('/x'),
+    removed: pilotEnv(null),
+    repairs: false,
+  },
+  {
+    kind: 'Sail',
+    name: 'planes',
+    foreign: {
+      apiVersion: 'sailoperator.io/v1',
+      kind: 'Istio',
+      metadata: { name: 'planes' },
+      spec: { version: 'v1.24.3', namespace, values: { pilot: { env: { PILOT_X: '1' }, resources: {} } } },
+    },
+    place: ['spec', 'values', 'pilot', 'env', 'ROOT_CA_DIR'],
+    edited: pilotEnv('/x'),
+    removed: pilotEnv(null),
+    repairs: false,
+  },
+  {
+    kind: 'HelmValues',
+    name: 'istiod-values',
+    foreign: undefined,
+    place: ['data', 'values.yaml'],
+    edited: { data: { 'values.yaml': 'pilot: {}\n' } },
+    removed: { data: { 'values.yaml': null } },
+    repairs: false,
+  },
+];
+
+/** What a person sees of an object, without what every write changes. */
+function seen(object: JsonObject | undefined): JsonObject {
+  const metadata = ['annotations', 'labels'].map((key) => [key, dig(object, 'metadata', key) ?? {}]);
+  return { metadata: Object.fromEntries(metadata), spec: object?.['spec'] ?? null, data: object?.['data'] ?? null };
+}
+
+/** One control plane as the operator goes about it. */
+class Plane {
+  readonly #adapter: ControlPlaneAdapter;
+  readonly #spec: Spec;
+  readonly fields: IstiodFields;
+
+  constructor({ kind, name }: Case, over: Json = {}) {
+    this.#adapter = adapters[kind];
+    this.#spec = specSchema.parse({
+      vault: { address: 'https://vault.example', auth: { kubernetes: { role: 'r' } } },
+      controlPlane: { kind, name, holdApplicationUntilProxyStarts: true },
+      ...over,
+    });
+    this.fields = istiodFields(this.#spec, 'd1');
+  }
+
+  get #scope(): string | undefined {
+    return this.#adapter.clusterScoped ? undefined : namespace;
+  }
+
+  async object(): Promise<JsonObject | undefined> {
+    return await client.getObject(this.#adapter.gvr, this.#scope, this.#spec.controlPlane.name);
+  }
+
+  async #target(): Promise<Target> {
+    return { object: await this.object(), namespace, spec: this.#spec.controlPlane, relatives: [], deployments: [] };
+  }
+
+  async facts(): Promise<ControlPlaneFacts> {
+    const facts = this.#adapter.look(await this.#target(), this.fields);
+    if ('unfit' in facts) throw new Error(facts.unfit.message);
+    return facts;
+  }
+
+  async #do(writes: 'claim' | 'write' | 'release'): Promise<void> {
+    const target = await this.#target();
+    const of = {
+      claim: () => this.#adapter.claim(target, 'istioca'),
+      write: () => this.#adapter.write(target, this.fields),
+      release: () => this.#adapter.release(target),
+    };
+    await carryOut(client, this.#adapter.gvr, this.#scope, target, of[writes]());
+  }
+
+  claim = () => this.#do('claim');
+  write = () => this.#do('write');
+  release = () => this.#do('release');
+
+  /** All that somebody else holds of it. */
+  async apply(fields: JsonObject, manager: string): Promise<void> {
+    const { apiVersion, kind } = (await this.object()) ?? {};
+    const body = { apiVersion, kind, metadata: { name: this.#spec.controlPlane.name }, ...fields };
+    const options = { type: 'apply', fieldManager: manager } as const;
+    await client.patchObject(this.#adapter.gvr, this.#scope, this.#spec.controlPlane.name, body as never, options);
+  }
+
+  /** Somebody else's change. */
+  async change(patch: Json, manager = 'somebody'): Promise<void> {
+    const options = { type: 'merge', fieldManager: manager } as const;
+    await client.patchObject(this.#adapter.gvr, this.#scope, this.#spec.controlPlane.name, patch as never, options);
+  }
+}
+
+describe.each(cases)('$kind', (of) => {
+  const plane = new Plane(of);
+  let before: JsonObject | undefined;
+
+  it('leaves an object that is absent to others, or makes it', async () => {
+    expect(await plane.object()).toBeUndefined();
+    if (of.foreign) await applyOk(kube, of.foreign);
+    else expect(await plane.facts()).toMatchObject({ carriesFields: false, conflicts: [], writtenBefore: false });
+    before = await plane.object();
+  });
+
+  it('is written beside foreign content, and only ours is added', async () => {
+    await plane.claim();
+    expect(await plane.facts()).toMatchObject({ owner: 'istioca', carriesFields: false, conflicts: [] });
+    await plane.write();
+    expect(await plane.facts()).toMatchObject({ carriesFields: true, writtenBefore: true, conflicts: [] });
+    const { 'istiovaultca.io/previous-default': previous, ...annotations } = dig(
+      await plane.object(),
+      'metadata',
+      'annotations',
+    ) as Record<string, string>;
+    expectGolden(`control-planes/${of.kind}`, {
+      ...seen({
+        ...(await plane.object()),
+        metadata: { ...(dig(await plane.object(), 'metadata') as Json), annotations },
+      }),
+      previous: JSON.parse(previous ?? '{}') as unknown,
+    });
+  });
+
+  it('is not written again when it stands', async () => {
+    const version = dig(await plane.object(), 'metadata', 'resourceVersion');
+    await plane.write();
+    expect(dig(await plane.object(), 'metadata', 'resourceVersion')).toBe(version);
+  });
+
+  it('repairs what was removed', async () => {
+    await plane.change(of.removed);
+    expect(await plane.facts()).toMatchObject({ carriesFields: false, conflicts: [] });
+    await plane.write();
+    expect(await plane.facts()).toMatchObject({ carriesFields: true });
+  });
+
+  it('repairs what was edited, or names who holds it now', async () => {
+    const own = dig(await plane.object(), ...of.place);
+    await plane.change(of.edited);
+    const { carriesFields, conflicts } = await plane.facts();
+    expect(carriesFields).toBe(false);
+    if (of.repairs) {
+      expect(conflicts).toEqual([]);
+      await plane.write();
+    } else {
+      expect(conflicts).toMatchObject([{ manager: 'somebody' }]);
+      const refused = await plane.write().catch((error: unknown) => error);
+      expect(refused instanceof KubeError && refused.causes).toMatchObject([{ reason: 'FieldManagerConflict' }]);
+      // given back by whoever took it
+      await plane.change(of.removed);
+      await plane.write();
+    }
+    expect(await plane.facts()).toMatchObject({ carriesFields: true });
+    if (!of.repairs) expect(dig(await plane.object(), ...of.place)).toEqual(own);
+  });
+
+  it('gives the fields back: the object is deep-equal to what it was', async () => {
+    if (of.kind === 'TetrateControlPlane') await plane.change(of.foreign ?? {});
+    await plane.write();
+    await plane.release();
+    const after = await plane.object();
+    if (before === undefined) {
+      expect(after).toBeUndefined();
+      return;
+    }
+    expect(seen(after)).toEqual(seen(before));
+    const managers = dig(after, 'metadata', 'managedFields') as { manager: string }[];
+    // a list that is written whole stays marked with who wrote it last
+    if (!of.repairs) expect(managers.map(({ manager }) => manager)).not.toContain('istio-vault-ca');
+  });
+
+  it('is written anew after all that', async () => {
+    await plane.claim();
+    await plane.write();
+    expect(await plane.facts()).toMatchObject({ carriesFields: true });
+    await plane.release();
+    expect(isDeepStrictEqual(seen(await plane.object()), seen(before))).toBe(true);
+  });
+
+  // a list that is written whole is nobody's in part
+  if (!of.repairs)
+    it('names who has set the same, which stays', async () => {
+      await plane.claim();
+      await plane.write();
+      await plane.apply(nest(of.place, dig(await plane.object(), ...of.place)), 'kustomize-controller');
+      await plane.release();
+      expect(await plane.facts()).toMatchObject({ sharedWith: { name: 'kustomize-controller', tool: 'Flux' } });
+    });
+});
