@@ -67,9 +67,9 @@ function fieldConflict(causes: readonly KubeErrorCause[], condition: StageCondit
 
 /**
  * @param condition where it shows when the error itself does not tell
- * @returns undefined for what is no failure of a server: a bug, which must be loud
+ * @throws the error itself when it is no failure of a server: a bug, which must be loud
  */
-export function toProblem(error: unknown, condition: StageCondition): Problem | undefined {
+export function asProblem(error: unknown, condition: StageCondition): Problem {
   if (error instanceof ProblemError) return error.problem;
   if (error instanceof VaultError) return vaultProblem(error, condition);
   if (error instanceof KubeError) {
@@ -94,5 +94,5 @@ export function toProblem(error: unknown, condition: StageCondition): Problem | 
       blocks: 'all',
     };
   }
-  return undefined;
+  throw error;
 }

@@ -19,7 +19,8 @@ import { refusals, stepsAhead, type Judge } from './foresight.ts';
 import { invalidSpecStatus } from './invalid-spec.ts';
 import { resources } from './observe-kubernetes.ts';
 import { Reporter } from './report.ts';
-import { asProblem, Rounds, type Round, type RoundsOptions } from './rounds.ts';
+import { asProblem } from './problems.ts';
+import { Rounds, type Round, type RoundsOptions } from './rounds.ts';
 
 export interface ReconcilerOptions extends RoundsOptions, Judge {
   sessions: Sessions;

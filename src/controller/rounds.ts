@@ -1,48 +1,42 @@
 /** Rounds of reading, planning and writing, for whatever plan: the one way in which anything is changed. */
 import { isDeepStrictEqual } from 'node:util';
-import { annotations as known, fieldManager } from '../api/annotations.ts';
-import type { StageCondition } from '../api/conditions.ts';
+import { annotations as known } from '../api/annotations.ts';
 import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
-import { dig, type ControlPlaneAdapter, type JsonObject, type Target, type Write } from '../control-planes/adapter.ts';
 import { adapters } from '../control-planes/index.ts';
+import type { IstiodLooker } from '../istiod/look.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { Metrics } from '../observability/metrics.ts';
 import { Secret } from '../observability/secret.ts';
 import { otherOwners, ownsAuthMount } from '../plan/adoption.ts';
 import { istiodFields, renderName, type Desired, type IstiodFields } from '../plan/desired.ts';
-import { foretold } from '../plan/checks/peace.ts';
 import { liveDigest, soundLive } from '../plan/facts.ts';
-import type { IstiodLooker } from '../istiod/look.ts';
 import { wishesOf } from '../plan/istiod-ready.ts';
-import { own, type Contest, type Observed, type ObservedVault } from '../plan/observed.ts';
+import type { Contest, Observed, ObservedVault } from '../plan/observed.ts';
 import type { Plan } from '../plan/plan.ts';
 import type { Problem } from '../plan/problem.ts';
 import { asksForRoots } from '../plan/rotation.ts';
 import { conditionOfStep, describeStep, type Step } from '../plan/steps.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { VaultClient } from '../vault/client.ts';
-import { executeVaultStep, type VaultStep } from '../vault/execute.ts';
 import { VaultError } from '../vault/errors.ts';
 import { VaultObserver } from '../vault/observe.ts';
 import type { Sessions } from '../vault/sessions.ts';
-import { carryOut } from './carry-out.ts';
+import { loginProblem, readConfigMapKey, sessionRequest } from './connection.ts';
 import type { Contests } from './contests.ts';
-import { loginProblem, readConfigMapKey, readSecretKey, sessionRequest } from './connection.ts';
+import { Executor, type Look, type Means } from './execute.ts';
 import {
   goneResources,
   judgeKubernetes,
   readGates,
   readSurroundings,
   readUses,
-  configMaps,
-  renderConfigMap,
   resources,
   targetOf,
   type Surroundings,
 } from './observe-kubernetes.ts';
-import { toProblem } from './problems.ts';
-import { plainJson, type Reporter } from './report.ts';
+import { asProblem } from './problems.ts';
+import type { Reporter } from './report.ts';
 
 export interface RoundsOptions {
   kube: KubeClient;
@@ -79,11 +73,11 @@ export interface Round {
 
 export class Rounds {
   readonly #o: RoundsOptions;
-  readonly #report: Reporter;
+  readonly #executor: Executor;
 
   constructor(options: RoundsOptions, report: Reporter) {
     this.#o = options;
-    this.#report = report;
+    this.#executor = new Executor(options, report);
   }
 
   /** Goes round until nothing is left or something stands in the way. What a server did is a problem of the result, never thrown. */
@@ -112,7 +106,7 @@ export class Rounds {
       if (steps.length === 0 || !seen.stillAsked || purpose.lookOnly) return last;
       const repeated = steps.find((step) => done.has(JSON.stringify(step)));
       if (repeated) return { ...last, problems: [withoutEffect(repeated), ...problems], unfinished: false };
-      const failures = await this.#execute(context, seen, steps);
+      const failures = await this.#executor.execute(context, seen, steps);
       since = failures.length === 0 ? steps : undefined;
       for (const step of failures.length === 0 ? steps : []) done.add(JSON.stringify(step));
       if (failures.length === 0) continue;
@@ -249,115 +243,21 @@ export class Rounds {
     const field = 'spec.kubernetesAuth.config.kubernetesCA.configMapRef';
     return await readConfigMapKey(this.#o.kube, resource.metadata.namespace, configMapRef, field, 'AccessReady');
   }
-
-  /** Carries out steps side by side; an event for each that was done, a problem for each that was not. */
-  async #execute(context: Context, seen: Seen, steps: Step[]): Promise<Problem[]> {
-    const results = await Promise.allSettled(steps.map((step) => this.#executeAndTell(context, seen, step)));
-    return results.flatMap((result, i) => {
-      const step = steps[i];
-      return result.status === 'rejected' && step ? [asProblem(result.reason, conditionOfStep(step))] : [];
-    });
-  }
-
-  async #executeAndTell(context: Context, seen: Seen, step: Step): Promise<void> {
-    await this.#executeOne(context, seen, step);
-    const { vault, kubernetes } = seen.observed;
-    const issued = own(vault.state)?.intermediate?.fingerprint !== undefined;
-    const again = step.kind === 'PatchControlPlane' ? kubernetes.controlPlane?.writtenBefore : issued;
-    const { event, message, action, target } = describeStep(step, again);
-    const { namespace, name } = context.resource.metadata;
-    this.#o.logger.info(message, { namespace, name, step: step.kind, target });
-    this.#report.event(context.resource, 'Normal', event, action, message);
-  }
-
-  async #executeOne(context: Context, seen: Seen, step: Step): Promise<void> {
-    switch (step.kind) {
-      case 'ClaimControlPlane':
-      case 'PatchControlPlane':
-      case 'ReleaseControlPlane':
-        await this.#onControlPlane(context, seen, step);
-        return;
-      case 'PublishRender':
-      case 'RemoveRender':
-        await this.#onRender(context, seen, step);
-        return;
-      default:
-        await this.#onVault(context, step);
-    }
-  }
-
-  async #onControlPlane({ resource, desired, adapter }: Context, seen: Seen, step: ControlPlaneStep): Promise<void> {
-    const { target, fields, observed } = seen;
-    const { namespace, name } = resource.metadata;
-    const { contests, clock, kube } = this.#o;
-    const writes: Record<ControlPlaneStep['kind'], () => Write[]> = {
-      ClaimControlPlane: () => adapter.claim(target, name),
-      PatchControlPlane: () => adapter.write(target, fields),
-      ReleaseControlPlane: () => adapter.release(target),
-    };
-    const warning = step.kind === 'PatchControlPlane' ? foretold(desired, observed) : undefined;
-    if (warning !== undefined) this.#report.event(resource, 'Warning', 'ManagedElsewhere', 'Update', warning);
-    const scope = adapter.clusterScoped ? undefined : namespace;
-    await carryOut(kube, adapter.gvr, scope, target, writes[step.kind]());
-    if (step.kind === 'PatchControlPlane') contests.wrote(`${namespace}/${name}`, JSON.stringify(fields), clock.now());
-  }
-
-  async #onRender({ resource, adapter }: Context, { target, fields, render }: Seen, step: RenderStep): Promise<void> {
-    const { kube } = this.#o;
-    const { namespace } = resource.metadata;
-    if (step.kind === 'RemoveRender') {
-      const guard = { uid: String(dig(render, 'metadata', 'uid')), resourceVersion: versionOf(render) };
-      await kube.deleteObject(configMaps, namespace, step.name, guard);
-      return;
-    }
-    const wanted = renderConfigMap(resource, step.name, adapter.render(target, fields));
-    if (!render) {
-      await kube.createObject(configMaps, namespace, plainJson(wanted));
-      return;
-    }
-    // it bears our mark: what others have put in the place of what is to be shown gives way
-    const guarded = { metadata: { resourceVersion: versionOf(render) }, data: wanted['data'] };
-    await kube.patchObject(configMaps, namespace, step.name, plainJson(guarded), { type: 'merge', fieldManager });
-  }
-
-  async #onVault({ resource, desired, client }: Context, step: VaultStep): Promise<void> {
-    const { namespace } = resource.metadata;
-    const reviewer = resource.spec.kubernetesAuth.config.tokenReviewer.secretRef;
-    const field = 'spec.kubernetesAuth.config.tokenReviewer.secretRef';
-    const reviewerJwt = async () =>
-      reviewer && (await readSecretKey(this.#o.kube, namespace, reviewer, field, 'AccessReady'));
-    const notice = (reason: string, message: string) =>
-      this.#report.event(resource, 'Warning', reason, 'Sign', message);
-    await executeVaultStep({ client, desired, reviewerJwt, notice }, step);
-  }
 }
 
 /** What one reconcile works with. */
-interface Context {
-  resource: IstioVaultCA;
-  desired: Desired;
-  client: VaultClient;
-  adapter: ControlPlaneAdapter;
+interface Context extends Means {
   surroundings: Surroundings;
   vault: VaultObserver;
   purpose: Purpose;
 }
 
 /** One look. */
-interface Seen {
-  /** The control plane as it was when looked at, and what belongs to it: a write is guarded by it. */
-  target: Target;
-  /** What istiod's pod template is to carry, for what is live. */
-  fields: IstiodFields;
-  /** The ConfigMap that shows what to commit. */
-  render: JsonObject | undefined;
+interface Seen extends Look {
   /** The resource has not changed since this reconcile began. */
   stillAsked: boolean;
-  observed: Observed;
 }
 
-type ControlPlaneStep = Extract<Step, { kind: 'ClaimControlPlane' | 'PatchControlPlane' | 'ReleaseControlPlane' }>;
-type RenderStep = Extract<Step, { kind: 'PublishRender' | 'RemoveRender' }>;
 type Judged = ReturnType<typeof judgeKubernetes>;
 
 /** A plan, and the observation that it is for. */
@@ -365,19 +265,10 @@ interface Decided extends Plan {
   observed: Observed;
 }
 
-const versionOf = (object: JsonObject | undefined): string => String(dig(object, 'metadata', 'resourceVersion'));
-
 /** A step that was accepted and that changed nothing: it is not repeated at once, and it is said so. */
 function withoutEffect(step: Step): Problem {
   const message = `${describeStep(step).message}, but nothing of it is to be seen; somebody else changes it back, or the server took it for something else`;
   const condition = conditionOfStep(step);
   const reason = condition === 'ControlPlanePatched' ? 'Conflict' : 'VaultError';
   return { condition, reason, message, blocks: 'nothing' };
-}
-
-/** A problem, or the error itself when it is a bug. */
-export function asProblem(error: unknown, condition: StageCondition): Problem {
-  const problem = toProblem(error, condition);
-  if (!problem) throw error;
-  return problem;
 }

@@ -24,7 +24,7 @@ import {
 } from './facts.ts';
 import { generationName, generationOf } from './identity.ts';
 import { own, type Issuer, type Observed, type StagingEntry } from './observed.ts';
-import { served } from './rotation.ts';
+import { served } from './rotation-gates.ts';
 import { recordedState, withGeneration } from './state.ts';
 import type { Step } from './steps.ts';
 

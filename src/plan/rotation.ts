@@ -7,111 +7,13 @@
  */
 import { annotations as known } from '../api/annotations.ts';
 import { defaultMaxWorkloadCertTtlMs } from '../api/istiod.ts';
-import type { Status } from '../api/status-schema.ts';
 import { rfc3339 } from '../api/time.ts';
-import { bundleFacts, isSignedBy } from './certificate.ts';
 import { rotationProblem } from './checks/rotation.ts';
-import { handledText, hasDigest, maxWorkloadCertTtlMs, unanswered, type Desired } from './desired.ts';
-import {
-  currentRoot,
-  highestRootGeneration,
-  ownIssuers,
-  recordedRoot,
-  rootOf,
-  rootsOf,
-  soundLive,
-  wantedBundle,
-  type OwnIssuer,
-  type SoundLive,
-} from './facts.ts';
+import { handledText, hasDigest, maxWorkloadCertTtlMs, unanswered, type Desired, type RootSpec } from './desired.ts';
+import { currentRoot, highestRootGeneration, ownIssuers, recordedRoot, rootOf, soundLive } from './facts.ts';
 import { lookAgainMs } from './istiod-ready.ts';
-import { meshView, type MeshView } from './mesh.ts';
 import { own, type Issued, type Observed, type Rotation, type RotationPhase, type StateEntry } from './observed.ts';
-import type { RootSpec } from './desired.ts';
-
-/** Whether what a phase brought is everywhere. */
-export interface Gate {
-  passed: boolean;
-  /** Somebody was seen to have something else: what was reached before is reached no more. */
-  contradicted: boolean;
-  /** What is missing; empty when it is passed. */
-  waitingFor: string;
-}
-
-const passed: Gate = { passed: true, contradicted: false, waitingFor: '' };
-const waiting = (waitingFor: string, contradicted = false): Gate => ({ passed: false, contradicted, waitingFor });
-
-const sameSet = (one: readonly string[], other: readonly string[]): boolean =>
-  one.every((item) => other.includes(item)) && other.every((item) => one.includes(item));
-
-type Replica = MeshView['replicas'][number];
-
-/** The set of the phase in Vault, which replicas are compared with; or what is missing of it. */
-function published(d: Desired, o: Observed): { live: SoundLive; signer: OwnIssuer; roots: string[] } | string {
-  const live = soundLive(d, o);
-  const { signer } = rootsOf(d, o);
-  const bundle = wantedBundle(d, o);
-  if (!live || !signer || own(o.vault.staging) || !isSignedBy(live.certificate, signer.certificate))
-    return 'an intermediate under the root that signs now';
-  if (bundle === undefined || live.root !== bundle) return 'root-cert.pem in the key store';
-  return { live, signer, roots: bundleFacts(bundle).map((root) => root.fingerprint) };
-}
-
-type Published = Exclude<ReturnType<typeof published>, string>;
-
-/** Whether every replica of istiod was seen to serve the live intermediate. */
-export function served(d: Desired, o: Observed, now: number): Gate {
-  const set = published(d, o);
-  return typeof set === 'string' ? waiting(set) : servedIn(d, o, set, meshView(d, o, now));
-}
-
-function servedIn(d: Desired, o: Observed, { live }: Published, mesh: MeshView | undefined): Gate {
-  if (!o.kubernetes.controlPlane?.carriesFields) return waiting(`${d.spec.controlPlane.kind} to carry the fields`);
-  if (!mesh) return waiting('istiod to be looked at');
-  if (mesh.unfinished !== undefined) return waiting(mesh.unfinished);
-  if (mesh.replicas.length === 0) return waiting('an istiod replica');
-  const behind = mesh.replicas.find(({ serves }) => serves !== live.certificate.fingerprint);
-  return behind ? waiting(`replica ${behind.name} to serve the current intermediate`) : passed;
-}
-
-/** Whether istiod and the namespaces have the set that Vault holds now, and Vault the set of the phase. */
-function everywhere(d: Desired, o: Observed, now: number): Gate {
-  const set = published(d, o);
-  if (typeof set === 'string') return waiting(set);
-  const mesh = meshView(d, o, now);
-  const { signer, roots } = set;
-  // an older intermediate under the root that signs is only late; another root, or other roots, undo what was reached
-  const underSigner = (fingerprint: string) =>
-    o.vault.intermediatePki?.issuers.some(
-      ({ certificate }) => certificate.fingerprint === fingerprint && isSignedBy(certificate, signer.certificate),
-    ) === true;
-  const contradicts = ({ serves, roots: held }: Replica) =>
-    (serves !== undefined && !underSigner(serves)) || (held !== undefined && !sameSet(held, roots));
-  const other = mesh?.replicas.find(contradicts);
-  if (other) return waiting(`replica ${other.name} to take up the current set`, true);
-  const all = servedIn(d, o, set, mesh);
-  if (!mesh || !all.passed) return all;
-  const unknown = mesh.replicas.find(({ roots: held }) => held === undefined);
-  if (unknown) {
-    const why = unknown.why === undefined ? '' : ` (${unknown.why})`;
-    return waiting(`replica ${unknown.name} to be seen with the current root-cert.pem${why}`);
-  }
-  return distributed(d, mesh, roots);
-}
-
-/** Whether `istio-ca-root-cert` holds exactly these roots wherever it is. */
-function distributed(d: Desired, { namespaces }: MeshView, roots: string[]): Gate {
-  if (namespaces === 'unreadable')
-    return waiting('the right to read ConfigMap istio-ca-root-cert in all namespaces (docs/rbac.md)');
-  const home = d.identity.namespace;
-  if (!namespaces.some(({ namespace }) => namespace === home))
-    return waiting(`ConfigMap istio-ca-root-cert of namespace ${home}`);
-  const behind = namespaces.filter((one) => !sameSet(one.roots, roots)).map(({ namespace }) => namespace);
-  if (behind.length === 0) return passed;
-  return waiting(
-    `ConfigMap istio-ca-root-cert of ${behind.length} namespaces to follow (${behind.slice(0, 5).join(', ')})`,
-  );
-}
+import { everywhere } from './rotation-gates.ts';
 
 /** Texts of the two action annotations that were not answered yet. */
 const requests = (d: Desired, { handled }: StateEntry) => ({
@@ -119,10 +21,11 @@ const requests = (d: Desired, { handled }: StateEntry) => ({
   rollBack: unanswered(d, handled, known.rollbackRotation),
 });
 
-const paused = (d: Desired): boolean => d.annotations[known.pauseRotation] === 'true';
+/** A person has asked for no phase to begin. */
+export const paused = (d: Desired): boolean => d.annotations[known.pauseRotation] === 'true';
 
 /** The text of `rotate-root` that asks for a rotation that has not begun. */
-function rotationAsked(d: Desired, o: Pick<Observed, 'vault'>): string | undefined {
+export function rotationAsked(d: Desired, o: Pick<Observed, 'vault'>): string | undefined {
   const state = own(o.vault.state);
   return state && !state.rotation ? requests(d, state).rotate : undefined;
 }
@@ -141,7 +44,7 @@ const hasEnded = (d: Desired, o: Observed, now: number): boolean =>
   (recordedRoot(d, o)?.certificate.notAfter ?? Infinity) <= now;
 
 /** The old root could sign again. */
-const canGoBack = (d: Desired, o: Observed, now: number): boolean =>
+export const canGoBack = (d: Desired, o: Observed, now: number): boolean =>
   recordedRoot(d, o) !== undefined && !hasEnded(d, o, now);
 
 /** A root to be made for the spec of now. */
@@ -238,7 +141,7 @@ export function turnsForward(d: Desired, o: Observed, now: number): boolean {
 const slackMs = 60_000;
 
 /** When a phase that was reached may end: milliseconds since the epoch. */
-function earliestNext(d: Desired, o: Observed, rotation: Rotation): number | undefined {
+export function earliestNext(d: Desired, o: Observed, rotation: Rotation): number | undefined {
   if (rotation.reachedAt === undefined) return undefined;
   // what istiod allowed before still lives; only a person who knows better shortens it
   const asked = d.spec.intermediate.maxWorkloadCertTTL !== undefined;
@@ -326,51 +229,4 @@ export function asksForRoots(d: Desired, o: Observed): string | undefined {
   const live = soundLive(d, o);
   const digest = hasDigest(d.spec);
   return (rotation || rotationAsked(d, o) !== undefined) && !digest ? live?.root : undefined;
-}
-
-/** The root that signs now ends before the next phase may begin. */
-function tooLate(d: Desired, o: Observed, due: number): string {
-  const root = currentRoot(d, o)?.certificate;
-  if (!root || root.notAfter >= due) return '';
-  return `; but the root that signs now ends on ${rfc3339(root.notAfter)}, before that: if no workload certificate lives so long, set spec.intermediate.maxWorkloadCertTTL`;
-}
-
-/** Why a rotation cannot be rolled back any more, though its phase allows it; empty when it can. */
-function noWayBack(d: Desired, o: Observed, { phase, back, found }: Rotation, now: number): string {
-  if (back || phase === 'Retiring') return '';
-  if (found)
-    return `; no way back: it was found under way, and not all may trust root ${own(o.vault.state)?.root?.serial ?? ''}`;
-  if (canGoBack(d, o, now)) return '';
-  const how = recordedRoot(d, o) ? 'has run out' : 'is lost';
-  return `; no way back: root ${own(o.vault.state)?.root?.serial ?? ''} ${how}`;
-}
-
-/** What `status.rotation` shows of a root rotation; undefined when there is none. */
-export function rotationView(d: Desired, o: Observed, now: number): Status['rotation'] {
-  const rotation = own(o.vault.state)?.rotation;
-  if (!rotation) {
-    if (rotationAsked(d, o) === undefined) return undefined;
-    if (paused(d))
-      return { kind: 'Root', phase: 'Paused', waitingFor: `annotation ${known.pauseRotation} to be removed` };
-    const waitingFor = rotationProblem(d, o)?.message ?? everywhere(d, o, now).waitingFor;
-    return { kind: 'Root', phase: 'Issuing', ...(waitingFor === '' ? {} : { waitingFor: waitingFor.slice(0, 1024) }) };
-  }
-  const gate = everywhere(d, o, now);
-  const due = earliestNext(d, o, rotation);
-  const runOut =
-    due !== undefined && due > now
-      ? `workload certificates that were issued before to run out${tooLate(d, o, due)}`
-      : '';
-  const held = paused(d) ? `annotation ${known.pauseRotation} to be removed (phase ${rotation.phase})` : '';
-  const waits = [held, gate.waitingFor || runOut].filter(Boolean).join('; ');
-  const waitingFor = waits && `${waits}${noWayBack(d, o, rotation, now)}`;
-  return {
-    kind: 'Root',
-    phase: paused(d) ? 'Paused' : rotation.phase,
-    startedAt: rotation.startedAt,
-    ...(waitingFor === ''
-      ? {}
-      : { waitingFor: `${rotation.back ? 'on its way back: ' : ''}${waitingFor}`.slice(0, 1024) }),
-    ...(due === undefined ? {} : { earliestNext: rfc3339(due) }),
-  };
 }

@@ -15,7 +15,7 @@ import { expiry, intermediateMessage, rootMessage, rootRenewAt } from './expiry.
 import { istiodStatus, notLookedAt, proofOf } from './istiod-ready.ts';
 import { own, type Observed } from './observed.ts';
 import { accessSteps } from './plan.ts';
-import { rotationView } from './rotation.ts';
+import { rotationView } from './rotation-view.ts';
 import { kindOf, type Problem } from './problem.ts';
 import { describeStep, type Step } from './steps.ts';
 

@@ -11,7 +11,7 @@ import { own, type Observed, type RotationPhase } from '../../src/plan/observed.
 import type { ObservedIstiod, Served } from '../../src/plan/observed-istiod.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { rehearseStep } from '../../src/plan/rehearse.ts';
-import { rotationView } from '../../src/plan/rotation.ts';
+import { rotationView } from '../../src/plan/rotation-view.ts';
 import type { Step } from '../../src/plan/steps.ts';
 import { deploymentOf, podOf, servesItself, servesLive, settingsOf, withIstiod } from './istiod-world.ts';
 import { converge, desiredOf, emptyWorld, essence, handMadeWorld, leftBehind, start } from './model.ts';

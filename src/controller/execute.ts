@@ -1,0 +1,143 @@
+/** Carries out the steps of a plan, on Vault, on the control plane and on the ConfigMap that shows what to commit, and tells of each. */
+import { fieldManager } from '../api/annotations.ts';
+import type { IstioVaultCA } from '../api/schema.ts';
+import { dig, type ControlPlaneAdapter, type JsonObject, type Target, type Write } from '../control-planes/adapter.ts';
+import type { KubeClient } from '../kube/client.ts';
+import type { Logger } from '../observability/logger.ts';
+import type { Desired, IstiodFields } from '../plan/desired.ts';
+import { foretold } from '../plan/checks/peace.ts';
+import { own, type Observed } from '../plan/observed.ts';
+import type { Problem } from '../plan/problem.ts';
+import { conditionOfStep, describeStep, type Step } from '../plan/steps.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { VaultClient } from '../vault/client.ts';
+import { executeVaultStep, type VaultStep } from '../vault/execute.ts';
+import { carryOut } from './carry-out.ts';
+import { readSecretKey } from './connection.ts';
+import type { Contests } from './contests.ts';
+import { configMaps, renderConfigMap } from './observe-kubernetes.ts';
+import { asProblem } from './problems.ts';
+import { plainJson, type Reporter } from './report.ts';
+
+interface ExecutorOptions {
+  kube: KubeClient;
+  logger: Logger;
+  clock: Clock;
+  contests: Pick<Contests, 'wrote'>;
+}
+
+/** What steps are carried out with. */
+export interface Means {
+  resource: IstioVaultCA;
+  desired: Desired;
+  client: VaultClient;
+  adapter: ControlPlaneAdapter;
+}
+
+/** What the steps were decided on. */
+export interface Look {
+  /** The control plane as it was when looked at, and what belongs to it: a write is guarded by it. */
+  target: Target;
+  /** What istiod's pod template is to carry, for what is live. */
+  fields: IstiodFields;
+  /** The ConfigMap that shows what to commit. */
+  render: JsonObject | undefined;
+  observed: Observed;
+}
+
+type ControlPlaneStep = Extract<Step, { kind: 'ClaimControlPlane' | 'PatchControlPlane' | 'ReleaseControlPlane' }>;
+type RenderStep = Extract<Step, { kind: 'PublishRender' | 'RemoveRender' }>;
+
+const versionOf = (object: JsonObject | undefined): string => String(dig(object, 'metadata', 'resourceVersion'));
+
+/** Writes what was decided; it decides nothing itself. */
+export class Executor {
+  readonly #o: ExecutorOptions;
+  readonly #report: Reporter;
+
+  constructor(options: ExecutorOptions, report: Reporter) {
+    this.#o = options;
+    this.#report = report;
+  }
+
+  /** Carries out steps side by side; an event for each that was done, a problem for each that was not. */
+  async execute(means: Means, seen: Look, steps: Step[]): Promise<Problem[]> {
+    const results = await Promise.allSettled(steps.map((step) => this.#executeAndTell(means, seen, step)));
+    return results.flatMap((result, i) => {
+      const step = steps[i];
+      return result.status === 'rejected' && step ? [asProblem(result.reason, conditionOfStep(step))] : [];
+    });
+  }
+
+  async #executeAndTell(means: Means, seen: Look, step: Step): Promise<void> {
+    await this.#executeOne(means, seen, step);
+    const { vault, kubernetes } = seen.observed;
+    const issued = own(vault.state)?.intermediate?.fingerprint !== undefined;
+    const again = step.kind === 'PatchControlPlane' ? kubernetes.controlPlane?.writtenBefore : issued;
+    const { event, message, action, target } = describeStep(step, again);
+    const { namespace, name } = means.resource.metadata;
+    this.#o.logger.info(message, { namespace, name, step: step.kind, target });
+    this.#report.event(means.resource, 'Normal', event, action, message);
+  }
+
+  async #executeOne(means: Means, seen: Look, step: Step): Promise<void> {
+    switch (step.kind) {
+      case 'ClaimControlPlane':
+      case 'PatchControlPlane':
+      case 'ReleaseControlPlane':
+        await this.#onControlPlane(means, seen, step);
+        return;
+      case 'PublishRender':
+      case 'RemoveRender':
+        await this.#onRender(means, seen, step);
+        return;
+      default:
+        await this.#onVault(means, step);
+    }
+  }
+
+  async #onControlPlane({ resource, desired, adapter }: Means, seen: Look, step: ControlPlaneStep): Promise<void> {
+    const { target, fields, observed } = seen;
+    const { namespace, name } = resource.metadata;
+    const { contests, clock, kube } = this.#o;
+    const writes: Record<ControlPlaneStep['kind'], () => Write[]> = {
+      ClaimControlPlane: () => adapter.claim(target, name),
+      PatchControlPlane: () => adapter.write(target, fields),
+      ReleaseControlPlane: () => adapter.release(target),
+    };
+    const warning = step.kind === 'PatchControlPlane' ? foretold(desired, observed) : undefined;
+    if (warning !== undefined) this.#report.event(resource, 'Warning', 'ManagedElsewhere', 'Update', warning);
+    const scope = adapter.clusterScoped ? undefined : namespace;
+    await carryOut(kube, adapter.gvr, scope, target, writes[step.kind]());
+    if (step.kind === 'PatchControlPlane') contests.wrote(`${namespace}/${name}`, JSON.stringify(fields), clock.now());
+  }
+
+  async #onRender({ resource, adapter }: Means, { target, fields, render }: Look, step: RenderStep): Promise<void> {
+    const { kube } = this.#o;
+    const { namespace } = resource.metadata;
+    if (step.kind === 'RemoveRender') {
+      const guard = { uid: String(dig(render, 'metadata', 'uid')), resourceVersion: versionOf(render) };
+      await kube.deleteObject(configMaps, namespace, step.name, guard);
+      return;
+    }
+    const wanted = renderConfigMap(resource, step.name, adapter.render(target, fields));
+    if (!render) {
+      await kube.createObject(configMaps, namespace, plainJson(wanted));
+      return;
+    }
+    // it bears our mark: what others have put in the place of what is to be shown gives way
+    const guarded = { metadata: { resourceVersion: versionOf(render) }, data: wanted['data'] };
+    await kube.patchObject(configMaps, namespace, step.name, plainJson(guarded), { type: 'merge', fieldManager });
+  }
+
+  async #onVault({ resource, desired, client }: Means, step: VaultStep): Promise<void> {
+    const { namespace } = resource.metadata;
+    const reviewer = resource.spec.kubernetesAuth.config.tokenReviewer.secretRef;
+    const field = 'spec.kubernetesAuth.config.tokenReviewer.secretRef';
+    const reviewerJwt = async () =>
+      reviewer && (await readSecretKey(this.#o.kube, namespace, reviewer, field, 'AccessReady'));
+    const notice = (reason: string, message: string) =>
+      this.#report.event(resource, 'Warning', reason, 'Sign', message);
+    await executeVaultStep({ client, desired, reviewerJwt, notice }, step);
+  }
+}
