@@ -21,7 +21,7 @@ import {
   type Target,
   type Write,
 } from './adapter.ts';
-import { appliedPaths, isApplied, managerOf, toolOf } from './managers.ts';
+import { appliedPaths, isApplied, isLastApplied, managerOf, toolOf } from './managers.ts';
 
 /** One field that is ours. */
 export interface Leaf {
@@ -99,6 +99,10 @@ function mergeAll(patches: JsonObject[]): JsonObject {
   return patches.reduce(merge, {});
 }
 
+/** Whether somebody else has set the field too, as the API server knows it or as they say themselves. */
+const isOthers = (object: JsonObject | undefined, path: string[]): boolean =>
+  managerOf(object, path) !== undefined || isLastApplied(object, path);
+
 /** An adapter for such a kind. */
 export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
   const { gvr, clusterScoped, makesIt, relatives, revisions } = of;
@@ -107,7 +111,7 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
     kind: of.kind,
     metadata: { name: spec.name, ...(clusterScoped ? {} : { namespace }) },
   });
-  const holding = (target: Pick<Target, 'spec' | 'namespace'>, leaves: Leaf[]) => ({
+  const holding = (target: Pick<Target, 'spec' | 'namespace'>, leaves: { path: string[]; value: unknown }[]) => ({
     kind: 'apply' as const,
     object: mergeAll([named(target), ...leaves.map(({ path, value }) => nest(path, value))]),
   });
@@ -117,7 +121,9 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
     const { object, spec } = target;
     const owner = annotationOf(object, ownerAnnotation(spec.revision));
     const unfit = of.unfit?.(target);
-    if (unfit !== undefined) return { unfit: { reason: 'ControlPlaneUnfit', message: unfit, owner } };
+    // for an object that is for another namespace, the name is that of a resource there: such a one says nothing of its own
+    if (unfit !== undefined)
+      return { unfit: { reason: 'ControlPlaneUnfit', message: unfit, ...(clusterScoped ? {} : { owner }) } };
     const leaves = of.leaves(fields);
     const applied = ours(target);
     const unreconciled = object && of.unreconciled?.(object);
@@ -142,7 +148,7 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
     if (spec.write === 'Render') {
       // what only this operator holds nobody has committed
       const committed = ({ path, value }: Leaf) =>
-        dig(object, ...path) === value && (!isApplied(object, path) || managerOf(object, path) !== undefined);
+        dig(object, ...path) === value && (!isApplied(object, path) || isOthers(object, path));
       const absent = leaves.filter((leaf) => !committed(leaf)).map(({ path }) => placeOf(path));
       const missing = of.missing?.(target, fields) ?? absent;
       const carriesFields = missing.length === 0 && shadows.length === 0;
@@ -185,8 +191,11 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
     const paths = ours(target);
     const rest = without(
       object,
-      paths.filter((path) => managerOf(object, path) === undefined),
+      paths.filter((path) => !isOthers(object, path)),
     );
+    // the API server has nobody else for it, and would take it away
+    const kept = paths.filter((path) => isLastApplied(object, path));
+    const leaves = kept.map((path) => ({ path, value: dig(object, ...path) }));
     const contents = ['data', 'binaryData', 'spec'].map((field) => rest[field] ?? {});
     if (makesIt && made && contents.every(isEmptyTree)) return [{ kind: 'delete' }];
     // the longest paths first: what takes a map away takes what is in it
@@ -198,7 +207,7 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
     };
     return [
       // what is emptied below was judged by the object as it was looked at
-      ...(paths.length > 0 ? [{ ...holding(target, []), exact: true as const }] : []),
+      ...(paths.length > 0 ? [{ ...holding(target, leaves), exact: true as const }] : []),
       { kind: 'merge', patch: mergeAll([{ metadata }, ...emptied.map((path) => nest(path, null))]) },
     ];
   }

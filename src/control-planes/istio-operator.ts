@@ -8,12 +8,12 @@ import { appliedAdapter, leavesUnder } from './applied.ts';
 
 const env = ['spec', 'values', 'pilot', 'env'];
 
-/** Places that Istio lets win over `spec.values.pilot.env`. */
+/** Places that Istio lets win over `spec.values.pilot.env`; of a name that is listed twice the last. */
 function shadows(object: JsonObject, fields: IstiodFields): { place: string; value: string }[] {
   const listed = ['spec', 'components', 'pilot', 'k8s', 'env'];
   const unvalidated = ['spec', 'unvalidatedValues', 'pilot', 'env'];
   return Object.entries(fields.env).flatMap(([name, value]) => {
-    const item = items(dig(object, ...listed)).find((one) => dig(one, 'name') === name);
+    const item = items(dig(object, ...listed)).findLast((one) => dig(one, 'name') === name);
     const other = dig(object, ...unvalidated, name);
     return [
       ...(item !== undefined && dig(item, 'value') !== value
@@ -41,7 +41,10 @@ function unreconciled(object: JsonObject): string | undefined {
   const name = String(dig(object, 'metadata', 'name'));
   if (annotationOf(object, 'install.istio.io/ignoreReconcile') === 'true')
     return `IstioOperator ${name} carries the fields, and its annotation install.istio.io/ignoreReconcile=true tells its operator to leave it alone; take the annotation off`;
-  if (dig(object, 'status', 'status') !== undefined) return undefined;
+  const status = dig(object, 'status', 'status');
+  if (status === 'ERROR')
+    return `the operator of IstioOperator ${name} cannot carry it out (status ERROR): its status says why`;
+  if (status !== undefined) return undefined;
   return `IstioOperator ${name} has no status: nothing reconciles it, so what it says does not reach istiod. Istio's in-cluster operator went with 1.24, and istioctl reads such an object from a file only; start that operator, or use kind: HelmValues or Sail`;
 }
 

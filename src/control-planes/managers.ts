@@ -2,6 +2,7 @@
  * Who manages a field of an object: by `managedFields`, and by the marks that GitOps tools leave.
  * https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
  */
+import { isDeepStrictEqual } from 'node:util';
 import { fieldManager } from '../api/annotations.ts';
 import type { OtherManager } from '../plan/observed.ts';
 import { annotationOf, dig, isObject, str, type JsonObject } from './adapter.ts';
@@ -35,9 +36,26 @@ const isOurApply = ({ manager, operation }: Entry): boolean => manager === field
 const manages = ({ fields }: Entry, path: readonly string[]): boolean =>
   isObject(dig(fields, ...path.map((key) => `f:${key}`)));
 
+/**
+ * Whether a client-side `kubectl apply`, or a tool that works like it, has set the field to what it is. The API server does not tell: who
+ * sends what stands there already is not recorded for it.
+ * https://kubernetes.io/docs/tasks/manage-kubernetes-objects/declarative-config/#how-apply-calculates-differences-and-merges-changes
+ */
+export function isLastApplied(object: JsonObject | undefined, path: readonly string[]): boolean {
+  const text = annotationOf(object, 'kubectl.kubernetes.io/last-applied-configuration');
+  const value = dig(object, ...path);
+  if (text === undefined || value === undefined) return false;
+  try {
+    return isDeepStrictEqual(dig(JSON.parse(text), ...path), value);
+  } catch {
+    return false; // edited by hand: it says nothing
+  }
+}
+
 /** Whether this operator, and nobody else, has set the field. */
 export const isOnlyOurs = (object: JsonObject | undefined, path: readonly string[]): boolean =>
   managerOf(object, path) === undefined &&
+  !isLastApplied(object, path) &&
   entriesOf(object).some((entry) => entry.manager === fieldManager && manages(entry, path));
 
 /** Whether this operator has applied the field. */

@@ -17,6 +17,9 @@ export interface OverlayPatch {
 /** Path of each patch of ours → how many patches of others stand at that path besides, and stay (null: none). */
 export type Places = Record<string, unknown>;
 
+/** The entry for the IstioOperator before it was first written: not there, there without patches, or with some. */
+export type EntryBefore = 'made' | 'bare' | 'kept';
+
 const envMap = ['spec', 'values', 'pilot', 'env'];
 /** What is in the list wins over the map, by name. */
 export const envList = ['spec', 'components', 'pilot', 'k8s', 'env'];
@@ -76,15 +79,18 @@ export function overlayConflicts(
       },
     ];
   }
+  const listed = entries[0]?.['patches'] ?? undefined;
+  if (listed !== undefined && !Array.isArray(listed))
+    return [{ place: `overlays: patches of IstioOperator ${operator}`, value: `${show(listed)}, which is not a list` }];
   const foreign = withoutOurs(patchesOf(entries[0]), places).map(pathPatch);
   const found = wanted.flatMap((patch) => {
     const place = elementsOf(patch.path);
     const { by, value, depth } = leftAt(foreign, place);
-    const listed = listedElsewise(foreign, place, patch.value);
+    const elsewise = listedElsewise(foreign, place, patch.value);
     return [
       ...(by === 'blocked' ? [{ path: pathOfElements(place.slice(0, depth)), value }] : []),
       ...(by === 'place' && !isDeepStrictEqual(value, patch.value) ? [{ path: patch.path, value }] : []),
-      ...(listed === undefined ? [] : [{ path: patch.path, value: listed }]),
+      ...(elsewise === undefined ? [] : [{ path: patch.path, value: elsewise }]),
     ];
   });
   const lines = new Map(found.map(({ path, value }) => [path, { place: `${operator}: ${path}`, value: show(value) }]));
@@ -126,7 +132,7 @@ export function writeOverlay(
   operator: string,
   wanted: OverlayPatch[],
   places: Places,
-): { overlays: unknown[]; places: Places } {
+): { overlays: unknown[]; places: Places; entry: EntryBefore } {
   const index = overlays.findIndex((entry) => isEntry(entry, operator));
   const entry: JsonObject = isObject(overlays[index])
     ? overlays[index]
@@ -135,16 +141,19 @@ export function writeOverlay(
   const before = (path: string) => others.filter((patch) => pathOf(patch) === path).length || null;
   const next = { ...entry, patches: [...others, ...wanted] };
   return {
+    entry: index < 0 ? 'made' : (entry['patches'] ?? undefined) === undefined ? 'bare' : 'kept',
     overlays: index < 0 ? [...overlays, next] : overlays.map((old, i) => (i === index ? next : old)),
     places: Object.fromEntries(wanted.map((patch) => [patch.path, before(patch.path)])),
   };
 }
 
-/** The list without our patches; an entry that we made goes when nobody else has put anything into it. */
-export function releaseOverlay(overlays: unknown[], operator: string, places: Places, made: boolean): unknown[] {
+/** The list without our patches; an entry that we made, and patches that it did not have, go when nobody else has put anything into it. */
+export function releaseOverlay(overlays: unknown[], operator: string, places: Places, before: EntryBefore): unknown[] {
   return overlays.flatMap((entry) => {
     if (!isEntry(entry, operator)) return [entry];
     const patches = withoutOurs(patchesOf(entry), places);
-    return made && patches.length === 0 ? [] : [{ ...entry, patches }];
+    if (patches.length > 0 || before === 'kept') return [{ ...entry, patches }];
+    const rest = Object.entries(entry).filter(([field]) => field !== 'patches');
+    return before === 'made' ? [] : [Object.fromEntries(rest)];
   });
 }

@@ -538,6 +538,86 @@ describe('paths and values', () => {
     expect(written(moved, tetrate.release(after))).toEqual(before);
   });
 
+  describe.each([undefined, 'Render' as const])(
+    'while it is not seen which IstioOperator TSB renders, with write: %s',
+    (write) => {
+      const moved = (() => {
+        const at = target(controlPlane([]), undefined, { relatives: [{ metadata: { name: 'xcp-iop-default' } }] });
+        return written(at.object ?? {}, tetrate.write(at, fields()));
+      })();
+      const spec = { ...target({}).spec, ...(write ? { write } : {}) };
+
+      it('what was written stays under its name', () => {
+        const at = target(moved, undefined, { spec });
+        expect(tetrate.look(at, fields())).toMatchObject({ writtenBefore: true, conflicts: [] });
+        expect(written(moved, tetrate.write(at, fields()))).toEqual(moved);
+        expect(overlaysOf(tetrate.render(at, fields()))[0]?.name).toBe('xcp-iop-default');
+      });
+
+      it('and a list of others tells the name too', () => {
+        const theirs = controlPlane([{ ...entry(), name: 'xcp-iop-default' }]);
+        expect(overlaysOf(tetrate.render(target(theirs, undefined, { spec }), fields()))[0]?.name).toBe(
+          'xcp-iop-default',
+        );
+        const both = controlPlane([{ ...entry(), name: 'xcp-iop-default' }, entry()]);
+        expect(overlaysOf(tetrate.render(target(both, undefined, { spec }), fields()))[0]?.name).toBe(operator);
+      });
+
+      it.each([undefined, 'canary'])(
+        'it says so when it may not look (revision %s), and writes nothing',
+        (revision) => {
+          const at = target(moved, revision, { relatives: undefined });
+          const seen = tetrate.look({ ...at, spec: { ...at.spec, ...(write ? { write } : {}) } }, fields());
+          expect('unfit' in seen && seen.unfit).toMatchObject({
+            reason: 'Forbidden',
+            message: expect.stringMatching(/may not list istiooperators.*docs\/rbac\.md/),
+          });
+          expect(tetrate.write(at, fields())).toEqual([]);
+        },
+      );
+    },
+  );
+
+  it.each<[string, unknown]>([
+    ['without patches', { kind: 'IstioOperator', name: operator, apiVersion: 'install.istio.io/v1alpha1' }],
+    ['with none', entry()],
+  ])('gives back an entry %s as it was', (_, before) => {
+    const object = controlPlane([before]);
+    const after = apply(object, fields());
+    expect(written(after, tetrate.release(target(after)))).toEqual(object);
+  });
+
+  it.each<[string, JsonObject, string]>([
+    [
+      'patches',
+      controlPlane([{ ...entry(), patches: { a: 1 } }]),
+      'overlays: patches of IstioOperator tsb-istiocontrolplane',
+    ],
+    [
+      'overlays',
+      { spec: { components: { istio: { kubeSpec: { overlays: 'x' } } } } },
+      'spec.components.istio.kubeSpec.overlays',
+    ],
+    ['kubeSpec', { spec: { components: { istio: { kubeSpec: ['x'] } } } }, 'spec.components.istio.kubeSpec'],
+    ['components', { spec: { components: 7 } }, 'spec.components'],
+  ])('%s of another shape than expected are a conflict, and stay', (_, object, place) => {
+    expect(facts(object, fields()).conflicts).toEqual([
+      { place, value: expect.stringMatching(/which is not (a list|an object)$/) },
+    ]);
+  });
+
+  it.each<[string, JsonObject]>([
+    ['overlays', { spec: { components: { istio: { kubeSpec: { overlays: null } } } } }],
+    ['istio', { spec: { components: { istio: null } } }],
+  ])('%s: null is as good as none', (_, object) => {
+    expect(facts(object, fields()).conflicts).toEqual([]);
+    const after = apply(object, fields());
+    expect(facts(after, fields()).carriesFields).toBe(true);
+    expect(
+      dig(written(after, tetrate.release(target(after))), 'spec', 'components', 'istio', 'kubeSpec', 'overlays'),
+    ).toBeUndefined();
+  });
+
   it('dots inside a key are escaped, one patch a key, never a list', () => {
     const paths = overlayPatches({ ...fields({}, 'd'), holdApplicationUntilProxyStarts: true }).map((p) => p.path);
     expect(paths[0]).toBe(rootCaDir);

@@ -6,9 +6,12 @@ import type { ControlPlaneFacts, Unfit } from '../plan/observed.ts';
 import {
   annotationOf,
   dig,
+  isObject,
   items,
   nest,
   previousOf,
+  show,
+  str,
   type ControlPlaneAdapter,
   type JsonObject,
   type Target,
@@ -21,6 +24,7 @@ import {
   overlayPatches,
   releaseOverlay,
   writeOverlay,
+  type EntryBefore,
   type OverlayPatch,
   type Places,
 } from './overlay.ts';
@@ -41,7 +45,16 @@ function boundaryRevisions(object: JsonObject | undefined): string[] {
  * The IstioOperator that TSB renders for this revision. One that TSB does not render must not be named: TSB's library fails on an overlay
  * without an object, and with it everything else that TSB renders.
  */
-function operatorFor({ object, spec, relatives }: Pick<Target, 'object' | 'spec' | 'relatives'>): string | Unfit {
+function operatorFor(target: Pick<Target, 'object' | 'spec' | 'relatives'>): string | Unfit {
+  const { object, spec, relatives } = target;
+  // without a cluster there is nothing to read
+  if (object !== undefined && relatives === undefined)
+    return {
+      unfit: {
+        reason: 'Forbidden',
+        message: `the operator may not list istiooperators.install.istio.io in namespace ${str(dig(object, 'metadata', 'namespace'))}, and so not see which one TSB renders; give it that right (docs/rbac.md)`,
+      },
+    };
   const rendered = new Set((relatives ?? []).map((one) => dig(one, 'metadata', 'name')));
   const revisions = boundaryRevisions(object);
   const exists = (revision: string) => revisions.includes(revision) || rendered.has(operatorOf(revision));
@@ -53,9 +66,8 @@ function operatorFor({ object, spec, relatives }: Pick<Target, 'object' | 'spec'
       `spec.controlPlane.revision: no isolation boundary of ControlPlane ${spec.name} has revision ${spec.revision} (${known}); it is configured as soon as one has`,
     );
   }
-  if (revisions.length === 0 && !(rendered.has(operatorOf('default')) && !rendered.has(plainOperator))) {
-    return plainOperator;
-  }
+  if (revisions.length === 0 && (rendered.has(plainOperator) || !rendered.has(operatorOf('default'))))
+    return rendered.has(plainOperator) ? plainOperator : namedIn(target);
   if (exists('default')) return operatorOf('default');
   if (rendered.has(plainOperator)) return plainOperator;
   return unfit(
@@ -63,10 +75,19 @@ function operatorFor({ object, spec, relatives }: Pick<Target, 'object' | 'spec'
   );
 }
 
+/** While TSB renders neither: the one whose overlay stands; one that is gone for a moment comes back under its name. */
+function namedIn({ object, spec }: Pick<Target, 'object' | 'spec'>): string {
+  const hasEntry = (name: string) =>
+    overlaysOf(object ?? {}).some((entry) => dig(entry, 'kind') === 'IstioOperator' && dig(entry, 'name') === name);
+  const written = previousOf({ object, spec }, previousSchema)?.operator;
+  if (written !== undefined) return written;
+  return hasEntry(operatorOf('default')) && !hasEntry(plainOperator) ? operatorOf('default') : plainOperator;
+}
+
 const previousSchema = z.object({
   /** The IstioOperator whose overlay holds the fields; unset: the one that goes by the revision. */
   operator: z.string().exactOptional(),
-  entry: z.enum(['made', 'kept']),
+  entry: z.enum(['made', 'bare', 'kept']) satisfies z.ZodType<EntryBefore>,
   /** How many of the fields that lead to the list were there before it was first written; all five if unset. */
   depth: z.int().min(0).exactOptional(),
   places: z.record(z.string(), z.unknown()),
@@ -77,9 +98,13 @@ type Previous = z.output<typeof previousSchema>;
 const listPath = ['spec', 'components', 'istio', 'kubeSpec', 'overlays'];
 const overlaysIn = (object: JsonObject) => dig(object, ...listPath);
 
+/** Fields from the first to the list itself, each with its value. */
+const above = (object: JsonObject) =>
+  listPath.map((_, i) => listPath.slice(0, i + 1)).map((path) => ({ path, value: dig(object, ...path) ?? undefined }));
+
 /** How many fields of the path to the list are there. */
 function depthOf(object: JsonObject): number {
-  const missing = listPath.findIndex((_, i) => dig(object, ...listPath.slice(0, i + 1)) === undefined);
+  const missing = above(object).findIndex(({ value }) => value === undefined);
   return missing < 0 ? listPath.length : missing;
 }
 
@@ -99,6 +124,19 @@ function lookAt(target: Target, fields: IstiodFields) {
 const operatorWritten = (previous: Previous, { spec }: Pick<Target, 'spec'>): string =>
   previous.operator ?? (spec.revision === undefined ? plainOperator : operatorOf(spec.revision));
 
+/** What must be an object, or the list, and is something else. */
+function oddPlace(object: JsonObject): { place: string; value: string } | undefined {
+  const isOdd = ({ path, value }: { path: string[]; value: unknown }) =>
+    value !== undefined && !(path.length === listPath.length ? Array.isArray(value) : isObject(value));
+  const odd = above(object).find(isOdd);
+  return (
+    odd && {
+      place: odd.path.join('.'),
+      value: `${show(odd.value)}, which is not ${odd.path.length === listPath.length ? 'a list' : 'an object'}`,
+    }
+  );
+}
+
 /** What is still to be committed. */
 function rendered(target: Target, overlays: unknown[], operator: string, wanted: OverlayPatch[]): string[] {
   const entry = overlays.find((one) => dig(one, 'kind') === 'IstioOperator' && dig(one, 'name') === operator);
@@ -112,10 +150,8 @@ function look(target: Target, fields: IstiodFields): ControlPlaneFacts | Unfit {
   const managedBy = managerOf(object, listPath);
   const tool = toolOf(object);
   const shared = { owner, ...(managedBy ? { managedBy } : {}), ...(tool ? { tool } : {}) };
-  const found = overlaysIn(object) ?? [];
-  const conflicts = Array.isArray(found)
-    ? overlayConflicts(overlays, operator, wanted, moved ? {} : places)
-    : [{ place: listPath.join('.'), value: 'not a list' }];
+  const odd = oddPlace(object);
+  const conflicts = odd ? [odd] : overlayConflicts(overlays, operator, wanted, moved ? {} : places);
   if (target.spec.write === 'Render') {
     // a list that only this operator holds nobody has committed
     const uncommitted = previous !== undefined && isOnlyOurs(object, listPath);
@@ -154,11 +190,11 @@ function write(target: Target, fields: IstiodFields): Write[] {
   if (typeof operator !== 'string') return [];
   const overlays =
     moved && at.previous
-      ? releaseOverlay(at.overlays, operatorWritten(at.previous, target), at.places, at.previous.entry === 'made')
+      ? releaseOverlay(at.overlays, operatorWritten(at.previous, target), at.places, at.previous.entry)
       : at.overlays;
   const [previous, places]: [Previous | undefined, Places] = moved ? [undefined, {}] : [at.previous, at.places];
   const written = writeOverlay(overlays, operator, wanted, places);
-  const entry = previous?.entry ?? (written.overlays.length > overlays.length ? 'made' : 'kept');
+  const entry = previous?.entry ?? written.entry;
   const depth = at.previous ? at.previous.depth : depthOf(object);
   const record = { operator, entry, ...(depth === undefined ? {} : { depth }), places: written.places };
   const annotations = { [previousAnnotation(target.spec.revision)]: JSON.stringify(record) };
@@ -184,7 +220,7 @@ function release(target: Target): Write[] {
   const theirs = spec.write === 'Render' && !isOnlyOurs(object, listPath);
   if (!previous || theirs || overlaysIn(object) === undefined) return [{ kind: 'merge', patch: { metadata } }];
   const { entry, depth = listPath.length, places } = previous;
-  const overlays = releaseOverlay(overlaysOf(object), operatorWritten(previous, target), places, entry === 'made');
+  const overlays = releaseOverlay(overlaysOf(object), operatorWritten(previous, target), places, entry);
   const bare = overlays.length === 0 && depth < listPath.length;
   return [{ kind: 'merge', patch: { metadata, ...(bare ? withoutEmpty(object, depth) : listPatch(overlays)) } }];
 }

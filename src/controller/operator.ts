@@ -58,6 +58,7 @@ function podMeaning(pod: unknown): unknown {
 const controlPlaneMeaning = (object: unknown): unknown[] => [
   dig(object, 'status', 'status'),
   dig(object, 'status', 'activeRevisionName'),
+  items(dig(object, 'status', 'conditions')).map((one) => ['type', 'status', 'reason'].map((field) => dig(one, field))),
   dig(object, 'metadata', 'labels'),
   dig(object, 'data'),
 ];

@@ -259,7 +259,7 @@ export interface ControlPlaneFacts {
 /** The object is there, and is none that the fields can be written to. */
 export interface Unfit {
   unfit: {
-    reason: 'ControlPlaneNotFound' | 'ControlPlaneUnfit';
+    reason: 'ControlPlaneNotFound' | 'ControlPlaneUnfit' | 'Forbidden';
     message: string;
     /** Name in the owner annotation, where fields may have been written while it was fit. */
     owner?: string | undefined;

@@ -54,7 +54,9 @@ const carries = async (): Promise<boolean> =>
   JSON.stringify((await kube.request('GET', path)).body).includes('ROOT_CA_DIR');
 const round = async (more: number) => {
   const from = rounds;
-  await waitFor(`the rival to have applied ${more} times more`, () => rounds >= from + more);
+  await waitFor(`the rival to have applied ${more} times more`, () => rounds >= from + more, {
+    timeoutMs: more * 5_000,
+  });
 };
 
 beforeAll(async () => {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { dig } from '../../src/control-planes/adapter.ts';
 import { dumpYaml, loadYaml } from '../../src/runtime/yaml.ts';
+import { statesFile } from '../stack/gitops-health.ts';
 import { ensureServers, makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
 import { kubeWrites } from '../support/audit.ts';
 import {
@@ -20,7 +21,7 @@ import { useOperator } from '../support/harness.ts';
 import { kubectl } from '../support/kubectl.ts';
 import { controlPlane, makeScene, merge, type Scene } from '../support/scene.ts';
 
-const { kube, vaults } = sharedStack();
+const { kube, vaults, dir } = sharedStack();
 useOperator();
 
 const toolCrds = [
@@ -54,13 +55,16 @@ beforeAll(async () => {
 
 interface Sample {
   of: Scene;
-  /** Applies it as the tool does: server-side, by force. */
+  /** Applies it as the tool does. */
   sync: () => Promise<void>;
   objects: Json[];
 }
 
-/** A sample with the names, the Vault and the namespace of a scene. */
-async function sample(file: string, manager: string, more: (namespace: string) => Json[] = () => []): Promise<Sample> {
+/**
+ * A sample with the names, the Vault and the namespace of a scene.
+ * @param manager of a tool that applies server-side, by force; undefined: `kubectl apply`, client-side
+ */
+async function sample(file: string, manager?: string, more: (namespace: string) => Json[] = () => []): Promise<Sample> {
   const namespace = `gitops-${file.replace('.yaml', '')}`;
   const objects = await manifest(`deploy/samples/gitops/${file}`);
   const own = objects.find((object) => object['kind'] === 'IstioVaultCA')!;
@@ -74,7 +78,8 @@ async function sample(file: string, manager: string, more: (namespace: string) =
   const path = join(makeTemporaryDir('gitops'), file);
   writeFileSync(path, here.map(dumpYaml).join('---\n'));
   const sync = async () => {
-    await kubectl(kube, 'apply', '--server-side', '--force-conflicts', `--field-manager=${manager}`, '-f', path);
+    const how = manager === undefined ? [] : ['--server-side', '--force-conflicts', `--field-manager=${manager}`];
+    await kubectl(kube, 'apply', ...how, '-f', path);
   };
   return { of, sync, objects: here };
 }
@@ -97,7 +102,7 @@ async function peaceful({ of, sync }: Sample): Promise<void> {
 }
 
 it('plain kubectl, an IstioOperator', async () => {
-  const it_ = await sample('kubectl.yaml', 'kubectl', (namespace) => [
+  const it_ = await sample('kubectl.yaml', undefined, (namespace) => [
     {
       apiVersion: 'install.istio.io/v1alpha1',
       kind: 'IstioOperator',
@@ -146,17 +151,6 @@ describe('Argo CD with Tetrate', () => {
     await peaceful(it_);
   });
 
-  it('ignores the very field that the operator writes', async () => {
-    const [application] = await manifest('deploy/samples/gitops/argocd-tetrate.yaml');
-    const [ignored] = dig(application, 'spec', 'ignoreDifferences') as [{ jsonPointers: [string] }];
-    const field = ignored.jsonPointers[0].slice(1).split('/');
-    const before = await get(
-      '/apis/install.tetrate.io/v1alpha1/namespaces/gitops-argocd-tetrate/controlplanes/controlplane',
-    );
-    expect(JSON.stringify(dig(before, ...field))).toContain('ROOT_CA_DIR');
-    expect(dig(application, 'spec', 'syncPolicy', 'syncOptions')).toContain('RespectIgnoreDifferences=true');
-  });
-
   it('the ControlPlane with overlays in Git: what is shown is committed, and then both agree', async () => {
     const overlays = [{ kind: 'Deployment', name: 'other', patches: [] }];
     const it_ = await sample('render-tetrate.yaml', 'argocd-controller', (namespace) => [
@@ -190,6 +184,15 @@ function bare(namespace: string): Json {
   const object = controlPlane(namespace, []);
   return { ...object, spec: { hub: 'hub.example.invalid/tsb', components: { istio: { traceSamplingRate: 50 } } } };
 }
+
+it('every state of this run is recorded, to be judged by the tools at its end', async () => {
+  const recorded = () => readFileSync(join(dir, statesFile), 'utf8').split('\n');
+  await waitFor('states that were Ready or not', () =>
+    ['True', 'False'].every((status) =>
+      recorded().some((line) => line.includes('"namespace":"gitops-') && line.includes(`"status":"${status}"`)),
+    ),
+  );
+});
 
 it('docs/gitops.md names every sample, and nothing that is not there', async () => {
   const text = readFileSync(join(import.meta.dirname, '../../docs/gitops.md'), 'utf8');

@@ -94,6 +94,9 @@ export async function disagreements(objects: readonly Shown[]): Promise<string[]
   });
 }
 
+/** Where the states of a test run are recorded, in the directory of the stack. */
+export const statesFile = 'istiovaultcas.jsonl';
+
 /**
  * Writes every state of every IstioVaultCA of an API server to a file, one JSON line each. The kind may not be there yet, and the API server may be
  * restarted meanwhile.

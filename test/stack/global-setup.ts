@@ -1,6 +1,6 @@
 /** Jest's global setup of the projects "real" and "mesh": starts the stack that all test files of a project share. */
 import { join } from 'node:path';
-import { checkRecorded, recordStates } from './gitops-health.ts';
+import { checkRecorded, recordStates, statesFile } from './gitops-health.ts';
 import { ensureServers, startStack } from './index.ts';
 import { factsVariable, share } from './shared.ts';
 
@@ -29,7 +29,7 @@ export default async function setUp(_: unknown, project: Project): Promise<void>
   }
   const { path, close } = await share(stack);
   process.env[factsVariable] = path;
-  const states = join(stack.dir, 'istiovaultcas.jsonl');
+  const states = join(stack.dir, statesFile);
   const recording = recordStates(stack.kube, states);
   const handle: SharedStackHandle = {
     stop: async () => {

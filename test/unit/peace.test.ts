@@ -58,7 +58,7 @@ describe('a contest', () => {
       'a HelmRelease',
       'TetrateControlPlane',
       { name: 'helm-controller', tool: 'Flux Helm' },
-      '`driftDetection: {mode: enabled, ignore: [{paths: [/spec/components/istio/kubeSpec/overlays], target: {kind: ControlPlane, name: plane}}]}`',
+      '`driftDetection: {ignore: [{paths: [/spec/components/istio/kubeSpec/overlays], target: {kind: ControlPlane, name: plane}}]}`',
     ],
     [
       'a person',

@@ -53,6 +53,7 @@ export function fieldConflict(d: Desired, o: Observed): Problem | undefined {
     reason: 'FieldConflict',
     message: `${objectName(d)} already sets what this resource would set: ${list}. Remove it there, or change this resource to match`,
     blocks: 'controlPlane',
+    retryAfterMs: 30_000,
   };
 }
 
@@ -64,6 +65,7 @@ export function renderNotOwned(d: Desired, o: Observed): Problem | undefined {
     reason: 'FieldConflict',
     message: `ConfigMap ${renderName(d)} exists and is not this resource's; remove it, or give this resource another name`,
     blocks: 'controlPlane',
+    retryAfterMs: 30_000,
   };
 }
 

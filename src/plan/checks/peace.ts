@@ -35,7 +35,7 @@ function remedyFor({ tool }: OtherManager, { spec }: Desired): string {
     case 'Flux':
       return `take ${fields.join(' and ')} out of the manifest in Git; or, if Flux need not update this object, put into that manifest: \`metadata: {annotations: {kustomize.toolkit.fluxcd.io/ssa: IfNotPresent}}\``;
     case 'Flux Helm':
-      return `put into the spec of the HelmRelease: \`driftDetection: {mode: enabled, ignore: [{paths: ${pointers}, target: {kind: ${kind}, name: ${name}}}]}\`, and take what is below these paths out of its values`;
+      return `take ${fields.join(' and ')} out of what the HelmRelease renders (each upgrade writes it again), and if drift detection is on there, add to its spec: \`driftDetection: {ignore: [{paths: ${pointers}, target: {kind: ${kind}, name: ${name}}}]}\``;
     default:
       return `have ${tool === 'Helm' ? "the chart's release" : 'it'} leave ${fields.join(' and ')} alone`;
   }
