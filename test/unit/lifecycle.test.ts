@@ -693,6 +693,21 @@ describe('deletion', () => {
     expect(end.vault.kvMount).toBeDefined();
   }); // prettier-ignore
 
+  const unfit = { reason: 'ControlPlaneUnfit', message: 'it is for another namespace' } as const;
+  it.each<[string, Partial<Observed['kubernetes']>, boolean]>([
+    ['its own', {}, true],
+    ['its own, which became unfit', { controlPlane: undefined, controlPlaneUnfit: { ...unfit, owner: identity.name } }, true],
+    ["somebody else's", { controlPlane: { ...emptyWorld().kubernetes.controlPlane!, owner: 'other', carriesFields: true } }, false],
+    ["somebody else's, which is unfit", { controlPlane: undefined, controlPlaneUnfit: { ...unfit, owner: 'other' } }, false],
+    ['one whose owner bears its name in another namespace', { controlPlane: undefined, controlPlaneUnfit: unfit }, false],
+    ['one that is not there', { controlPlane: undefined }, false],
+  ])('gives back the fields of a control plane that is its own, and of no other: %s', (_, controlPlane, gives) => {
+    const world = withRemains(provisioned());
+    Object.assign(world.kubernetes, controlPlane);
+    const { problems, steps } = teardown(leaving(), world);
+    expect([problems, kinds(steps)]).toEqual([[], [gives ? 'ReleaseControlPlane' : 'DeleteRole']]);
+  }); // prettier-ignore
+
   it('waits for istiod before anything in Vault goes', () => {
     const world = withRemains(provisioned());
     world.kubernetes.controlPlane = undefined;
