@@ -183,14 +183,17 @@ function onKubernetes(
   { d, kubernetes }: Stage,
   step: StepOf<'ClaimControlPlane' | 'PatchControlPlane' | 'ReleaseControlPlane'>,
 ) {
-  const target = kubernetes.controlPlane;
-  if (!target) throw new Refused('no control plane');
+  const { controlPlane: target, controlPlaneUnfit: unfit } = kubernetes;
   if (step.kind === 'ReleaseControlPlane') {
-    const carriesFields = target.superfluous === true;
-    Object.assign(target, { owner: undefined, carriesFields, writtenBefore: carriesFields, superfluous: false });
+    const carriesFields = target?.superfluous === true;
+    if (target)
+      Object.assign(target, { owner: undefined, carriesFields, writtenBefore: carriesFields, superfluous: false });
+    // what was written while it was fit is given back all the same
+    if (unfit) unfit.owner = undefined;
     kubernetes.istiodUses = [];
     return;
   }
+  if (!target) throw new Refused('no control plane');
   target.owner = d.identity.name;
   if (step.kind === 'PatchControlPlane') Object.assign(target, { carriesFields: true, writtenBefore: true });
 }
