@@ -1,20 +1,30 @@
 /** Each kind of control plane against a real API server: what is written where, who holds which field, and that all of it is given back. */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { isDeepStrictEqual } from 'node:util';
+import { previousAnnotation } from '../../src/api/annotations.ts';
 import { adapters } from '../../src/control-planes/index.ts';
 import { dig, nest, type ControlPlaneAdapter, type JsonObject, type Target } from '../../src/control-planes/adapter.ts';
 import { carryOut } from '../../src/controller/carry-out.ts';
-import { specSchema, type Spec } from '../../src/api/schema.ts';
+import {
+  judgeKubernetes,
+  readGates,
+  readSurroundings,
+  resources,
+  targetOf,
+} from '../../src/controller/observe-kubernetes.ts';
+import { resourceSchema, type IstioVaultCA, type Spec } from '../../src/api/schema.ts';
 import { createKubeClient, type KubeClient } from '../../src/kube/client.ts';
 import { KubeError } from '../../src/kube/errors.ts';
 import { loadKubeConfig, type PooledKubeConfig } from '../../src/kube/pooled-kube-config.ts';
-import { istiodFields, type IstiodFields } from '../../src/plan/desired.ts';
-import type { ControlPlaneFacts } from '../../src/plan/observed.ts';
+import { desire, istiodFields, type Desired, type IstiodFields } from '../../src/plan/desired.ts';
+import type { ControlPlaneFacts, Observed } from '../../src/plan/observed.ts';
+import { plan } from '../../src/plan/plan.ts';
 import { createNamespace, sharedStack, waitFor } from '../stack/index.ts';
-import { applyOk, type Json } from '../support/cluster.ts';
+import { applyOk, manifest, type Json } from '../support/cluster.ts';
 import { istioOperatorCrd, sailCrds } from '../support/control-plane-crds.ts';
 import { expectGolden } from '../support/golden.ts';
 import { tetrateControlPlaneCrd } from '../support/tetrate-crd.ts';
+import { converge, emptyWorld, identity, start } from '../unit/model.ts';
 
 const { kube } = sharedStack();
 const namespace = 'planes';
@@ -25,10 +35,11 @@ beforeAll(async () => {
   config = loadKubeConfig({ path: kube.adminKubeconfig, env: {} }).kubeConfig;
   client = createKubeClient(config);
   await createNamespace(kube, namespace);
-  for (const crd of [istioOperatorCrd, ...sailCrds, tetrateControlPlaneCrd as unknown as Json])
+  const own = await manifest('crds/istiovaultcas.yaml');
+  for (const crd of [istioOperatorCrd, ...sailCrds, tetrateControlPlaneCrd as unknown as Json, ...own])
     await applyOk(kube, crd);
-  for (const adapter of Object.values(adapters))
-    await waitFor(`${adapter.gvr.plural} to be served`, () => client.isServed(adapter.gvr));
+  const gvrs = Object.values(adapters).flatMap(({ gvr, relatives }) => [gvr, ...(relatives ? [relatives] : [])]);
+  for (const gvr of [...gvrs, resources]) await waitFor(`${gvr.plural} to be served`, () => client.isServed(gvr));
 });
 
 afterAll(() => client.deleteObject(adapters.Sail.gvr, undefined, 'planes'));
@@ -38,6 +49,7 @@ type Kind = Spec['controlPlane']['kind'];
 interface Case {
   kind: Kind;
   name: string;
+  revision?: string;
   /** What a user has there already, with foreign content beside our places; undefined: the operator makes the object. */
   foreign: Json | undefined;
   /** Where one field of ours stands. */
@@ -50,16 +62,20 @@ interface Case {
 }
 
 const pilotEnv = (value: unknown): Json => ({ spec: { values: { pilot: { env: { ROOT_CA_DIR: value } } } } });
-const operatorEntry = (...patches: Json[]): Json => ({
+const entryFor = (name: string, ...patches: Json[]): Json => ({
   apiVersion: 'install.istio.io/v1alpha1',
   kind: 'IstioOperator',
-  name: 'tsb-istiocontrolplane',
+  name,
   patches,
 });
+const operatorEntry = (...patches: Json[]): Json => entryFor('tsb-istiocontrolplane', ...patches);
 const overlays = (...entries: Json[]): Json => ({
   spec: { components: { istio: { kubeSpec: { overlays: entries } } } },
 });
 const hostAliases = { path: 'spec.components.pilot.k8s.hostAliases', value: [] };
+const elsewhere = { path: 'spec.values.pilot.env.ROOT_CA_DIR', value: '/x' };
+/** The same of another revision, which is not this resource's. */
+const stable = entryFor('xcp-iop-stable', hostAliases, elsewhere);
 
 const cases: Case[] = [
   {
@@ -72,8 +88,29 @@ const cases: Case[] = [
       ...overlays({ kind: 'Deployment', name: 'other', patches: [] }, operatorEntry(hostAliases)),
     },
     place: ['spec', 'components', 'istio', 'kubeSpec', 'overlays'],
-    edited: overlays(operatorEntry({ path: 'spec.values.pilot.env.ROOT_CA_DIR', value: '/x' })),
+    edited: overlays(operatorEntry(elsewhere)),
     removed: overlays({ kind: 'Deployment', name: 'other', patches: [] }, operatorEntry(hostAliases)),
+    repairs: true,
+  },
+  {
+    kind: 'TetrateControlPlane',
+    name: 'bounded',
+    revision: 'canary',
+    foreign: {
+      apiVersion: 'install.tetrate.io/v1alpha1',
+      kind: 'ControlPlane',
+      metadata: { name: 'bounded', namespace },
+      spec: {
+        hub: 'registry.example',
+        components: {
+          xcp: { isolationBoundaries: [{ name: 'prod', revisions: [{ name: 'stable' }, { name: 'canary' }] }] },
+          istio: { kubeSpec: { overlays: [stable] } },
+        },
+      },
+    },
+    place: ['spec', 'components', 'istio', 'kubeSpec', 'overlays'],
+    edited: overlays(stable, entryFor('xcp-iop-canary', elsewhere)),
+    removed: overlays(stable),
     repairs: true,
   },
   {
@@ -132,17 +169,30 @@ function seen(object: JsonObject | undefined): JsonObject {
 /** One control plane as the operator goes about it. */
 class Plane {
   readonly #adapter: ControlPlaneAdapter;
-  readonly #spec: Spec;
+  readonly #resource: IstioVaultCA;
+  readonly #desired: Desired;
   readonly fields: IstiodFields;
+  /** Where its CA is in Vault. */
+  readonly #world: Observed;
 
-  constructor({ kind, name }: Case, over: Json = {}) {
+  constructor({ kind, name, revision }: Case) {
     this.#adapter = adapters[kind];
-    this.#spec = specSchema.parse({
-      vault: { address: 'https://vault.example', auth: { kubernetes: { role: 'r' } } },
-      controlPlane: { kind, name, holdApplicationUntilProxyStarts: true },
-      ...over,
+    this.#resource = resourceSchema.parse({
+      apiVersion: 'istiovaultca.io/v1alpha1',
+      kind: 'IstioVaultCA',
+      metadata: { name: identity.name, namespace },
+      spec: {
+        vault: { address: 'https://vault.example', auth: { kubernetes: { role: 'r' } } },
+        controlPlane: { kind, name, holdApplicationUntilProxyStarts: true, ...(revision ? { revision } : {}) },
+      },
     });
-    this.fields = istiodFields(this.#spec, 'd1');
+    this.#desired = desire({ ...identity, namespace }, this.#resource.spec, {});
+    this.fields = istiodFields(this.#resource.spec, 'd1');
+    this.#world = converge(this.#desired, emptyWorld()).world;
+  }
+
+  get #name(): string {
+    return this.#resource.spec.controlPlane.name;
   }
 
   get #scope(): string | undefined {
@@ -150,21 +200,47 @@ class Plane {
   }
 
   async object(): Promise<JsonObject | undefined> {
-    return await client.getObject(this.#adapter.gvr, this.#scope, this.#spec.controlPlane.name);
+    return await client.getObject(this.#adapter.gvr, this.#scope, this.#name);
+  }
+
+  async #read() {
+    const surroundings = await readSurroundings(client, this.#resource, this.#adapter);
+    const gates = await readGates(client, this.#resource, this.#adapter, 'none');
+    return { surroundings, gates };
   }
 
   async #target(): Promise<Target> {
-    return { object: await this.object(), namespace, spec: this.#spec.controlPlane, relatives: [], deployments: [] };
+    const { surroundings, gates } = await this.#read();
+    return targetOf(this.#resource, surroundings, gates);
+  }
+
+  async #judge() {
+    const { surroundings, gates } = await this.#read();
+    return judgeKubernetes(surroundings, gates, this.#resource, this.#adapter, this.fields);
   }
 
   async facts(): Promise<ControlPlaneFacts> {
-    const facts = this.#adapter.look(await this.#target(), this.fields);
-    if ('unfit' in facts) throw new Error(facts.unfit.message);
-    return facts;
+    const { controlPlane, controlPlaneUnfit } = await this.#judge();
+    if (!controlPlane) throw new Error(controlPlaneUnfit?.message ?? 'there is none');
+    return controlPlane;
   }
 
-  async #do(writes: 'claim' | 'write' | 'release'): Promise<void> {
+  /** What the operator would do next to the control plane, and what it says of it. */
+  async next(): Promise<{ does: string[]; says: string[] }> {
+    const { vault, kubernetes } = this.#world;
+    const { injector, meshRoots } = kubernetes;
+    // of the cluster, what is not the control plane's own is as it should be
+    const judged = { ...kubernetes, ...(await this.#judge()), injector, meshRoots };
+    const { steps, problems } = plan(this.#desired, { vault, kubernetes: judged }, start);
+    return {
+      does: steps.map(({ kind }) => kind),
+      says: problems.map(({ reason, message }) => `${reason}: ${message}`),
+    };
+  }
+
+  async #do(writes: 'claim' | 'write' | 'release', meanwhile = async () => {}): Promise<void> {
     const target = await this.#target();
+    await meanwhile();
     const of = {
       claim: () => this.#adapter.claim(target, 'istioca'),
       write: () => this.#adapter.write(target, this.fields),
@@ -174,32 +250,42 @@ class Plane {
   }
 
   claim = () => this.#do('claim');
-  write = () => this.#do('write');
+  write = (meanwhile?: () => Promise<void>) => this.#do('write', meanwhile);
   release = () => this.#do('release');
+  remove = async () => {
+    await client.deleteObject(this.#adapter.gvr, this.#scope, this.#name);
+  };
 
   /** All that somebody else holds of it. */
   async apply(fields: JsonObject, manager: string): Promise<void> {
     const { apiVersion, kind } = (await this.object()) ?? {};
-    const body = { apiVersion, kind, metadata: { name: this.#spec.controlPlane.name }, ...fields };
+    const body = { apiVersion, kind, metadata: { name: this.#name }, ...fields };
     const options = { type: 'apply', fieldManager: manager } as const;
-    await client.patchObject(this.#adapter.gvr, this.#scope, this.#spec.controlPlane.name, body as never, options);
+    await client.patchObject(this.#adapter.gvr, this.#scope, this.#name, body as never, options);
   }
 
   /** Somebody else's change. */
   async change(patch: Json, manager = 'somebody'): Promise<void> {
     const options = { type: 'merge', fieldManager: manager } as const;
-    await client.patchObject(this.#adapter.gvr, this.#scope, this.#spec.controlPlane.name, patch as never, options);
+    await client.patchObject(this.#adapter.gvr, this.#scope, this.#name, patch as never, options);
   }
 }
 
-describe.each(cases)('$kind', (of) => {
+describe.each(cases)('$kind $name', (of) => {
   const plane = new Plane(of);
+  const golden = `control-planes/${[of.kind, ...(of.revision ? [of.revision] : [])].join('-')}`;
+  /** What is done and said next, by state. */
+  const next: Record<string, unknown> = {};
   let before: JsonObject | undefined;
 
   it('leaves an object that is absent to others, or makes it', async () => {
     expect(await plane.object()).toBeUndefined();
-    if (of.foreign) await applyOk(kube, of.foreign);
-    else expect(await plane.facts()).toMatchObject({ carriesFields: false, conflicts: [], writtenBefore: false });
+    const { does, says } = (next['absent'] = await plane.next());
+    if (of.foreign) {
+      expect([does, says]).toEqual([[], [expect.stringMatching(`^ControlPlaneNotFound: .* ${of.name}`)]]);
+      await applyOk(kube, of.foreign);
+      next['foreign'] = await plane.next();
+    } else expect([does, says]).toEqual([['ClaimControlPlane'], []]);
     before = await plane.object();
   });
 
@@ -208,12 +294,13 @@ describe.each(cases)('$kind', (of) => {
     expect(await plane.facts()).toMatchObject({ owner: 'istioca', carriesFields: false, conflicts: [] });
     await plane.write();
     expect(await plane.facts()).toMatchObject({ carriesFields: true, writtenBefore: true, conflicts: [] });
-    const { 'istiovaultca.io/previous-default': previous, ...annotations } = dig(
+    next['ours'] = await plane.next();
+    const { [previousAnnotation(of.revision)]: previous, ...annotations } = dig(
       await plane.object(),
       'metadata',
       'annotations',
     ) as Record<string, string>;
-    expectGolden(`control-planes/${of.kind}`, {
+    expectGolden(golden, {
       ...seen({
         ...(await plane.object()),
         metadata: { ...(dig(await plane.object(), 'metadata') as Json), annotations },
@@ -230,6 +317,7 @@ describe.each(cases)('$kind', (of) => {
 
   it('repairs what was removed', async () => {
     await plane.change(of.removed);
+    next['removed'] = await plane.next();
     expect(await plane.facts()).toMatchObject({ carriesFields: false, conflicts: [] });
     await plane.write();
     expect(await plane.facts()).toMatchObject({ carriesFields: true });
@@ -238,6 +326,7 @@ describe.each(cases)('$kind', (of) => {
   it('repairs what was edited, or names who holds it now', async () => {
     const own = dig(await plane.object(), ...of.place);
     await plane.change(of.edited);
+    next['edited'] = await plane.next();
     const { carriesFields, conflicts } = await plane.facts();
     expect(carriesFields).toBe(false);
     if (of.repairs) {
@@ -270,6 +359,8 @@ describe.each(cases)('$kind', (of) => {
     if (!of.repairs) expect(managers.map(({ manager }) => manager)).not.toContain('istio-vault-ca');
   });
 
+  it('says in each state what is done, or what a person must do', () => expectGolden(`${golden}-next`, next));
+
   it('is written anew after all that', async () => {
     await plane.claim();
     await plane.write();
@@ -287,4 +378,10 @@ describe.each(cases)('$kind', (of) => {
       await plane.release();
       expect(await plane.facts()).toMatchObject({ sharedWith: { name: 'kustomize-controller', tool: 'Flux' } });
     });
+
+  it('is not made again when it goes between the look and the write', async () => {
+    await plane.claim();
+    await expect(plane.write(plane.remove)).rejects.toBeInstanceOf(KubeError);
+    expect(await plane.object()).toBeUndefined();
+  });
 });
