@@ -1,17 +1,20 @@
 /** Every kind of control plane, from a manifest, by the operator as users run it: written, watched, contested, given back. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { specSchema } from '../../src/api/schema.ts';
 import { dig } from '../../src/control-planes/adapter.ts';
 import { adapters } from '../../src/control-planes/index.ts';
 import { istiodFields } from '../../src/plan/desired.ts';
-import { loadYaml } from '../../src/runtime/yaml.ts';
-import { ensureServers, sharedStack, waitFor } from '../stack/index.ts';
+import { dumpYaml, loadYaml } from '../../src/runtime/yaml.ts';
+import { ensureServers, makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
 import { renderIstiod } from '../stack/istiod-chart.ts';
 import {
   apply,
   applyOk,
   conditionOf,
   getResource,
+  requestReconcile,
   resourcePath,
   setStatus,
   waitForCondition,
@@ -19,7 +22,8 @@ import {
 } from '../support/cluster.ts';
 import { istioOperatorCrd, sailCrds, sailStatus } from '../support/control-plane-crds.ts';
 import { useOperator } from '../support/harness.ts';
-import { grantOperator, makeScene, merge, type Scene } from '../support/scene.ts';
+import { kubectl } from '../support/kubectl.ts';
+import { controlPlane, grantOperator, makeScene, merge, type Scene } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
 useOperator();
@@ -34,7 +38,7 @@ beforeAll(async () => {
     );
     return found.every(({ status }) => status === 200);
   });
-  await ensureServers(['helm', 'istiod']);
+  await ensureServers(['helm', 'istiod', 'kubectl']);
 }, 600_000);
 
 type Kind = 'IstioOperator' | 'Sail' | 'HelmValues' | 'TetrateControlPlane';
@@ -210,6 +214,39 @@ describe('an Istio of Sail', () => {
     expect(messageOf(await isAs(other, 'ControlPlanePatched', 'False', 'InvalidSpec'), 'ControlPlanePatched')).toMatch(
       /spec\.controlPlane\.revision: canary/,
     );
+  });
+});
+
+describe('two resources of one name in two namespaces that name one Istio', () => {
+  it('the one that it is not for takes nothing from it when it goes, nor from the other', async () => {
+    const [own, stranger] = await Promise.all(
+      ['plane-owns', 'plane-strange'].map((namespace) =>
+        scene(namespace, 'Sail', 'default', { deletionPolicy: 'Delete' }),
+      ),
+    );
+    await applyOk(kube, istio('default', own!.namespace));
+    await setStatus(kube, istioPath('default'), sailStatus('default'));
+    await applyOk(kube, own!.resource);
+    await patched(own!);
+    await applyOk(kube, stranger!.resource);
+    await isAs(stranger!, 'ControlPlanePatched', 'False', 'ControlPlaneUnfit');
+    await isAs(stranger!, 'AccessReady', 'True', 'AccessConfigured');
+    const seen = async () => {
+      const { metadata, spec } = await get(istioPath('default'));
+      const { annotations, resourceVersion } = metadata as Json;
+      return { annotations, resourceVersion, spec };
+    };
+    const said = async (text: string) => {
+      const { status } = await requestReconcile(kube, own!.namespace, own!.name, text);
+      return status?.conditions?.map(({ type, status: is, reason }) => [type, is, reason].join(' '));
+    };
+    const before = [await seen(), await said('before')];
+    expect(dig(before[0], 'annotations', 'istiovaultca.io/owner-default')).toBe(stranger!.name);
+    await remove(stranger!);
+    expect([await seen(), await said('after')]).toEqual(before);
+    await remove(own!);
+    expect((await seen()).spec).toEqual(istio('default', own!.namespace)['spec']);
+    await kube.request('DELETE', istioPath('default'));
   });
 });
 
@@ -403,6 +440,60 @@ describe('write: Render', () => {
     expect(await carries()).toBe(true);
     expect(JSON.stringify(await get(path))).not.toContain('ca-digest');
   });
+
+  it.each<[Kind, Json, (namespace: string) => { object: Json; path: string }]>([
+    // whose digest, which is not shown, goes
+    ['Sail', {}, (namespace) => ({ object: istio('committed', namespace), path: istioPath('committed') })],
+    // of which all that was written is shown: the list stays as it was, and nobody but the operator is recorded for it
+    [
+      'TetrateControlPlane',
+      { rollout: 'Never' },
+      (namespace) => ({
+        object: { ...controlPlane(namespace, []), spec: { hub: 'hub.example.invalid/tsb' } },
+        path: target.TetrateControlPlane.path(namespace),
+      }),
+    ],
+  ])('%s, after Patch: lines that kubectl apply commits are seen, and stay when the resource goes', async (kind, over, make) => {
+    const namespace = `commit-${kind.toLowerCase()}`;
+    const { object, path } = make(namespace);
+    const file = join(makeTemporaryDir('commit'), 'manifest.yaml');
+    const commit = async (manifest: Json) => {
+      writeFileSync(file, dumpYaml(manifest));
+      await kubectl(kube, 'apply', '-f', file);
+    };
+    const of = await makeScene(kube, vaults.OpenBao, {
+      namespace,
+      overlays: null,
+      spec: merge({ controlPlane: { kind, name: dig(object, 'metadata', 'name') }, deletionPolicy: 'Delete' }, over),
+      make: { rootGoes: true },
+    });
+    await commit(object);
+    if (kind === 'Sail') await setStatus(kube, path, sailStatus('committed'));
+    await applyOk(kube, of.resource);
+    await patched(of);
+    await kube.request('PATCH', resourcePath(namespace, of.name), { spec: { controlPlane: { write: 'Render' } } });
+    await isAs(of, 'ControlPlanePatched', 'False', 'AwaitingCommit');
+    const bridged = (await get(path))['spec'];
+    expect(JSON.stringify(bridged)).toContain('ROOT_CA_DIR');
+
+    const shown = dig(await get(configMapPath(namespace, `${of.name}-render`)), 'data', 'manifest.yaml');
+    const committed = merge(object, loadYaml(String(shown)) as Json);
+    if (kind === 'TetrateControlPlane') expect(bridged).toEqual(committed['spec']);
+    await commit(committed);
+    await patched(of);
+    await waitFor('the marks to be taken off', async () => {
+      const annotations = (dig(await get(path), 'metadata', 'annotations') ?? {}) as Json;
+      return Object.keys(annotations).every((name) => !name.startsWith('istiovaultca.io/'));
+    });
+    await patched(of);
+    expect((await get(path))['spec']).toEqual(committed['spec']);
+    await remove(of);
+    expect((await get(path))['spec']).toEqual(committed['spec']);
+    // and are the user's to take out
+    await commit(object);
+    expect((await get(path))['spec']).toEqual(object['spec']);
+    await kube.request('DELETE', path);
+  }); // prettier-ignore
 
   it('with the lines in Git before there is a CA: it is made all the same', async () => {
     const of = await scene('render-first', 'TetrateControlPlane', 'controlplane', {
