@@ -14,7 +14,8 @@ const common = {
 };
 
 export default {
-  testTimeout: 180_000,
+  // each wait has a limit of its own, and says what it waited for: this one is only for what hangs
+  testTimeout: 600_000,
   projects: [
     { ...common, displayName: 'unit', testMatch: ['<rootDir>/src/**/*.test.ts', '<rootDir>/test/unit/**/*.test.ts'] },
     {

@@ -72,7 +72,7 @@ const ask = (
   port: number,
   signal = new AbortController().signal,
   clock: FakeClock | typeof systemClock = systemClock,
-) => probe({ host: '127.0.0.1', port, servername: 'istiod.istio-system.svc' }, { clock, timeoutMs: 3_000, signal });
+) => probe({ host: '127.0.0.1', port, servername: 'istiod.istio-system.svc' }, { clock, timeoutMs: 60_000, signal });
 
 /** What is live: generation 2, which intermediate 2 carries unless said otherwise. */
 const intended = (live: CertificateFacts = facts('intermediate2')): Intended => ({
@@ -142,14 +142,14 @@ describe('no handshake', () => {
     });
   });
 
-  it('with somebody who says nothing: after three seconds of the clock', async () => {
+  it('with somebody who says nothing: in the time that is given, by the clock', async () => {
     const silent = createTcpServer((socket) => void socket.on('error', () => socket.destroy()));
     const port = await listen(silent);
     const clock = new FakeClock();
     const answer = ask(port, undefined, clock);
     await new Promise((resolve) => silent.once('connection', resolve));
-    await clock.advance(3_000);
-    expect(await answer).toEqual({ unreachable: 'no answer within 3 seconds' });
+    await clock.advance(60_000);
+    expect(await answer).toEqual({ unreachable: 'no answer within 60 seconds' });
     expect(clock.pending).toBe(0);
   });
 

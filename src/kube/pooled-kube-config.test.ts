@@ -108,8 +108,9 @@ describe('requests', () => {
       paths.add(path);
       return [200, '{"gitVersion":"v1.2.3"}'];
     };
+    const before = sockets.size;
     for (let i = 0; i < 50; i++) expect(await client.version()).toBe('v1.2.3');
-    expect(sockets.size).toBeLessThanOrEqual(2);
+    expect(sockets.size - before).toBeLessThanOrEqual(2);
     expect([...paths]).toEqual(['/prefix/version']);
   });
 

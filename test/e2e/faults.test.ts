@@ -79,8 +79,8 @@ describe('renewals in a loop', () => {
       version: 1,
       rotationPolicy: 'Always',
     } as const;
-    const loop = await renewInALoop(world, 101, configuration, 2_500);
-    expect(loop.renewals).toBeGreaterThan(10);
+    const loop = await renewInALoop(world, 101, configuration, 2_500, 10);
+    expect(loop.renewals).toBeGreaterThanOrEqual(10);
     expect(loop.unexcused).toEqual([]);
     expect(loop.seen.last).toEqual([]);
   });

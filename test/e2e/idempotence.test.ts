@@ -2,10 +2,10 @@
 import { beforeAll, expect, it } from '@jest/globals';
 import { products, sharedStack, waitFor } from '../stack/index.ts';
 import { kubeWrites, vaultWrites, waitForReads } from '../support/audit.ts';
-import { tokenAccessors } from '../support/canary.ts';
 import { applyOk, getResource, resourcePath, waitForCondition } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
-import { makeScene, type Scene } from '../support/scene.ts';
+import { tokensOf } from '../support/outage.ts';
+import { grantLongTokens, makeScene, type Scene } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
 const { operator, restart } = useOperator(['--resync=1s']);
@@ -15,6 +15,7 @@ beforeAll(async () => {
   for (const product of products) {
     const spec = product === 'Vault' ? { keyStore: { version: 1 }, delivery: { source: 'PKI' } } : {};
     const scene = await makeScene(kube, vaults[product], { namespace: `idle-${product}`.toLowerCase(), spec });
+    await grantLongTokens(scene);
     await applyOk(kube, scene.resource);
     scenes.push(scene);
   }
@@ -45,17 +46,17 @@ it('ten resyncs write nothing, and cost no further login', async () => {
 
 it('a restart writes nothing, and revokes what was logged in for', async () => {
   const before = await writes();
-  const accessors = await Promise.all(scenes.map(({ vault }) => tokenAccessors(vault)));
+  const tokens = () => Promise.all(scenes.map(({ vault, namespace }) => tokensOf(vault, namespace)));
+  const first = (await tokens()).flat();
+  expect(first).toHaveLength(scenes.length);
   await restart();
   await reconciles(2);
   expect(await writes()).toEqual(before);
-  for (const [i, { vault }] of scenes.entries()) {
-    const now = await waitFor('one token of the operator', async () => {
-      const found = await tokenAccessors(vault);
-      return found.length === accessors[i]?.length && found;
-    });
-    expect(now.filter((accessor) => !accessors[i]?.includes(accessor))).toHaveLength(1);
-  }
+  const now = await waitFor('one token of the operator in each', async () => {
+    const found = await tokens();
+    return found.every(({ length }) => length === 1) && found.flat();
+  });
+  expect(now.filter((accessor) => first.includes(accessor))).toEqual([]);
 });
 
 it('a resource that was deleted and made anew takes up its CA where it was', async () => {

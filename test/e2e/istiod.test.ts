@@ -55,6 +55,9 @@ beforeAll(async () => {
 });
 afterAll(() => istiods.forEach(({ server }) => server.close()));
 
+/** Metrics follow the status. */
+const measured = (line: RegExp) => waitFor(String(line), async () => line.test(await operator().metrics()));
+
 it('no istiod yet is Unknown, and nothing else is missing', async () => {
   const resource = await istiodReady({ status: 'Unknown', reason: 'IstiodNotFound' });
   expect(conditionOf(resource, 'Ready')).toMatchObject({ status: 'Unknown', reason: 'IstiodNotFound' });
@@ -75,15 +78,16 @@ it('two replicas that serve the CA make it Ready', async () => {
       { pod: 'istiod-2', phase: 'Proven', reason: 'Handshake' },
     ],
   });
-  const metrics = await operator().metrics();
-  expect(metrics).toContain(`istio_vault_ca_istiod_replicas{namespace="${namespace}",name="istioca",phase="Proven"} 2`);
-  expect(metrics).toMatch(/istio_vault_ca_istiod_not_after_seconds\{namespace="replicas",name="istioca",pod="istiod-2"\} \d/);
+  await measured(/^istio_vault_ca_istiod_replicas\{namespace="replicas",name="istioca",phase="Proven"\} 2$/m);
+  await measured(/^istio_vault_ca_istiod_not_after_seconds\{namespace="replicas",name="istioca",pod="istiod-2"\} \d/m);
 }); // prettier-ignore
 
 it('and then nothing is written, however often it is looked at', async () => {
   const writes = async () => [await vaultWrites(vaults.OpenBao), await kubeWrites(kube)];
   // a look that listed no Deployment may have found its pods, and then the role of a guess stands until the next one
   await requestReconcile(kube, namespace, 'istioca', 'once more');
+  // what it wrote is in the audit log by then
+  await waitForReads(vaults.OpenBao, `sys/mounts/${namespace}-kv`, 1);
   const before = await writes();
   await waitForReads(vaults.OpenBao, `sys/mounts/${namespace}-kv`, 5);
   expect(await writes()).toEqual(before);
@@ -97,7 +101,7 @@ it('a replica that signs by itself is a critical condition, an Event and a metri
   const resource = await istiodReady({ status: 'False', reason: 'SelfSignedFallback' });
   expect(conditionOf(resource, 'Ready')).toMatchObject({ status: 'False', reason: 'SelfSignedFallback' });
   expect((await shown()).istiod?.[0]).toMatchObject({ pod: 'istiod-2', phase: 'SelfSignedFallback', reason: 'FilesMissing' }); // prettier-ignore
-  expect(await operator().metrics()).toContain(`istio_vault_ca_self_signed_fallback{namespace="${namespace}",name="istioca"} 1`); // prettier-ignore
+  await measured(/^istio_vault_ca_self_signed_fallback\{namespace="replicas",name="istioca"\} 1$/m);
   await waitFor('the Event', async () => {
     const { body } = await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${namespace}/events`);
     const { items } = body as { items: { type: string; reason: string }[] };

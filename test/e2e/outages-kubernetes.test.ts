@@ -133,10 +133,11 @@ async function lists(resource: string): Promise<number> {
 it('restarted: it goes on watching, and nothing is written', async () => {
   const before = { good: await lastGood(scene), writes: await writesFor(scene), logins: await logins(operator) };
   await kube.restart();
-  await keepRunning();
-  await editByHand();
-  await repaired();
-  await provisioned(namespace);
+  await keptRunning(async () => {
+    await editByHand();
+    await repaired();
+    await provisioned(namespace);
+  });
   const { status } = await getResource(kube, namespace, 'istioca');
   expect(before.good).toMatchObject({ shown: [status?.root, status?.intermediate, status?.history] });
   expect((await writesFor(scene)).slice(before.writes.length)).toEqual([

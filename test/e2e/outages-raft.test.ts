@@ -6,14 +6,7 @@ import { afterAll, describe, expect, it } from '@jest/globals';
 import { products, sharedStack, waitFor, type VaultServer } from '../stack/index.ts';
 import { startRaft, type RaftCluster, type RaftNode } from '../stack/raft.ts';
 import { vaultClient } from '../stack/vault.ts';
-import {
-  applyOk,
-  conditionOf,
-  getResource,
-  requestReconcile,
-  waitForCondition,
-  type Resource,
-} from '../support/cluster.ts';
+import { applyOk, conditionOf, requestReconcile, waitForCondition, type Resource } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
 import { carriedOut, lastGood, logins, tokensOf, writesFor } from '../support/outage.ts';
 import { grantOperator, makeScene, prepareVault, type Scene } from '../support/scene.ts';
@@ -28,12 +21,14 @@ const look = (scene: Scene): Promise<Resource> =>
 
 /** Looks until the reason is there: a leader that was killed, or a node that restarts, is not noticed at once by its cluster. */
 async function seenInTime(scene: Scene, reason: string): Promise<void> {
-  await waitFor(
+  const now = await waitFor(
     `${scene.namespace} to show ${reason}`,
-    async () => conditionOf(await look(scene), 'VaultReady')?.reason === reason,
+    async () => {
+      const seen = await look(scene);
+      return conditionOf(seen, 'VaultReady')?.reason === reason && seen;
+    },
     { timeoutMs: 90_000, intervalMs: 1_000 },
   );
-  const now = await getResource(kube, scene.namespace, 'istioca');
   expect(conditionOf(now, 'Ready')).toMatchObject({ status: 'False', reason });
   expect(conditionOf(now, 'Reconciling')).toMatchObject({ status: 'True', reason });
   expect(now.status?.intermediate).toBeDefined();

@@ -14,7 +14,7 @@ import {
 } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
 import { lastGood, logins, statusWrites, tokensOf, writesFor } from '../support/outage.ts';
-import { grantOperator, makeScene, prepareVault, type Scene } from '../support/scene.ts';
+import { grantLongTokens, grantOperator, makeScene, prepareVault, type Scene } from '../support/scene.ts';
 import { startService, type Service } from '../support/service.ts';
 
 const { kube } = sharedStack();
@@ -44,7 +44,7 @@ beforeAll(async () => {
     const namespace = `outage-${product}`.toLowerCase();
     const scene = await makeScene(kube, vault, { namespace, spec });
     const short = await makeScene(kube, vault, { namespace: `${namespace}-short`, spec });
-    await vault.request('POST', `auth/kubernetes/role/operator-${namespace}`, { token_ttl: '1h' });
+    await grantLongTokens(scene);
     stages.push({ vault, service, scene, short });
   }
   await everywhere(async ({ scene, short }) => {

@@ -10,7 +10,7 @@ import { applyOk, getResource, manifest, resourcePath, waitForCondition, type Js
 import { makeForeignRoot } from '../support/foreign-root.ts';
 import { useOperator } from '../support/harness.ts';
 import { runProgram, type Said } from '../support/operator.ts';
-import { makeScene, merge, type Scene, type Vault } from '../support/scene.ts';
+import { grantLongTokens, makeScene, merge, type Scene, type Vault } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
 useOperator();
@@ -33,6 +33,13 @@ async function plan(resource: Json, ...flags: string[]): Promise<Said> {
 }
 
 const planned = ({ stdout }: Said): Planned => JSON.parse(stdout) as Planned;
+
+/** A scene in which the operator logs in once. */
+async function longScene(...args: Parameters<typeof makeScene>): Promise<Scene> {
+  const scene = await makeScene(...args);
+  if (!args[2].withoutRole) await grantLongTokens(scene);
+  return scene;
+}
 
 /** Logins in Vault's audit log. */
 async function logins(vault: Vault): Promise<number> {
@@ -59,7 +66,7 @@ describe.each(products)('plan, with %s', (product) => {
   let scene: Scene;
 
   it('says every step before the resource is there, and takes none', async () => {
-    scene = await makeScene(kube, vault, { namespace });
+    scene = await longScene(kube, vault, { namespace });
     const said = await withoutWrites(vault, async () => await plan(scene.resource));
     expect(said).toMatchObject({ code: 2, stderr: '' });
     const lines = said.stdout.trim().split('\n');
@@ -123,7 +130,7 @@ describe('what stands in the way', () => {
 
   it('is another root of the mesh', async () => {
     const namespace = 'plan-root';
-    const scene = await makeScene(kube, vault, { namespace });
+    const scene = await longScene(kube, vault, { namespace });
     const root = await makeForeignRoot();
     await applyOk(kube, {
       apiVersion: 'v1',
@@ -143,7 +150,7 @@ describe('what stands in the way', () => {
   });
 
   it('is an older resource for the same control plane', async () => {
-    const older = await makeScene(kube, vault, { namespace: 'plan-older' });
+    const older = await longScene(kube, vault, { namespace: 'plan-older' });
     await applyOk(kube, merge(older.resource, { spec: { suspend: true } }));
     const younger = merge(older.resource, { metadata: { name: 'younger' } });
     const refused = await withoutWrites(vault, async () => await plan(younger));
@@ -153,7 +160,7 @@ describe('what stands in the way', () => {
   });
 
   it('is a login that Vault refuses, and an address that is not on the list', async () => {
-    const { resource } = await makeScene(kube, vault, { namespace: 'plan-login', withoutRole: true });
+    const { resource } = await longScene(kube, vault, { namespace: 'plan-login', withoutRole: true });
     const refused = await plan(resource, '-o', 'json');
     expect(refused.code).toBe(1);
     expect(planned(refused).problems.map(({ reason }) => reason)).toEqual(['LoginFailed']);
@@ -165,7 +172,7 @@ describe('what stands in the way', () => {
   });
 
   it('is a suspended resource, or a mistake, on one line', async () => {
-    const { resource } = await makeScene(kube, vault, { namespace: 'plan-words' });
+    const { resource } = await longScene(kube, vault, { namespace: 'plan-words' });
     expect(await plan(merge(resource, { spec: { suspend: true } }))).toMatchObject({ code: 0, stderr: '' });
     const mistakes: [Json, RegExp][] = [
       [{ spec: { root: { life: '1h' } } }, /spec\.root\.life: no such field/],
@@ -183,7 +190,7 @@ describe('what stands in the way', () => {
 
 it('waits for a control plane that is still to come, in a namespace by flag, from standard input', async () => {
   const namespace = 'plan-late';
-  const { resource } = await makeScene(kube, vaults.OpenBao, { namespace, overlays: null });
+  const { resource } = await longScene(kube, vaults.OpenBao, { namespace, overlays: null });
   const bare = { ...resource, metadata: { name: 'istioca' } };
   const said = await runProgram(['plan', '-f', '-', '-n', namespace, credentials], dumpYaml(bare));
   expect(said).toMatchObject({ code: 2, stderr: '' });
@@ -205,7 +212,7 @@ describe('render', () => {
 
   it('prints what the operator shows to be committed, and it is what it waits for', async () => {
     const namespace = 'plan-render';
-    const scene = await makeScene(kube, vaults.OpenBao, { namespace, spec: { controlPlane: { write: 'Render' } } });
+    const scene = await longScene(kube, vaults.OpenBao, { namespace, spec: { controlPlane: { write: 'Render' } } });
     await applyOk(kube, scene.resource);
     await waitForCondition(kube, namespace, 'istioca', { type: 'ControlPlanePatched', reason: 'AwaitingCommit' });
     const said = await runProgram(['render', '-f', '-'], dumpYaml(scene.resource));

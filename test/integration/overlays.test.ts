@@ -719,7 +719,7 @@ describe('whatever else stands in the list', () => {
     // else the property would say little
     expect(seen.free).toBeGreaterThan(runs.numRuns / 3);
     expect(seen.rendered).toBeGreaterThan(runs.numRuns / 4);
-  }, 300_000);
+  });
 
   it('fields that are said to be carried have effect, also between patches that came later', async () => {
     const late = fc.array(fc.tuple(fc.nat(40), foreignPatch), { minLength: 1, maxLength: 3 });
@@ -753,7 +753,7 @@ describe('whatever else stands in the list', () => {
       runs,
     );
     expect(seen.carried).toBeGreaterThan(runs.numRuns / 10);
-  }, 300_000);
+  });
 
   it('text that reads as YAML is an object to Istio, and to us', async () => {
     const text = aLeaf
@@ -788,7 +788,7 @@ describe('whatever else stands in the list', () => {
       ),
       runs,
     );
-  }, 300_000);
+  });
 });
 
 describe('a conflict', () => {
@@ -811,7 +811,7 @@ describe('a conflict', () => {
       runs,
     );
     expect(said).toBeGreaterThan(runs.numRuns / 5);
-  }, 300_000);
+  });
 
   it('is said wherever the last word on a place of ours is a patch of just this place', async () => {
     let found = 0;
@@ -825,5 +825,5 @@ describe('a conflict', () => {
       runs,
     );
     expect(found).toBeGreaterThan(runs.numRuns / 20);
-  }, 300_000);
+  });
 });

@@ -189,9 +189,10 @@ describe.each(products)('%s', (product) => {
   });
 
   test('fails for a wrong role as it does in a pod, and leaves no agent behind', async () => {
-    await expect(agent('init', { 'vault.hashicorp.com/role': 'other' }, 3000)).rejects.toThrow(
-      /has not rendered.*other|invalid role/s,
-    );
+    const sidecar = await agent('sidecar', { 'vault.hashicorp.com/role': 'other' });
+    await waitFor('the agent to be refused', () => /invalid role/.test(sidecar.log()), { log: sidecar.log });
+    await sidecar.stop();
+    await expect(agent('init', { 'vault.hashicorp.com/role': 'other' }, 500)).rejects.toThrow(/has not rendered/);
   });
 
   test('is not asked when injection is not wanted', async () => {

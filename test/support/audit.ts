@@ -35,12 +35,21 @@ interface KubeEntry {
 
 const operatorUser = 'system:serviceaccount:istio-vault-ca:istio-vault-ca';
 
-/** Writes of a user in the API server's audit log, as `verb resource/subresource namespace/name`. @param user the operator unless given */
-export async function kubeWrites(kube: Kube, user = operatorUser): Promise<string[]> {
+/**
+ * Writes of a user in the API server's audit log, as `verb resource/subresource namespace/name`.
+ * @param user the operator unless given
+ * @param which also those that were refused, unless only what was `done` counts
+ */
+export async function kubeWrites(
+  kube: Kube,
+  user = operatorUser,
+  which: 'asked' | 'done' = 'asked',
+): Promise<string[]> {
   const entries = (await lines(kube.auditLog)) as KubeEntry[];
   return entries
     .filter((entry) => entry.user?.username === user)
     .filter((entry) => /^(create|update|patch|delete)/.test(entry.verb))
+    .filter((entry) => which === 'asked' || (entry.responseStatus?.code ?? 0) < 300)
     .filter(
       (entry) =>
         !/^(leases|tokenreviews|subjectaccessreviews|selfsubjectaccessreviews)$/.test(entry.objectRef?.resource ?? ''),
