@@ -256,7 +256,7 @@ describe('the agent beside istiod', () => {
       const { running } = await state();
       if (running !== undefined) meshes.node.pod(namespace, pod).kill('vault-agent');
       return (await meshes.replicas(namespace)).find(({ reason }) => reason === 'CrashLoopBackOff');
-    }); // prettier-ignore
+    }, { timeoutMs: 120_000 }); // prettier-ignore
     expect(looping).toMatchObject({ pod, phase: 'VaultAgentFailed', container: 'vault-agent' });
     const again = await meshes.replica(namespace, 'VaultAgentFailed', 'RestartsAgain');
     expect(again.message).toContain('vault-agent runs, after it ended with code 137');
@@ -339,6 +339,7 @@ describe('an older CA', () => {
     await meshes.istiodReady(namespace, 'False', 'StaleCA');
     await waitFor('the other replica to be proven', async () =>
       (await meshes.replicas(namespace)).some(({ pod, phase }) => pod === untouched && phase === 'Proven'),
+      { timeoutMs: 120_000 },
     ); // prettier-ignore
     running.kill('vault-agent', 'SIGCONT');
     await meshes.proven(namespace);

@@ -2,7 +2,7 @@
  * Pods of istiod on the stand-in for a node: rendered by Istio's own chart from the ControlPlane that the operator patched,
  * made by the real kube-controller-manager, with the real agent and the real istiod in them.
  */
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { X509Certificate } from 'node:crypto';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -45,6 +45,9 @@ interface Pod {
     containerStatuses?: ContainerStatus[];
   };
 }
+
+// more than the waits of one test together: a wait that is in vain says what it waited for
+jest.setTimeout(600_000);
 
 useOperator();
 let node: StandInNode;
@@ -230,13 +233,17 @@ it('an agent with a wrong role keeps trying, and the status and the log of its p
     value: 'nobody',
   });
   operators.push(startTetrateOperator({ kube, namespace }));
-  const log = await waitFor('the log of vault-agent-init to show its error', async () => {
-    const [found] = await pods(namespace);
-    if (found === undefined) return undefined;
-    const path = `/api/v1/namespaces/${namespace}/pods/${found.metadata.name}/log?container=vault-agent-init`;
-    const { status, body } = await kube.request('GET', path);
-    return status === 200 && /invalid role name/.test(String(body)) ? String(body) : undefined;
-  });
+  const log = await waitFor(
+    'the log of vault-agent-init to show its error',
+    async () => {
+      const [found] = await pods(namespace);
+      if (found === undefined) return undefined;
+      const path = `/api/v1/namespaces/${namespace}/pods/${found.metadata.name}/log?container=vault-agent-init`;
+      const { status, body } = await kube.request('GET', path);
+      return status === 200 && /invalid role name/.test(String(body)) ? String(body) : undefined;
+    },
+    { timeoutMs: 120_000 },
+  );
   expect(log).toContain('"nobody"');
   const [pod] = await pods(namespace);
   expect(pod?.status.phase).toBe('Pending');

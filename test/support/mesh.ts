@@ -1,5 +1,5 @@
 /** Meshes for the tests of what the operator says of istiod: the operator, a stand-in for a node, and what a user sees in status. */
-import { afterAll, beforeAll } from '@jest/globals';
+import { afterAll, beforeAll, jest } from '@jest/globals';
 import { sharedStack, startNode, waitFor, type StandInNode } from '../stack/index.ts';
 import {
   applyOk,
@@ -74,7 +74,7 @@ export class Meshes {
     const condition = options.before
       ? { type: 'ControlPlanePatched', status: 'True' }
       : { type: 'Provisioned', status: 'True' };
-    await waitForCondition(kube, namespace, name, condition);
+    await waitForCondition(kube, namespace, name, condition, 120_000);
     await options.before?.();
     this.runTetrate(namespace, { replicas: options.replicas ?? 1, ...options.tetrate });
   }
@@ -148,6 +148,8 @@ export class Meshes {
 
 /** @param flags of the operator */
 export function useMeshes(flags: string[]): Meshes {
+  // more than the waits of one test together: a wait that is in vain says what it waited for
+  jest.setTimeout(600_000);
   const meshes = new Meshes();
   useOperator(flags);
   beforeAll(() => meshes.open());
