@@ -8,6 +8,7 @@ import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sharedStack, waitFor } from '../stack/index.ts';
 import { freePort } from '../stack/ports.ts';
+import { podsCome } from '../support/admission.ts';
 import { blocks, readCaFiles } from '../support/certificates.ts';
 import { applyOk, waitForCondition, type Json } from '../support/cluster.ts';
 import { makeForeignRoot } from '../support/foreign-root.ts';
@@ -71,7 +72,12 @@ beforeAll(async () => {
     meshes.start('fail-unreachable', { spec: { vault: { injectorAddress: nowhere } } }),
     meshes.start('fail-tls', { spec: elsewhere }),
     meshes.start('fail-sealed', { spec: elsewhere, before: () => trustBoth('fail-sealed') }),
-    meshes.start('fail-restricted', { before: () => label('fail-restricted', { [restricted]: 'restricted' }) }),
+    meshes.start('fail-restricted', {
+      before: async () => {
+        await label('fail-restricted', { [restricted]: 'restricted' });
+        await podsCome(kube, 'fail-restricted', /violates PodSecurity/);
+      },
+    }),
     meshes.start('fail-quota', {
       before: async () => {
         const metadata = { name: 'no-pods', namespace: 'fail-quota' };
@@ -81,11 +87,15 @@ beforeAll(async () => {
           const { body } = await kube.request('GET', path);
           return (body as { status?: { hard?: { pods?: string } } }).status?.hard?.pods === '0';
         });
+        await podsCome(kube, 'fail-quota', /exceeded quota/);
       },
     }),
     meshes.start('fail-directory', { tetrate: { over: { env: { ROOT_CA_DIR: '/etc/elsewhere' } } } }),
     meshes.start('fail-excluded', {
-      before: () => meshes.node.injector.register(notThis('fail-excluded')),
+      before: async () => {
+        await meshes.node.injector.register(notThis('fail-excluded'));
+        await podsCome(kube, 'fail-excluded', 'not injected');
+      },
       // a volume that is not there yet: istiod does not start before it
       tetrate: {
         values: {
@@ -144,6 +154,7 @@ describe('what comes from elsewhere than this resource', () => {
     expect(message).toContain('does not select namespace fail-excluded: change its namespaceSelector');
     await meshes.istiodReady('fail-excluded', 'False', 'SelfSignedFallback');
     await meshes.node.injector.register();
+    await podsCome(kube, 'fail-excluded', 'injected');
     await meshes.remake('fail-excluded', pod);
     recovering.push('fail-excluded');
   });
@@ -295,10 +306,12 @@ describe('the injector', () => {
 
   it('its webhook is not registered', async () => {
     await meshes.node.injector.unregister();
+    await podsCome(kube, namespace, 'not injected');
     await remakeOne();
     const { message } = await meshes.replica(namespace, 'SelfSignedFallback', 'NotInjected');
     expect(message).toContain('no webhook of the Vault agent injector is registered: install it, then delete the pod');
     await meshes.node.injector.register();
+    await podsCome(kube, namespace, 'injected');
     await remakeOne();
     await meshes.proven(namespace);
   });
@@ -307,6 +320,7 @@ describe('the injector', () => {
     const change = [{ op: 'replace', path: '/webhooks/0/failurePolicy', value: 'Fail' }];
     await kube.request('PATCH', configuration, JSON.stringify(change), 'application/json-patch+json');
     await meshes.node.injector.stop();
+    await podsCome(kube, namespace, /failed calling webhook/);
     await remakeOne();
     const { message } = await meshes.istiodReady(namespace, 'False', 'PodCreateFailed');
     expect(message).toContain('failed calling webhook "vault.hashicorp.com"');
@@ -388,6 +402,7 @@ describe('a control plane that is not acted on', () => {
     expect(not).toContain('the control plane does not carry the fields for istiod yet: ControlPlanePatched says why');
     await meshes.stopTetrate(namespace);
     await meshes.node.injector.register();
+    await podsCome(kube, namespace, 'injected');
     const { message } = await meshes.replica(namespace, 'SelfSignedFallback', 'NotPropagated');
     expect(message).toContain('the pod does not carry the fields that the control plane has: see IstiodReady');
     const ready = await meshes.istiodReady(namespace, 'False', 'NotPropagated');

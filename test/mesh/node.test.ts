@@ -16,6 +16,7 @@ import {
   waitFor,
   type StandInNode,
 } from '../stack/index.ts';
+import { podsCome } from '../support/admission.ts';
 import { blocks, defects, makeCsr, opensslVerify, readCaFiles } from '../support/certificates.ts';
 import { applyOk, waitForCondition, type Json } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
@@ -55,6 +56,7 @@ const operators: TetrateOperator[] = [];
 
 beforeAll(async () => {
   node = await startNode({ kube, vault });
+  await podsCome(kube, 'default', 'injected');
 });
 
 afterAll(async () => {

@@ -1,6 +1,7 @@
 /** Meshes for the tests of what the operator says of istiod: the operator, a stand-in for a node, and what a user sees in status. */
 import { afterAll, beforeAll, jest } from '@jest/globals';
 import { sharedStack, startNode, waitFor, type StandInNode } from '../stack/index.ts';
+import { podsCome } from './admission.ts';
 import {
   applyOk,
   conditionOf,
@@ -59,6 +60,7 @@ export class Meshes {
     for (const object of await manifest('deploy/components/logs/rights/clusterrole.yaml')) await applyOk(kube, object);
     await kube.request('DELETE', logsBinding);
     this.#node = await startNode({ kube, vault });
+    await podsCome(kube, 'default', 'injected');
   }
 
   async close(): Promise<void> {

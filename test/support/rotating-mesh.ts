@@ -12,6 +12,7 @@ import {
   type StandInNode,
   type VaultServer,
 } from '../stack/index.ts';
+import { podsCome } from './admission.ts';
 import { blocks } from './certificates.ts';
 import { applyOk, getResource, installOperator, resourcePath, waitForCondition, type Resource } from './cluster.ts';
 import { startOperator, type RunningOperator } from './operator.ts';
@@ -48,6 +49,7 @@ export function useRotatingMesh() {
   beforeAll(async () => {
     [kube, vault] = await Promise.all([startKube(), startVault('OpenBao')]);
     node = await startNode({ kube, vault });
+    await podsCome(kube, 'default', 'injected');
     kubeconfig = await installOperator(kube);
     await prepareVault(kube, vault);
     operator = await startOperator(kubeconfig, flags);
