@@ -24,6 +24,13 @@ it('three replicas are proven, and then nothing is written', async () => {
   const phases = (await meshes.replicas(three)).map(({ phase }) => phase);
   expect([await proven(three), phases]).toEqual(['3/3', ['Proven', 'Proven', 'Proven']]);
   const writes = async () => [await vaultWrites(vault), await kubeWrites(kube)];
+  // the Event of `Ready` follows its status, and an audit log may lag behind both
+  await waitFor('the Event of Ready', async () => {
+    const { body } = await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${three}/events`);
+    const { items } = body as { items: { reason: string; regarding: { kind: string } }[] };
+    return items.some(({ reason, regarding }) => reason === 'Ready' && regarding.kind === 'IstioVaultCA');
+  });
+  await waitForReads(vault, `sys/mounts/${three}-kv`, 2);
   const before = await writes();
   await waitForReads(vault, `sys/mounts/${three}-kv`, 5);
   expect(await writes()).toEqual(before);
