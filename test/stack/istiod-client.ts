@@ -95,8 +95,14 @@ export function peerCertificates(at: IstiodAt): Promise<string[]> {
 /**
  * Has a workload certificate signed. The answer: leaf, intermediates, and root-cert.pem as the last element.
  * @param roots what the workload trusts, PEM
+ * @param timeoutMs until it gives up
  */
-export async function createCertificate(at: IstiodAt, roots: Buffer, request: CertificateRequest): Promise<string[]> {
+export async function createCertificate(
+  at: IstiodAt,
+  roots: Buffer,
+  request: CertificateRequest,
+  timeoutMs = 15_000,
+): Promise<string[]> {
   const client = new Client(`${at.host}:${at.port}`, credentials.createSsl(roots), {
     'grpc.ssl_target_name_override': nameOf(at),
     'grpc.default_authority': nameOf(at),
@@ -114,7 +120,7 @@ export async function createCertificate(at: IstiodAt, roots: Buffer, request: Ce
         stringsOfField1,
         message,
         metadata,
-        { deadline: Date.now() + 15_000 },
+        { deadline: Date.now() + timeoutMs },
         (error, answer) => {
           if (error !== null) reject(error);
           else resolve(answer ?? []);

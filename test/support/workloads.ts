@@ -1,9 +1,11 @@
 /**
  * What workloads would notice of a rotation. They have certificates signed by istiod all the time, each from any replica that is ready, and
- * with the roots that came along they make mutual TLS connections with each other without end. Every request that no replica answers and
- * every handshake that fails is kept.
+ * with the roots that came along they make mutual TLS connections with each other without end. What is kept: that a certificate came to its
+ * end and no replica had given another one, and every handshake that fails while both certificates last. So there is a failure of the first
+ * kind whenever there are no handshakes to judge.
  */
 import { execFile } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
@@ -23,6 +25,8 @@ interface Identity {
   chain: string;
   /** What came with it: root-cert.pem of the replica that signed. */
   roots: string;
+  /** Of the leaf, milliseconds since the epoch. */
+  ends: number;
 }
 
 interface Pod {
@@ -102,7 +106,8 @@ export class Workloads {
   async start(): Promise<void> {
     const { kube, namespace } = this.#o;
     this.#token = await requestToken(kube, namespace, 'workload', ['istio-ca']);
-    for (const place of [0, 1]) this.#identities[place] = await this.#renew();
+    const until = Date.now() + 1000 * this.#o.certificateSeconds;
+    for (const place of [0, 1]) this.#identities[place] = await this.#renew(until);
     this.#loops = [this.#renewing(0), this.#renewing(1), this.#verifying()];
   }
 
@@ -141,26 +146,35 @@ export class Workloads {
     return Buffer.from((body as { data: Record<string, string> }).data['root-cert.pem'] ?? '');
   }
 
-  /** A certificate from any replica. A replica that ends at that moment is no failure: an agent asks the next one. */
-  async #renew(): Promise<Identity> {
+  /**
+   * A certificate from any replica. A replica that ends or hangs at that moment is no failure: an agent asks the next one.
+   * @throws when there is none until then
+   */
+  async #renew(until: number): Promise<Identity> {
     const { namespace, certificateSeconds } = this.#o;
     const { key, csr } = await makeKeyAndCsr();
     const request = { csrPem: csr, token: this.#token, validitySeconds: certificateSeconds };
-    const until = Date.now() + 10_000;
     let last = 'no replica is ready';
     for (;;) {
-      const hosts = await this.#ready();
-      const host = hosts[Math.floor(Math.random() * hosts.length)];
-      if (host !== undefined) {
-        try {
-          const answer = await createCertificate({ host, port: 15012, namespace }, await this.#trusted(), request);
+      try {
+        const hosts = await this.#ready();
+        const host = hosts[Math.floor(Math.random() * hosts.length)];
+        if (host !== undefined) {
+          const at = { host, port: 15012, namespace };
+          // one that hangs leaves time for another one
+          const answer = await createCertificate(at, await this.#trusted(), request, (until - Date.now()) / 2);
           const roots = answer.pop() ?? '';
-          return { key, chain: answer.join('\n'), roots };
-        } catch (error) {
-          last = error instanceof Error ? error.message : String(error);
+          return {
+            key,
+            chain: answer.join('\n'),
+            roots,
+            ends: new X509Certificate(answer[0] ?? '').validToDate.getTime(),
+          };
         }
+      } catch (error) {
+        last = error instanceof Error ? error.message : String(error);
       }
-      if (Date.now() > until) throw new Error(`no certificate within 10 s: ${last}`);
+      if (Date.now() > until) throw new Error(`no certificate in time: ${last}`);
       this.repeated += 1;
       await pause(200);
     }
@@ -168,13 +182,18 @@ export class Workloads {
 
   async #renewing(place: number): Promise<void> {
     const { signal } = this.#stopping;
+    const life = 1000 * this.#o.certificateSeconds;
+    let until = this.#identities[place]?.ends ?? 0;
     while (!signal.aborted) {
-      const woken = await pause((this.#o.certificateSeconds * 1000) / 2, true, { signal }).catch(() => false);
+      const woken = await pause(Math.max(0, until - life / 2 - Date.now()), true, { signal }).catch(() => false);
       if (!woken) return;
       try {
-        this.#identities[place] = await this.#renew();
+        const identity = await this.#renew(until);
+        this.#identities[place] = identity;
+        until = identity.ends;
       } catch (error) {
         this.failures.push(`workload ${place}: ${String(error)}`);
+        until += life;
       }
     }
   }
@@ -188,11 +207,14 @@ export class Workloads {
         [one, other],
         [other, one],
       ] as const) {
+        const bothLast = (): boolean => Math.min(server.ends, client.ends) > Date.now();
+        if (!bothLast()) continue;
         try {
           await shakeHands(server, client);
           this.verifications += 1;
         } catch (error) {
-          this.failures.push(`handshake: ${String(error)}`);
+          // one may have come to its end just now
+          if (bothLast()) this.failures.push(`handshake: ${String(error)}`);
         }
       }
       await pause(50, undefined, { signal }).catch(() => undefined);
