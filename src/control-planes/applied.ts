@@ -21,7 +21,7 @@ import {
   type Target,
   type Write,
 } from './adapter.ts';
-import { appliedPaths, isApplied, isLastApplied, managerOf, toolOf } from './managers.ts';
+import { appliedPaths, isApplied, isLastApplied, isOthers, managerOf, toolOf } from './managers.ts';
 
 /** One field that is ours. */
 export interface Leaf {
@@ -98,10 +98,6 @@ function mergeAll(patches: JsonObject[]): JsonObject {
   };
   return patches.reduce(merge, {});
 }
-
-/** Whether somebody else has set the field too, as the API server knows it or as they say themselves. */
-const isOthers = (object: JsonObject | undefined, path: string[]): boolean =>
-  managerOf(object, path) !== undefined || isLastApplied(object, path);
 
 /** An adapter for such a kind. */
 export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {

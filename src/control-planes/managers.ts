@@ -52,11 +52,13 @@ export function isLastApplied(object: JsonObject | undefined, path: readonly str
   }
 }
 
+/** Whether somebody else has set the field too, as the API server knows it or as they say themselves. */
+export const isOthers = (object: JsonObject | undefined, path: readonly string[]): boolean =>
+  managerOf(object, path) !== undefined || isLastApplied(object, path);
+
 /** Whether this operator, and nobody else, has set the field. */
 export const isOnlyOurs = (object: JsonObject | undefined, path: readonly string[]): boolean =>
-  managerOf(object, path) === undefined &&
-  !isLastApplied(object, path) &&
-  entriesOf(object).some((entry) => entry.manager === fieldManager && manages(entry, path));
+  !isOthers(object, path) && entriesOf(object).some((entry) => entry.manager === fieldManager && manages(entry, path));
 
 /** Whether this operator has applied the field. */
 export const isApplied = (object: JsonObject | undefined, path: readonly string[]): boolean =>

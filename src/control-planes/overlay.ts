@@ -37,7 +37,8 @@ export function overlayPatches(fields: IstiodFields): OverlayPatch[] {
   ];
 }
 
-const isEntry = (entry: unknown, operator: string): entry is JsonObject =>
+/** Whether an entry of the list is for that IstioOperator. */
+export const isEntry = (entry: unknown, operator: string): entry is JsonObject =>
   isObject(entry) && entry['kind'] === 'IstioOperator' && entry['name'] === operator;
 
 const patchesOf = (entry: JsonObject | undefined): unknown[] =>

@@ -19,6 +19,7 @@ import {
 } from './adapter.ts';
 import { isOnlyOurs, managerOf, toolOf } from './managers.ts';
 import {
+  isEntry,
   overlayCarries,
   overlayConflicts,
   overlayPatches,
@@ -66,8 +67,8 @@ function operatorFor(target: Pick<Target, 'object' | 'spec' | 'relatives'>): str
       `spec.controlPlane.revision: no isolation boundary of ControlPlane ${spec.name} has revision ${spec.revision} (${known}); it is configured as soon as one has`,
     );
   }
-  if (revisions.length === 0 && (rendered.has(plainOperator) || !rendered.has(operatorOf('default'))))
-    return rendered.has(plainOperator) ? plainOperator : namedIn(target);
+  if (revisions.length === 0 && rendered.has(plainOperator)) return plainOperator;
+  if (revisions.length === 0 && !rendered.has(operatorOf('default'))) return namedIn(target);
   if (exists('default')) return operatorOf('default');
   if (rendered.has(plainOperator)) return plainOperator;
   return unfit(
@@ -77,8 +78,7 @@ function operatorFor(target: Pick<Target, 'object' | 'spec' | 'relatives'>): str
 
 /** While TSB renders neither: the one whose overlay stands; one that is gone for a moment comes back under its name. */
 function namedIn({ object, spec }: Pick<Target, 'object' | 'spec'>): string {
-  const hasEntry = (name: string) =>
-    overlaysOf(object ?? {}).some((entry) => dig(entry, 'kind') === 'IstioOperator' && dig(entry, 'name') === name);
+  const hasEntry = (name: string) => overlaysOf(object ?? {}).some((entry) => isEntry(entry, name));
   const written = previousOf({ object, spec }, previousSchema)?.operator;
   if (written !== undefined) return written;
   return hasEntry(operatorOf('default')) && !hasEntry(plainOperator) ? operatorOf('default') : plainOperator;
@@ -139,7 +139,7 @@ function oddPlace(object: JsonObject): { place: string; value: string } | undefi
 
 /** What is still to be committed. */
 function rendered(target: Target, overlays: unknown[], operator: string, wanted: OverlayPatch[]): string[] {
-  const entry = overlays.find((one) => dig(one, 'kind') === 'IstioOperator' && dig(one, 'name') === operator);
+  const entry = overlays.find((one) => isEntry(one, operator));
   return placesWithout(dig(entry, 'patches'), wanted).map((path) => `${operator}: ${path}`);
 }
 

@@ -20,7 +20,7 @@ import {
   waitForCondition,
   type Json,
 } from '../support/cluster.ts';
-import { istioOperatorCrd, sailCrds, sailStatus } from '../support/control-plane-crds.ts';
+import { istioOperatorCrd, sailCrds, sailStatus, serveCrds } from '../support/control-plane-crds.ts';
 import { useOperator } from '../support/harness.ts';
 import { kubectl } from '../support/kubectl.ts';
 import { controlPlane, grantOperator, makeScene, merge, type Scene } from '../support/scene.ts';
@@ -29,15 +29,7 @@ const { kube, vaults } = sharedStack();
 useOperator();
 
 beforeAll(async () => {
-  for (const crd of [istioOperatorCrd, ...sailCrds]) await applyOk(kube, crd);
-  await waitFor('the CRDs to be served', async () => {
-    const found = await Promise.all(
-      ['/apis/install.istio.io/v1alpha1/istiooperators', '/apis/sailoperator.io/v1/istios'].map((path) =>
-        kube.request('GET', path),
-      ),
-    );
-    return found.every(({ status }) => status === 200);
-  });
+  await serveCrds(kube, [istioOperatorCrd, ...sailCrds]);
   await ensureServers(['helm', 'istiod', 'kubectl']);
 }, 600_000);
 

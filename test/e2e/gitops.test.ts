@@ -16,7 +16,7 @@ import {
   waitForCondition,
   type Json,
 } from '../support/cluster.ts';
-import { istioOperatorCrd, openCrd, sailCrds, sailStatus } from '../support/control-plane-crds.ts';
+import { istioOperatorCrd, openCrd, sailCrds, sailStatus, serveCrds } from '../support/control-plane-crds.ts';
 import { useOperator } from '../support/harness.ts';
 import { kubectl } from '../support/kubectl.ts';
 import { controlPlane, makeScene, merge, type Scene } from '../support/scene.ts';
@@ -42,15 +42,8 @@ const toolCrds = [
 ];
 
 beforeAll(async () => {
-  for (const crd of [istioOperatorCrd, ...sailCrds, ...toolCrds]) await applyOk(kube, crd);
+  await serveCrds(kube, [istioOperatorCrd, ...sailCrds, ...toolCrds]);
   await ensureServers(['kubectl']);
-  for (const path of [
-    'helm.toolkit.fluxcd.io/v2/helmreleases',
-    'argoproj.io/v1alpha1/applications',
-    'sailoperator.io/v1/istios',
-    'install.istio.io/v1alpha1/istiooperators',
-  ])
-    await waitFor(`${path} to be served`, async () => (await kube.request('GET', `/apis/${path}`)).status === 200);
 }, 600_000);
 
 interface Sample {

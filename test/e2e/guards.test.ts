@@ -12,7 +12,7 @@ import {
   waitForCondition,
   type Json,
 } from '../support/cluster.ts';
-import { makeForeignRoot } from '../support/foreign-root.ts';
+import { trustForeignRoot } from '../support/foreign-root.ts';
 import { useOperator } from '../support/harness.ts';
 import { overlaysOf } from '../support/istiod-pod.ts';
 import { controlPlane, makeScene } from '../support/scene.ts';
@@ -33,13 +33,7 @@ const overlays = async (namespace: string) =>
 it('a mesh with another root is left alone until a person confirms', async () => {
   const namespace = 'guard-root';
   const scene = await makeScene(kube, vaults.Vault, { namespace });
-  const root = await makeForeignRoot();
-  await applyOk(kube, {
-    apiVersion: 'v1',
-    kind: 'ConfigMap',
-    metadata: { name: 'istio-ca-root-cert', namespace },
-    data: { 'root-cert.pem': root.pem },
-  });
+  const root = await trustForeignRoot(kube, namespace);
   const before = await vaultWrites(vaults.Vault);
   await applyOk(kube, scene.resource);
   const held = await waitForCondition(kube, namespace, 'istioca', {

@@ -7,7 +7,7 @@ import { makeTemporaryDir, products, sharedStack } from '../stack/index.ts';
 import { kubeWrites, vaultWrites } from '../support/audit.ts';
 import { leaks, secretsOf, tokenAccessors } from '../support/canary.ts';
 import { applyOk, getResource, manifest, resourcePath, waitForCondition, type Json } from '../support/cluster.ts';
-import { makeForeignRoot } from '../support/foreign-root.ts';
+import { trustForeignRoot } from '../support/foreign-root.ts';
 import { useOperator } from '../support/harness.ts';
 import { runProgram, type Said } from '../support/operator.ts';
 import { grantLongTokens, makeScene, merge, type Scene, type Vault } from '../support/scene.ts';
@@ -131,13 +131,7 @@ describe('what stands in the way', () => {
   it('is another root of the mesh', async () => {
     const namespace = 'plan-root';
     const scene = await longScene(kube, vault, { namespace });
-    const root = await makeForeignRoot();
-    await applyOk(kube, {
-      apiVersion: 'v1',
-      kind: 'ConfigMap',
-      metadata: { name: 'istio-ca-root-cert', namespace },
-      data: { 'root-cert.pem': root.pem },
-    });
+    const root = await trustForeignRoot(kube, namespace);
     const said = await withoutWrites(vault, async () => await plan(scene.resource));
     expect(said).toMatchObject({ code: 1, stderr: '' });
     expect(said.stdout).toMatch(/^RootReady {2}WouldReplaceRoot {2}/);

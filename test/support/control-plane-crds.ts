@@ -2,7 +2,9 @@
  * CRDs of control planes, composed from their public documentation, as far as the operator's fields go: an IstioOperator's spec is open,
  * in an Istio's values the maps of env and annotations have a type, and so each key has an owner of its own.
  */
-import type { Json } from './cluster.ts';
+import { dig, str } from '../../src/control-planes/adapter.ts';
+import { waitFor } from '../stack/index.ts';
+import { applyOk, type Json, type Kube } from './cluster.ts';
 
 const open = { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } as const;
 const texts = { type: 'object', additionalProperties: { type: 'string' } } as const;
@@ -67,3 +69,13 @@ export const sailCrds: readonly Json[] = [
     open,
   ),
 ];
+
+/** Applies CRDs, and waits until each of their types is served. */
+export async function serveCrds(kube: Kube, crds: Json[]): Promise<void> {
+  for (const crd of crds) await applyOk(kube, crd);
+  for (const crd of crds) {
+    const [version] = dig(crd, 'spec', 'versions') as [Json];
+    const path = [dig(crd, 'spec', 'group'), version['name'], dig(crd, 'spec', 'names', 'plural')].map(str).join('/');
+    await waitFor(`${path} to be served`, async () => (await kube.request('GET', `/apis/${path}`)).status === 200);
+  }
+}
