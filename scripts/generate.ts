@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { customResourceDefinition } from '../src/api/crd.ts';
 import { group, kind, specSchema, type Spec } from '../src/api/schema.ts';
 import { dumpYaml, loadAllYaml } from '../src/runtime/yaml.ts';
-import { operatorPolicy, type ToMake } from '../src/plan/capabilities.ts';
+import { operatorPolicy, type ToMake } from '../src/plan/vault/capabilities.ts';
 
 const top = join(import.meta.dirname, '..');
 const note = (source: string) => `# Generated from ${source} by "npm run generate"; do not edit.\n`;

@@ -7,19 +7,19 @@ import { specSchema, type IstioVaultCA } from '../api/schema.ts';
 import { addressAllowed, parsePlanConfig, type PlanConfig } from '../config.ts';
 import { dig, type JsonObject } from '../control-planes/adapter.ts';
 import { applied, asApplied } from '../controller/as-applied.ts';
-import { Contests } from '../controller/contests.ts';
-import { foresee, type Foresight } from '../controller/foresight.ts';
+import { ConflictTracker } from '../controller/conflict-tracker.ts';
+import { dryRun, type DryRun } from '../controller/dry-run.ts';
 import { clusterUid, resources } from '../controller/observe-kubernetes.ts';
 import { Reporter } from '../controller/report.ts';
-import { Rounds } from '../controller/rounds.ts';
+import { ReconcileLoop } from '../controller/reconcile-loop.ts';
 import { rootsHandedOut } from '../istiod/handed-out-roots.ts';
-import { IstiodLooker } from '../istiod/look.ts';
+import { IstiodObserver } from '../istiod/observe.ts';
 import { probe } from '../istiod/probe.ts';
 import { createKubeClient, type KubeClient } from '../kube/client.ts';
 import { loadKubeConfig } from '../kube/pooled-kube-config.ts';
 import { createLogger, type Logger } from '../observability/logger.ts';
 import { createMetrics } from '../observability/metrics.ts';
-import { desire } from '../plan/desired.ts';
+import { desire } from '../plan/facts/desired.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { Sessions } from '../vault/sessions.ts';
 import { ManifestError, readManifest, type Manifest } from './manifest.ts';
@@ -47,7 +47,7 @@ function refuseHttp({ spec }: Manifest, { allowHttp, filename }: PlanConfig): vo
 }
 
 /** Looks, and logs out again. */
-async function look(kube: KubeClient, resource: IstioVaultCA, config: PlanConfig, logger: Logger): Promise<Foresight> {
+async function look(kube: KubeClient, resource: IstioVaultCA, config: PlanConfig, logger: Logger): Promise<DryRun> {
   const clock = systemClock;
   const sessions = new Sessions({ clock, logger, onLogin: () => undefined });
   const stop = new AbortController();
@@ -57,12 +57,12 @@ async function look(kube: KubeClient, resource: IstioVaultCA, config: PlanConfig
   };
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
   const seen = asApplied(kube, resource);
-  const rounds = new Rounds(
+  const rounds = new ReconcileLoop(
     {
       kube: seen,
       // a session that is dropped would be revoked behind our back; one login is enough, and close() revokes it
-      sessions: { open: (request) => sessions.open(request), refused: () => false },
-      looker: new IstiodLooker({
+      sessions: { open: (request) => sessions.open(request), dropRefusedSession: () => false },
+      istiod: new IstiodObserver({
         kube: seen,
         clock,
         probe,
@@ -73,7 +73,7 @@ async function look(kube: KubeClient, resource: IstioVaultCA, config: PlanConfig
       metrics: createMetrics({ processMetrics: false }),
       logger,
       clock,
-      contests: new Contests(noContestMs),
+      conflicts: new ConflictTracker(noContestMs),
     },
     new Reporter(seen, { record: () => undefined }, logger),
   );
@@ -82,7 +82,7 @@ async function look(kube: KubeClient, resource: IstioVaultCA, config: PlanConfig
     const identity = { cluster: await clusterUid(kube), namespace, name, uid };
     const desired = desire(identity, resource.spec, annotations);
     const judge = { addressAllowed: (address: string) => addressAllowed(config, address), leaderElection: true };
-    return await foresee({ rounds, judge, now: () => clock.now() }, resource, desired, stop.signal);
+    return await dryRun({ rounds, judge, now: () => clock.now() }, resource, desired, stop.signal);
   } finally {
     await sessions.close();
   }
@@ -103,9 +103,9 @@ export async function plan(argv: readonly string[]): Promise<number> {
   const spec = { ...manifest.spec, mode: 'Enforce' as const };
   const resource = applied({ ...manifest, namespace, spec }, existing, systemClock.now());
   // what is suspended is left alone, whatever else it says
-  const foresight = spec.suspend
+  const result = spec.suspend
     ? { steps: [], problems: [], suspended: true }
     : await look(kube, resource, config, logger);
-  process.stdout.write(config.output === 'json' ? planJson(foresight) : planText(foresight));
-  return exitCode(foresight);
+  process.stdout.write(config.output === 'json' ? planJson(result) : planText(result));
+  return exitCode(result);
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import type { Problem } from '../plan/problem.ts';
+import type { Problem } from '../plan/facts/problem.ts';
 import type { Step } from '../plan/steps.ts';
 import { exitCode, planJson, planText } from './print-plan.ts';
 

@@ -1,11 +1,11 @@
 /** How `plan` shows what would be done: lines for people, or JSON. Pure. */
-import type { Foresight } from '../controller/foresight.ts';
+import type { DryRun } from '../controller/dry-run.ts';
 import { scrub } from '../observability/scrub.ts';
-import { kindOf, type Problem } from '../plan/problem.ts';
+import { kindOf, type Problem } from '../plan/facts/problem.ts';
 import { describeStep } from '../plan/steps.ts';
 
 /** What is shown. */
-export interface Shown extends Foresight {
+export interface Shown extends DryRun {
   /** Nothing is read or written while `spec.suspend` is true. */
   suspended?: boolean;
 }
@@ -43,30 +43,30 @@ function columns(rows: string[][]): string[] {
 const oneLine = (text: string): string => text.replace(/\s*\n\s*/g, ' ');
 
 /** A line a step in order, then what stands in the way, then how it is in all. */
-export function planText(foresight: Shown): string {
-  const steps = foresight.steps.map((step) => describeStep(step));
+export function planText(shown: Shown): string {
+  const steps = shown.steps.map((step) => describeStep(step));
   const lines = [
     ...columns(steps.map(({ action, target, message }) => [action, target, message])),
-    ...columns(foresight.problems.map(({ condition, reason, message }) => [condition, reason, message])),
-    summary(foresight),
+    ...columns(shown.problems.map(({ condition, reason, message }) => [condition, reason, message])),
+    summary(shown),
   ];
   return scrub(lines.map((line) => `${oneLine(line)}\n`).join(''));
 }
 
 /** The same as JSON. */
-export function planJson(foresight: Shown): string {
+export function planJson(shown: Shown): string {
   const body = {
-    steps: foresight.steps.map((step) => {
+    steps: shown.steps.map((step) => {
       const { action, target, message } = describeStep(step);
       return { action, target, message };
     }),
-    problems: foresight.problems.map(({ condition, reason, message, blocks }) => ({
+    problems: shown.problems.map(({ condition, reason, message, blocks }) => ({
       condition,
       reason,
       message,
       blocks,
     })),
-    summary: summary(foresight),
+    summary: summary(shown),
   };
   return scrub(`${JSON.stringify(body, undefined, 2)}\n`);
 }

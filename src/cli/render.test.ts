@@ -1,7 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { expectGolden } from '../../test/support/golden.ts';
-import type { Spec } from '../api/schema.ts';
-import { specSchema } from '../api/schema.ts';
+import { specSchema, type Spec } from '../api/schema.ts';
 import { loadYaml } from '../runtime/yaml.ts';
 import type { Manifest } from './manifest.ts';
 import { rendered } from './render.ts';

@@ -2,7 +2,8 @@
 import type { Spec } from '../api/schema.ts';
 import { parseRenderConfig } from '../config.ts';
 import { adapters } from '../control-planes/index.ts';
-import { desire, istiodFields } from '../plan/desired.ts';
+import { desire } from '../plan/facts/desired.ts';
+import { istiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { checkSpec } from '../plan/plan.ts';
 import { dumpYaml } from '../runtime/yaml.ts';
 import { ManifestError, readManifest, type Manifest } from './manifest.ts';

@@ -2,9 +2,9 @@
 import type { z } from 'zod';
 import { previousAnnotation } from '../api/annotations.ts';
 import type { Spec } from '../api/schema.ts';
-import type { IstiodFields } from '../plan/desired.ts';
-import type { ControlPlaneFacts, Unfit } from '../plan/observed.ts';
-import type { IstiodDeployment } from '../plan/observed-istiod.ts';
+import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
+import type { ControlPlaneFacts, Unfit } from '../plan/facts/observed.ts';
+import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
 
 export type JsonObject = Record<string, unknown>;
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { minimalSpec } from '../../test/unit/model.ts';
 import { applied, mergePatch, written } from '../../test/unit/written.ts';
-import { istiodFields } from '../plan/desired.ts';
+import { istiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { dig, type JsonObject } from './adapter.ts';
 import { adapters } from './index.ts';
 

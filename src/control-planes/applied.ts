@@ -6,8 +6,8 @@
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { ownerAnnotation, previousAnnotation } from '../api/annotations.ts';
-import type { IstiodFields } from '../plan/desired.ts';
-import type { ControlPlaneFacts, Unfit } from '../plan/observed.ts';
+import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
+import type { ControlPlaneFacts, Unfit } from '../plan/facts/observed.ts';
 import {
   annotationOf,
   dig,

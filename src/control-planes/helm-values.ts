@@ -3,9 +3,9 @@
  * whoever runs Helm otherwise commits them. https://fluxcd.io/flux/components/helm/helmreleases/#values-references
  */
 import { dumpYaml } from '../runtime/yaml.ts';
-import type { IstiodFields } from '../plan/desired.ts';
-import { missingFields } from '../plan/mesh.ts';
-import type { IstiodSettings } from '../plan/observed-istiod.ts';
+import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
+import { missingFields } from '../plan/proof/mesh.ts';
+import type { IstiodSettings } from '../plan/facts/observed-istiod.ts';
 import { nest, type JsonObject, type Target } from './adapter.ts';
 import { appliedAdapter, leavesUnder } from './applied.ts';
 

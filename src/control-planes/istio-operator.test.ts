@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { minimalSpec } from '../../test/unit/model.ts';
 import { mergePatch } from '../../test/unit/written.ts';
-import { istiodFields } from '../plan/desired.ts';
+import { istiodFields } from '../plan/control-plane/istiod-fields.ts';
 import type { JsonObject } from './adapter.ts';
 import { istioOperator } from './istio-operator.ts';
 

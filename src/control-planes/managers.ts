@@ -4,7 +4,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { fieldManager } from '../api/annotations.ts';
-import type { OtherManager } from '../plan/observed.ts';
+import type { OtherManager } from '../plan/facts/observed.ts';
 import { annotationOf, dig, isObject, str, type JsonObject } from './adapter.ts';
 
 interface Entry {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { minimalSpec } from '../../test/unit/model.ts';
-import { istiodFields } from '../plan/desired.ts';
+import { istiodFields } from '../plan/control-plane/istiod-fields.ts';
 import type { JsonObject, Target } from './adapter.ts';
 import { sail } from './sail.ts';
 

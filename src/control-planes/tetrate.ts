@@ -1,8 +1,8 @@
 /** Tetrate Service Bridge's ControlPlane: an overlay on the IstioOperator that TSB renders. docs: install.tetrate.io/v1alpha1 */
 import { z } from 'zod';
 import { ownerAnnotation, previousAnnotation } from '../api/annotations.ts';
-import type { IstiodFields } from '../plan/desired.ts';
-import type { ControlPlaneFacts, Unfit } from '../plan/observed.ts';
+import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
+import type { ControlPlaneFacts, Unfit } from '../plan/facts/observed.ts';
 import {
   annotationOf,
   dig,

@@ -3,7 +3,7 @@ import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
 import type { IstioVaultCA, Spec } from '../api/schema.ts';
 import { Secret } from '../observability/secret.ts';
-import { ProblemError, type Problem } from '../plan/problem.ts';
+import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import { VaultError } from '../vault/errors.ts';
 import type { TlsOptions } from '../vault/transport.ts';
 import type { Login, SessionRequest } from '../vault/sessions.ts';

@@ -6,7 +6,7 @@ import { group, kind, resourceSchema, version } from '../api/schema.ts';
 import { clientOn } from '../kube/client.ts';
 import type { JsonObject } from '../kube/json.ts';
 import { silentLogger } from '../observability/logger.ts';
-import { desire } from '../plan/desired.ts';
+import { desire } from '../plan/facts/desired.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
 import { Deletion } from './deletion.ts';
 import { plainJson, Reporter } from './report.ts';

@@ -5,19 +5,18 @@
 import { z } from 'zod';
 import { annotations as known, finalizer } from '../api/annotations.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
-import type { JsonObject } from '../control-planes/adapter.ts';
-import { dig } from '../control-planes/adapter.ts';
+import { dig, type JsonObject } from '../control-planes/adapter.ts';
 import { isKubeError } from '../kube/errors.ts';
-import type { Desired } from '../plan/desired.ts';
-import { internalError, kindOf, type Problem } from '../plan/problem.ts';
-import { rehearse } from '../plan/rehearse.ts';
-import { deletingStatus } from '../plan/status.ts';
+import type { Desired } from '../plan/facts/desired.ts';
+import { internalError, kindOf, type Problem } from '../plan/facts/problem.ts';
+import { simulate } from '../plan/simulate.ts';
+import { deletingStatus } from '../plan/status/status.ts';
 import { describeStep } from '../plan/steps.ts';
-import { mountsThatStay, possiblyLeft, teardown } from '../plan/teardown.ts';
+import { mountsThatStay, possiblyLeft, cleanup } from '../plan/vault/cleanup.ts';
 import { isTerminating, resources } from './observe-kubernetes.ts';
-import type { Outcome, ReconcilerOptions } from './reconcile.ts';
+import type { Outcome, ReconcilerOptions } from './outcome.ts';
 import { plainJson, type Reporter } from './report.ts';
-import type { Round, Rounds } from './rounds.ts';
+import type { LoopResult, ReconcileLoop } from './reconcile-loop.ts';
 
 const lookAgainMs = 5_000;
 
@@ -41,11 +40,11 @@ export type DeletionOptions = Pick<
 export class Deletion {
   readonly #o: DeletionOptions;
   readonly #report: Reporter;
-  readonly #rounds: Pick<Rounds, 'run'>;
+  readonly #rounds: Pick<ReconcileLoop, 'run'>;
   /** When this process first looked at a deletion, by resource, in milliseconds of the clock's `elapsed`. */
   readonly #begun = new Map<string, { uid: string; atMs: number }>();
 
-  constructor(options: DeletionOptions, report: Reporter, rounds: Pick<Rounds, 'run'>) {
+  constructor(options: DeletionOptions, report: Reporter, rounds: Pick<ReconcileLoop, 'run'>) {
     this.#o = options;
     this.#report = report;
     this.#rounds = rounds;
@@ -101,8 +100,8 @@ export class Deletion {
       return undefined;
     }
     const deadline = this.#deadline(resource);
-    const purpose = { next: teardown, deleting: true, lookOnly: false };
-    const round: Round = this.#o.addressAllowed(resource.spec.vault.address)
+    const purpose = { next: cleanup, deleting: true, readOnly: false };
+    const round: LoopResult = this.#o.addressAllowed(resource.spec.vault.address)
       ? await this.#rounds.run(resource, desired, purpose, signal).catch((bug: unknown) => {
           // loud, but no reason to hold the resource for ever
           const { namespace, name } = resource.metadata;
@@ -126,7 +125,7 @@ export class Deletion {
   }
 
   /** Mounts of ours that stay: the root's unless it was confirmed; what foreign things keep there is worth a warning. */
-  #tellWhatStays(resource: IstioVaultCA, desired: Desired, { observed }: Round): void {
+  #tellWhatStays(resource: IstioVaultCA, desired: Desired, { observed }: LoopResult): void {
     if (!observed) return;
     const { root, intermediate } = mountsThatStay(desired, observed);
     if (intermediate !== undefined) this.#incomplete(resource, 'the intermediate', [intermediate]);
@@ -135,7 +134,7 @@ export class Deletion {
     else this.#report.event(resource, 'Normal', 'RootKept', 'Delete', root);
   }
 
-  async #waits(raw: JsonObject, resource: IstioVaultCA, { problems }: Round, deadline: number): Promise<Outcome> {
+  async #waits(raw: JsonObject, resource: IstioVaultCA, { problems }: LoopResult, deadline: number): Promise<Outcome> {
     const [problem] = problems;
     if (!problem) return { requeueAfterMs: 0 };
     const { clock } = this.#o;
@@ -169,10 +168,10 @@ export class Deletion {
   }
 
   /** What is still there, as far as it can be told. */
-  #left(desired: Desired, { observed }: Round): string[] {
+  #left(desired: Desired, { observed }: LoopResult): string[] {
     if (!observed || observed.vault.missingCapabilities.length > 0) return possiblyLeft(desired);
     const unused = { ...observed, kubernetes: { ...observed.kubernetes, istiodUses: [] } };
-    const steps = rehearse(desired, unused, (o) => teardown(desired, o), this.#o.clock.now());
+    const steps = simulate(desired, unused, (o) => cleanup(desired, o), this.#o.clock.now());
     return steps.map((step) => describeStep(step).target);
   }
 

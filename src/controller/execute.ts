@@ -4,17 +4,18 @@ import type { IstioVaultCA } from '../api/schema.ts';
 import { dig, type ControlPlaneAdapter, type JsonObject, type Target, type Write } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { Logger } from '../observability/logger.ts';
-import type { Desired, IstiodFields } from '../plan/desired.ts';
-import { foretold } from '../plan/checks/peace.ts';
-import { own, type Observed } from '../plan/observed.ts';
-import type { Problem } from '../plan/problem.ts';
+import type { Desired } from '../plan/facts/desired.ts';
+import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
+import { expectedConflict } from '../plan/control-plane/field-ownership.ts';
+import { ownEntry, type Observed } from '../plan/facts/observed.ts';
+import type { Problem } from '../plan/facts/problem.ts';
 import { conditionOfStep, describeStep, type Step } from '../plan/steps.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { VaultClient } from '../vault/client.ts';
 import { executeVaultStep, type VaultStep } from '../vault/execute.ts';
-import { carryOut } from './carry-out.ts';
+import { applyWrites } from './apply-writes.ts';
 import { readSecretKey } from './connection.ts';
-import type { Contests } from './contests.ts';
+import type { ConflictTracker } from './conflict-tracker.ts';
 import { configMaps, renderConfigMap } from './observe-kubernetes.ts';
 import { asProblem } from './problems.ts';
 import { plainJson, type Reporter } from './report.ts';
@@ -23,11 +24,11 @@ interface ExecutorOptions {
   kube: KubeClient;
   logger: Logger;
   clock: Clock;
-  contests: Pick<Contests, 'wrote'>;
+  conflicts: Pick<ConflictTracker, 'wrote'>;
 }
 
 /** What steps are carried out with. */
-export interface Means {
+export interface ExecutionContext {
   resource: IstioVaultCA;
   desired: Desired;
   client: VaultClient;
@@ -35,7 +36,7 @@ export interface Means {
 }
 
 /** What the steps were decided on. */
-export interface Look {
+export interface DecisionInput {
   /** The control plane as it was when looked at, and what belongs to it: a write is guarded by it. */
   target: Target;
   /** What istiod's pod template is to carry, for what is live. */
@@ -61,7 +62,7 @@ export class Executor {
   }
 
   /** Carries out steps side by side; an event for each that was done, a problem for each that was not. */
-  async execute(means: Means, seen: Look, steps: Step[]): Promise<Problem[]> {
+  async execute(means: ExecutionContext, seen: DecisionInput, steps: Step[]): Promise<Problem[]> {
     const results = await Promise.allSettled(steps.map((step) => this.#executeAndTell(means, seen, step)));
     return results.flatMap((result, i) => {
       const step = steps[i];
@@ -69,10 +70,10 @@ export class Executor {
     });
   }
 
-  async #executeAndTell(means: Means, seen: Look, step: Step): Promise<void> {
+  async #executeAndTell(means: ExecutionContext, seen: DecisionInput, step: Step): Promise<void> {
     await this.#executeOne(means, seen, step);
     const { vault, kubernetes } = seen.observed;
-    const issued = own(vault.state)?.intermediate?.fingerprint !== undefined;
+    const issued = ownEntry(vault.state)?.intermediate?.fingerprint !== undefined;
     const again = step.kind === 'PatchControlPlane' ? kubernetes.controlPlane?.writtenBefore : issued;
     const { event, message, action, target } = describeStep(step, again);
     const { namespace, name } = means.resource.metadata;
@@ -80,7 +81,7 @@ export class Executor {
     this.#report.event(means.resource, 'Normal', event, action, message);
   }
 
-  async #executeOne(means: Means, seen: Look, step: Step): Promise<void> {
+  async #executeOne(means: ExecutionContext, seen: DecisionInput, step: Step): Promise<void> {
     switch (step.kind) {
       case 'ClaimControlPlane':
       case 'PatchControlPlane':
@@ -96,23 +97,31 @@ export class Executor {
     }
   }
 
-  async #onControlPlane({ resource, desired, adapter }: Means, seen: Look, step: ControlPlaneStep): Promise<void> {
+  async #onControlPlane(
+    { resource, desired, adapter }: ExecutionContext,
+    seen: DecisionInput,
+    step: ControlPlaneStep,
+  ): Promise<void> {
     const { target, fields, observed } = seen;
     const { namespace, name } = resource.metadata;
-    const { contests, clock, kube } = this.#o;
+    const { conflicts, clock, kube } = this.#o;
     const writes: Record<ControlPlaneStep['kind'], () => Write[]> = {
       ClaimControlPlane: () => adapter.claim(target, name),
       PatchControlPlane: () => adapter.write(target, fields),
       ReleaseControlPlane: () => adapter.release(target),
     };
-    const warning = step.kind === 'PatchControlPlane' ? foretold(desired, observed) : undefined;
+    const warning = step.kind === 'PatchControlPlane' ? expectedConflict(desired, observed) : undefined;
     if (warning !== undefined) this.#report.event(resource, 'Warning', 'ManagedElsewhere', 'Update', warning);
     const scope = adapter.clusterScoped ? undefined : namespace;
-    await carryOut(kube, adapter.gvr, scope, target, writes[step.kind]());
-    if (step.kind === 'PatchControlPlane') contests.wrote(`${namespace}/${name}`, JSON.stringify(fields), clock.now());
+    await applyWrites(kube, adapter.gvr, scope, target, writes[step.kind]());
+    if (step.kind === 'PatchControlPlane') conflicts.wrote(`${namespace}/${name}`, JSON.stringify(fields), clock.now());
   }
 
-  async #onRender({ resource, adapter }: Means, { target, fields, render }: Look, step: RenderStep): Promise<void> {
+  async #onRender(
+    { resource, adapter }: ExecutionContext,
+    { target, fields, render }: DecisionInput,
+    step: RenderStep,
+  ): Promise<void> {
     const { kube } = this.#o;
     const { namespace } = resource.metadata;
     if (step.kind === 'RemoveRender') {
@@ -130,7 +139,7 @@ export class Executor {
     await kube.patchObject(configMaps, namespace, step.name, plainJson(guarded), { type: 'merge', fieldManager });
   }
 
-  async #onVault({ resource, desired, client }: Means, step: VaultStep): Promise<void> {
+  async #onVault({ resource, desired, client }: ExecutionContext, step: VaultStep): Promise<void> {
     const { namespace } = resource.metadata;
     const reviewer = resource.spec.kubernetesAuth.config.tokenReviewer.secretRef;
     const field = 'spec.kubernetesAuth.config.tokenReviewer.secretRef';

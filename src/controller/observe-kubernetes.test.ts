@@ -4,8 +4,8 @@ import { identity, minimalSpec } from '../../test/unit/model.ts';
 import { group, kind, resourceSchema, version } from '../api/schema.ts';
 import { adapters } from '../control-planes/index.ts';
 import { istiodDeployments } from '../istiod/discover.ts';
-import { istiodFields } from '../plan/desired.ts';
-import { judgeKubernetes, type Surroundings } from './observe-kubernetes.ts';
+import { istiodFields } from '../plan/control-plane/istiod-fields.ts';
+import { evaluateKubernetes, type Surroundings } from './observe-kubernetes.ts';
 
 const spec = minimalSpec();
 const resource = resourceSchema.parse({ apiVersion: `${group}/${version}`, kind, metadata: identity, spec });
@@ -28,8 +28,8 @@ function judge(deployments: Surroundings['deployments']) {
   const injector = { found: true, selectsNamespace: true, name: '' };
   const gates = { controlPlane: undefined, controlPlaneServed: true, meshRoots: undefined, render: undefined };
   const adapter = adapters[spec.controlPlane.kind];
-  const surroundings = { siblings: [], deployments, relatives: [], injector };
-  const seen = judgeKubernetes(surroundings, gates, resource, adapter, istiodFields(spec, undefined));
+  const surroundings = { others: [], deployments, relatives: [], injector };
+  const seen = evaluateKubernetes(surroundings, gates, resource, adapter, istiodFields(spec, undefined));
   return [seen.maxWorkloadCertTtlMs, seen.istiodServiceAccounts];
 }
 

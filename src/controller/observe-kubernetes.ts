@@ -1,6 +1,5 @@
 /** Reads what a plan needs from the cluster: the control plane, its rivals, istiod's Deployments, the mesh's root, the injector. */
-import type { IstioVaultCA } from '../api/schema.ts';
-import { group, plural, version } from '../api/schema.ts';
+import { group, plural, version, type IstioVaultCA } from '../api/schema.ts';
 import {
   dig,
   isObject,
@@ -13,10 +12,11 @@ import {
 import { KubeError, unless } from '../kube/errors.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { dumpYaml } from '../runtime/yaml.ts';
-import { bundleFacts } from '../plan/certificate.ts';
-import { kvDataPath, type IstiodFields } from '../plan/desired.ts';
-import type { ObservedKubernetes, Unfit } from '../plan/observed.ts';
-import type { IstiodDeployment } from '../plan/observed-istiod.ts';
+import { bundleFacts } from '../plan/facts/certificate.ts';
+import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
+import { kvDataPath } from '../plan/facts/ca-files.ts';
+import type { ObservedKubernetes, Unfit } from '../plan/facts/observed.ts';
+import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
 import { istiodDeployments, istiodLabel } from '../istiod/discover.ts';
 import { selects } from '../kube/selector.ts';
 
@@ -31,7 +31,7 @@ export type ClusterReader = Pick<KubeClient, 'getObject' | 'listObjects' | 'isSe
 
 /** What is read once a reconcile. */
 export interface Surroundings {
-  siblings: JsonObject[];
+  others: JsonObject[];
   /** istiod's Deployments, of whatever revision. */
   deployments: IstiodDeployment[] | 'unreadable';
   relatives: JsonObject[] | undefined;
@@ -54,13 +54,13 @@ export async function readSurroundings(
   adapter: ControlPlaneAdapter,
 ): Promise<Surroundings> {
   const { namespace } = metadata;
-  const [siblings, deployed, relatives, injector] = await Promise.all([
+  const [others, deployed, relatives, injector] = await Promise.all([
     kube.listObjects(resources, namespace),
     unless('Forbidden', kube.listObjects(deployments, namespace, istiodLabel)),
     readRelatives(kube, adapter, namespace),
     readInjector(kube, namespace),
   ]);
-  return { siblings, deployments: deployed ? istiodDeployments(deployed) : 'unreadable', relatives, injector };
+  return { others: others, deployments: deployed ? istiodDeployments(deployed) : 'unreadable', relatives, injector };
 }
 
 /** None when their type is not served. */
@@ -115,7 +115,7 @@ export function targetOf(
 }
 
 /** The observation for the fields that are wanted. */
-export function judgeKubernetes(
+export function evaluateKubernetes(
   surroundings: Surroundings,
   { controlPlane, controlPlaneServed, meshRoots, render }: Gates,
   resource: IstioVaultCA,
@@ -139,8 +139,8 @@ export function judgeKubernetes(
     ...(unfit ? { controlPlaneUnfit: unfit } : {}),
     controlPlaneServed,
     rendered: renderedOf(render, resource, () => adapter.render(target, fields)),
-    ownerIs: ownerOf(resource, surroundings.siblings, facts?.owner ?? unfit?.owner),
-    ...judgeIstiod(istiods),
+    ownerIs: ownerOf(resource, surroundings.others, facts?.owner ?? unfit?.owner),
+    ...evaluateIstiod(istiods),
     otherRevisions: otherRevisions(surroundings.deployments, revisions),
     meshRoots,
     injector: surroundings.injector,
@@ -194,20 +194,20 @@ const targetKeys = (object: unknown): string[] =>
     : ['kind', 'name'];
 
 /** Resources that name the same control plane and revision, oldest first. */
-function rivals(resource: IstioVaultCA, siblings: JsonObject[]): string[] {
+function competitors(resource: IstioVaultCA, others: JsonObject[]): string[] {
   const target = (object: unknown) =>
     targetKeys(object)
       .map((key) => str(dig(object, 'spec', 'controlPlane', key)) || 'default')
       .join('/');
   const ours = target(resource);
   return (
-    siblings
+    others
       // one that is being deleted owns its control plane until it is gone
-      .filter((sibling) => target(sibling) === ours)
-      .map((sibling) => [
-        str(dig(sibling, 'metadata', 'creationTimestamp')),
-        str(dig(sibling, 'metadata', 'uid')),
-        str(dig(sibling, 'metadata', 'name')),
+      .filter((other) => target(other) === ours)
+      .map((other) => [
+        str(dig(other, 'metadata', 'creationTimestamp')),
+        str(dig(other, 'metadata', 'uid')),
+        str(dig(other, 'metadata', 'name')),
       ])
       .sort((a, b) => (a.join() < b.join() ? -1 : 1))
       .map(([, , name = '']) => name)
@@ -217,10 +217,10 @@ function rivals(resource: IstioVaultCA, siblings: JsonObject[]): string[] {
 /** The annotation decides while the resource it names lives and names this control plane; else the oldest. */
 function ownerOf(
   resource: IstioVaultCA,
-  siblings: JsonObject[],
+  others: JsonObject[],
   claimed: string | undefined,
 ): ObservedKubernetes['ownerIs'] {
-  const names = rivals(resource, siblings);
+  const names = competitors(resource, others);
   const { name } = resource.metadata;
   const owner = claimed !== undefined && names.includes(claimed) ? claimed : (names[0] ?? name);
   return owner === name ? 'us' : { name: owner };
@@ -231,7 +231,7 @@ function otherRevisions(found: Surroundings['deployments'], ours: string[]): str
   return [...new Set(revisions)].filter((revision) => !ours.includes(revision)).sort();
 }
 
-function judgeIstiod(
+function evaluateIstiod(
   found: IstiodDeployment[] | 'unreadable',
 ): Pick<ObservedKubernetes, 'istiodServiceAccounts' | 'maxWorkloadCertTtlMs'> {
   if (found === 'unreadable') return { istiodServiceAccounts: 'unreadable', maxWorkloadCertTtlMs: 'unknown' };

@@ -1,6 +1,5 @@
 /** Wires the parts of a running operator: informers hand keys to the queue, workers hand them to the reconciler. */
-import type { RunConfig } from '../config.ts';
-import { addressAllowed } from '../config.ts';
+import { addressAllowed, type RunConfig } from '../config.ts';
 import { adapters } from '../control-planes/index.ts';
 import { dig, items } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
@@ -9,16 +8,16 @@ import type { EventRecorder } from '../kube/events.ts';
 import type { ResourceInformer, StartInformer } from '../kube/informers.ts';
 import { istiodLabel } from '../istiod/discover.ts';
 import { rootsHandedOut } from '../istiod/handed-out-roots.ts';
-import { IstiodLooker } from '../istiod/look.ts';
+import { IstiodObserver } from '../istiod/observe.ts';
 import { probe } from '../istiod/probe.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { Metrics } from '../observability/metrics.ts';
-import { ProblemError } from '../plan/problem.ts';
+import { ProblemError } from '../plan/facts/problem.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { WorkQueue } from '../runtime/work-queue.ts';
 import { runWorkers, type Verdict } from '../runtime/workers.ts';
 import { Sessions } from '../vault/sessions.ts';
-import { Contests } from './contests.ts';
+import { ConflictTracker } from './conflict-tracker.ts';
 import { clusterUid, resources } from './observe-kubernetes.ts';
 import { Reconciler } from './reconcile.ts';
 
@@ -144,7 +143,7 @@ export class Operator {
       logger,
       clock,
       clusterUid: await clusterUid(kube),
-      looker: new IstiodLooker({
+      istiod: new IstiodObserver({
         kube,
         clock,
         probe,
@@ -156,7 +155,7 @@ export class Operator {
       addressAllowed: (address) => addressAllowed(config, address),
       resyncMs: config.resyncMs,
       deletionDeadlineMs: config.deletionDeadlineMs,
-      contests: new Contests(config.contestProbeMs),
+      conflicts: new ConflictTracker(config.contestProbeMs),
     });
     this.#startInformers();
     const end = await runWorkers({

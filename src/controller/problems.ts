@@ -2,7 +2,7 @@
 import { ZodError } from 'zod';
 import type { StageCondition } from '../api/conditions.ts';
 import { KubeError, type KubeErrorCause } from '../kube/errors.ts';
-import { ProblemError, type Problem } from '../plan/problem.ts';
+import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import { reasonOfKind, VaultError } from '../vault/errors.ts';
 
 const remedies: Partial<Record<VaultError['kind'], string>> = {

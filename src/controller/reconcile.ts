@@ -3,51 +3,36 @@ import { istiodPhases, type IstiodPhase } from '../api/istiod.ts';
 import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
 import type { Status } from '../api/status-schema.ts';
 import type { JsonObject } from '../control-planes/adapter.ts';
-import type { EventRecorder } from '../kube/events.ts';
-import { desire, type Desired } from '../plan/desired.ts';
-import { renewAt } from '../plan/facts.ts';
-import { lookAgainIn } from '../plan/istiod-ready.ts';
-import type { Observed } from '../plan/observed.ts';
-import type { IstiodPod } from '../plan/observed-istiod.ts';
+import { desire, type Desired } from '../plan/facts/desired.ts';
+import { renewAt } from '../plan/facts/derived.ts';
+import { recheckIn } from '../plan/proof/ready.ts';
+import type { Observed } from '../plan/facts/observed.ts';
+import type { IstiodPod } from '../plan/facts/observed-istiod.ts';
 import { plan } from '../plan/plan.ts';
-import { internalError, kindOf, type Problem } from '../plan/problem.ts';
-import { rotationDue } from '../plan/rotation.ts';
-import { startingStatus, statusOf, suspendedStatus } from '../plan/status.ts';
-import type { Sessions } from '../vault/sessions.ts';
+import { internalError, kindOf, type Problem } from '../plan/facts/problem.ts';
+import { rotationDue } from '../plan/rotation/rotation.ts';
+import { startingStatus, statusOf, suspendedStatus } from '../plan/status/status.ts';
 import { Deletion } from './deletion.ts';
-import { refusals, stepsAhead, type Judge } from './foresight.ts';
+import { refusals, simulatedSteps } from './dry-run.ts';
 import { invalidSpecStatus } from './invalid-spec.ts';
 import { resources } from './observe-kubernetes.ts';
 import { Reporter } from './report.ts';
 import { asProblem } from './problems.ts';
-import { Rounds, type Round, type RoundsOptions } from './rounds.ts';
-
-export interface ReconcilerOptions extends RoundsOptions, Judge {
-  sessions: Sessions;
-  events: Pick<EventRecorder, 'record'>;
-  /** UID of the kube-system namespace. */
-  clusterUid: string;
-  /** How long a settled resource is left alone, milliseconds. */
-  resyncMs: number;
-  /** How long a deletion may take before it gives up, milliseconds. */
-  deletionDeadlineMs: number;
-}
-
-/** When to look again: after a time, or with growing delays because something failed that may pass. */
-export type Outcome = { requeueAfterMs: number } | { backoff: true; problem: Problem };
+import { ReconcileLoop, type LoopResult } from './reconcile-loop.ts';
+import type { Outcome, ReconcilerOptions } from './outcome.ts';
 
 const waitingMs = 30_000;
 
 export class Reconciler {
   readonly #o: ReconcilerOptions;
   readonly #report: Reporter;
-  readonly #rounds: Rounds;
+  readonly #rounds: ReconcileLoop;
   readonly #deletion: Deletion;
 
   constructor(options: ReconcilerOptions) {
     this.#o = options;
     this.#report = new Reporter(options.kube, options.events, options.logger);
-    this.#rounds = new Rounds(options, this.#report);
+    this.#rounds = new ReconcileLoop(options, this.#report);
     this.#deletion = new Deletion(options, this.#report, this.#rounds);
   }
 
@@ -57,8 +42,8 @@ export class Reconciler {
     const raw = await this.#o.kube.getObject(resources, namespace, name, { signal });
     if (raw === undefined) {
       this.#o.sessions.release(key);
-      this.#o.looker.forget(key);
-      this.#o.contests.forget(key);
+      this.#o.istiod.forget(key);
+      this.#o.conflicts.forget(key);
       this.#deletion.forget(key);
       this.#o.metrics.forgetResource(namespace, name);
       return { requeueAfterMs: this.#o.resyncMs };
@@ -123,14 +108,14 @@ export class Reconciler {
     return desire({ cluster: this.#o.clusterUid, namespace, name, uid }, spec, annotations);
   }
 
-  async #converging(resource: IstioVaultCA, desired: Desired, signal: AbortSignal): Promise<Round> {
-    const lookOnly = resource.spec.mode === 'Plan';
-    return await this.#rounds.run(resource, desired, { next: plan, deleting: false, lookOnly }, signal);
+  async #converging(resource: IstioVaultCA, desired: Desired, signal: AbortSignal): Promise<LoopResult> {
+    const readOnly = resource.spec.mode === 'Plan';
+    return await this.#rounds.run(resource, desired, { next: plan, deleting: false, readOnly: readOnly }, signal);
   }
 
   /** With `mode: Plan` the steps that would follow from what was seen. */
-  #pending({ spec }: IstioVaultCA, desired: Desired, round: Round) {
-    return spec.mode === 'Plan' && round.observed ? stepsAhead(desired, round, this.#o.clock.now()) : undefined;
+  #pending({ spec }: IstioVaultCA, desired: Desired, round: LoopResult) {
+    return spec.mode === 'Plan' && round.observed ? simulatedSteps(desired, round, this.#o.clock.now()) : undefined;
   }
 
   #measure(resource: IstioVaultCA, status: Status, observed: Observed | undefined): void {
@@ -147,7 +132,7 @@ export class Reconciler {
       metrics.setIstiodNotAfter(namespace, name, servedUntil(observed.kubernetes.istiod.pods));
   }
 
-  #outcome(round: Round, desired: Desired, now: number): Outcome {
+  #outcome(round: LoopResult, desired: Desired, now: number): Outcome {
     const transient = round.problems.find((p) => kindOf(p) === 'transient');
     if (transient) return { backoff: true, problem: transient };
     const waits = round.problems
@@ -156,7 +141,7 @@ export class Reconciler {
     const due = round.observed && renewAt(desired, round.observed);
     const next = [due, round.observed && rotationDue(desired, round.observed, now)];
     const untilDue = next.filter((at) => at !== undefined && at > now).map((at) => (at ?? now) - now);
-    const look = round.observed && lookAgainIn(desired, round.observed, now);
+    const look = round.observed && recheckIn(desired, round.observed, now);
     const again = round.unfinished && desired.spec.mode === 'Enforce';
     return { requeueAfterMs: again ? 0 : Math.min(this.#o.resyncMs, look ?? Infinity, ...waits, ...untilDue) };
   }

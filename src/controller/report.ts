@@ -6,7 +6,7 @@ import type { Status } from '../api/status-schema.ts';
 import { dig, type JsonObject } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError } from '../kube/errors.ts';
-import { newsOf } from '../plan/news.ts';
+import { eventsForTransition } from '../plan/status/events.ts';
 import { scrub } from '../observability/scrub.ts';
 import type { EventRecorder } from '../kube/events.ts';
 import type { Logger } from '../observability/logger.ts';
@@ -69,7 +69,7 @@ export class Reporter {
 
   #announce(resource: IstioVaultCA, status: Status): void {
     const { namespace, name } = resource.metadata;
-    for (const { type, reason, action, message } of newsOf(resource.status, status)) {
+    for (const { type, reason, action, message } of eventsForTransition(resource.status, status)) {
       const line = `${reason}: ${message}`;
       if (type === 'Warning') this.#logger.warn(line, { namespace, name });
       else this.#logger.info(line, { namespace, name });

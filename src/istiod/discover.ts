@@ -12,7 +12,7 @@ import type {
   IstiodDeployment,
   IstiodPod,
   IstiodSettings,
-} from '../plan/observed-istiod.ts';
+} from '../plan/facts/observed-istiod.ts';
 import { cleaned } from './log-lines.ts';
 
 /** On Deployments, ReplicaSets and pods of istiod alike. manifests/charts/istio-control/istio-discovery */

@@ -8,8 +8,8 @@ import { connect, constants, type ClientHttp2Session } from 'node:http2';
 import { isIPv6 } from 'node:net';
 import { isError } from '../observability/is-error.ts';
 import type { Secret } from '../observability/secret.ts';
-import { bundleFacts } from '../plan/certificate.ts';
-import type { Unreachable } from '../plan/observed-istiod.ts';
+import { bundleFacts } from '../plan/facts/certificate.ts';
+import type { Unreachable } from '../plan/facts/observed-istiod.ts';
 
 export interface Replica {
   /** Address of the pod. */

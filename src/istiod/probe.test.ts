@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createServer } from 'node:tls';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
-import { certificateFacts, isSignedBy, type CertificateFacts } from '../plan/certificate.ts';
-import { judgeServed, type Intended } from '../plan/evidence.ts';
-import type { Served } from '../plan/observed-istiod.ts';
+import { certificateFacts, isSignedBy, type CertificateFacts } from '../plan/facts/certificate.ts';
+import { evaluateHandshake, type ExpectedCa } from '../plan/proof/handshake.ts';
+import type { Served } from '../plan/facts/observed-istiod.ts';
 import { systemClock } from '../runtime/clock.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
 import { probe } from './probe.ts';
@@ -75,7 +75,7 @@ const ask = (
 ) => probe({ host: '127.0.0.1', port, servername: 'istiod.istio-system.svc' }, { clock, timeoutMs: 60_000, signal });
 
 /** What is live: generation 2, which intermediate 2 carries unless said otherwise. */
-const intended = (live: CertificateFacts = facts('intermediate2')): Intended => ({
+const intended = (live: CertificateFacts = facts('intermediate2')): ExpectedCa => ({
   live,
   generation: 2,
   roots: [facts('root')],
@@ -87,7 +87,7 @@ const intended = (live: CertificateFacts = facts('intermediate2')): Intended => 
   ownRoots: [facts('root')],
 });
 const judged = async (port: number, ca = intended()) => {
-  const evidence = judgeServed((await ask(port)) as Served, ca, Date.now());
+  const evidence = evaluateHandshake((await ask(port)) as Served, ca, Date.now());
   return evidence.kind === 'Stale' ? `Stale ${evidence.reason}` : evidence.kind;
 };
 

@@ -4,8 +4,8 @@
  */
 import type { X509Certificate } from 'node:crypto';
 import { connect, type TLSSocket } from 'node:tls';
-import { certificateFacts, type CertificateFacts } from '../plan/certificate.ts';
-import type { Served, Unreachable } from '../plan/observed-istiod.ts';
+import { certificateFacts, type CertificateFacts } from '../plan/facts/certificate.ts';
+import type { Served, Unreachable } from '../plan/facts/observed-istiod.ts';
 import type { Clock } from '../runtime/clock.ts';
 
 /** istiod's secure gRPC port. https://istio.io/latest/docs/ops/deployment/application-requirements/ */

@@ -1,8 +1,9 @@
 /** The steps a plan is made of: plain data without secrets, each one idempotent or guarded by a check-and-set. */
 import type { StageCondition } from '../api/conditions.ts';
-import type { IntermediateSpec, RootSpec } from './desired.ts';
-import { parseMark } from './identity.ts';
-import type { KubernetesAuthConfig, KubernetesRole, StateEntry } from './observed.ts';
+import type { IntermediateSpec, RootSpec, StateEntry } from './facts/state-entry.ts';
+import { parseMarker } from './facts/identity.ts';
+import type { KubernetesAuthConfig, KubernetesRole } from './facts/observed.ts';
+import type { Problem } from './facts/problem.ts';
 
 export type Step =
   | { kind: 'ClaimControlPlane'; target: string }
@@ -89,6 +90,13 @@ export type Step =
   | { kind: 'Unmount'; mount: string; type: 'pki' | 'kv' }
   | { kind: 'DisableAuth'; mount: string };
 
+/** What the planner decides: what stands in the way, and the steps whose preconditions hold now. */
+export interface Plan {
+  problems: Problem[];
+  /** Independent of each other: they run in parallel. */
+  steps: Step[];
+}
+
 export type StepKind = Step['kind'];
 
 const conditionOfKind = {
@@ -162,7 +170,7 @@ export function describeStep(step: Step, again = false): StepDescription {
 }
 
 const ownerIn = (mark: string): string => {
-  const owner = parseMark(mark);
+  const owner = parseMarker(mark);
   return owner ? `${owner.namespace}/${owner.name}` : 'somebody';
 };
 

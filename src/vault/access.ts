@@ -1,6 +1,6 @@
 /** The policy of istiod's agent, and the Kubernetes auth method's configuration and role. */
 import { z } from 'zod';
-import type { KubernetesAuthConfig, KubernetesRole } from '../plan/observed.ts';
+import type { KubernetesAuthConfig, KubernetesRole } from '../plan/facts/observed.ts';
 import type { Secret } from '../observability/secret.ts';
 import type { VaultClient } from './client.ts';
 

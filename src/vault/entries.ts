@@ -3,10 +3,11 @@
  * content and ownership change in one write on KV 1 and 2 alike.
  */
 import { z } from 'zod';
-import { certificateFacts, publicKeyOfPrivate, splitPem } from '../plan/certificate.ts';
-import { isOwn, type Identity } from '../plan/identity.ts';
-import { caFiles, type IntermediateSpec } from '../plan/desired.ts';
-import type { LiveEntry, Slot, StagingEntry, StateEntry } from '../plan/observed.ts';
+import { certificateFacts, publicKeyOfPrivate, splitPem } from '../plan/facts/certificate.ts';
+import { isOwnMarker, type Identity } from '../plan/facts/identity.ts';
+import { caFiles } from '../plan/facts/ca-files.ts';
+import type { IntermediateSpec, StateEntry } from '../plan/facts/state-entry.ts';
+import type { CaEntry, Slot, StagingEntry } from '../plan/facts/observed.ts';
 import { Secret } from '../observability/secret.ts';
 import type { KvEntry } from './kv.ts';
 
@@ -81,7 +82,7 @@ function slot<T>(id: Identity, entry: KvEntry, parse: (data: Data) => T | undefi
   if (!data) return { casVersion, entry: undefined };
   const mark = text(data, markField);
   const found = { casVersion, mark, ...(lifetime ? { lifetime } : {}) };
-  return { ...found, entry: isOwn(id, mark) ? parse(data) : 'foreign' };
+  return { ...found, entry: isOwnMarker(id, mark) ? parse(data) : 'foreign' };
 }
 
 const json = (value: string): unknown => {
@@ -97,8 +98,8 @@ const markedFields: ReadonlySet<string> = new Set([...caFiles, keyRefField, gene
 const plainFields: ReadonlySet<string> = new Set(caFiles);
 
 /** The live entry, its key reduced to the hash of its public half. */
-export function parseLive(id: Identity, entry: KvEntry): Slot<LiveEntry> {
-  const found = slot<LiveEntry>(id, entry, (data) => ({
+export function parseLive(id: Identity, entry: KvEntry): Slot<CaEntry> {
+  const found = slot<CaEntry>(id, entry, (data) => ({
     generation: generationOf(data),
     keyRef: text(data, keyRefField),
     certificate: certificateFacts(text(data, 'ca-cert.pem')),
@@ -184,7 +185,7 @@ export function foreignKeyOf({ data }: KvEntry): Secret | undefined {
 /** The key in a live or staging entry of ours, if it carries that generation. */
 export function keyOf(id: Identity, entry: KvEntry, generation: number): Secret | undefined {
   const { data } = entry;
-  if (!data || !isOwn(id, text(data, markField)) || generationOf(data) !== generation) return undefined;
+  if (!data || !isOwnMarker(id, text(data, markField)) || generationOf(data) !== generation) return undefined;
   return new Secret(text(data, 'ca-key.pem'));
 }
 

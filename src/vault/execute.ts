@@ -1,5 +1,5 @@
 /** Carries out the steps that concern Vault. Nothing is decided here; what must not be trusted is read again. */
-import { isOwn } from '../plan/identity.ts';
+import { isOwnMarker } from '../plan/facts/identity.ts';
 import type { Step } from '../plan/steps.ts';
 import { deletePolicy, deleteRole, writeAuthConfig, writePolicy, writeRole } from './access.ts';
 import { parseLive, stateData } from './entries.ts';
@@ -23,7 +23,7 @@ async function deleteEntry(
   const entry = await readKv(client, place);
   const { mark } = parseLive(desired.identity, entry);
   const shell = step.entry === 'staging' && entry.data === undefined;
-  if (!shell && !isOwn(desired.identity, mark)) throw issuing.moved(`the ${step.entry} entry`);
+  if (!shell && !isOwnMarker(desired.identity, mark)) throw issuing.moved(`the ${step.entry} entry`);
   if (step.after === undefined) await deleteKv(client, place);
   else await destroyAfter(client, place, step.after, entry.casVersion);
 }

@@ -11,9 +11,10 @@ import {
   isSignedBy,
   publicKeyOfPrivate,
   type CertificateFacts,
-} from '../plan/certificate.ts';
-import type { Desired, IntermediateSpec } from '../plan/desired.ts';
-import { ProblemError, type Problem } from '../plan/problem.ts';
+} from '../plan/facts/certificate.ts';
+import type { Desired } from '../plan/facts/desired.ts';
+import type { IntermediateSpec } from '../plan/facts/state-entry.ts';
+import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import type { Step } from '../plan/steps.ts';
 import { Secret } from '../observability/secret.ts';
 import type { VaultClient } from './client.ts';

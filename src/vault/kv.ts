@@ -1,6 +1,6 @@
 /** The key store: KV version 1 and 2 behind one slot with a check-and-set version (always 0 on KV 1, which has none). */
 import { z } from 'zod';
-import type { Lifetime } from '../plan/observed.ts';
+import type { Lifetime } from '../plan/facts/observed.ts';
 import type { VaultClient } from './client.ts';
 
 export interface KvPlace {

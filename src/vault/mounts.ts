@@ -1,6 +1,6 @@
 /** Secrets engines and auth methods: `sys/mounts/<path>`, `sys/auth/<path>`, `sys/audit`. */
 import { z } from 'zod';
-import type { Mount } from '../plan/observed.ts';
+import type { Mount } from '../plan/facts/observed.ts';
 import type { VaultClient } from './client.ts';
 import { VaultError } from './errors.ts';
 

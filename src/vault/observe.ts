@@ -1,10 +1,10 @@
 /** Reads what a plan needs from Vault, side by side. Never writes. Private keys are reduced to their public half here. */
 import { annotations } from '../api/annotations.ts';
-import { requiredCapabilities } from '../plan/capabilities.ts';
-import type { Desired } from '../plan/desired.ts';
-import { isOwn } from '../plan/identity.ts';
-import { owns, ownsAuthMount, things, type Thing } from '../plan/adoption.ts';
-import type { Mount, ObservedVault, Pki, Remains } from '../plan/observed.ts';
+import { requiredCapabilities } from '../plan/vault/capabilities.ts';
+import type { Desired } from '../plan/facts/desired.ts';
+import { isOwnMarker } from '../plan/facts/identity.ts';
+import { ownables, owns, ownsAuthMount, type Ownable } from '../plan/ownership/ownership.ts';
+import type { Mount, ObservedVault, Pki, Remains } from '../plan/facts/observed.ts';
 import type { Step } from '../plan/steps.ts';
 import { listRoles, readAuthConfig, readPolicy, readRole } from './access.ts';
 import { assertServing, type VaultClient } from './client.ts';
@@ -64,7 +64,7 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     role: () => readRole(client, kubernetesAuth.mount, kubernetesAuth.role),
     // the configuration of a mount that is not ours is none of our business, and the token may not read it
     authConfig: async () =>
-      kubernetesAuth.config.manage || isOwn(d.identity, (await authMount)?.description)
+      kubernetesAuth.config.manage || isOwnMarker(d.identity, (await authMount)?.description)
         ? await readAuthConfig(client, kubernetesAuth.mount)
         : undefined,
     live: () => readKv(client, kvPlace(d, '')),
@@ -199,9 +199,9 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
     live: parseLive(d.identity, await entry(reads.live)),
     staging: parseStaging(d.identity, await entry(reads.staging)),
   };
-  const { rootMount, intermediateMount } = things(d, mounts);
+  const { rootMount, intermediateMount } = ownables(d, mounts);
   // a mount of somebody else is not looked into, unless it is to be taken over
-  const pki = async (mount: Mount | undefined, thing: Thing | undefined, read: Pending<Pki>) =>
+  const pki = async (mount: Mount | undefined, thing: Ownable | undefined, read: Pending<Pki>) =>
     mount?.type === 'pki' && thing && (d.spec.adopt || owns(d, { vault: mounts }, thing))
       ? await read.take()
       : undefined;

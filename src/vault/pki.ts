@@ -1,8 +1,8 @@
 /** The PKI secrets engine of Vault ≥ 1.11 and OpenBao. https://developer.hashicorp.com/vault/api-docs/secret/pki */
 import { z } from 'zod';
-import { certificateFacts, splitPem } from '../plan/certificate.ts';
-import type { IntermediateSpec, RootSpec } from '../plan/desired.ts';
-import type { Issuer, Pki } from '../plan/observed.ts';
+import { certificateFacts, splitPem } from '../plan/facts/certificate.ts';
+import type { IntermediateSpec, RootSpec } from '../plan/facts/state-entry.ts';
+import type { Issuer, Pki } from '../plan/facts/observed.ts';
 import type { Secret } from '../observability/secret.ts';
 import type { JsonObject, VaultClient } from './client.ts';
 import { VaultError } from './errors.ts';

@@ -252,16 +252,16 @@ describe('a refusal', () => {
   it('causes one login in five minutes', async () => {
     const user = request().user;
     await sessions.open(request());
-    expect(sessions.refused(user, 'token')).toBe(true);
+    expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
     const second = await sessions.open(request());
     expect(vault.logins).toBe(2);
     for (let i = 0; i < 4; i += 1) {
       await clock.advance(minute);
-      expect(sessions.refused(user, 'token')).toBe(false);
+      expect(sessions.dropRefusedSession(user, 'token')).toBe(false);
       expect(await sessions.open(request())).toBe(second);
     }
     await clock.advance(minute);
-    sessions.refused(user, 'token');
+    sessions.dropRefusedSession(user, 'token');
     await sessions.open(request());
     expect(vault.logins).toBe(3);
     await until(() => vault.count('auth/token/revoke-self') === 2);
@@ -270,14 +270,14 @@ describe('a refusal', () => {
   it('of one identity does not touch the session of another', async () => {
     const theirs = await sessions.open(request({ user: 'b/y', role: 'b' }));
     await sessions.open(request({ user: 'a/x' }));
-    sessions.refused('a/x', 'token');
+    sessions.dropRefusedSession('a/x', 'token');
     expect(await sessions.open(request({ user: 'b/y', role: 'b' }))).toBe(theirs);
   });
 
   it('leaves those that share the token time to end what they do', async () => {
     const theirs = await sessions.open(request({ user: 'a/y' }));
     await sessions.open(request({ user: 'a/x' }));
-    expect(sessions.refused('a/x', 'token')).toBe(true);
+    expect(sessions.dropRefusedSession('a/x', 'token')).toBe(true);
     expect(await sessions.open(request({ user: 'a/x' }))).not.toBe(theirs);
     await theirs.read('auth/token/lookup-self');
     expect(vault.count('auth/token/lookup-self token-1')).toBe(1);
@@ -289,7 +289,7 @@ describe('a refusal', () => {
 
   it.each(['release', 'close'] as const)('%s ends the one that was replaced, too', async (how) => {
     for (const user of ['a/x', 'a/y']) await sessions.open(request({ user }));
-    sessions.refused('a/x', 'token');
+    sessions.dropRefusedSession('a/x', 'token');
     if (how === 'close') await sessions.close();
     else for (const user of ['a/x', 'a/y']) sessions.release(user);
     await until(() => vault.count('auth/token/revoke-self token-1') === 1);
@@ -299,7 +299,7 @@ describe('a refusal', () => {
   it.each(['token', 'rights'] as const)('of %s causes a login, which may bring another token or other rights', async (what) => {
     const { user } = request();
     await sessions.open(request());
-    expect(sessions.refused(user, what)).toBe(true);
+    expect(sessions.dropRefusedSession(user, what)).toBe(true);
     await sessions.open(request());
     expect(vault.logins).toBe(2);
   }); // prettier-ignore
@@ -309,17 +309,17 @@ describe('a refusal', () => {
 
     it('has it looked at anew, once in five minutes; it is revoked by nobody', async () => {
       const client = await sessions.open(given('token-0'));
-      expect(sessions.refused(user, 'token')).toBe(true);
+      expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
       const again = await sessions.open(given('token-0'));
       expect(again).not.toBe(client);
       for (let i = 0; i < 4; i += 1) {
         await clock.advance(minute);
-        expect(sessions.refused(user, 'token')).toBe(false);
+        expect(sessions.dropRefusedSession(user, 'token')).toBe(false);
         expect(await sessions.open(given('token-0'))).toBe(again);
       }
       expect(vault.count('auth/token/lookup-self')).toBe(2);
       await clock.advance(minute);
-      expect(sessions.refused(user, 'token')).toBe(true);
+      expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
       await sessions.open(given('token-0'));
       expect([vault.count('auth/token/lookup-self'), vault.count('auth/token/revoke-self')]).toEqual([3, 0]);
     });
@@ -327,7 +327,7 @@ describe('a refusal', () => {
     it('is refused at the next open when it was revoked, and renewed no more; another one is taken at once', async () => {
       await sessions.open(given('token-0'));
       vault.revoked.add('token-0');
-      expect(sessions.refused(user, 'token')).toBe(true);
+      expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
       for (let i = 0; i < 3; i += 1)
         await expect(sessions.open(given('token-0'))).rejects.toMatchObject({ kind: 'Forbidden' });
       expect(clock.pending).toBe(0);
@@ -336,22 +336,22 @@ describe('a refusal', () => {
       expect(vault.calls.at(-1)).toBe('kv/x token-9');
       // the new one has its own five minutes
       vault.revoked.add('token-9');
-      expect(sessions.refused(user, 'token')).toBe(true);
+      expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
       await expect(sessions.open(given('token-9'))).rejects.toMatchObject({ kind: 'Forbidden' });
     });
 
     it('changes nothing where only rights are missing: looking at it brings no others', async () => {
       const client = await sessions.open(given('token-0'));
-      expect(sessions.refused(user, 'rights')).toBe(false);
+      expect(sessions.dropRefusedSession(user, 'rights')).toBe(false);
       expect(await sessions.open(given('token-0'))).toBe(client);
       // and it does not put off what a refusal of the token itself asks for
-      expect(sessions.refused(user, 'token')).toBe(true);
+      expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
     });
 
     it('leaves those that share it time to end what they do', async () => {
       const theirs = await sessions.open(given('token-0', 'a/y'));
       await sessions.open(given('token-0', 'a/x'));
-      expect(sessions.refused('a/x', 'token')).toBe(true);
+      expect(sessions.dropRefusedSession('a/x', 'token')).toBe(true);
       expect(await sessions.open(given('token-0', 'a/x'))).not.toBe(theirs);
       await theirs.read('kv/x');
       await clock.advance(minute);

@@ -102,7 +102,7 @@ export class Sessions {
    *   them, another look at a given token brings none
    * @returns whether it was dropped: then another try at once is worth it
    */
-  refused(user: string, what: 'token' | 'rights'): boolean {
+  dropRefusedSession(user: string, what: 'token' | 'rights'): boolean {
     const now = this.#options.clock.now();
     let dropped = false;
     for (const session of this.#sessions.values()) {

@@ -5,7 +5,7 @@ import { beforeAll, describe, expect, it } from '@jest/globals';
 import { specSchema } from '../../src/api/schema.ts';
 import { dig } from '../../src/control-planes/adapter.ts';
 import { adapters } from '../../src/control-planes/index.ts';
-import { istiodFields } from '../../src/plan/desired.ts';
+import { istiodFields } from '../../src/plan/control-plane/istiod-fields.ts';
 import { dumpYaml, loadYaml } from '../../src/runtime/yaml.ts';
 import { ensureServers, makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
 import { renderIstiod } from '../stack/istiod-chart.ts';

@@ -2,7 +2,7 @@
  * The stage of fault runs: one resource with names of its own, a Vault proxy of its own, and the point where something fails. A
  * namespace is used by one stage after another; mounts, policies, roles and objects are fresh.
  */
-import { operatorPolicy, type ToMake } from '../../src/plan/capabilities.ts';
+import { operatorPolicy, type ToMake } from '../../src/plan/vault/capabilities.ts';
 import { specSchema } from '../../src/api/schema.ts';
 import { createNamespace, waitFor, type Product } from '../stack/index.ts';
 import { applyOk, conditionOf, resourcePath, type Json, type Kube, type Resource } from '../support/cluster.ts';

@@ -1,6 +1,6 @@
 /** What all fault runs share: the operator, which can be killed and started again, its proxies, and the namespaces. */
 import { readFile, stat, writeFile } from 'node:fs/promises';
-import type { ToMake } from '../../src/plan/capabilities.ts';
+import type { ToMake } from '../../src/plan/vault/capabilities.ts';
 import { products, type Product, type SharedStack } from '../stack/index.ts';
 import { leaks } from '../support/canary.ts';
 import { installOperator, registerInjector, type Json, type Kube } from '../support/cluster.ts';

@@ -4,9 +4,9 @@ import { isDeepStrictEqual } from 'node:util';
 import { previousAnnotation } from '../../src/api/annotations.ts';
 import { adapters } from '../../src/control-planes/index.ts';
 import { dig, nest, type ControlPlaneAdapter, type JsonObject, type Target } from '../../src/control-planes/adapter.ts';
-import { carryOut } from '../../src/controller/carry-out.ts';
+import { applyWrites } from '../../src/controller/apply-writes.ts';
 import {
-  judgeKubernetes,
+  evaluateKubernetes,
   readGates,
   readSurroundings,
   resources,
@@ -16,8 +16,9 @@ import { resourceSchema, type IstioVaultCA, type Spec } from '../../src/api/sche
 import { createKubeClient, type KubeClient } from '../../src/kube/client.ts';
 import { KubeError } from '../../src/kube/errors.ts';
 import { loadKubeConfig, type PooledKubeConfig } from '../../src/kube/pooled-kube-config.ts';
-import { desire, istiodFields, type Desired, type IstiodFields } from '../../src/plan/desired.ts';
-import type { ControlPlaneFacts, Observed } from '../../src/plan/observed.ts';
+import { desire, type Desired } from '../../src/plan/facts/desired.ts';
+import { istiodFields, type IstiodFields } from '../../src/plan/control-plane/istiod-fields.ts';
+import type { ControlPlaneFacts, Observed } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { createNamespace, sharedStack, waitFor } from '../stack/index.ts';
 import { applyOk, manifest, type Json } from '../support/cluster.ts';
@@ -216,7 +217,7 @@ class Plane {
 
   async #judge() {
     const { surroundings, gates } = await this.#read();
-    return judgeKubernetes(surroundings, gates, this.#resource, this.#adapter, this.fields);
+    return evaluateKubernetes(surroundings, gates, this.#resource, this.#adapter, this.fields);
   }
 
   async facts(): Promise<ControlPlaneFacts> {
@@ -246,7 +247,7 @@ class Plane {
       write: () => this.#adapter.write(target, this.fields),
       release: () => this.#adapter.release(target),
     };
-    await carryOut(client, this.#adapter.gvr, this.#scope, target, of[writes]());
+    await applyWrites(client, this.#adapter.gvr, this.#scope, target, of[writes]());
   }
 
   claim = () => this.#do('claim');

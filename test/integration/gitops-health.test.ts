@@ -8,11 +8,11 @@ import { readyChain, reasonKinds, type Reason, type StageCondition } from '../..
 import { group, kind, resourceSchema, version, type IstioVaultCA } from '../../src/api/schema.ts';
 import type { Status } from '../../src/api/status-schema.ts';
 import { invalidSpecStatus } from '../../src/controller/invalid-spec.ts';
-import type { Observed } from '../../src/plan/observed.ts';
+import type { Observed } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
-import type { Problem } from '../../src/plan/problem.ts';
-import { rehearse } from '../../src/plan/rehearse.ts';
-import { deletingStatus, startingStatus, statusOf, suspendedStatus } from '../../src/plan/status.ts';
+import type { Problem } from '../../src/plan/facts/problem.ts';
+import { simulate } from '../../src/plan/simulate.ts';
+import { deletingStatus, startingStatus, statusOf, suspendedStatus } from '../../src/plan/status/status.ts';
 import { askTools, checkRecorded, disagreements, promisedHealth, recordStates, type Answer, type Health, type Shown } from '../stack/gitops-health.ts'; // prettier-ignore
 import { makeTemporaryDir, startKube, waitFor } from '../stack/index.ts';
 import { apply, applyOk, resourcePath, type Json } from '../support/cluster.ts';
@@ -87,7 +87,7 @@ const toDo = (world: Observed): Status =>
     desired: d,
     observed: world,
     problems: [],
-    pending: rehearse(d, world, (o) => plan(d, o, now), now),
+    pending: simulate(d, world, (o) => plan(d, o, now), now),
     now,
   });
 

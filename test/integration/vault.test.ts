@@ -2,8 +2,8 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { specSchema } from '../../src/api/schema.ts';
 import { Secret } from '../../src/observability/secret.ts';
-import { desire, type Desired } from '../../src/plan/desired.ts';
-import { generationName } from '../../src/plan/identity.ts';
+import { desire, type Desired } from '../../src/plan/facts/desired.ts';
+import { generationName } from '../../src/plan/facts/identity.ts';
 import { VaultClient } from '../../src/vault/client.ts';
 import { executeVaultStep, type VaultStep } from '../../src/vault/execute.ts';
 import { destroyAfter, destroyKv, listKv, readKv, readVersions, writeKv, type KvPlace } from '../../src/vault/kv.ts';

@@ -4,8 +4,7 @@
  * tested here.
  */
 import { createServer, type Server } from 'node:tls';
-import type { Json, Kube } from './cluster.ts';
-import { applyOk } from './cluster.ts';
+import { applyOk, type Json, type Kube } from './cluster.ts';
 import type { PodTemplate } from './istiod-pod.ts';
 import type { Scene } from './scene.ts';
 

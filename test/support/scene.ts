@@ -1,5 +1,5 @@
 /** One stage for one resource: a namespace with a control plane, a Vault role for the operator, and the names of what it will make. */
-import { operatorPolicy, type ToMake } from '../../src/plan/capabilities.ts';
+import { operatorPolicy, type ToMake } from '../../src/plan/vault/capabilities.ts';
 import { specSchema } from '../../src/api/schema.ts';
 import { createNamespace, enableKubernetesAuth, type VaultServer } from '../stack/index.ts';
 import { applyOk, type Json, type Kube } from './cluster.ts';

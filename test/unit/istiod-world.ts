@@ -1,9 +1,10 @@
 /** Worlds with an istiod: replicas of every kind, on a CA that the planner has made. */
 import { defaultMaxWorkloadCertTtlMs } from '../../src/api/istiod.ts';
-import { plannedCertificate, type CertificateFacts } from '../../src/plan/certificate.ts';
-import { istiodFields, type Desired } from '../../src/plan/desired.ts';
-import { liveDigest, soundLive } from '../../src/plan/facts.ts';
-import type { Observed } from '../../src/plan/observed.ts';
+import { plannedCertificate, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
+import type { Desired } from '../../src/plan/facts/desired.ts';
+import { istiodFields } from '../../src/plan/control-plane/istiod-fields.ts';
+import { caDigest, currentCa } from '../../src/plan/facts/derived.ts';
+import type { Observed } from '../../src/plan/facts/observed.ts';
 import type {
   ContainerState,
   IstiodContainer,
@@ -12,7 +13,7 @@ import type {
   IstiodSettings,
   ObservedIstiod,
   Served,
-} from '../../src/plan/observed-istiod.ts';
+} from '../../src/plan/facts/observed-istiod.ts';
 import { converge, desiredOf, emptyWorld, someCa, start } from './model.ts';
 
 export const d = desiredOf();
@@ -45,7 +46,7 @@ export function provisioned(desired: Desired = d): Observed {
   return converge(desired, world).world;
 }
 
-export const liveOf = (world: Observed, desired: Desired = d) => soundLive(desired, world)!;
+export const liveOf = (world: Observed, desired: Desired = d) => currentCa(desired, world)!;
 export const rootOf = (world: Observed): CertificateFacts => world.vault.rootPki!.issuers[0]!.certificate;
 
 /** What a replica on the live CA shows. */
@@ -83,7 +84,7 @@ export const container = (name: string, over: Partial<IstiodContainer> = {}): Is
 
 /** The settings that the operator asks for. */
 export const settingsOf = (world: Observed, desired: Desired = d): IstiodSettings => {
-  const { env, podAnnotations } = istiodFields(desired.spec, liveDigest(liveOf(world, desired)));
+  const { env, podAnnotations } = istiodFields(desired.spec, caDigest(liveOf(world, desired)));
   return { env, annotations: podAnnotations };
 };
 

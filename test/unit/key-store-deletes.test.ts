@@ -2,10 +2,10 @@
 import { describe, expect, it } from '@jest/globals';
 import { annotations } from '../../src/api/annotations.ts';
 import { rfc3339 } from '../../src/api/time.ts';
-import { liveDigest } from '../../src/plan/facts.ts';
-import { own, type Lifetime, type Observed, type Slot } from '../../src/plan/observed.ts';
+import { caDigest } from '../../src/plan/facts/derived.ts';
+import { ownEntry, type Lifetime, type Observed, type Slot } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
-import { rehearseStep } from '../../src/plan/rehearse.ts';
+import { simulateStep } from '../../src/plan/simulate.ts';
 import type { Step } from '../../src/plan/steps.ts';
 import { converge, desiredOf, emptyWorld, handMadeWorld, start } from './model.ts';
 
@@ -46,7 +46,7 @@ describe('a key store that deletes what it is given', () => {
       '`vault kv undelete -mount=kv -versions=1 istioca-state`',
     ])
       expect(message).toContain(said);
-    expect(own(converge(d, world).world.vault.live)).toBeDefined();
+    expect(ownEntry(converge(d, world).world.vault.live)).toBeDefined();
   });
 
   it('is told when what is taken over lies in it, and nothing is written; nor is it published when only the state tells', () => {
@@ -63,7 +63,7 @@ describe('a key store that deletes what it is given', () => {
   it('does not hinder a renewal of what is published', () => {
     const renewing = desiredOf({}, { [annotations.rotateIntermediate]: 'a' });
     const { world, last } = converge(renewing, provisioned(), standing());
-    expect(own(world.vault.live)?.generation).toBe(2);
+    expect(ownEntry(world.vault.live)?.generation).toBe(2);
     expect(last.problems).toMatchObject([{ reason: 'TTLTruncated', blocks: 'nothing' }]);
     expect(last.problems[0]?.message).toContain('is lost when this operator is away for longer');
   });
@@ -73,7 +73,7 @@ describe('a key store that deletes what it is given', () => {
     for (const slot of ['live', 'state'] as const)
       world.vault[slot] = { casVersion: world.vault[slot].casVersion, entry: undefined };
     const { world: end } = converge(d, world, standing());
-    expect(own(end.vault.live)?.generation).toBe(2);
+    expect(ownEntry(end.vault.live)?.generation).toBe(2);
   });
 
   it('is written to again at half time, with what stands there; and no more once the setting is gone', () => {
@@ -82,9 +82,9 @@ describe('a key store that deletes what it is given', () => {
     expect([before.steps, before.problems[0]?.retryAfterMs]).toEqual([[], 1000]);
     const { world: end, done, last } = converge(d, at(world, start + 12 * hour));
     expect(kinds(done)).toEqual(['WriteState', 'PublishLive']);
-    expect(own(end.vault.live)).toEqual(own(world.vault.live));
-    expect(liveDigest(own(end.vault.live)!)).toBe(liveDigest(own(world.vault.live)!));
-    expect(own(end.vault.state)).toEqual(own(world.vault.state));
+    expect(ownEntry(end.vault.live)).toEqual(ownEntry(world.vault.live));
+    expect(caDigest(ownEntry(end.vault.live)!)).toBe(caDigest(ownEntry(world.vault.live)!));
+    expect(ownEntry(end.vault.state)).toEqual(ownEntry(world.vault.state));
     expect(last).toEqual({ problems: [], steps: [] });
     const later = start + 12 * hour;
     expect(kinds(converge(d, world, standing(later)).done)).toEqual(['WriteState', 'PublishLive']);
@@ -99,7 +99,7 @@ describe('a key store that deletes what it is given', () => {
     const renewing = desiredOf({}, { [annotations.rotateIntermediate]: 'a' });
     let world = provisioned();
     for (let next = plan(renewing, world, start).steps; kinds(next)[0] !== 'ImportKey'; next = plan(renewing, world, start).steps)
-      for (const step of next) world = rehearseStep(renewing, world, step, start);
+      for (const step of next) world = simulateStep(renewing, world, step, start);
     const stuck = at(ending(world), start + 13 * hour);
     expect(kinds(plan(renewing, stuck, start).steps)).toEqual(['WriteState']);
     delete stuck.vault.state.lifetime;
@@ -110,7 +110,7 @@ describe('a key store that deletes what it is given', () => {
 
   it('does not hinder the repair of what somebody has written over', () => {
     const world = provisioned();
-    const { publicKey, root } = own(world.vault.live)!;
+    const { publicKey, root } = ownEntry(world.vault.live)!;
     world.vault.live = { ...world.vault.live, entry: 'foreign', mark: '', foreign: { publicKey, generation: 0, root, others: [] } };
     const { problems, steps } = plan(d, ending(world), start);
     expect(problems).toMatchObject([{ reason: 'TTLTruncated', blocks: 'nothing' }]);

@@ -2,15 +2,15 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { annotations } from '../../src/api/annotations.ts';
-import type { CertificateFacts } from '../../src/plan/certificate.ts';
-import type { Desired } from '../../src/plan/desired.ts';
-import { currentRoot, renewAt } from '../../src/plan/facts.ts';
-import { markOf, parseMark } from '../../src/plan/identity.ts';
-import { own, type Observed } from '../../src/plan/observed.ts';
+import type { CertificateFacts } from '../../src/plan/facts/certificate.ts';
+import type { Desired } from '../../src/plan/facts/desired.ts';
+import { currentRoot, renewAt } from '../../src/plan/facts/derived.ts';
+import { markerOf, parseMarker } from '../../src/plan/facts/identity.ts';
+import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
-import { rehearseStep } from '../../src/plan/rehearse.ts';
+import { simulateStep } from '../../src/plan/simulate.ts';
 import type { Step, StepKind } from '../../src/plan/steps.ts';
-import { mountsThatStay, rootStays, teardown } from '../../src/plan/teardown.ts';
+import { mountsThatStay, rootStays, cleanup } from '../../src/plan/vault/cleanup.ts';
 import {
   converge,
   desiredOf,
@@ -25,8 +25,8 @@ import {
 
 const d = desiredOf();
 const kinds = (steps: Step[]): StepKind[] => steps.map((step) => step.kind);
-const live = (world: Observed) => own(world.vault.live)!;
-const state = (world: Observed) => own(world.vault.state)!;
+const live = (world: Observed) => ownEntry(world.vault.live)!;
+const state = (world: Observed) => ownEntry(world.vault.state)!;
 const provisioned = (desired = d) => converge(desired, emptyWorld()).world;
 const subset = (steps: Step[], bits: number) => steps.filter((_, i) => (bits >> i) & 1);
 /** Which steps of which rounds a crash lets through. */
@@ -128,7 +128,7 @@ describe('renewal', () => {
         for (const [commonName, rounds] of changes) {
           for (let round = 0; round < rounds; round += 1)
             for (const step of plan(wanted(commonName), world, start).steps)
-              world = rehearseStep(wanted(commonName), world, step, start);
+              world = simulateStep(wanted(commonName), world, step, start);
         }
         const last = changes.at(-1)![0];
         const { world: end } = converge(wanted(last), world);
@@ -152,7 +152,7 @@ describe('renewal', () => {
     expect(kinds(done)).toContain('SignIntermediate');
     expect(live(world).certificate?.subject.organization).toBe('New');
     const other = desiredOf({ intermediate: { key: { rotationPolicy: 'Never' }, organization: 'Newer' } });
-    const staged = rehearseStep(changed, before, plan(changed, before, start).steps[0]!, start);
+    const staged = simulateStep(changed, before, plan(changed, before, start).steps[0]!, start);
     expect(converge(other, staged).done.filter((s) => s.kind === 'Collect' && s.issuerIds.includes('i-x'))).toEqual([]);
   });
 
@@ -165,7 +165,7 @@ describe('renewal', () => {
         (i) => i.certificate.fingerprint !== live(world).certificate!.fingerprint,
       )
     )
-      for (const step of plan(wanted, world, start).steps) world = rehearseStep(wanted, world, step, start);
+      for (const step of plan(wanted, world, start).steps) world = simulateStep(wanted, world, step, start);
     const now = start + 3 * 3_600_000;
     const { world: end } = converge(wanted, world, { now });
     expect(live(end).certificate!.notAfter).toBeGreaterThan(now);
@@ -268,12 +268,12 @@ describe('what somebody wrote over', () => {
     const { world: end, last, done } = converge(d, world);
     expect(last.problems).toEqual([]);
     for (const text of [end.vault.rootMount?.description, end.vault.intermediateMount?.description, end.vault.policy])
-      expect(parseMark(text)).toMatchObject({ ...identity, origin: 'made' });
+      expect(parseMarker(text)).toMatchObject({ ...identity, origin: 'made' });
     expect(kinds(done).sort()).toEqual(['TuneMount', 'TuneMount', 'WritePolicy']);
   });
 
   it.each<[string, (w: Observed) => void]>([
-    ['bears the mark of another', (w) => (w.vault.rootMount!.description = markOf({ ...identity, name: 'other' }))],
+    ['bears the mark of another', (w) => (w.vault.rootMount!.description = markerOf({ ...identity, name: 'other' }))],
     ['holds a CA of somebody else', (w) => {
       w.vault.rootMount!.description = '';
       w.vault.rootPki = { issuers: [{ id: 'x', keyId: 'k', keyName: '', certificate: someCa('theirs', undefined) }], keys: [], defaultIssuerId: 'x' };
@@ -376,7 +376,7 @@ describe('adoption', () => {
       world.vault.intermediateMount?.description,
       world.vault.policy,
     ])
-      expect(parseMark(text)).toMatchObject({ ...identity, origin: 'adopted' });
+      expect(parseMarker(text)).toMatchObject({ ...identity, origin: 'adopted' });
     expect(world.vault.live.mark).toContain('origin=adopted');
     expect(state(world).history.map((entry) => `${entry.kind} ${entry.reason}`)).toEqual([
       'Intermediate adopted',
@@ -428,7 +428,7 @@ describe('adoption', () => {
       [...state(converge(adopting(), handMadeWorld(d)).world).adopted].sort(),
     );
     rebuilt.vault.remains = { otherEntries: [], otherRoles: [], rootRoles: [], signed: [] };
-    const away = converge(desiredOf(leaving), rebuilt, { next: (desired, o) => teardown(desired, o) });
+    const away = converge(desiredOf(leaving), rebuilt, { next: (desired, o) => cleanup(desired, o) });
     expect(away.world.vault.role).toEqual(taken.vault.role);
   });
 
@@ -548,7 +548,7 @@ describe('adoption', () => {
   describe('of what a resource left', () => {
     const theirs = { ...identity, name: 'gone', uid: 'u-9' };
     const left = (owner = theirs) => {
-      const other = { ...d, identity: owner, mark: markOf(owner) };
+      const other = { ...d, identity: owner, mark: markerOf(owner) };
       return converge(other, emptyWorld()).world;
     };
     const asForeign = (owner = theirs): Observed => {
@@ -584,7 +584,7 @@ describe('adoption', () => {
         for (const kind of rounds) {
           const [step] = plan(renewing, world, start).steps;
           expect(step?.kind).toBe(kind);
-          world = rehearseStep(renewing, world, step!, start);
+          world = simulateStep(renewing, world, step!, start);
         }
         return leftBehind(world);
       };
@@ -656,7 +656,7 @@ describe('adoption', () => {
 });
 
 describe('deletion', () => {
-  const away = { next: (desired: Desired, o: Observed) => teardown(desired, o) };
+  const away = { next: (desired: Desired, o: Observed) => cleanup(desired, o) };
   const leaving = (over: Record<string, unknown> = {}, texts: Record<string, string> = {}) =>
     desiredOf({ deletionPolicy: 'Delete', ...over }, texts);
   const withRemains = (world: Observed, signed: { serial: string; publicKey: string; selfIssued: boolean }[] = []) => {
@@ -714,14 +714,14 @@ describe('deletion', () => {
     const world = withRemains(provisioned());
     world.kubernetes.controlPlane = undefined;
     world.kubernetes.istiodUses = ['pod istiod-1'];
-    expect(teardown(leaving(), world)).toMatchObject({ steps: [], problems: [{ reason: 'Deleting' }] });
+    expect(cleanup(leaving(), world)).toMatchObject({ steps: [], problems: [{ reason: 'Deleting' }] });
   });
 
   it('names who else has set the fields that istiod still has', () => {
     const world = withRemains(provisioned());
     Object.assign(world.kubernetes.controlPlane!, { owner: undefined, sharedWith: { name: 'kubectl' } });
     world.kubernetes.istiodUses = ['pod istiod-1'];
-    const [problem] = teardown(leaving(), world).problems;
+    const [problem] = cleanup(leaving(), world).problems;
     expect(problem?.message).toMatch(/^fields are given back, but field manager kubectl has set some in .* too/);
   });
 
@@ -792,8 +792,8 @@ describe('deletion', () => {
     const world = withRemains(provisioned());
     const gone = confirmed(world);
     const next = (desired: Desired, o: Observed) => {
-      const seen = own(o.vault.live) === undefined && own(o.vault.state) === undefined;
-      return teardown(desired, seen ? { ...o, vault: { ...o.vault, state: { casVersion: 1, entry: 'foreign' } } } : o);
+      const seen = ownEntry(o.vault.live) === undefined && ownEntry(o.vault.state) === undefined;
+      return cleanup(desired, seen ? { ...o, vault: { ...o.vault, state: { casVersion: 1, entry: 'foreign' } } } : o);
     };
     expect(converge(gone, world, { next }).world.vault.kvMount).toBeDefined();
   });
@@ -808,7 +808,7 @@ describe('deletion', () => {
   it('who made nothing waits for nobody', () => {
     const world = withRemains(emptyWorld());
     world.kubernetes.istiodUses = ['pod istiod-1'];
-    expect(teardown(leaving(), world)).toEqual({ problems: [], steps: [] });
+    expect(cleanup(leaving(), world)).toEqual({ problems: [], steps: [] });
   });
 
   it('shared mounts that others use stay', () => {
@@ -834,7 +834,7 @@ describe('deletion', () => {
       ...o,
       kubernetes: { ...o.kubernetes, istiodUses: ['Deployment istiod', 'pod istiod-1'] },
     });
-    const used = { next: (desired: Desired, o: Observed) => teardown(desired, reading(o)) };
+    const used = { next: (desired: Desired, o: Observed) => cleanup(desired, reading(o)) };
     const taken = () => withRemains(converge(leaving({ adopt: true }), handMadeWorld(d)).world);
 
     it('nobody is waited for when everything was taken over', () => {
@@ -848,7 +848,7 @@ describe('deletion', () => {
     it('a staged key that was never published goes too', () => {
       const asked = desiredOf({ adopt: true }, { [annotations.rotateIntermediate]: 'x' });
       const staged = plan(asked, taken(), start).steps.reduce(
-        (w, step) => rehearseStep(asked, w, step, start),
+        (w, step) => simulateStep(asked, w, step, start),
         taken(),
       );
       const { world, done } = converge(leaving(), staged, used);
@@ -863,7 +863,7 @@ describe('deletion', () => {
           const before = taken();
           const { vault } = before;
           state(before).adopted = names.filter((name) => !made.includes(name));
-          const mark = markOf(identity);
+          const mark = markerOf(identity);
           if (made.includes('mount:pki')) vault.rootMount!.description = mark;
           if (made.includes('mount:istioca')) vault.intermediateMount!.description = mark;
           if (made.includes('entry:istioca')) vault.live.mark = mark;
@@ -880,21 +880,21 @@ describe('deletion', () => {
           ]);
           const further = converge(desired, world, away).done.filter(({ kind }) => kind !== 'ReleaseControlPlane');
           if (last.problems.length === 0) expect(further).toEqual([]);
-          else expect([last.problems[0]?.reason, own(world.vault.state)]).toEqual(['Deleting', state(before)]);
+          else expect([last.problems[0]?.reason, ownEntry(world.vault.state)]).toEqual(['Deleting', state(before)]);
         }),
       );
     });
   });
 
   it('nothing of somebody else is touched, whatever stands in our places', () => {
-    const world = withRemains(provisioned({ ...d, identity: { ...identity, name: 'other' }, mark: markOf({ ...identity, name: 'other' }) }));
+    const world = withRemains(provisioned({ ...d, identity: { ...identity, name: 'other' }, mark: markerOf({ ...identity, name: 'other' }) }));
     for (const slot of [world.vault.live, world.vault.state]) slot.entry = 'foreign';
-    expect(teardown(leaving({ adopt: true }), world)).toEqual({ problems: [], steps: [] });
+    expect(cleanup(leaving({ adopt: true }), world)).toEqual({ problems: [], steps: [] });
   }); // prettier-ignore
 
   it('a missing right is Forbidden and stops it', () => {
     const world = withRemains(provisioned());
     world.vault.missingCapabilities = [{ path: 'sys/mounts/istioca', missing: ['delete'] }];
-    expect(teardown(leaving(), world)).toMatchObject({ steps: [], problems: [{ reason: 'Forbidden' }] });
+    expect(cleanup(leaving(), world)).toMatchObject({ steps: [], problems: [{ reason: 'Forbidden' }] });
   });
 });

@@ -1,13 +1,13 @@
-/** Worlds for properties of the planner; what steps make of them is `src/plan/rehearse.ts`. */
+/** Worlds for properties of the planner; what steps make of them is `src/plan/simulate.ts`. */
 import { specSchema, type Spec } from '../../src/api/schema.ts';
-import { desire, type Desired } from '../../src/plan/desired.ts';
-import { plannedCertificate, type CertificateFacts } from '../../src/plan/certificate.ts';
-import { liveDefect, soundLive } from '../../src/plan/facts.ts';
-import { identityHash } from '../../src/plan/identity.ts';
-import { own, type Mount, type Observed, type Pki, type Slot } from '../../src/plan/observed.ts';
-import { plan, type Plan } from '../../src/plan/plan.ts';
-import { rehearseStep } from '../../src/plan/rehearse.ts';
-import type { Step } from '../../src/plan/steps.ts';
+import { desire, type Desired } from '../../src/plan/facts/desired.ts';
+import { plannedCertificate, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
+import { caEntryDefect, currentCa } from '../../src/plan/facts/derived.ts';
+import { identityHash } from '../../src/plan/facts/identity.ts';
+import { ownEntry, type Mount, type Observed, type Pki, type Slot } from '../../src/plan/facts/observed.ts';
+import { plan } from '../../src/plan/plan.ts';
+import type { Plan, Step } from '../../src/plan/steps.ts';
+import { simulateStep } from '../../src/plan/simulate.ts';
 
 export const minimalSpec = (over: Record<string, unknown> = {}): Spec =>
   specSchema.parse({
@@ -144,7 +144,7 @@ export function leftBehind({ vault, kubernetes }: Observed): Observed {
     entry: entry && 'foreign',
     ...(entry ? { mark: theirs(mark ?? '') } : {}),
   });
-  const live = own(vault.live);
+  const live = ownEntry(vault.live);
   const foreign = live && { publicKey: live.publicKey, generation: live.generation, root: live.root, others: [] };
   return {
     vault: {
@@ -197,7 +197,7 @@ export function converge(
     const last = next(d, world, now);
     if (last.steps.length === 0) return { world, done, last };
     for (const step of pick(last.steps, round)) {
-      world = rehearseStep(d, world, step, now);
+      world = simulateStep(d, world, step, now);
       done.push(step);
     }
   }
@@ -215,11 +215,11 @@ export const essence = (d: Desired, { vault, kubernetes }: Observed) => ({
   issuers: vault.intermediatePki?.issuers.length,
   keys: vault.intermediatePki?.keys.length,
   staging: vault.staging.entry,
-  liveDefect: liveDefect(own(vault.live)),
-  live: soundLive(d, { vault }) !== undefined,
-  recorded: own(vault.state)?.intermediate?.fingerprint === own(vault.live)?.certificate?.fingerprint,
+  liveDefect: caEntryDefect(ownEntry(vault.live)),
+  live: currentCa(d, { vault }) !== undefined,
+  recorded: ownEntry(vault.state)?.intermediate?.fingerprint === ownEntry(vault.live)?.certificate?.fingerprint,
   defaultIsLive:
     vault.intermediatePki?.issuers.find((i) => i.id === vault.intermediatePki?.defaultIssuerId)?.certificate
-      .fingerprint === soundLive(d, { vault })?.certificate.fingerprint,
+      .fingerprint === currentCa(d, { vault })?.certificate.fingerprint,
   fields: kubernetes.controlPlane?.carriesFields,
 });

@@ -1,7 +1,7 @@
 /** Fields that somebody takes back, and fields that a person commits: what is said, and that nothing is written meanwhile. */
 import { describe, expect, it } from '@jest/globals';
-import { foretold } from '../../src/plan/checks/peace.ts';
-import type { Observed, OtherManager } from '../../src/plan/observed.ts';
+import { expectedConflict } from '../../src/plan/control-plane/field-ownership.ts';
+import type { Observed, OtherManager } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { converge, desiredOf, emptyWorld, identity, someCa, start } from './model.ts';
 
@@ -116,11 +116,11 @@ describe('before the first write', () => {
   it('a tool that manages the field is warned of, and only then', () => {
     const d = of('TetrateControlPlane');
     const world = emptyWorld();
-    expect(foretold(d, world)).toBeUndefined();
+    expect(expectedConflict(d, world)).toBeUndefined();
     Object.assign(world.kubernetes.controlPlane!, { managedBy });
-    expect(foretold(d, world)).toMatch(/Flux \(field manager kustomize-controller\) manages the field/);
+    expect(expectedConflict(d, world)).toMatch(/Flux \(field manager kustomize-controller\) manages the field/);
     Object.assign(world.kubernetes.controlPlane!, { writtenBefore: true });
-    expect(foretold(d, world)).toBeUndefined();
+    expect(expectedConflict(d, world)).toBeUndefined();
   });
 });
 

@@ -1,10 +1,10 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { soundLive } from '../../src/plan/facts.ts';
-import { generationName, markOf } from '../../src/plan/identity.ts';
-import { own, type Observed } from '../../src/plan/observed.ts';
+import { currentCa } from '../../src/plan/facts/derived.ts';
+import { generationName, markerOf } from '../../src/plan/facts/identity.ts';
+import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
-import { rehearseStep } from '../../src/plan/rehearse.ts';
+import { simulateStep } from '../../src/plan/simulate.ts';
 import type { Step, StepKind } from '../../src/plan/steps.ts';
 import { converge, desiredOf, emptyWorld, essence, identity, someCa, start } from './model.ts';
 
@@ -15,7 +15,7 @@ const d = desiredOf();
 function after(from: Observed, rounds: number): Observed {
   let world = from;
   for (let round = 0; round < rounds; round += 1)
-    for (const step of plan(d, world, now).steps) world = rehearseStep(d, world, step, now);
+    for (const step of plan(d, world, now).steps) world = simulateStep(d, world, step, now);
   return world;
 }
 
@@ -66,7 +66,7 @@ describe('the first reconcile', () => {
 const damages: Record<string, (w: Observed) => void> = {
   'live entry removed': (w) => void (w.vault.live = { casVersion: w.vault.live.casVersion, entry: undefined }),
   'live key replaced': (w) => {
-    const live = own(w.vault.live);
+    const live = ownEntry(w.vault.live);
     if (live) live.publicKey = 'another';
   },
   'state removed': (w) => void (w.vault.state = { casVersion: w.vault.state.casVersion, entry: undefined }),
@@ -133,12 +133,12 @@ describe('properties', () => {
   it('never plans anything while something of somebody else stands in a place of ours', () => {
     const theirs = { ...identity, name: 'other', uid: 'u-2' };
     const foreign: Record<string, (w: Observed) => void> = {
-      'root mount': (w) => void (w.vault.rootMount = { type: 'pki', description: markOf(theirs), maxLeaseTtl: 0 }),
+      'root mount': (w) => void (w.vault.rootMount = { type: 'pki', description: markerOf(theirs), maxLeaseTtl: 0 }),
       'intermediate mount': (w) => void (w.vault.intermediateMount = { type: 'pki', description: '', maxLeaseTtl: 0 }),
       'live entry': (w) => void (w.vault.live = { casVersion: 3, entry: 'foreign' }),
       'staging entry': (w) => void (w.vault.staging = { casVersion: 3, entry: 'foreign' }),
       'state entry': (w) => void (w.vault.state = { casVersion: 3, entry: 'foreign' }),
-      policy: (w) => void (w.vault.policy = `# ${markOf(theirs)}\n`),
+      policy: (w) => void (w.vault.policy = `# ${markerOf(theirs)}\n`),
       role: (w) =>
         void (w.vault.role = {
           serviceAccountNames: ['x'],
@@ -172,8 +172,8 @@ describe('repairs', () => {
     world.vault.live = { casVersion: world.vault.live.casVersion + 1, entry: foreign };
     const { world: end, done } = converge(d, world);
     expect(kinds(done)).toContain('StageKey');
-    expect(own(end.vault.live)?.generation).toBe(2);
-    expect(soundLive(d, end)).toBeDefined();
+    expect(ownEntry(end.vault.live)?.generation).toBe(2);
+    expect(currentCa(d, end)).toBeDefined();
   });
 
   it('the key of a generation that was given up goes when a later one is live; what was published stays', () => {
@@ -183,7 +183,7 @@ describe('repairs', () => {
       !kinds(next).includes('SignIntermediate');
       next = plan(d, world, now).steps
     ) {
-      for (const step of next) world = rehearseStep(d, world, step, now);
+      for (const step of next) world = simulateStep(d, world, step, now);
     }
     const changed = desiredOf({ intermediate: { ttl: '40000h' } });
     const { world: end } = converge(changed, world);
@@ -248,6 +248,6 @@ describe('guards', () => {
     world.kubernetes.controlPlane = undefined;
     const { world: end, last } = converge(d, world);
     expect(last.problems.map((p) => p.reason)).toEqual(['ControlPlaneNotFound']);
-    expect(soundLive(d, end)).toBeDefined();
+    expect(currentCa(d, end)).toBeDefined();
   });
 });

@@ -4,14 +4,15 @@ import fc from 'fast-check';
 import { annotations, digestAnnotation } from '../../src/api/annotations.ts';
 import { defaultMaxWorkloadCertTtlMs } from '../../src/api/istiod.ts';
 import { rfc3339 } from '../../src/api/time.ts';
-import { bundleFacts, isSignedBy } from '../../src/plan/certificate.ts';
-import { cannotReload } from '../../src/plan/checks/rotation.ts';
-import { currentRoot, soundLive } from '../../src/plan/facts.ts';
-import { own, type Observed, type RotationPhase } from '../../src/plan/observed.ts';
-import type { ObservedIstiod, Served } from '../../src/plan/observed-istiod.ts';
+import { bundleFacts, isSignedBy } from '../../src/plan/facts/certificate.ts';
+import { cannotReload } from '../../src/plan/rotation/checks.ts';
+import { currentRoot, currentCa } from '../../src/plan/facts/derived.ts';
+import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
+import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
+import type { ObservedIstiod, Served } from '../../src/plan/facts/observed-istiod.ts';
 import { plan } from '../../src/plan/plan.ts';
-import { rehearseStep } from '../../src/plan/rehearse.ts';
-import { rotationView } from '../../src/plan/rotation-view.ts';
+import { simulateStep } from '../../src/plan/simulate.ts';
+import { rotationView } from '../../src/plan/rotation/view.ts';
 import type { Step } from '../../src/plan/steps.ts';
 import { deploymentOf, podOf, servesItself, servesLive, settingsOf, withIstiod } from './istiod-world.ts';
 import { converge, desiredOf, emptyWorld, essence, handMadeWorld, leftBehind, start } from './model.ts';
@@ -23,7 +24,7 @@ const spec = { intermediate: { maxWorkloadCertTTL: '24h' } };
 const wanted = (texts: Record<string, string> = {}) => desiredOf(spec, texts);
 const d = wanted();
 const rotating = wanted({ [annotations.rotateRoot]: 'a' });
-const state = (world: Observed) => own(world.vault.state)!;
+const state = (world: Observed) => ownEntry(world.vault.state)!;
 const phase = (world: Observed): RotationPhase | undefined => state(world).rotation?.phase;
 
 /** What one istiod holds: the set that stood in the key store when it looked. */
@@ -36,7 +37,7 @@ interface Held {
 }
 
 function heldBy(world: Observed): Held {
-  const live = soundLive(d, world)!;
+  const live = currentCa(d, world)!;
   const signer = world.vault.rootPki!.issuers.find((i) => isSignedBy(live.certificate, i.certificate))!;
   return {
     served: servesLive(world, d),
@@ -134,7 +135,7 @@ describe('a root rotation', () => {
     const [old] = retiring.vault.rootPki!.issuers.map((issuer) => issuer.certificate);
     expect(heldBy(distributing!)).toMatchObject({ signer: old!.fingerprint });
     expect(state(distributing!).intermediate?.generation).toBe(1);
-    expect(own(distributing!.vault.live)!.root.startsWith(old!.pem)).toBe(true);
+    expect(ownEntry(distributing!.vault.live)!.root.startsWith(old!.pem)).toBe(true);
     expect(heldBy(distributing!).roots).toHaveLength(2);
     expect(heldBy(switching!).signer).not.toBe(old!.fingerprint);
     expect(heldBy(switching!).roots).toEqual(heldBy(distributing!).roots);
@@ -281,7 +282,7 @@ describe('a root rotation', () => {
       world.vault.state = { casVersion: world.vault.state.casVersion, entry: undefined };
       const end = converge(rotating, world, { now }).world;
       expect(heldBy(end)).toEqual({ ...before, served: expect.anything() });
-      expect(own(end.vault.live)!.certificate).toEqual(own(world.vault.live)!.certificate);
+      expect(ownEntry(end.vault.live)!.certificate).toEqual(ownEntry(world.vault.live)!.certificate);
       expect(phase(end)).toBe('Switching');
       expect(heldBy(toTheEnd(rotating, end, now)).roots).toEqual([before.signer]);
     }
@@ -289,7 +290,7 @@ describe('a root rotation', () => {
 
   describe('that another resource has begun', () => {
     const heir = desiredOf({ ...spec, adopt: true });
-    const bundle = (world: Observed) => own(world.vault.live)!.root;
+    const bundle = (world: Observed) => ownEntry(world.vault.live)!.root;
 
     it.each<RotationPhase>(['Distributing', 'Switching'])(
       'goes on when its CA is taken over in %s: no root goes before what it signed has run out',
@@ -370,7 +371,7 @@ describe('a root rotation', () => {
       for (const inMesh of [true, false]) {
         const { world, now } = until('Switching');
         const { to } = state(world).rotation!;
-        const roots = bundleFacts(own(world.vault.live)!.root);
+        const roots = bundleFacts(ownEntry(world.vault.live)!.root);
         lose(world, state(world).root!.fingerprint!);
         world.kubernetes.meshRoots = inMesh ? roots : undefined;
         world.vault.live = { casVersion: world.vault.live.casVersion, entry: undefined };
@@ -454,7 +455,7 @@ describe('a root rotation', () => {
       const { world, now } = until(where);
       follow(world);
       const before = heldBy(world);
-      world.kubernetes.meshRoots = bundleFacts(own(world.vault.live)!.root);
+      world.kubernetes.meshRoots = bundleFacts(ownEntry(world.vault.live)!.root);
       for (const slot of [world.vault.state, world.vault.live])
         Object.assign(slot, { entry: undefined, mark: '', casVersion: slot.casVersion + 1 });
       const { world: end, last } = converge(rotating, world, { now });
@@ -492,8 +493,8 @@ describe('a root rotation', () => {
             continue;
           }
           expect(way.last.problems).toEqual([]);
-          if (phase(world) === undefined && i > 0 && soundLive(d, world)) break;
-          if (soundLive(d, world)) follow(world);
+          if (phase(world) === undefined && i > 0 && currentCa(d, world)) break;
+          if (currentCa(d, world)) follow(world);
           now += 25 * hour;
         }
         reached.add(`${where} ${damaged.join()}`);
@@ -605,14 +606,14 @@ describe('a root rotation', () => {
 
   it('never publishes an intermediate beside a root that did not sign it', () => {
     const before = provisioned();
-    const earlier = structuredClone(own(before.vault.live)!);
+    const earlier = structuredClone(ownEntry(before.vault.live)!);
     const end = toTheEnd(rotating, before, start);
     end.vault.live = { ...end.vault.live, entry: { ...earlier } };
     let world = end;
     for (let round = 0; round < 20; round += 1)
       for (const step of plan(rotating, world, start + 200 * hour).steps) {
-        world = rehearseStep(rotating, world, step, start + 200 * hour);
-        if (step.kind === 'PublishLive') expect(soundLive(d, world)).toBeDefined();
+        world = simulateStep(rotating, world, step, start + 200 * hour);
+        if (step.kind === 'PublishLive') expect(currentCa(d, world)).toBeDefined();
       }
     expect(heldBy(world).roots).toEqual([heldBy(world).signer]);
   });
@@ -658,13 +659,13 @@ describe('versions of a live entry that a person wrote', () => {
     fc.assert(
       fc.property(texts, (renewals) => {
         let world = converge(adopting(), byHand()).world;
-        const adopted = own(world.vault.live)!.publicKey;
+        const adopted = ownEntry(world.vault.live)!.publicKey;
         expect(world.vault.liveOlder).toEqual([...theirs, 5]);
         for (const [text, seen] of renewals) {
           world = converge(adopting(text), world).world;
           if (seen) world = served(adopting(text), world);
           const { liveOlder, liveVersions } = world.vault;
-          const kept = own(world.vault.live)!.publicKey === adopted || !seen ? [5] : [];
+          const kept = ownEntry(world.vault.live)!.publicKey === adopted || !seen ? [5] : [];
           expect(liveOlder.filter((version) => version < 5)).toEqual(theirs);
           if (seen) expect(liveOlder.filter((version) => version >= 5)).toEqual(kept);
           expect(liveOlder.filter((version) => version > 5).length).toBeLessThanOrEqual(1);
@@ -774,17 +775,17 @@ describe('any two workloads verify each other at any moment', () => {
   function happen(mesh: Mesh, e: Event): void {
     switch (e.kind) {
       case 'step': {
-        if (own(mesh.world.vault.live)) see(mesh.world, mesh.istiods, mesh.namespace);
+        if (ownEntry(mesh.world.vault.live)) see(mesh.world, mesh.istiods, mesh.namespace);
         mesh.world.kubernetes.maxWorkloadCertTtlMs = mesh.limit;
         const desired = desiredOf({ ...mesh.spec, adopt: true }, mesh.texts);
         const { steps } = plan(desired, mesh.world, mesh.now);
         for (const [i, step] of steps.entries())
-          if (i === 0 || (e.bits >> i) & 1) mesh.world = rehearseStep(desired, mesh.world, step, mesh.now);
+          if (i === 0 || (e.bits >> i) & 1) mesh.world = simulateStep(desired, mesh.world, step, mesh.now);
         break;
       }
       case 'reload':
         // before it is taken over, it is what it was
-        if (own(mesh.world.vault.live)) mesh.istiods[e.replica] = heldBy(mesh.world);
+        if (ownEntry(mesh.world.vault.live)) mesh.istiods[e.replica] = heldBy(mesh.world);
         break;
       case 'namespace':
         mesh.namespace = mesh.istiods[0]!.roots;
@@ -810,11 +811,11 @@ describe('any two workloads verify each other at any moment', () => {
         mesh.texts = { ...mesh.texts, [annotations.pauseRotation]: String(e.on) };
         break;
       case 'takeOver':
-        if (own(mesh.world.vault.live) && !own(mesh.world.vault.staging)) mesh.world = leftBehind(mesh.world);
+        if (ownEntry(mesh.world.vault.live) && !ownEntry(mesh.world.vault.staging)) mesh.world = leftBehind(mesh.world);
         mesh.world.kubernetes.istiod = undefined;
         break;
       case 'forget':
-        if (own(mesh.world.vault.live)) mesh.world.vault.state = { ...mesh.world.vault.state, entry: undefined };
+        if (ownEntry(mesh.world.vault.live)) mesh.world.vault.state = { ...mesh.world.vault.state, entry: undefined };
         break;
       case 'show':
         mesh.limit = e.limit && mesh.shows ? ttl : 'unknown';
@@ -860,7 +861,7 @@ describe('any two workloads verify each other at any moment', () => {
               limit: 'unknown',
               shows,
             };
-            let bundle = own(mesh.world.vault.live)!.root;
+            let bundle = ownEntry(mesh.world.vault.live)!.root;
             // with people who change their minds a rotation hardly ever gets far, and workloads that renew all the time miss nothing
             const disturbs = (one: Event) =>
               /annotate|pause|takeOver|forget/.test(one.kind) || (one.kind === 'renew' && one.workload > 0);
@@ -868,15 +869,15 @@ describe('any two workloads verify each other at any moment', () => {
               happen(mesh, one);
               // istiod before 1.30 takes up another bundle only if the bytes of one contain the other's
               const { live } = mesh.world.vault;
-              const next = own(live)?.root ?? live.foreign!.root;
+              const next = ownEntry(live)?.root ?? live.foreign!.root;
               expect(next.includes(bundle) || bundle.includes(next)).toBe(true);
               bundle = next;
-              reachedPhases.add(own(mesh.world.vault.state)?.rotation?.phase ?? 'none');
+              reachedPhases.add(ownEntry(mesh.world.vault.state)?.rotation?.phase ?? 'none');
               for (const a of mesh.workloads) for (const b of mesh.workloads) expect(b.trusts).toContain(a.signer);
               // istiod itself is trusted by what the namespaces have
               for (const { signer } of mesh.istiods) expect(mesh.namespace).toContain(signer);
               // what stands in the key store is one sound set
-              if (own(live)) expect(soundLive(d, mesh.world)).toBeDefined();
+              if (ownEntry(live)) expect(currentCa(d, mesh.world)).toBeDefined();
             }
           },
         ),

@@ -1,5 +1,5 @@
 /** A story that is told undisturbed once, and then again and again with something failing in it. */
-import type { ToMake } from '../../../src/plan/capabilities.ts';
+import type { ToMake } from '../../../src/plan/vault/capabilities.ts';
 import type { Json } from '../../support/cluster.ts';
 import type { Configuration, Stage } from '../stage.ts';
 

@@ -1,0 +1,151 @@
+/**
+ * Which folder of `src` may import which, as data and as the configuration of dependency-cruiser (`npm run lint`). ARCHITECTURE.md shows the
+ * same rows; test/unit/dependency-rules.test.ts compares the two, and breaks each row once.
+ */
+
+/**
+ * `folder`: the files that a row is about; `src/plan` means only the files directly in it. `imports`: other folders and files of `src` that they
+ * may import. `packages`: npm packages that they may import. `node`: built-in modules that they may import; absent: all.
+ */
+export const rows = [
+  { folder: 'src/api', imports: [], packages: ['zod'], node: [] },
+  {
+    folder: 'src/plan/facts',
+    imports: ['src/api'],
+    packages: ['@peculiar/asn1-schema', '@peculiar/asn1-x509'],
+    node: ['crypto', 'util'],
+  },
+  {
+    folder: 'src/plan/control-plane',
+    imports: ['src/api', 'src/plan/facts', 'src/plan/steps.ts'],
+    packages: [],
+    node: ['util'],
+  },
+  {
+    folder: 'src/plan/proof',
+    imports: ['src/api', 'src/plan/facts', 'src/plan/control-plane'],
+    packages: [],
+    node: [],
+  },
+  { folder: 'src/plan/ownership', imports: ['src/api', 'src/plan/facts'], packages: [], node: [] },
+  {
+    folder: 'src/plan/rotation',
+    imports: ['src/api', 'src/plan/facts', 'src/plan/control-plane', 'src/plan/proof'],
+    packages: [],
+    node: [],
+  },
+  {
+    folder: 'src/plan/vault',
+    imports: [
+      'src/api',
+      'src/plan/facts',
+      'src/plan/control-plane',
+      'src/plan/ownership',
+      'src/plan/rotation',
+      'src/plan/steps.ts',
+    ],
+    packages: [],
+    node: ['util'],
+  },
+  {
+    folder: 'src/plan/status',
+    imports: [
+      'src/api',
+      'src/plan/facts',
+      'src/plan/control-plane',
+      'src/plan/proof',
+      'src/plan/rotation',
+      'src/plan/vault',
+      'src/plan/steps.ts',
+    ],
+    packages: [],
+    node: ['util'],
+  },
+  {
+    folder: 'src/plan',
+    imports: [
+      'src/api',
+      'src/plan/facts',
+      'src/plan/control-plane',
+      'src/plan/ownership',
+      'src/plan/rotation',
+      'src/plan/vault',
+    ],
+    packages: [],
+    node: ['util'],
+  },
+  { folder: 'src/runtime', imports: ['src/observability/logger.ts'], packages: ['@kubernetes/client-node', 'yaml'] },
+  { folder: 'src/observability', imports: [], packages: ['pino', 'prom-client'] },
+  {
+    folder: 'src/vault',
+    imports: ['src/api', 'src/plan', 'src/runtime', 'src/observability'],
+    packages: ['node-vault', 'zod'],
+  },
+  {
+    folder: 'src/kube',
+    imports: ['src/api', 'src/runtime', 'src/observability', 'src/control-planes/adapter.ts'],
+    packages: ['@kubernetes/client-node', 'zod'],
+  },
+  { folder: 'src/control-planes', imports: ['src/api', 'src/plan', 'src/runtime/yaml.ts'], packages: ['yaml', 'zod'] },
+  {
+    folder: 'src/istiod',
+    imports: ['src/api', 'src/plan', 'src/control-planes', 'src/kube', 'src/runtime', 'src/observability'],
+    packages: ['zod'],
+  },
+  {
+    folder: 'src/controller',
+    imports: [
+      'src/api',
+      'src/plan',
+      'src/vault',
+      'src/kube',
+      'src/control-planes',
+      'src/istiod',
+      'src/runtime',
+      'src/observability',
+      'src/config.ts',
+    ],
+    packages: ['zod'],
+  },
+];
+
+const escape = (path) => path.replace(/[.]/g, '[.]');
+const below = (path) => `^${escape(path)}${path.endsWith('.ts') ? '$' : '/'}`;
+
+/** Of `src/plan` itself only the files directly in it: its folders have rows of their own. */
+const filesOf = (folder) => (folder === 'src/plan' ? '^src/plan/[^/]+$' : below(folder));
+
+function rulesOf({ folder, imports, packages, node }) {
+  const from = { path: filesOf(folder), pathNot: '[.]test[.]ts$' };
+  const comment = `${folder} may import ${[...imports, ...packages].join(', ') || 'nothing'}: see scripts/dependency-rules.mjs`;
+  const rule = (name, to) => ({ name: `${folder} ${name}`, severity: 'error', comment, from, to });
+  return [
+    rule('imports another folder', { path: '^src/', pathNot: [filesOf(folder), ...imports.map(below)] }),
+    rule('imports a package', {
+      path: 'node_modules/',
+      pathNot: packages.map((name) => `node_modules/${name}/`),
+    }),
+    ...(node === undefined
+      ? []
+      : [
+          rule('imports a module of Node', {
+            dependencyTypes: ['core'],
+            pathNot: node.map((name) => `^(node:)?${name}$`),
+          }),
+        ]),
+  ];
+}
+
+/** @type {import('dependency-cruiser').IConfiguration} */
+export default {
+  forbidden: [
+    ...rows.flatMap(rulesOf),
+    { name: 'no circular imports', severity: 'error', from: {}, to: { circular: true } },
+    { name: 'no import that cannot be resolved', severity: 'error', from: {}, to: { couldNotResolve: true } },
+  ],
+  options: {
+    // imports of types count too: they tie two files together for whoever reads them
+    tsPreCompilationDeps: true,
+    doNotFollow: { path: 'node_modules' },
+  },
+};

@@ -1,0 +1,254 @@
+import { describe, expect, it } from '@jest/globals';
+import { someCa } from '../../test/unit/model.ts';
+import type { Gvr } from '../kube/client.ts';
+import { KubeError } from '../kube/errors.ts';
+import type { JsonObject } from '../kube/json.ts';
+import { Secret } from '../observability/secret.ts';
+import type { LogRequest } from '../plan/proof/log-requests.ts';
+import type { ObservedIstiod, Served, Unreachable } from '../plan/facts/observed-istiod.ts';
+import { FakeClock } from '../runtime/fake-clock.ts';
+import { IstiodObserver, type RootQuery } from './observe.ts';
+import type { ProbeTarget } from './probe.ts';
+
+const owned = (uid: string) => [{ uid, controller: true, kind: 'x', name: 'x', apiVersion: 'apps/v1' }];
+const containers = [{ name: 'discovery', env: [] }, { name: 'vault-agent' }];
+
+const pod = (name: string, over: { version?: string; running?: boolean; ip?: string } = {}): JsonObject => ({
+  metadata: { name, uid: name, resourceVersion: over.version ?? '1', ownerReferences: owned('rs') },
+  spec: { containers },
+  status: {
+    phase: 'Running',
+    podIP: over.ip ?? '10.0.0.1',
+    containerStatuses: [
+      {
+        name: 'discovery',
+        ready: true,
+        restartCount: 0,
+        state:
+          over.running === false
+            ? { waiting: { reason: 'PodInitializing' } }
+            : { running: { startedAt: '2026-01-01T00:00:00Z' } },
+      },
+    ],
+  },
+});
+
+const root = someCa('root', undefined);
+const served: Served = { leaf: someCa('leaf', root), chain: [], issuer: 'CN=root' };
+
+interface World {
+  pods: JsonObject[];
+  bundles: JsonObject[] | KubeError;
+  logs: string | KubeError;
+  answer: Served | Unreachable;
+  namespaces: string[];
+  /** `data.mesh` of ConfigMap istio. */
+  mesh?: string;
+}
+
+/** A looker on a cluster that is what `world` says, and what it has asked for. */
+function setup(over: Partial<World> = {}) {
+  const world: World = { pods: [pod('istiod-1')], bundles: [], logs: '', answer: served, namespaces: [], ...over };
+  const clock = new FakeClock();
+  const asked = { roots: [] as string[], probes: [] as ProbeTarget[], logs: [] as unknown[], lists: [] as unknown[] };
+  const objects: Record<string, () => JsonObject[]> = {
+    deployments: () => [{ metadata: { name: 'istiod', uid: 'd', labels: {} }, spec: { template: { spec: { containers } } } }],
+    replicasets: () => [{ metadata: { name: 'istiod-1', uid: 'rs', ownerReferences: owned('d') } }],
+    pods: () => world.pods,
+    namespaces: () => ['ns', 'shop', 'theirs'].map((name) => ({ metadata: { name, labels: { mesh: name === 'theirs' ? 'b' : 'a' } } })),
+  }; // prettier-ignore
+  const given = <T>(value: T | KubeError): Promise<T> =>
+    value instanceof KubeError ? Promise.reject(value) : Promise.resolve(value);
+  const looker = new IstiodObserver({
+    clock,
+    namespaces: world.namespaces,
+    rootsOfOthers: (namespace) => [`not ${namespace}`],
+    roots: (replica) => {
+      asked.roots.push(replica.host);
+      return Promise.resolve(['a', 'b']);
+    },
+    probe: (target) => {
+      asked.probes.push(target);
+      return Promise.resolve(world.answer);
+    },
+    kube: {
+      listObjects: (gvr: Gvr) => Promise.resolve(objects[gvr.plural]?.() ?? []),
+      listCollection: async (_gvr, namespace, selectors) => {
+        asked.lists.push({ namespace, ...selectors });
+        return { items: await given(world.bundles), resourceVersion: '1' };
+      },
+      getObject: (_gvr, namespace, name) => {
+        if (name === 'istio')
+          return Promise.resolve(world.mesh === undefined ? undefined : { data: { mesh: world.mesh } });
+        asked.lists.push(`${namespace ?? ''}/${name}`);
+        return Promise.resolve(namespace === 'without' ? undefined : bundle(namespace ?? ''));
+      },
+      podLog: (namespace, name, container, part) => {
+        asked.logs.push({ namespace, name, container, ...part });
+        return given(world.logs);
+      },
+    },
+  });
+  const wish: LogRequest = { container: 'vault-agent', previous: false, from: 'end' };
+  const look = (wanted: LogRequest[] = [], roots?: RootQuery): Promise<ObservedIstiod> =>
+    looker.observe(
+      'ns/ca',
+      {
+        namespace: 'ns',
+        revisions: ['default'],
+        roots,
+        logRequests: ({ pods }) => new Map(pods.map(({ name }) => [name, wanted])),
+      },
+      new AbortController().signal,
+    );
+  return { world, clock, asked, look, looker, wish };
+}
+
+const bundle = (namespace: string, pem = root.pem): JsonObject => ({
+  metadata: { namespace, name: 'istio-ca-root-cert' },
+  data: { 'root-cert.pem': pem },
+});
+
+describe('the roots that replicas hand out', () => {
+  const question = (token: RootQuery['token']) => ({ trusted: root.pem, token });
+
+  it('are asked for only when a rotation must know them, of replicas that answer, each time anew', async () => {
+    const { look, asked } = setup({ pods: [pod('a', { ip: '10.0.0.1' }), pod('b', { running: false })] });
+    expect((await look()).pods[0]?.handedOut).toBeUndefined();
+    const wanted = question(() => Promise.resolve(new Secret('token')));
+    for (let i = 0; i < 2; i += 1)
+      expect((await look([], wanted)).pods.map((p) => p.handedOut)).toEqual([['a', 'b'], undefined]);
+    expect(asked.roots).toEqual(['10.0.0.1', '10.0.0.1']);
+  });
+
+  it('are not known without a token, and all else is', async () => {
+    const { look, asked } = setup();
+    const refused = new KubeError('no', { kind: 'NotFound' });
+    const [seen] = (await look([], question(() => Promise.reject(refused)))).pods; // prettier-ignore
+    expect(seen).toMatchObject({ served, handedOut: { unreachable: expect.stringContaining('NotFound') } });
+    expect(asked.roots).toEqual([]);
+  });
+});
+
+describe('handshakes', () => {
+  it('are made with replicas whose istiod runs, on the secure port and by the name of the Service', async () => {
+    const pods = [pod('a', { ip: '10.1.2.3' }), pod('b', { running: false }), pod('c', { ip: '' })];
+    const { look, asked } = setup({ pods });
+    const seen = await look();
+    expect(asked.probes).toEqual([{ host: '10.1.2.3', port: 15012, servername: 'istiod.ns.svc' }]);
+    expect(seen.pods.map((p) => p.served)).toEqual([served, undefined, undefined]);
+    expect(seen.rootsOfOthers).toEqual(['not ns']);
+  });
+
+  it('are repeated after 20 seconds and not before', async () => {
+    const { look, asked, clock } = setup();
+    await look();
+    await clock.advance(19_999);
+    expect((await look()).pods[0]?.served).toEqual(served);
+    expect(asked.probes).toHaveLength(1);
+    await clock.advance(1);
+    await look();
+    expect(asked.probes).toHaveLength(2);
+  });
+
+  it('are repeated at once with a pod that has changed, and with that one only', async () => {
+    const { look, asked, world } = setup({ pods: [pod('a', { ip: '10.0.0.1' }), pod('b', { ip: '10.0.0.2' })] });
+    await look();
+    world.pods = [pod('a', { ip: '10.0.0.1' }), pod('b', { ip: '10.0.0.2', version: '2' })];
+    await look();
+    expect(asked.probes.map((p) => p.host)).toEqual(['10.0.0.1', '10.0.0.2', '10.0.0.2']);
+  });
+
+  it('are made anew for a resource that was gone', async () => {
+    const { look, asked, looker } = setup();
+    await look();
+    looker.forget('ns/ca');
+    await look();
+    expect(asked.probes).toHaveLength(2);
+  });
+});
+
+describe('logs', () => {
+  it('are read where they are wished for, in part, and reduced', async () => {
+    const { look, asked, wish, world } = setup({ logs: '[INFO] fine\n[ERROR] agent: no' });
+    expect((await look()).pods[0]?.containers.map((c) => c.log)).toEqual([undefined, undefined]);
+    const lines = (await look([wish, { container: 'discovery', previous: true, from: 'start' }])).pods[0]?.containers;
+    expect(lines?.map((c) => c.log)).toEqual([[], ['[ERROR] agent: no']]);
+    expect(asked.logs).toEqual([
+      { namespace: 'ns', name: 'istiod-1', container: 'vault-agent', previous: false, limitBytes: 65_536, tailLines: 60 },
+      { namespace: 'ns', name: 'istiod-1', container: 'discovery', previous: true, limitBytes: 65_536 },
+    ]);
+    world.logs = new KubeError('no', { kind: 'Forbidden' });
+    expect((await look([wish])).pods[0]?.containers[1]?.log).toEqual(['[ERROR] agent: no']);
+  }); // prettier-ignore
+
+  it.each<[KubeError['kind'], unknown]>([
+    ['Forbidden', 'unreadable'],
+    ['Invalid', []],
+    ['NotFound', []],
+    ['Unavailable', []],
+  ])('that are %s are no failure of the look', async (kind, expected) => {
+    const { look, wish } = setup({ logs: new KubeError('no', { kind }) });
+    expect((await look([wish])).pods[0]?.containers[1]?.log).toEqual(expected);
+  });
+});
+
+describe('istio-ca-root-cert', () => {
+  it('is listed over all namespaces by its name alone', async () => {
+    const { look, asked } = setup({ bundles: [bundle('ns'), bundle('empty', '')] });
+    expect((await look()).bundles).toEqual([
+      { namespace: 'ns', roots: [root.fingerprint] },
+      { namespace: 'empty', roots: [] },
+    ]);
+    expect(asked.lists).toEqual([{ namespace: undefined, fieldSelector: 'metadata.name=istio-ca-root-cert' }]);
+  });
+
+  it('is read of all namespaces also where the operator is confined to some', async () => {
+    const { look, asked } = setup({ namespaces: ['ns'], bundles: [bundle('ns'), bundle('shop')] });
+    const seen = await look();
+    expect(seen.confinedTo).toEqual(['ns']);
+    expect(seen.bundles).toHaveLength(2);
+    expect(asked.lists).toEqual([expect.objectContaining({ namespace: undefined })]);
+  });
+
+  it('may be unreadable without harm to the rest', async () => {
+    const { look } = setup({ bundles: new KubeError('no', { kind: 'Forbidden' }) });
+    const seen = await look();
+    expect([seen.bundles, seen.pods[0]?.served]).toEqual(['unreadable', served]);
+  });
+
+  it('is read again after 20 seconds, or after 5 when a pod has changed', async () => {
+    const { look, asked, clock, world } = setup();
+    await look();
+    world.pods = [pod('istiod-1', { version: '2' })];
+    await look();
+    expect(asked.lists).toHaveLength(1);
+    await clock.advance(5_000);
+    world.pods = [pod('istiod-1', { version: '3' })];
+    await look();
+    expect(asked.lists).toHaveLength(2);
+    await clock.advance(19_999);
+    await look();
+    expect(asked.lists).toHaveLength(2);
+    await clock.advance(1);
+    await look();
+    expect(asked.lists).toHaveLength(3);
+  });
+
+  it.each([
+    ['discoverySelectors: [{matchLabels: {mesh: a}}]', ['ns', 'shop']],
+    ['discoverySelectors: [{matchLabels: {mesh: a}}, {matchExpressions: [{key: mesh, operator: Exists}]}]', ['ns', 'shop', 'theirs']],
+    ['discoverySelectors: [{matchLabels: {mesh: b}}]', ['ns', 'theirs']],
+    ['discoverySelectors: []', ['ns', 'shop', 'theirs']],
+    ['{: no YAML', ['ns', 'shop', 'theirs']],
+  ])('counts in the namespaces that istiod looks at, and in its own: %s', async (mesh, expected) => {
+    const { look } = setup({ bundles: ['ns', 'shop', 'theirs'].map((name) => bundle(name)), mesh });
+    const { bundles } = await look();
+    expect(bundles === 'unreadable' ? bundles : bundles.map((one) => one.namespace)).toEqual(expected);
+  }); // prettier-ignore
+
+  it('that cannot be read for another reason is a failure', async () => {
+    const { look } = setup({ bundles: new KubeError('no', { kind: 'Unavailable' }) });
+    await expect(look()).rejects.toThrow(KubeError);
+  });
+});

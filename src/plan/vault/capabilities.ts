@@ -1,0 +1,90 @@
+/** What the operator's token must be able to do in Vault for a spec: checked before the first write, and the source of the shipped policy. */
+import type { Spec } from '../../api/schema.ts';
+import { kvDataPath } from '../facts/ca-files.ts';
+
+/** What is not there yet and must be made, beyond what every spec needs. */
+export interface ToMake {
+  authMount: boolean;
+  authConfig: boolean;
+  auditDevice: boolean;
+  /** The root mount goes too when the resource is deleted. */
+  rootGoes?: boolean;
+}
+
+/** Path → capabilities. Only what the operator's own calls need. */
+export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, string[]> {
+  const { root, intermediate, keyStore, policy, kubernetesAuth } = spec;
+  const needed = new Map<string, string[]>();
+  const add = (path: string, ...capabilities: string[]) => needed.set(path, capabilities);
+  for (const mount of new Set([keyStore.mount, root.mount, intermediate.mount])) {
+    add(`sys/mounts/${mount}`, 'create', 'read', 'update');
+  }
+  for (const mount of [root.mount, intermediate.mount]) {
+    add(`sys/mounts/${mount}/tune`, 'read', 'update');
+    add(`${mount}/issuers`, 'list');
+    add(`${mount}/keys`, 'list');
+    add(`${mount}/issuer/+`, 'read');
+    add(`${mount}/config/issuers`, 'create', 'read', 'update');
+  }
+  add(`${root.mount}/root/generate/internal`, 'create', 'update');
+  add(`${root.mount}/root/generate/existing`, 'create', 'update');
+  add(`${root.mount}/issuer/+/sign-intermediate`, 'create', 'update');
+  add(`${intermediate.mount}/keys/import`, 'create', 'update');
+  add(`${intermediate.mount}/intermediate/generate/existing`, 'create', 'update');
+  add(`${intermediate.mount}/intermediate/set-signed`, 'create', 'update');
+  add(`${intermediate.mount}/issuer/+`, 'read', 'delete');
+  add(`${intermediate.mount}/key/+`, 'delete');
+  add(kvDataPath(spec), 'create', 'read', 'update');
+  add(kvDataPath(spec, '-state'), 'create', 'read', 'update');
+  if (keyStore.version === 2) {
+    add(kvDataPath(spec, '-staging'), 'create', 'read', 'update');
+    add(`${keyStore.mount}/destroy/${keyStore.path}`, 'create', 'update');
+    add(`${keyStore.mount}/destroy/${keyStore.path}-staging`, 'create', 'update');
+    add(`${keyStore.mount}/metadata/${keyStore.path}`, 'create', 'read', 'update');
+  } else {
+    add(kvDataPath(spec, '-staging'), 'create', 'read', 'update', 'delete');
+  }
+  add(`sys/policies/acl/${policy.name}`, 'create', 'read', 'update');
+  // sys/auth/* and sys/audit are root-protected paths: reading one needs sudo
+  const auth = kubernetesAuth.mount;
+  add(`sys/auth/${auth}`, ...(make.authMount ? ['create', 'update'] : []), 'read', 'sudo');
+  add(`auth/${auth}/role/${kubernetesAuth.role}`, 'create', 'read', 'update');
+  if (make.authConfig) add(`auth/${auth}/config`, 'create', 'read', 'update');
+  if (spec.audit) {
+    add('sys/audit', 'read', 'sudo');
+    if (make.auditDevice) add(`sys/audit/${spec.audit.path}`, 'create', 'update', 'sudo');
+  }
+  if (spec.deletionPolicy === 'Delete') addDeletion(spec, make, needed);
+  return needed;
+}
+
+/** What `deletionPolicy: Delete` needs besides. */
+function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): void {
+  const { root, intermediate, keyStore, policy, kubernetesAuth } = spec;
+  const add = (path: string, ...capabilities: string[]) =>
+    needed.set(path, [...new Set([...(needed.get(path) ?? []), ...capabilities])]);
+  add(`sys/mounts/${intermediate.mount}`, 'delete');
+  add(`sys/mounts/${keyStore.mount}`, 'delete');
+  add(`sys/policies/acl/${policy.name}`, 'delete');
+  add(`auth/${kubernetesAuth.mount}/role/${kubernetesAuth.role}`, 'delete');
+  add(`auth/${kubernetesAuth.mount}/role`, 'list');
+  for (const suffix of ['', '-staging', '-state'] as const) {
+    if (keyStore.version === 2) add(`${keyStore.mount}/metadata/${keyStore.path}${suffix}`, 'delete');
+    else add(kvDataPath(spec, suffix), 'delete');
+  }
+  add(keyStore.version === 2 ? `${keyStore.mount}/metadata` : keyStore.mount, 'list');
+  if (make.authMount || make.authConfig) add(`sys/auth/${kubernetesAuth.mount}`, 'delete');
+  if (!make.rootGoes) return;
+  add(`sys/mounts/${root.mount}`, 'delete');
+  add(`${root.mount}/roles`, 'list');
+  add(`${root.mount}/certs`, 'list');
+  add(`${root.mount}/cert/+`, 'read');
+}
+
+/** The same as a policy document. */
+export function operatorPolicy(spec: Spec, make: ToMake): string {
+  const rules = [...requiredCapabilities(spec, make)].map(
+    ([path, capabilities]) => `path "${path}" {\n  capabilities = [${capabilities.map((c) => `"${c}"`).join(', ')}]\n}`,
+  );
+  return `${rules.join('\n\n')}\n`;
+}
