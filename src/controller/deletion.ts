@@ -7,6 +7,7 @@ import { annotations as known, finalizer } from '../api/annotations.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
 import { dig, type JsonObject } from '../control-planes/adapter.ts';
 import { isKubeError } from '../kube/errors.ts';
+import { DerivedState } from '../plan/facts/derived.ts';
 import type { Desired } from '../plan/facts/desired.ts';
 import { internalError, kindOf, type Problem } from '../plan/facts/problem.ts';
 import { simulate } from '../plan/simulate.ts';
@@ -127,7 +128,7 @@ export class Deletion {
   /** Mounts of ours that stay: the root's unless it was confirmed; what foreign things keep there is worth a warning. */
   #tellWhatStays(resource: IstioVaultCA, desired: Desired, { observed }: LoopResult): void {
     if (!observed) return;
-    const { root, intermediate } = mountsThatStay(desired, observed);
+    const { root, intermediate } = mountsThatStay(new DerivedState(desired, observed, this.#o.clock.now()));
     if (intermediate !== undefined) this.#incomplete(resource, 'the intermediate', [intermediate]);
     if (root === undefined) return;
     if (known.confirmDeleteRoot in resource.metadata.annotations) this.#incomplete(resource, 'the root', [root]);
@@ -171,7 +172,7 @@ export class Deletion {
   #left(desired: Desired, { observed }: LoopResult): string[] {
     if (!observed || observed.vault.missingCapabilities.length > 0) return possiblyLeft(desired);
     const unused = { ...observed, kubernetes: { ...observed.kubernetes, istiodUses: [] } };
-    const steps = simulate(desired, unused, (o) => cleanup(desired, o), this.#o.clock.now());
+    const steps = simulate(desired, unused, (o) => cleanup(desired, o, this.#o.clock.now()), this.#o.clock.now());
     return steps.map((step) => describeStep(step).target);
   }
 

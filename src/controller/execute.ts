@@ -4,6 +4,7 @@ import type { IstioVaultCA } from '../api/schema.ts';
 import { dig, type ControlPlaneAdapter, type JsonObject, type Target, type Write } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { Logger } from '../observability/logger.ts';
+import { DerivedState } from '../plan/facts/derived.ts';
 import type { Desired } from '../plan/facts/desired.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { expectedConflict } from '../plan/control-plane/field-ownership.ts';
@@ -110,7 +111,10 @@ export class Executor {
       PatchControlPlane: () => adapter.write(target, fields),
       ReleaseControlPlane: () => adapter.release(target),
     };
-    const warning = step.kind === 'PatchControlPlane' ? expectedConflict(desired, observed) : undefined;
+    const warning =
+      step.kind === 'PatchControlPlane'
+        ? expectedConflict(new DerivedState(desired, observed, clock.now()))
+        : undefined;
     if (warning !== undefined) this.#report.event(resource, 'Warning', 'ManagedElsewhere', 'Update', warning);
     const scope = adapter.clusterScoped ? undefined : namespace;
     await applyWrites(kube, adapter.gvr, scope, target, writes[step.kind]());

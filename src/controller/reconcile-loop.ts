@@ -11,9 +11,10 @@ import { Secret } from '../observability/secret.ts';
 import { otherOwners, ownsAuthMount } from '../plan/ownership/ownership.ts';
 import type { Desired } from '../plan/facts/desired.ts';
 import { istiodFields, renderName, type IstiodFields } from '../plan/control-plane/istiod-fields.ts';
-import { caDigest, currentCa } from '../plan/facts/derived.ts';
+import { caDigest, DerivedState, DerivedVault } from '../plan/facts/derived.ts';
 import { logRequests } from '../plan/proof/ready.ts';
 import type { RepeatedConflict, Observed, ObservedVault } from '../plan/facts/observed.ts';
+import type { ObservedIstiod } from '../plan/facts/observed-istiod.ts';
 import { conditionOfStep, describeStep, type Plan, type Step } from '../plan/steps.ts';
 import type { Problem } from '../plan/facts/problem.ts';
 import { trustForRootQuery } from '../plan/rotation/rotation.ts';
@@ -137,9 +138,9 @@ export class ReconcileLoop {
       ...observed,
       kubernetes: { ...observed.kubernetes, istiod },
     });
-    const logs = (seen: Parameters<typeof logRequests>[2]) => logRequests(desired, withIstiod(seen), seen, now());
+    const logs = (seen: ObservedIstiod) => logRequests(new DerivedState(desired, withIstiod(seen), now()), seen);
     // with `mode: Plan` nobody is asked to sign anything
-    const trusted = purpose.readOnly ? undefined : trustForRootQuery(desired, observed);
+    const trusted = purpose.readOnly ? undefined : trustForRootQuery(new DerivedState(desired, observed, now()));
     const roots = trusted === undefined ? undefined : { trusted, token: () => this.#istiodToken(namespace) };
     try {
       const istiod = await this.#o.istiod.observe(
@@ -194,7 +195,7 @@ export class ReconcileLoop {
       context.vault.observe(since).then(async (observed) => ({
         observed,
         kubernetesCa: context.purpose.deleting ? undefined : await this.#kubernetesCa(resource, desired, observed),
-        goneOwners: await goneResources(this.#o.kube, otherOwners(desired, observed)),
+        goneOwners: await goneResources(this.#o.kube, otherOwners(new DerivedVault(desired, observed))),
       })),
       Promise.all([
         readGates(this.#o.kube, resource, adapter, renderName(desired)),
@@ -211,7 +212,7 @@ export class ReconcileLoop {
     const { observed, kubernetesCa, goneOwners } = vault.value;
     if (observed.missingCapabilities.length > 0) this.#o.sessions.dropRefusedSession(user, 'rights');
     const [gates, stillAsked, istiodUses] = cluster.value;
-    const live = currentCa(desired, { vault: observed });
+    const live = new DerivedVault(desired, observed).currentCa;
     const fields = istiodFields(resource.spec, live && caDigest(live));
     const read = { kubernetesCa, goneOwners, istiodUses, istiod: undefined };
     const judged = evaluateKubernetes(surroundings, gates, resource, adapter, fields);
@@ -242,7 +243,7 @@ export class ReconcileLoop {
   /** Only read when the configuration of the auth mount is ours to write. */
   async #kubernetesCa(resource: IstioVaultCA, desired: Desired, vault: ObservedVault): Promise<string | undefined> {
     const { authMount } = vault;
-    if (authMount && !ownsAuthMount(desired, vault)) return undefined;
+    if (authMount && !ownsAuthMount(new DerivedVault(desired, vault))) return undefined;
     const { configMapRef } = resource.spec.kubernetesAuth.config.kubernetesCA;
     const field = 'spec.kubernetesAuth.config.kubernetesCA.configMapRef';
     return await readConfigMapKey(this.#o.kube, resource.metadata.namespace, configMapRef, field, 'AccessReady');

@@ -4,7 +4,7 @@ import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
 import type { Status } from '../api/status-schema.ts';
 import type { JsonObject } from '../control-planes/adapter.ts';
 import { desire, type Desired } from '../plan/facts/desired.ts';
-import { renewAt } from '../plan/facts/derived.ts';
+import { DerivedState } from '../plan/facts/derived.ts';
 import { recheckIn } from '../plan/proof/ready.ts';
 import type { Observed } from '../plan/facts/observed.ts';
 import type { IstiodPod } from '../plan/facts/observed-istiod.ts';
@@ -138,10 +138,10 @@ export class Reconciler {
     const waits = round.problems
       .map((p) => p.retryAfterMs ?? (kindOf(p) === 'waiting' ? waitingMs : undefined))
       .filter((ms) => ms !== undefined);
-    const due = round.observed && renewAt(desired, round.observed);
-    const next = [due, round.observed && rotationDue(desired, round.observed, now)];
+    const s = round.observed && new DerivedState(desired, round.observed, now);
+    const next = [s?.renewAt, s && rotationDue(s)];
     const untilDue = next.filter((at) => at !== undefined && at > now).map((at) => (at ?? now) - now);
-    const look = round.observed && recheckIn(desired, round.observed, now);
+    const look = s && recheckIn(s);
     const again = round.unfinished && desired.spec.mode === 'Enforce';
     return { requeueAfterMs: again ? 0 : Math.min(this.#o.resyncMs, look ?? Infinity, ...waits, ...untilDue) };
   }

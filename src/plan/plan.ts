@@ -4,6 +4,7 @@
  * Checks come first, named after the fact they find. One that blocks everything empties the steps. Then come the steps whose
  * preconditions hold now; what depends on them follows in the next round, from a new observation.
  */
+import { caDigest, DerivedState } from './facts/derived.ts';
 import type { Desired } from './facts/desired.ts';
 import { accessSteps } from './vault/access.ts';
 import { objectName, renderName } from './control-plane/istiod-fields.ts';
@@ -16,7 +17,6 @@ import { contestedField } from './control-plane/field-ownership.ts';
 import { rotationProblem } from './rotation/checks.ts';
 import * as servers from './vault/server-checks.ts';
 import * as specChecks from './spec-checks.ts';
-import { caDigest, currentCa } from './facts/derived.ts';
 import { intermediateSteps } from './vault/intermediate.ts';
 import type { Observed } from './facts/observed.ts';
 import type { Problem } from './facts/problem.ts';
@@ -39,47 +39,47 @@ export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
   ].filter((problem) => problem !== undefined);
 }
 
-function checkObserved(d: Desired, o: Observed, now: number): Problem[] {
+function checkObserved(s: DerivedState): Problem[] {
   // whoever does not own the control plane has nothing to say about the rest
-  const conflict = ownership.controlPlaneConflict(d, o);
+  const conflict = ownership.controlPlaneConflict(s);
   if (conflict) return [conflict];
   // nothing else was read then: what is unknown must not look absent
-  const denied = servers.forbidden(d, o);
+  const denied = servers.forbidden(s);
   if (denied) return [denied];
   return [
-    intermediateTtlTooShort(d, o),
-    servers.vaultTooOld(d, o),
-    servers.auditDeviceMissing(d, o),
-    ownership.rootMountNotOwned(d, o),
-    ownership.intermediateMountNotOwned(d, o),
-    servers.keyStoreUnfit(d, o),
-    ownership.keyStoreEntryNotOwned(d, o),
-    servers.authMountUnfit(d, o),
-    servers.authConfigNotOwned(d, o),
-    ownership.policyNotOwned(d, o),
-    ownership.roleNotOwned(d, o),
-    ownership.adoptionMismatch(d, o),
-    keyStoreDeletes(d, o),
-    roots.rootLost(d, o, now),
-    roots.wouldReplaceRoot(d, o),
-    rotationProblem(d, o),
-    controlPlane.controlPlaneNotFound(d, o),
-    controlPlane.fieldConflict(d, o),
-    controlPlane.injectorNotFound(d, o),
-    controlPlane.renderNotOwned(d, o),
-    controlPlane.awaitingCommit(d, o),
-    controlPlane.notReconciled(d, o),
-    contestedField(d, o, now),
+    intermediateTtlTooShort(s),
+    servers.vaultTooOld(s),
+    servers.auditDeviceMissing(s),
+    ownership.rootMountNotOwned(s),
+    ownership.intermediateMountNotOwned(s),
+    servers.keyStoreUnfit(s),
+    ownership.keyStoreEntryNotOwned(s),
+    servers.authMountUnfit(s),
+    servers.authConfigNotOwned(s),
+    ownership.policyNotOwned(s),
+    ownership.roleNotOwned(s),
+    ownership.adoptionMismatch(s),
+    keyStoreDeletes(s),
+    roots.rootLost(s),
+    roots.wouldReplaceRoot(s),
+    rotationProblem(s),
+    controlPlane.controlPlaneNotFound(s),
+    controlPlane.fieldConflict(s),
+    controlPlane.injectorNotFound(s),
+    controlPlane.renderNotOwned(s),
+    controlPlane.awaitingCommit(s),
+    controlPlane.notReconciled(s),
+    contestedField(s),
   ].filter((problem) => problem !== undefined);
 }
 
-function vaultSteps(d: Desired, o: Observed, now: number): Step[] {
-  const foundation = foundationSteps(d, o, now);
+function vaultSteps(s: DerivedState): Step[] {
+  const foundation = foundationSteps(s);
   if (foundation.length > 0) return foundation;
-  const mounts = mountSteps(d, o);
+  const mounts = mountSteps(s);
   // policy and role are written blindly, the mounts are not: whoever loses the race for a mount stops before them
   if (mounts.length > 0) return mounts;
-  return [...rootSteps(d, o), ...accessSteps(d, o), ...versionSteps(d, o), ...intermediateSteps(d, o, now)];
+  return [...rootSteps(s), ...accessSteps(s), ...versionSteps(s), ...intermediateSteps(s)];
 }
 
 /**
@@ -87,25 +87,28 @@ function vaultSteps(d: Desired, o: Observed, now: number): Step[] {
  * @param now milliseconds since the epoch
  */
 export function plan(d: Desired, o: Observed, now: number): Plan {
-  const problems = checkObserved(d, o, now);
-  const steps = problems.some((p) => p.blocks === 'all') ? [] : allowedSteps(d, o, now, problems);
+  const s = new DerivedState(d, o, now);
+  const problems = checkObserved(s);
+  const steps = problems.some((p) => p.blocks === 'all') ? [] : allowedSteps(s, problems);
   return { problems, steps };
 }
 
-function allowedSteps(d: Desired, o: Observed, now: number, problems: Problem[]): Step[] {
-  const target = o.kubernetes.controlPlane;
-  const patches = d.spec.controlPlane.write === 'Patch';
+function allowedSteps(s: DerivedState, problems: Problem[]): Step[] {
+  const target = s.kubernetes.controlPlane;
+  const patches = s.spec.controlPlane.write === 'Patch';
   // what is taken back is not claimed again and again, nor is somebody else's ConfigMap: then the oldest resource wins, as without any
-  const { contest } = o.kubernetes;
-  const foreign = d.spec.controlPlane.kind === 'HelmValues' && (target?.conflicts.length ?? 0) > 0;
-  if (patches && target && target.owner !== d.identity.name && !contest && !foreign)
-    return [{ kind: 'ClaimControlPlane', target: objectName(d) }];
-  const steps = vaultSteps(d, o, now);
+  const { contest } = s.kubernetes;
+  const foreign = s.spec.controlPlane.kind === 'HelmValues' && (target?.conflicts.length ?? 0) > 0;
+  if (patches && target && target.owner !== s.identity.name && !contest && !foreign)
+    return [{ kind: 'ClaimControlPlane', target: objectName(s.desired) }];
+  const steps = vaultSteps(s);
   if (steps.length > 0) return steps;
-  const live = currentCa(d, o);
+  const live = s.currentCa;
   const blockers = problems.filter((p) => p.blocks === 'controlPlane').map((p) => p.reason);
-  if (!patches) return live ? renderSteps(d, o, blockers) : [];
+  if (!patches) return live ? renderSteps(s, blockers) : [];
   if (target && !target.carriesFields && blockers.length === 0 && live)
-    return [{ kind: 'PatchControlPlane', digest: caDigest(live), target: objectName(d) }];
-  return ['current', 'other'].includes(o.kubernetes.rendered) ? [{ kind: 'RemoveRender', name: renderName(d) }] : [];
+    return [{ kind: 'PatchControlPlane', digest: caDigest(live), target: objectName(s.desired) }];
+  return ['current', 'other'].includes(s.kubernetes.rendered)
+    ? [{ kind: 'RemoveRender', name: renderName(s.desired) }]
+    : [];
 }

@@ -6,7 +6,7 @@
 import { plannedCertificate, type CertificateFacts } from './facts/certificate.ts';
 import type { Desired } from './facts/desired.ts';
 import type { RootSpec } from './facts/state-entry.ts';
-import { keyIdOf } from './facts/derived.ts';
+import { DerivedVault } from './facts/derived.ts';
 import { ownEntry, type Issuer, type Observed, type ObservedVault, type Pki, type Slot } from './facts/observed.ts';
 import type { Plan, Step } from './steps.ts';
 
@@ -145,7 +145,7 @@ function publishLive({ d, vault }: SimulatedWorld, step: StepOf<'PublishLive'>):
 function installCertificate(stage: SimulatedWorld, step: StepOf<'InstallCertificate'>): void {
   const live = ownEntry(stage.vault.live);
   const pki = pkiOf(stage, step.mount);
-  const keyId = live && keyIdOf(stage.d, pki, live);
+  const keyId = live && new DerivedVault(stage.d, stage.vault).keyIdOf(pki, live);
   const key = pki.keys.find((k) => k.id === keyId);
   if (!live?.certificate || !key) throw new Refused('nothing to install');
   addIssuer(pki, key.id, key.name, live.certificate);

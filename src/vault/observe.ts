@@ -1,6 +1,7 @@
 /** Reads what a plan needs from Vault, side by side. Never writes. Private keys are reduced to their public half here. */
 import { annotations } from '../api/annotations.ts';
 import { requiredCapabilities } from '../plan/vault/capabilities.ts';
+import { DerivedVault } from '../plan/facts/derived.ts';
 import type { Desired } from '../plan/facts/desired.ts';
 import { isOwnMarker } from '../plan/facts/identity.ts';
 import { ownables, owns, ownsAuthMount, type Ownable } from '../plan/ownership/ownership.ts';
@@ -169,7 +170,7 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
     // only for what the token must be able to do: what is forbidden here is taken again below
     state: parseState(d.identity, (fits && (await reads.state.takeUnlessForbidden())) || nothing),
   };
-  const writesAuthConfig = ownsAuthMount(d, base);
+  const writesAuthConfig = ownsAuthMount(new DerivedVault(d, base));
   const needed = requiredCapabilities(d.spec, {
     authMount: authMount === undefined,
     authConfig: authMount === undefined || writesAuthConfig,
@@ -199,12 +200,11 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
     live: parseLive(d.identity, await entry(reads.live)),
     staging: parseStaging(d.identity, await entry(reads.staging)),
   };
-  const { rootMount, intermediateMount } = ownables(d, mounts);
+  const derived = new DerivedVault(d, mounts);
+  const { rootMount, intermediateMount } = ownables(derived);
   // a mount of somebody else is not looked into, unless it is to be taken over
   const pki = async (mount: Mount | undefined, thing: Ownable | undefined, read: Pending<Pki>) =>
-    mount?.type === 'pki' && thing && (d.spec.adopt || owns(d, { vault: mounts }, thing))
-      ? await read.take()
-      : undefined;
+    mount?.type === 'pki' && thing && (d.spec.adopt || owns(derived, thing)) ? await read.take() : undefined;
   return {
     ...mounts,
     rootPki: await pki(mounts.rootMount, rootMount, reads.rootPki),

@@ -3,7 +3,7 @@ import { defaultMaxWorkloadCertTtlMs } from '../../src/api/istiod.ts';
 import { plannedCertificate, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
 import type { Desired } from '../../src/plan/facts/desired.ts';
 import { istiodFields } from '../../src/plan/control-plane/istiod-fields.ts';
-import { caDigest, currentCa } from '../../src/plan/facts/derived.ts';
+import { caDigest } from '../../src/plan/facts/derived.ts';
 import type { Observed } from '../../src/plan/facts/observed.ts';
 import type {
   ContainerState,
@@ -14,7 +14,7 @@ import type {
   ObservedIstiod,
   Served,
 } from '../../src/plan/facts/observed-istiod.ts';
-import { converge, desiredOf, emptyWorld, someCa, start } from './model.ts';
+import { converge, desiredOf, emptyWorld, someCa, start, derived } from './model.ts';
 
 export const d = desiredOf();
 export const now = start + 3_600_000;
@@ -46,7 +46,7 @@ export function provisioned(desired: Desired = d): Observed {
   return converge(desired, world).world;
 }
 
-export const liveOf = (world: Observed, desired: Desired = d) => currentCa(desired, world)!;
+export const liveOf = (world: Observed, desired: Desired = d) => derived(desired, world).currentCa!;
 export const rootOf = (world: Observed): CertificateFacts => world.vault.rootPki!.issuers[0]!.certificate;
 
 /** What a replica on the live CA shows. */

@@ -4,7 +4,6 @@ import fc from 'fast-check';
 import { annotations } from '../../src/api/annotations.ts';
 import type { CertificateFacts } from '../../src/plan/facts/certificate.ts';
 import type { Desired } from '../../src/plan/facts/desired.ts';
-import { currentRoot, renewAt } from '../../src/plan/facts/derived.ts';
 import { markerOf, parseMarker } from '../../src/plan/facts/identity.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
@@ -21,6 +20,7 @@ import {
   leftBehind,
   someCa,
   start,
+  derived,
 } from './model.ts';
 
 const d = desiredOf();
@@ -45,7 +45,7 @@ describe('renewal', () => {
 
   it('begins at renewAt and not before', () => {
     const world = provisioned();
-    const due = renewAt(d, world)!;
+    const due = derived(d, world).renewAt!;
     expect(plan(d, world, due - 1).steps).toEqual([]);
     const { world: end, done } = converge(d, world, { now: due });
     expect(kinds(done)).toEqual([
@@ -209,10 +209,10 @@ describe('an intermediate that is short for what istiod allows', () => {
   it('says nothing and is renewed no sooner while istiod is gone for a moment', () => {
     const world = issued();
     expect(brief(short, world, 'unknown')).toEqual([0]);
-    expect(renewAt(short, showing(world, 'unknown'))).toBe(renewAt(short, world));
+    expect(derived(short, showing(world, 'unknown')).renewAt).toBe(derived(short, world).renewAt);
     const long = desiredOf({ intermediate: { ttl: '5000h' } });
     const other = converge(long, showing(emptyWorld(), 2160 * hour)).world;
-    expect(renewAt(long, showing(other, 'unknown'))).toBeGreaterThan(renewAt(long, other)!);
+    expect(derived(long, showing(other, 'unknown')).renewAt).toBeGreaterThan(derived(long, other).renewAt!);
   });
 
   it('is said once istiod allows more, and renewed and repaired all the same', () => {
@@ -335,7 +335,7 @@ describe('a lost root', () => {
     const allowed = desiredOf({}, { [annotations.allowReissue]: serial! });
     const { world: end, last } = converge(allowed, world);
     expect(last.problems).toEqual([]);
-    expect(currentRoot(d, end)?.generation).toBe(2);
+    expect(derived(d, end).signer?.generation).toBe(2);
     expect(essence(d, end)).toMatchObject({ live: true, recorded: true, defaultIsLive: true });
     expect(
       state(end)
@@ -428,7 +428,7 @@ describe('adoption', () => {
       [...state(converge(adopting(), handMadeWorld(d)).world).adopted].sort(),
     );
     rebuilt.vault.remains = { otherEntries: [], otherRoles: [], rootRoles: [], signed: [] };
-    const away = converge(desiredOf(leaving), rebuilt, { next: (desired, o) => cleanup(desired, o) });
+    const away = converge(desiredOf(leaving), rebuilt, { next: (desired, o) => cleanup(desired, o, start) });
     expect(away.world.vault.role).toEqual(taken.vault.role);
   });
 
@@ -493,7 +493,7 @@ describe('adoption', () => {
         const { world: end, last } = converge(adopting(), world);
         expect(last.problems).toEqual([]);
         expect(live(end).root).toBe(signer.pem + other.pem);
-        expect(currentRoot(d, end)?.certificate).toEqual(signer);
+        expect(derived(d, end).signer?.certificate).toEqual(signer);
         expect(state(end)).toMatchObject({ root: { fingerprint: other.fingerprint }, rotation: { phase: 'Switching', to: { fingerprint: signer.fingerprint } } });
       }
     });
@@ -574,7 +574,7 @@ describe('adoption', () => {
       expect(live(end).certificate?.fingerprint).toBe(
         left().vault.live.entry === 'foreign' ? '' : live(end).certificate?.fingerprint,
       );
-      expect(currentRoot(d, end)?.certificate).toEqual(world.vault.rootPki!.issuers[0]!.certificate);
+      expect(derived(d, end).signer?.certificate).toEqual(world.vault.rootPki!.issuers[0]!.certificate);
     });
 
     describe('with a key that it had staged and not published', () => {
@@ -656,7 +656,7 @@ describe('adoption', () => {
 });
 
 describe('deletion', () => {
-  const away = { next: (desired: Desired, o: Observed) => cleanup(desired, o) };
+  const away = { next: (desired: Desired, o: Observed) => cleanup(desired, o, start) };
   const leaving = (over: Record<string, unknown> = {}, texts: Record<string, string> = {}) =>
     desiredOf({ deletionPolicy: 'Delete', ...over }, texts);
   const withRemains = (world: Observed, signed: { serial: string; publicKey: string; selfIssued: boolean }[] = []) => {
@@ -664,7 +664,7 @@ describe('deletion', () => {
     return world;
   };
   const confirmed = (world: Observed) =>
-    leaving({}, { [annotations.confirmDeleteRoot]: currentRoot(d, world)!.certificate.serial.toUpperCase() });
+    leaving({}, { [annotations.confirmDeleteRoot]: derived(d, world).signer!.certificate.serial.toUpperCase() });
 
   it('gives the fields back, then takes role, policy, entries and mount, in this order; the root stays', () => {
     const { world, done, last } = converge(leaving(), withRemains(provisioned()), away);
@@ -679,7 +679,7 @@ describe('deletion', () => {
       'WriteState',
     ]); // prettier-ignore
     expect(world.vault.rootPki?.issuers).toHaveLength(1);
-    expect(rootStays(leaving(), world)).toContain(annotations.confirmDeleteRoot);
+    expect(rootStays(derived(leaving(), world))).toContain(annotations.confirmDeleteRoot);
   });
 
   it('leaves the versions of the live entry that a person wrote, also in a mount of ours', () => {
@@ -714,14 +714,14 @@ describe('deletion', () => {
     const world = withRemains(provisioned());
     world.kubernetes.controlPlane = undefined;
     world.kubernetes.istiodUses = ['pod istiod-1'];
-    expect(cleanup(leaving(), world)).toMatchObject({ steps: [], problems: [{ reason: 'Deleting' }] });
+    expect(cleanup(leaving(), world, start)).toMatchObject({ steps: [], problems: [{ reason: 'Deleting' }] });
   });
 
   it('names who else has set the fields that istiod still has', () => {
     const world = withRemains(provisioned());
     Object.assign(world.kubernetes.controlPlane!, { owner: undefined, sharedWith: { name: 'kubectl' } });
     world.kubernetes.istiodUses = ['pod istiod-1'];
-    const [problem] = cleanup(leaving(), world).problems;
+    const [problem] = cleanup(leaving(), world, start).problems;
     expect(problem?.message).toMatch(/^fields are given back, but field manager kubectl has set some in .* too/);
   });
 
@@ -785,7 +785,7 @@ describe('deletion', () => {
     world.vault.intermediatePki!.keys.push({ id: 'k', name: 'theirs' });
     const { world: end, done } = converge(leaving(), world, away);
     expect(kinds(done)).not.toContain('Unmount');
-    expect(mountsThatStay(leaving(), end).intermediate).toContain('theirs');
+    expect(mountsThatStay(derived(leaving(), end)).intermediate).toContain('theirs');
   });
 
   it('the KV mount stays while the memory of another resource lies in it', () => {
@@ -793,7 +793,11 @@ describe('deletion', () => {
     const gone = confirmed(world);
     const next = (desired: Desired, o: Observed) => {
       const seen = ownEntry(o.vault.live) === undefined && ownEntry(o.vault.state) === undefined;
-      return cleanup(desired, seen ? { ...o, vault: { ...o.vault, state: { casVersion: 1, entry: 'foreign' } } } : o);
+      return cleanup(
+        desired,
+        seen ? { ...o, vault: { ...o.vault, state: { casVersion: 1, entry: 'foreign' } } } : o,
+        start,
+      );
     };
     expect(converge(gone, world, { next }).world.vault.kvMount).toBeDefined();
   });
@@ -808,7 +812,7 @@ describe('deletion', () => {
   it('who made nothing waits for nobody', () => {
     const world = withRemains(emptyWorld());
     world.kubernetes.istiodUses = ['pod istiod-1'];
-    expect(cleanup(leaving(), world)).toEqual({ problems: [], steps: [] });
+    expect(cleanup(leaving(), world, start)).toEqual({ problems: [], steps: [] });
   });
 
   it('shared mounts that others use stay', () => {
@@ -834,7 +838,7 @@ describe('deletion', () => {
       ...o,
       kubernetes: { ...o.kubernetes, istiodUses: ['Deployment istiod', 'pod istiod-1'] },
     });
-    const used = { next: (desired: Desired, o: Observed) => cleanup(desired, reading(o)) };
+    const used = { next: (desired: Desired, o: Observed) => cleanup(desired, reading(o), start) };
     const taken = () => withRemains(converge(leaving({ adopt: true }), handMadeWorld(d)).world);
 
     it('nobody is waited for when everything was taken over', () => {
@@ -889,12 +893,12 @@ describe('deletion', () => {
   it('nothing of somebody else is touched, whatever stands in our places', () => {
     const world = withRemains(provisioned({ ...d, identity: { ...identity, name: 'other' }, mark: markerOf({ ...identity, name: 'other' }) }));
     for (const slot of [world.vault.live, world.vault.state]) slot.entry = 'foreign';
-    expect(cleanup(leaving({ adopt: true }), world)).toEqual({ problems: [], steps: [] });
+    expect(cleanup(leaving({ adopt: true }), world, start)).toEqual({ problems: [], steps: [] });
   }); // prettier-ignore
 
   it('a missing right is Forbidden and stops it', () => {
     const world = withRemains(provisioned());
     world.vault.missingCapabilities = [{ path: 'sys/mounts/istioca', missing: ['delete'] }];
-    expect(cleanup(leaving(), world)).toMatchObject({ steps: [], problems: [{ reason: 'Forbidden' }] });
+    expect(cleanup(leaving(), world, start)).toMatchObject({ steps: [], problems: [{ reason: 'Forbidden' }] });
   });
 });

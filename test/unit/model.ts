@@ -2,7 +2,7 @@
 import { specSchema, type Spec } from '../../src/api/schema.ts';
 import { desire, type Desired } from '../../src/plan/facts/desired.ts';
 import { plannedCertificate, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
-import { caEntryDefect, currentCa } from '../../src/plan/facts/derived.ts';
+import { caEntryDefect, DerivedState, DerivedVault } from '../../src/plan/facts/derived.ts';
 import { identityHash } from '../../src/plan/facts/identity.ts';
 import { ownEntry, type Mount, type Observed, type Pki, type Slot } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
@@ -166,6 +166,9 @@ export function leftBehind({ vault, kubernetes }: Observed): Observed {
   };
 }
 
+/** What follows from a world. @param now milliseconds since the epoch */
+export const derived = (d: Desired, o: Observed, now = start): DerivedState => new DerivedState(d, o, now);
+
 export interface Way {
   /** The world at the end. */
   world: Observed;
@@ -216,10 +219,10 @@ export const essence = (d: Desired, { vault, kubernetes }: Observed) => ({
   keys: vault.intermediatePki?.keys.length,
   staging: vault.staging.entry,
   liveDefect: caEntryDefect(ownEntry(vault.live)),
-  live: currentCa(d, { vault }) !== undefined,
+  live: new DerivedVault(d, vault).currentCa !== undefined,
   recorded: ownEntry(vault.state)?.intermediate?.fingerprint === ownEntry(vault.live)?.certificate?.fingerprint,
   defaultIsLive:
     vault.intermediatePki?.issuers.find((i) => i.id === vault.intermediatePki?.defaultIssuerId)?.certificate
-      .fingerprint === currentCa(d, { vault })?.certificate.fingerprint,
+      .fingerprint === new DerivedVault(d, vault).currentCa?.certificate.fingerprint,
   fields: kubernetes.controlPlane?.carriesFields,
 });

@@ -1,12 +1,11 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { currentCa } from '../../src/plan/facts/derived.ts';
 import { generationName, markerOf } from '../../src/plan/facts/identity.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { simulateStep } from '../../src/plan/simulate.ts';
 import type { Step, StepKind } from '../../src/plan/steps.ts';
-import { converge, desiredOf, emptyWorld, essence, identity, someCa, start } from './model.ts';
+import { converge, desiredOf, emptyWorld, essence, identity, someCa, start, derived } from './model.ts';
 
 const now = start;
 const d = desiredOf();
@@ -173,7 +172,7 @@ describe('repairs', () => {
     const { world: end, done } = converge(d, world);
     expect(kinds(done)).toContain('StageKey');
     expect(ownEntry(end.vault.live)?.generation).toBe(2);
-    expect(currentCa(d, end)).toBeDefined();
+    expect(derived(d, end).currentCa).toBeDefined();
   });
 
   it('the key of a generation that was given up goes when a later one is live; what was published stays', () => {
@@ -248,6 +247,6 @@ describe('guards', () => {
     world.kubernetes.controlPlane = undefined;
     const { world: end, last } = converge(d, world);
     expect(last.problems.map((p) => p.reason)).toEqual(['ControlPlaneNotFound']);
-    expect(currentCa(d, end)).toBeDefined();
+    expect(derived(d, end).currentCa).toBeDefined();
   });
 });

@@ -6,7 +6,6 @@ import { defaultMaxWorkloadCertTtlMs } from '../../src/api/istiod.ts';
 import { rfc3339 } from '../../src/api/time.ts';
 import { bundleFacts, isSignedBy } from '../../src/plan/facts/certificate.ts';
 import { cannotReload } from '../../src/plan/rotation/checks.ts';
-import { currentRoot, currentCa } from '../../src/plan/facts/derived.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
 import type { ObservedIstiod, Served } from '../../src/plan/facts/observed-istiod.ts';
@@ -15,7 +14,7 @@ import { simulateStep } from '../../src/plan/simulate.ts';
 import { rotationView } from '../../src/plan/rotation/view.ts';
 import type { Step } from '../../src/plan/steps.ts';
 import { deploymentOf, podOf, servesItself, servesLive, settingsOf, withIstiod } from './istiod-world.ts';
-import { converge, desiredOf, emptyWorld, essence, handMadeWorld, leftBehind, start } from './model.ts';
+import { converge, desiredOf, emptyWorld, essence, handMadeWorld, leftBehind, start, derived } from './model.ts';
 
 const hour = 3_600_000;
 /** Clocks differ, and so do kubelets. */
@@ -37,7 +36,7 @@ interface Held {
 }
 
 function heldBy(world: Observed): Held {
-  const live = currentCa(d, world)!;
+  const live = derived(d, world).currentCa!;
   const signer = world.vault.rootPki!.issuers.find((i) => isSignedBy(live.certificate, i.certificate))!;
   return {
     served: servesLive(world, d),
@@ -141,7 +140,7 @@ describe('a root rotation', () => {
     expect(heldBy(switching!).roots).toEqual(heldBy(distributing!).roots);
     expect(heldBy(retiring).roots).toEqual([heldBy(switching!).signer]);
     const end = toTheEnd(rotating, retiring, now);
-    expect(currentRoot(d, end)?.generation).toBe(2);
+    expect(derived(d, end).signer?.generation).toBe(2);
     expect(state(end)).toMatchObject({
       root: { generation: 2 },
       history: [{ kind: 'Root' }, { kind: 'Intermediate' }, {}, {}],
@@ -159,14 +158,14 @@ describe('a root rotation', () => {
     const { world, now } = until('Distributing');
     const far = now + 10_000 * hour;
     expect(converge(rotating, world, { now: far }).done).toEqual([]);
-    expect(rotationView(rotating, world, far)).toMatchObject({
+    expect(rotationView(derived(rotating, world, far))).toMatchObject({
       phase: 'Distributing',
       waitingFor: expect.stringContaining('istiod'),
     });
     follow(world);
     const reached = converge(rotating, world, { now }).world;
     expect(phase(reached)).toBe('Distributing');
-    expect(rotationView(rotating, reached, now)?.earliestNext).toBe(rfc3339(now + 24 * hour + slack));
+    expect(rotationView(derived(rotating, reached, now))?.earliestNext).toBe(rfc3339(now + 24 * hour + slack));
     expect(converge(rotating, reached, { now: now + 24 * hour + slack - 1 }).done).toEqual([]);
     expect(phase(converge(rotating, reached, { now: now + 24 * hour + slack }).world)).toBe('Switching');
   });
@@ -200,7 +199,7 @@ describe('a root rotation', () => {
     const held = heldBy(world);
     see(world, [held, held], held.roots, { ending: ['istiod-old'] });
     expect(converge(rotating, world, { now }).done).toEqual([]);
-    expect(rotationView(rotating, world, now)?.waitingFor).toContain('istiod-old');
+    expect(rotationView(derived(rotating, world, now))?.waitingFor).toContain('istiod-old');
   });
 
   it.each<RotationPhase>(['Distributing', 'Switching', 'Retiring'])(
@@ -211,11 +210,11 @@ describe('a root rotation', () => {
       const held = wanted({ [annotations.rotateRoot]: 'a', [annotations.pauseRotation]: 'true' });
       const end = converge(held, world, { now: now + 1000 * hour }).world;
       expect(phase(end)).toBe(where);
-      expect(rotationView(held, end, now)).toMatchObject({
+      expect(rotationView(derived(held, end, now))).toMatchObject({
         phase: 'Paused',
         waitingFor: expect.stringContaining(where),
       });
-      expect(currentRoot(d, toTheEnd(rotating, end, now + 1000 * hour))?.generation).toBe(2);
+      expect(derived(d, toTheEnd(rotating, end, now + 1000 * hour)).signer?.generation).toBe(2);
     },
   );
 
@@ -230,14 +229,14 @@ describe('a root rotation', () => {
       expect(state(end).root).toMatchObject({ generation: 1, fingerprint: first });
       expect(plan(back, end, now + 1000 * hour).steps).toEqual([]);
       const again = wanted({ [annotations.rotateRoot]: 'c', [annotations.rollbackRotation]: 'b' });
-      expect(currentRoot(d, toTheEnd(again, end, now + 2000 * hour))?.generation).toBe(3);
+      expect(derived(d, toTheEnd(again, end, now + 2000 * hour)).signer?.generation).toBe(3);
     },
   );
 
   it('is not rolled back any more once the old root is being retired', () => {
     const { world, now } = until('Retiring');
     const back = wanted({ [annotations.rotateRoot]: 'a', [annotations.rollbackRotation]: 'b' });
-    expect(currentRoot(d, toTheEnd(back, world, now))?.generation).toBe(2);
+    expect(derived(d, toTheEnd(back, world, now)).signer?.generation).toBe(2);
   });
 
   it('an old text of either annotation starts nothing', () => {
@@ -258,7 +257,7 @@ describe('a root rotation', () => {
   it('takes the root’s new spec, and says what is changed until then', () => {
     const changed = desiredOf({ ...spec, root: { commonName: 'Next Root' } }, { [annotations.rotateRoot]: 'a' });
     const end = toTheEnd(changed, provisioned(), start);
-    expect(currentRoot(d, end)?.certificate.subject.commonName).toBe('Next Root');
+    expect(derived(d, end).signer?.certificate.subject.commonName).toBe('Next Root');
     expect(state(end).root?.spec.commonName).toBe('Next Root');
   });
 
@@ -306,7 +305,7 @@ describe('a root rotation', () => {
         expect(converge(heir, reached, { now: now + 24 * hour + slack - 1 }).done).toEqual([]);
         const end = toTheEnd(heir, reached, now + 24 * hour + slack);
         expect(heldBy(end).roots).toEqual([before.signer]);
-        expect(currentRoot(heir, end)?.certificate.fingerprint).toBe(before.signer);
+        expect(derived(heir, end).signer?.certificate.fingerprint).toBe(before.signer);
         expect(plan(heir, end, now + 1000 * hour).steps).toEqual([]);
       },
     );
@@ -322,7 +321,7 @@ describe('a root rotation', () => {
       const { world, now } = until('Distributing');
       const { signer } = heldBy(world);
       const taken = converge(heir, leftBehind(world), { now }).world;
-      expect(rotationView(heir, taken, now)?.waitingFor).toContain('no way back');
+      expect(rotationView(derived(heir, taken, now))?.waitingFor).toContain('no way back');
       const back = desiredOf({ ...spec, adopt: true }, { [annotations.rollbackRotation]: 'b' });
       expect(heldBy(converge(back, taken, { now }).world).signer).toBe(signer);
       expect(heldBy(toTheEnd(back, taken, now)).roots).toEqual([signer]);
@@ -493,14 +492,14 @@ describe('a root rotation', () => {
             continue;
           }
           expect(way.last.problems).toEqual([]);
-          if (phase(world) === undefined && i > 0 && currentCa(d, world)) break;
-          if (currentCa(d, world)) follow(world);
+          if (phase(world) === undefined && i > 0 && derived(d, world).currentCa) break;
+          if (derived(d, world).currentCa) follow(world);
           now += 25 * hour;
         }
         reached.add(`${where} ${damaged.join()}`);
         expect(phase(world)).toBeUndefined();
         // a root that has run out is only said, when nothing was asked for that leads away from it
-        const signer = currentRoot(d, world)!.certificate;
+        const signer = derived(d, world).signer!.certificate;
         expect(heldBy(world)).toMatchObject({ signer: signer.fingerprint, roots: [signer.fingerprint] });
       }),
       { numRuns: 100 },
@@ -522,8 +521,8 @@ describe('a root rotation', () => {
       const asked = converge(back, world, { now });
       expect(asked.last.problems).toEqual([]);
       expect(asked.done[0]).toMatchObject({ kind: 'WriteState', event: 'RootRotationNotRolledBack' });
-      expect(rotationView(back, asked.world, now)?.waitingFor).toContain(`no way back: root `);
-      expect(rotationView(back, asked.world, now)?.waitingFor).toContain(how);
+      expect(rotationView(derived(back, asked.world, now))?.waitingFor).toContain(`no way back: root `);
+      expect(rotationView(derived(back, asked.world, now))?.waitingFor).toContain(how);
       expect(heldBy(toTheEnd(back, asked.world, now)).roots).toEqual([to.fingerprint]);
     });
 
@@ -573,7 +572,7 @@ describe('a root rotation', () => {
 
   describe('by the limit of istiod', () => {
     const byIstiod = desiredOf({}, { [annotations.rotateRoot]: 'a' });
-    const due = (world: Observed, now: number) => rotationView(byIstiod, world, now)?.earliestNext;
+    const due = (world: Observed, now: number) => rotationView(derived(byIstiod, world, now))?.earliestNext;
 
     it('is not put off by an istiod that is gone for a moment', () => {
       const { world, now } = until('Distributing', byIstiod, 24 * hour);
@@ -613,7 +612,7 @@ describe('a root rotation', () => {
     for (let round = 0; round < 20; round += 1)
       for (const step of plan(rotating, world, start + 200 * hour).steps) {
         world = simulateStep(rotating, world, step, start + 200 * hour);
-        if (step.kind === 'PublishLive') expect(currentCa(d, world)).toBeDefined();
+        if (step.kind === 'PublishLive') expect(derived(d, world).currentCa).toBeDefined();
       }
     expect(heldBy(world).roots).toEqual([heldBy(world).signer]);
   });
@@ -877,7 +876,7 @@ describe('any two workloads verify each other at any moment', () => {
               // istiod itself is trusted by what the namespaces have
               for (const { signer } of mesh.istiods) expect(mesh.namespace).toContain(signer);
               // what stands in the key store is one sound set
-              if (ownEntry(live)) expect(currentCa(d, mesh.world)).toBeDefined();
+              if (ownEntry(live)) expect(derived(d, mesh.world).currentCa).toBeDefined();
             }
           },
         ),

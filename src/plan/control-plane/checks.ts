@@ -1,14 +1,13 @@
 /** What must hold before the control plane's fields are written; Vault work goes on meanwhile. */
+import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
-import type { Desired } from '../facts/desired.ts';
 import { objectKinds, objectName, renderName } from './istiod-fields.ts';
-import type { Observed } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
 
-export function controlPlaneNotFound(d: Desired, o: Observed): Problem | undefined {
-  if (o.kubernetes.controlPlane) return undefined;
-  const { kind } = d.spec.controlPlane;
-  const unfit = o.kubernetes.controlPlaneUnfit;
+export function controlPlaneNotFound(s: DerivedState): Problem | undefined {
+  if (s.kubernetes.controlPlane) return undefined;
+  const { kind } = s.spec.controlPlane;
+  const unfit = s.kubernetes.controlPlaneUnfit;
   if (unfit) {
     const { reason, message } = unfit;
     return { condition: 'ControlPlanePatched', reason, message, blocks: 'controlPlane', retryAfterMs: 30_000 };
@@ -16,8 +15,8 @@ export function controlPlaneNotFound(d: Desired, o: Observed): Problem | undefin
   return {
     condition: 'ControlPlanePatched',
     reason: 'ControlPlaneNotFound',
-    message: o.kubernetes.controlPlaneServed
-      ? `spec.controlPlane: there is no ${objectName(d)}${kind === 'Sail' ? '' : ` in namespace ${d.identity.namespace}`}; it is configured as soon as it comes`
+    message: s.kubernetes.controlPlaneServed
+      ? `spec.controlPlane: there is no ${objectName(s.desired)}${kind === 'Sail' ? '' : ` in namespace ${s.identity.namespace}`}; it is configured as soon as it comes`
       : `spec.controlPlane: the cluster serves no ${objectKinds[kind]} (its CRD is not installed); it is configured as soon as it comes`,
     blocks: 'controlPlane',
     retryAfterMs: 30_000,
@@ -25,11 +24,11 @@ export function controlPlaneNotFound(d: Desired, o: Observed): Problem | undefin
 }
 
 /** Without the injector istiod would start without files, and sign by itself: so it is not told to look for them. */
-export function injectorNotFound(d: Desired, o: Observed): Problem | undefined {
-  const { injector, controlPlane } = o.kubernetes;
-  if (d.annotations[known.skipPreflight] === 'true' || controlPlane?.carriesFields) return undefined;
+export function injectorNotFound(s: DerivedState): Problem | undefined {
+  const { injector, controlPlane } = s.kubernetes;
+  if (s.desired.annotations[known.skipPreflight] === 'true' || controlPlane?.carriesFields) return undefined;
   if (injector.found && injector.selectsNamespace) return undefined;
-  const { namespace } = d.identity;
+  const { namespace } = s.identity;
   const why = injector.found
     ? `the Vault agent injector's webhook ${injector.name} does not select namespace ${namespace} (its namespaceSelector)`
     : 'no mutating webhook of the Vault agent injector is registered (none calls a path /mutate for pods with the name vault.hashicorp.com)';
@@ -43,8 +42,8 @@ export function injectorNotFound(d: Desired, o: Observed): Problem | undefined {
 }
 
 /** Somebody set the very field that we would set, to something else. */
-export function fieldConflict(d: Desired, o: Observed): Problem | undefined {
-  const conflicts = o.kubernetes.controlPlane?.conflicts ?? [];
+export function fieldConflict(s: DerivedState): Problem | undefined {
+  const conflicts = s.kubernetes.controlPlane?.conflicts ?? [];
   if (conflicts.length === 0) return undefined;
   const list = conflicts
     .map((c) => `${c.place} is ${c.value}${c.manager === undefined ? '' : ` (set by field manager ${c.manager})`}`)
@@ -52,37 +51,37 @@ export function fieldConflict(d: Desired, o: Observed): Problem | undefined {
   return {
     condition: 'ControlPlanePatched',
     reason: 'FieldConflict',
-    message: `${objectName(d)} already sets what this resource would set: ${list}. Remove it there, or change this resource to match`,
+    message: `${objectName(s.desired)} already sets what this resource would set: ${list}. Remove it there, or change this resource to match`,
     blocks: 'controlPlane',
     retryAfterMs: 30_000,
   };
 }
 
 /** The place of what is to be committed is taken. */
-export function renderNotOwned(d: Desired, o: Observed): Problem | undefined {
-  if (d.spec.controlPlane.write !== 'Render' || o.kubernetes.rendered !== 'foreign') return undefined;
+export function renderNotOwned(s: DerivedState): Problem | undefined {
+  if (s.spec.controlPlane.write !== 'Render' || s.kubernetes.rendered !== 'foreign') return undefined;
   return {
     condition: 'ControlPlanePatched',
     reason: 'FieldConflict',
-    message: `ConfigMap ${renderName(d)} exists and is not this resource's; remove it, or give this resource another name`,
+    message: `ConfigMap ${renderName(s.desired)} exists and is not this resource's; remove it, or give this resource another name`,
     blocks: 'controlPlane',
     retryAfterMs: 30_000,
   };
 }
 
 /** With `write: Render`: what a person has still to commit, or what has not arrived yet. */
-export function awaitingCommit(d: Desired, o: Observed): Problem | undefined {
-  const { controlPlane, rendered } = o.kubernetes;
-  if (d.spec.controlPlane.write !== 'Render' || !controlPlane || controlPlane.carriesFields) return undefined;
-  const { kind } = d.spec.controlPlane;
+export function awaitingCommit(s: DerivedState): Problem | undefined {
+  const { controlPlane, rendered } = s.kubernetes;
+  if (s.spec.controlPlane.write !== 'Render' || !controlPlane || controlPlane.carriesFields) return undefined;
+  const { kind } = s.spec.controlPlane;
   const missing = controlPlane.missing ?? [];
   const [first, ...more] = missing;
   const others = more.length === 0 ? '' : ` and ${more.length} more`;
-  const where = kind === 'HelmValues' ? "istiod's Deployment" : objectName(d);
+  const where = kind === 'HelmValues' ? "istiod's Deployment" : objectName(s.desired);
   const what =
     rendered === 'current'
-      ? `commit what ConfigMap ${renderName(d)} shows (\`kubectl get configmap -n ${d.identity.namespace} ${renderName(d)} -o yaml\`)`
-      : `ConfigMap ${renderName(d)} shows what to commit as soon as Vault is ready and the injector is there`;
+      ? `commit what ConfigMap ${renderName(s.desired)} shows (\`kubectl get configmap -n ${s.identity.namespace} ${renderName(s.desired)} -o yaml\`)`
+      : `ConfigMap ${renderName(s.desired)} shows what to commit as soon as Vault is ready and the injector is there`;
   return {
     condition: 'ControlPlanePatched',
     reason: 'AwaitingCommit',
@@ -93,8 +92,8 @@ export function awaitingCommit(d: Desired, o: Observed): Problem | undefined {
 }
 
 /** The fields are written, and nothing seems to carry them to istiod. */
-export function notReconciled(_d: Desired, o: Observed): Problem | undefined {
-  const target = o.kubernetes.controlPlane;
+export function notReconciled(s: DerivedState): Problem | undefined {
+  const target = s.kubernetes.controlPlane;
   if (!target?.carriesFields || target.unreconciled === undefined) return undefined;
   return {
     condition: 'ControlPlanePatched',

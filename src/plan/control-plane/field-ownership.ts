@@ -1,9 +1,10 @@
 /** Two that set the same field against each other: the operator stops, and says what makes peace. */
+import type { DerivedState } from '../facts/derived.ts';
 import type { Spec } from '../../api/schema.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import type { Desired } from '../facts/desired.ts';
 import { objectKinds, objectName, renderName } from './istiod-fields.ts';
-import type { Observed, OtherManager } from '../facts/observed.ts';
+import type { OtherManager } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
 
 /** The API group of each kind of control plane, and below which of its fields this resource writes. */
@@ -50,24 +51,24 @@ export function describeManager({ name, tool }: OtherManager): string {
 }
 
 /** The fields were written and taken back too often. */
-export function contestedField(d: Desired, o: Observed, now: number): Problem | undefined {
-  const { contest } = o.kubernetes;
+export function contestedField(s: DerivedState): Problem | undefined {
+  const { contest } = s.kubernetes;
   if (!contest) return undefined;
   const who = contest.by ? describeManager(contest.by) : 'somebody';
-  const remedy = remedyFor(contest.by ?? { name: 'it' }, d);
-  const message = `${objectName(d)}: ${who} has taken back what this resource wrote, three times in ten minutes; it is left alone, and tried once more now and then. Make peace: ${remedy}. Or set spec.controlPlane.write: Render, and commit what ConfigMap ${renderName(d)} shows. Annotation ${known.reconcileRequestedAt}=<new text> has it tried at once`;
+  const remedy = remedyFor(contest.by ?? { name: 'it' }, s.desired);
+  const message = `${objectName(s.desired)}: ${who} has taken back what this resource wrote, three times in ten minutes; it is left alone, and tried once more now and then. Make peace: ${remedy}. Or set spec.controlPlane.write: Render, and commit what ConfigMap ${renderName(s.desired)} shows. Annotation ${known.reconcileRequestedAt}=<new text> has it tried at once`;
   return {
     condition: 'ControlPlanePatched',
     reason: 'ContestedField',
     message,
     blocks: 'controlPlane',
-    retryAfterMs: Math.max(1_000, contest.untilMs - now),
+    retryAfterMs: Math.max(1_000, contest.untilMs - s.now),
   };
 }
 
 /** Before the first write: a warning where a tool manages the very field. undefined: nobody does, or it has been written before. */
-export function expectedConflict(d: Desired, o: Observed): string | undefined {
-  const target = o.kubernetes.controlPlane;
+export function expectedConflict(s: DerivedState): string | undefined {
+  const target = s.kubernetes.controlPlane;
   if (!target?.managedBy?.tool || target.writtenBefore) return undefined;
-  return `${objectName(d)}: ${describeManager(target.managedBy)} manages the field that is written now, and may take it back. If it does: ${remedyFor(target.managedBy, d)}; or set spec.controlPlane.write: Render`;
+  return `${objectName(s.desired)}: ${describeManager(target.managedBy)} manages the field that is written now, and may take it back. If it does: ${remedyFor(target.managedBy, s.desired)}; or set spec.controlPlane.write: Render`;
 }

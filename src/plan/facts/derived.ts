@@ -1,228 +1,332 @@
-/** What follows from an observation before anything is decided: which certificates are ours, which set is live and sound. */
+/**
+ * Derived state: what follows from the desired and the observed state before anything is decided, such as which certificates this resource
+ * owns, which CA is current, and which root signs. Each value is computed when it is first asked for, and kept. Pure.
+ */
 import { createHash } from 'node:crypto';
+import type { Spec } from '../../api/schema.ts';
 import { bundleFacts, isSignedBy, type CertificateFacts } from './certificate.ts';
 import { renewBeforeMs, type Desired } from './desired.ts';
-import { generationName, generationOf } from './identity.ts';
-import { ownEntry, type Issuer, type CaEntry, type Observed, type ObservedVault, type Pki } from './observed.ts';
+import { generationName, generationOf, type Identity } from './identity.ts';
+import {
+  ownEntry,
+  type CaEntry,
+  type Issuer,
+  type Observed,
+  type ObservedKubernetes,
+  type ObservedVault,
+  type Pki,
+  type StagingEntry,
+} from './observed.ts';
+import type { Rotation, StateEntry } from './state-entry.ts';
 
-/** An issuer of ours with its generation. */
+export type Tier = 'root' | 'intermediate';
+
+/** An issuer that this resource owns, with its CA generation. */
 export interface OwnIssuer extends Issuer {
   generation: number;
 }
 
-type VaultOnly = Pick<Observed, 'vault'>;
-type Tier = 'root' | 'intermediate';
-
-/**
- * What makes an issuer ours besides the name of its key: the state records it, or the live entry carries it. So what was
- * taken over, and bears other names, is ours too.
- */
-function recordedIssuers(tier: Tier, vault: ObservedVault): { fingerprints: Set<string>; generation: number } {
-  const state = ownEntry(vault.state);
-  const live = ownEntry(vault.live);
-  const kind = tier === 'root' ? 'Root' : 'Intermediate';
-  const history = (state?.history ?? []).filter((entry) => entry.kind === kind).map((entry) => entry.fingerprint);
-  const recorded = [state?.[tier], tier === 'root' ? state?.rotation?.to : undefined].map(
-    (one) => one?.fingerprint ?? '',
-  );
-  const published = tier === 'root' ? bundleFacts(live?.root ?? '') : live?.certificate ? [live.certificate] : [];
-  return {
-    fingerprints: new Set([...recorded, ...history, ...published.map((c) => c.fingerprint)]),
-    generation: state?.[tier]?.generation ?? (tier === 'root' ? 1 : (live?.generation ?? 1)),
-  };
-}
-
-/** Issuers of ours in the mount of a tier, newest generation first. */
-export function ownIssuers(d: Desired, tier: Tier, vault: ObservedVault): OwnIssuer[] {
-  const pki = tier === 'root' ? vault.rootPki : vault.intermediatePki;
-  const recorded = recordedIssuers(tier, vault);
-  return (pki?.issuers ?? [])
-    .flatMap((issuer) => {
-      const generation =
-        generationOf(d.identity, tier, issuer.keyName) ??
-        (recorded.fingerprints.has(issuer.certificate.fingerprint) ? recorded.generation : undefined);
-      return generation === undefined ? [] : [{ ...issuer, generation }];
-    })
-    .sort((a, b) => b.generation - a.generation || b.certificate.notBefore - a.certificate.notBefore);
-}
-
-/** The highest number that a root of ours bears, or a key for one that was removed: none is given out twice. */
-export function highestRootGeneration(d: Desired, { vault }: VaultOnly): number {
-  const keys = (vault.rootPki?.keys ?? []).map((key) => generationOf(d.identity, 'root', key.name) ?? 0);
-  return Math.max(0, ...ownIssuers(d, 'root', vault).map((issuer) => issuer.generation), ...keys);
-}
-
-/** What of the roots of this CA does what. */
+/** Which roots of this CA sign and are trusted. */
 export interface RootRoles {
-  /** It signs intermediates; undefined: there is none, or it is lost. */
+  /** The root that signs intermediates; undefined: there is none, or it is lost. */
   signer: OwnIssuer | undefined;
   /**
-   * Those that istiod hands out, in their order in root-cert.pem; undefined while one of them is not known. A root that is lost is trusted
-   * as long as its phase says so: its certificate is in the live entry.
+   * The roots that istiod distributes, in their order in root-cert.pem; undefined while the certificate of one is unknown. A lost root stays
+   * trusted as long as the phase of the rotation requires it: the CA entry holds its certificate.
    */
   trusted: CertificateFacts[] | undefined;
 }
 
-/** A root of ours that was issued, where it lies in the mount. */
-export const findRoot = (d: Desired, { vault }: VaultOnly, issued: { fingerprint?: string } | undefined) =>
-  ownIssuers(d, 'root', vault).find(({ certificate }) => certificate.fingerprint === issued?.fingerprint);
+/** The content of a CA entry that is valid and of this CA. */
+export type CurrentCa = CaEntry & { certificate: CertificateFacts };
 
-/** The root that the state records, where it lies in the mount: during a rotation the one that it leads away from. */
-export const recordedRoot = (d: Desired, o: VaultOnly): OwnIssuer | undefined =>
-  findRoot(d, o, ownEntry(o.vault.state)?.root);
-
-/**
- * The root that stands, outside of a rotation: the recorded one and no other, else one that was made since. When the memory is lost, the
- * one that the live certificate is signed by, and without that, the newest intermediate of ours: older roots, and such as were rolled back,
- * still lie in the mount.
- */
-function rootOutsideRotation(d: Desired, { vault }: VaultOnly): OwnIssuer | undefined {
-  const recorded = ownEntry(vault.state)?.root;
-  if (recorded?.fingerprint !== undefined) return recordedRoot(d, { vault });
-  const issuers = ownIssuers(d, 'root', vault);
-  if (recorded) return issuers.find((issuer) => issuer.generation > recorded.generation);
-  const signed = ownEntry(vault.live)?.certificate ?? ownIssuers(d, 'intermediate', vault)[0]?.certificate;
-  return signed ? issuers.find((issuer) => isSignedBy(signed, issuer.certificate)) : issuers[0];
+/** A reference to an issued root, as the state entry records it. */
+interface IssuedReference {
+  fingerprint?: string;
+  serial?: string;
 }
 
-/** Which root signs and which are trusted, by the phase of a rotation where there is one. */
-export function rootRoles(d: Desired, o: Observed): RootRoles {
-  const from = rootOutsideRotation(d, o);
-  const state = ownEntry(o.vault.state);
-  const rotation = state?.rotation;
-  if (!rotation) return { signer: from, trusted: from && [from.certificate] };
-  const to = findRoot(d, o, rotation.to);
-  const [signer, last] = rotation.back ? [from, state.root] : [to, rotation.to];
-  const certificates = (...roots: ({ fingerprint?: string } | undefined)[]) => certificatesOf(d, o, roots);
-  switch (rotation.phase) {
-    case 'Issuing':
-      return { signer: from, trusted: certificates(state.root) };
-    case 'Distributing':
-      return { signer: from, trusted: certificates(state.root, rotation.to) };
-    case 'Switching':
-      // a certificate that is nowhere any more cannot be handed out by anybody
-      return { signer, trusted: certificates(state.root, rotation.to) ?? certificates(last) };
-    case 'Retiring':
-      return { signer, trusted: certificates(last) };
+/** Base of the two kinds of derived state: keeps each value once it is computed. */
+class Memo {
+  readonly #values = new Map<unknown, unknown>();
+
+  /**
+   * The value under a key, computed at the first call. The key is a name, or the function itself.
+   * @param compute must depend on nothing that can change
+   */
+  once<T>(key: unknown, compute: () => T): T {
+    if (!this.#values.has(key)) this.#values.set(key, compute());
+    return this.#values.get(key) as T;
   }
 }
 
-/**
- * Certificates of recorded roots, from the live entry, be it taken over only now, from the mount or from the mesh; those that the live entry has in
- * its order.
- */
-function certificatesOf(
-  d: Desired,
-  { vault, kubernetes }: Observed,
-  roots: ({ fingerprint?: string } | undefined)[],
-): CertificateFacts[] | undefined {
-  const live = bundleFacts(ownEntry(vault.live)?.root ?? vault.live.foreign?.root ?? '');
-  const issued = ownIssuers(d, 'root', vault).map(({ certificate }) => certificate);
-  const known = [...live, ...issued, ...(kubernetes.meshRoots ?? [])];
-  const found = roots
-    .map((root) => known.find(({ fingerprint }) => fingerprint === root?.fingerprint))
-    .filter((certificate) => certificate !== undefined);
-  if (found.length < roots.length) return undefined;
-  const place = ({ fingerprint }: CertificateFacts) => live.findIndex((one) => one.fingerprint === fingerprint);
-  // one that is new stands behind: before 1.30 istiod compares the bytes of what it had
-  return found.sort((a, b) => (place(a) + 1 || Infinity) - (place(b) + 1 || Infinity) || 0);
+/** What follows from the desired state and from what was read of Vault alone. */
+export class DerivedVault extends Memo {
+  readonly desired: Desired;
+  readonly vault: ObservedVault;
+
+  constructor(desired: Desired, vault: ObservedVault) {
+    super();
+    this.desired = desired;
+    this.vault = vault;
+  }
+
+  get spec(): Spec {
+    return this.desired.spec;
+  }
+
+  get identity(): Identity {
+    return this.desired.identity;
+  }
+
+  /** The state entry, if this resource owns it. */
+  get stateEntry(): StateEntry | undefined {
+    return ownEntry(this.vault.state);
+  }
+
+  /** The root rotation in progress. */
+  get rotation(): Rotation | undefined {
+    return this.stateEntry?.rotation;
+  }
+
+  /** The CA entry, if this resource owns it; it need not be valid. */
+  get caEntry(): CaEntry | undefined {
+    return ownEntry(this.vault.live);
+  }
+
+  get stagingEntry(): StagingEntry | undefined {
+    return ownEntry(this.vault.staging);
+  }
+
+  /** Roots that this resource owns, also retired and rolled-back ones; newest CA generation first. */
+  get ownRoots(): OwnIssuer[] {
+    return this.once('ownRoots', () => this.#ownIssuers('root'));
+  }
+
+  /** Intermediates that this resource owns, newest CA generation first. */
+  get ownIntermediates(): OwnIssuer[] {
+    return this.once('ownIntermediates', () => this.#ownIssuers('intermediate'));
+  }
+
+  ownIssuers(tier: Tier): OwnIssuer[] {
+    return tier === 'root' ? this.ownRoots : this.ownIntermediates;
+  }
+
+  /** The highest CA generation of any root or root key of this resource, including keys of removed roots: no number is given out twice. */
+  get highestRootGeneration(): number {
+    const keys = (this.vault.rootPki?.keys ?? []).map((key) => generationOf(this.identity, 'root', key.name) ?? 0);
+    return Math.max(0, ...this.ownRoots.map((issuer) => issuer.generation), ...keys);
+  }
+
+  /** The highest CA generation of an intermediate that any entry or key name of this resource shows. */
+  get highestGeneration(): number {
+    const names = (this.vault.intermediatePki?.keys ?? []).map(
+      (key) => generationOf(this.identity, 'intermediate', key.name) ?? 0,
+    );
+    return Math.max(
+      0,
+      this.stateEntry?.highestGeneration ?? 0,
+      this.caEntry?.generation ?? 0,
+      this.stagingEntry?.generation ?? 0,
+      ...names,
+    );
+  }
+
+  /** An issued root of this resource in the root mount, by its fingerprint. */
+  findRoot(issued: IssuedReference | undefined): OwnIssuer | undefined {
+    return this.ownRoots.find(({ certificate }) => certificate.fingerprint === issued?.fingerprint);
+  }
+
+  /** The root that the state entry records, if the root mount holds it. During a rotation it is the root that the rotation replaces. */
+  get recordedRoot(): OwnIssuer | undefined {
+    return this.findRoot(this.stateEntry?.root);
+  }
+
+  /**
+   * The current root outside a rotation: the recorded root or, if only the intent to create one is recorded, the root created since. If the
+   * state entry is lost: the root that signed the current or, failing that, the newest intermediate. The mount can also contain retired and
+   * rolled-back roots.
+   */
+  get rootOutsideRotation(): OwnIssuer | undefined {
+    const recorded = this.stateEntry?.root;
+    if (recorded?.fingerprint !== undefined) return this.recordedRoot;
+    if (recorded) return this.ownRoots.find((issuer) => issuer.generation > recorded.generation);
+    const signed = this.caEntry?.certificate ?? this.ownIntermediates[0]?.certificate;
+    return signed ? this.ownRoots.find((issuer) => isSignedBy(signed, issuer.certificate)) : this.ownRoots[0];
+  }
+
+  /**
+   * The content of the CA entry, if it is valid and of this CA. Content that is only consistent in itself, under a root of somebody else,
+   * was not written by the operator and does not count.
+   */
+  get currentCa(): CurrentCa | undefined {
+    return this.once('currentCa', () => {
+      const entry = this.caEntry;
+      if (!entry?.certificate || caEntryDefect(entry) !== undefined) return undefined;
+      const { certificate } = entry;
+      const ofThisCa =
+        this.ownRoots.length === 0 || this.ownRoots.some((root) => isSignedBy(certificate, root.certificate));
+      return ofThisCa ? { ...entry, certificate } : undefined;
+    });
+  }
+
+  /** The issuer of the intermediate mount that carries the certificate of the current CA. */
+  get currentIssuer(): Issuer | undefined {
+    const fingerprint = this.currentCa?.certificate.fingerprint;
+    return this.vault.intermediatePki?.issuers.find((issuer) => issuer.certificate.fingerprint === fingerprint);
+  }
+
+  /** The root that was issued last, as the state entry or, if that is lost, the CA entry shows it. The root mount may not hold it any more. */
+  get lastKnownRoot(): IssuedReference | undefined {
+    const recorded = this.stateEntry?.root;
+    if (recorded?.fingerprint ?? recorded?.serial) return recorded;
+    const entry = this.caEntry;
+    const roots = bundleFacts(entry?.root ?? '');
+    return roots.find((root) => entry?.certificate && isSignedBy(entry.certificate, root)) ?? roots[0];
+  }
+
+  /** Id of the key of a CA or staging entry in the intermediate mount: by a certificate for the key, its given name, or its id. */
+  keyIdOf(pki: Pki, entry: { publicKey: string | undefined; keyRef: string; generation: number }): string | undefined {
+    const carried = pki.issuers.find((i) => i.keyId !== '' && i.certificate.publicKey === entry.publicKey);
+    const generated = generationName(this.identity, 'intermediate', entry.generation);
+    const ref = entry.keyRef || generated;
+    return carried?.keyId ?? pki.keys.find(({ id, name }) => id === ref || name === ref || name === generated)?.id;
+  }
+
+  #ownIssuers(tier: Tier): OwnIssuer[] {
+    const pki = tier === 'root' ? this.vault.rootPki : this.vault.intermediatePki;
+    const recorded = this.#recordedIssuers(tier);
+    return (pki?.issuers ?? [])
+      .flatMap((issuer) => {
+        const generation =
+          generationOf(this.identity, tier, issuer.keyName) ??
+          (recorded.fingerprints.has(issuer.certificate.fingerprint) ? recorded.generation : undefined);
+        return generation === undefined ? [] : [{ ...issuer, generation }];
+      })
+      .sort((a, b) => b.generation - a.generation || b.certificate.notBefore - a.certificate.notBefore);
+  }
+
+  /**
+   * Issuers that this resource owns although their key has another name, such as adopted ones: those that the state entry records, and the
+   * certificates of the CA entry.
+   */
+  #recordedIssuers(tier: Tier): { fingerprints: Set<string>; generation: number } {
+    const state = this.stateEntry;
+    const entry = this.caEntry;
+    const kind = tier === 'root' ? 'Root' : 'Intermediate';
+    const history = (state?.history ?? []).filter((one) => one.kind === kind).map((one) => one.fingerprint);
+    const recorded = [state?.[tier], tier === 'root' ? state?.rotation?.to : undefined].map(
+      (one) => one?.fingerprint ?? '',
+    );
+    const published = tier === 'root' ? bundleFacts(entry?.root ?? '') : entry?.certificate ? [entry.certificate] : [];
+    return {
+      fingerprints: new Set([...recorded, ...history, ...published.map((c) => c.fingerprint)]),
+      generation: state?.[tier]?.generation ?? (tier === 'root' ? 1 : (entry?.generation ?? 1)),
+    };
+  }
 }
 
-/** The root that signs. */
-export function currentRoot(d: Desired, o: Observed): OwnIssuer | undefined {
-  return rootRoles(d, o).signer;
+/** What follows from the desired state and from everything that was observed, at one time. */
+export class DerivedState extends DerivedVault {
+  readonly observed: Observed;
+  /** Milliseconds since the epoch. */
+  readonly now: number;
+
+  constructor(desired: Desired, observed: Observed, now: number) {
+    super(desired, observed.vault);
+    this.observed = observed;
+    this.now = now;
+  }
+
+  get kubernetes(): ObservedKubernetes {
+    return this.observed.kubernetes;
+  }
+
+  /** Which roots sign and are trusted: by the phase of a rotation, if one is in progress. */
+  get rootRoles(): RootRoles {
+    return this.once('rootRoles', () => this.#rootRoles());
+  }
+
+  /** The root that signs intermediates. */
+  get signer(): OwnIssuer | undefined {
+    return this.rootRoles.signer;
+  }
+
+  /** The desired content of root-cert.pem: PEM blocks. */
+  get trustBundle(): string | undefined {
+    return this.rootRoles.trusted?.map(({ pem }) => pem).join('');
+  }
+
+  /** When the intermediate is to be renewed, milliseconds since the epoch; undefined: there is none, or it expires with its root. */
+  get renewAt(): number | undefined {
+    const { currentCa, signer } = this;
+    if (!currentCa || !signer || currentCa.certificate.notAfter >= signer.certificate.notAfter) return undefined;
+    const lifetime = currentCa.certificate.notAfter - currentCa.certificate.notBefore;
+    return currentCa.certificate.notAfter - renewBeforeMs(this.spec, lifetime, this.kubernetes.maxWorkloadCertTtlMs);
+  }
+
+  #rootRoles(): RootRoles {
+    const from = this.rootOutsideRotation;
+    const state = this.stateEntry;
+    const rotation = state?.rotation;
+    if (!rotation) return { signer: from, trusted: from && [from.certificate] };
+    const to = this.findRoot(rotation.to);
+    const [signer, last] = rotation.back ? [from, state.root] : [to, rotation.to];
+    const certificates = (...roots: (IssuedReference | undefined)[]) => this.#certificatesOf(roots);
+    switch (rotation.phase) {
+      case 'Issuing':
+        return { signer: from, trusted: certificates(state.root) };
+      case 'Distributing':
+        return { signer: from, trusted: certificates(state.root, rotation.to) };
+      case 'Switching':
+        // nobody can distribute a root whose certificate no mount, entry or ConfigMap holds
+        return { signer, trusted: certificates(state.root, rotation.to) ?? certificates(last) };
+      case 'Retiring':
+        return { signer, trusted: certificates(last) };
+    }
+  }
+
+  /**
+   * Certificates of recorded roots: from the CA entry (also one that is about to be adopted), the root mount, or the mesh; those of the CA
+   * entry in its order. undefined: the certificate of one of them is unknown.
+   */
+  #certificatesOf(roots: (IssuedReference | undefined)[]): CertificateFacts[] | undefined {
+    const published = bundleFacts(this.caEntry?.root ?? this.vault.live.foreign?.root ?? '');
+    const issued = this.ownRoots.map(({ certificate }) => certificate);
+    const known = [...published, ...issued, ...(this.kubernetes.meshRoots ?? [])];
+    const found = roots
+      .map((root) => known.find(({ fingerprint }) => fingerprint === root?.fingerprint))
+      .filter((certificate) => certificate !== undefined);
+    if (found.length < roots.length) return undefined;
+    const place = ({ fingerprint }: CertificateFacts) => published.findIndex((one) => one.fingerprint === fingerprint);
+    // a new root goes last: istiod before 1.30 compares the bytes of the roots that it had
+    return found.sort((a, b) => (place(a) + 1 || Infinity) - (place(b) + 1 || Infinity) || 0);
+  }
 }
 
-/** root-cert.pem as it must be. */
-export function desiredTrustBundle(d: Desired, o: Observed): string | undefined {
-  return rootRoles(d, o)
-    .trusted?.map(({ pem }) => pem)
-    .join('');
+/** Makes a function of derived state compute its value once for each derived state. */
+export function derivedOnce<S extends DerivedVault, T>(compute: (s: S) => T): (s: S) => T {
+  return (s) => s.once(compute, () => compute(s));
 }
 
-/** The highest CA generation that any trace of ours shows. */
-export function highestGeneration(d: Desired, o: VaultOnly): number {
-  const names = (o.vault.intermediatePki?.keys ?? []).map(
-    (key) => generationOf(d.identity, 'intermediate', key.name) ?? 0,
-  );
-  return Math.max(
-    0,
-    ownEntry(o.vault.state)?.highestGeneration ?? 0,
-    ownEntry(o.vault.live)?.generation ?? 0,
-    ownEntry(o.vault.staging)?.generation ?? 0,
-    ...names,
-  );
-}
-
-/** The key of a live or staged entry in the mount: by a certificate for it, by the name it was given, or by its id. */
-export function keyIdOf(
-  d: Desired,
-  pki: Pki,
-  entry: { publicKey: string | undefined; keyRef: string; generation: number },
-): string | undefined {
-  const carried = pki.issuers.find((i) => i.keyId !== '' && i.certificate.publicKey === entry.publicKey);
-  const ref = entry.keyRef || generationName(d.identity, 'intermediate', entry.generation);
-  const again = generationName(d.identity, 'intermediate', entry.generation);
-  return carried?.keyId ?? pki.keys.find((key) => key.id === ref || key.name === ref || key.name === again)?.id;
-}
-
-/** Why the live set is not sound; undefined when it is (or when there is none). */
-export function caEntryDefect(live: CaEntry | undefined): string | undefined {
-  if (!live) return undefined;
-  if (!live.certificate) return 'ca-cert.pem is not a certificate';
-  if (live.publicKey === undefined) return 'ca-key.pem is not a private key';
-  if (live.publicKey !== live.certificate.publicKey) return 'ca-key.pem is not the key of ca-cert.pem';
-  const [first] = bundleFacts(live.chain);
-  if (first?.fingerprint !== live.certificate.fingerprint) return 'cert-chain.pem does not begin with ca-cert.pem';
-  const certificate = live.certificate;
-  if (!bundleFacts(live.root).some((root) => isSignedBy(certificate, root))) {
+/** Why the content of a CA entry is not valid; undefined: it is valid, or there is none. */
+export function caEntryDefect(entry: CaEntry | undefined): string | undefined {
+  if (!entry) return undefined;
+  const { certificate } = entry;
+  if (!certificate) return 'ca-cert.pem is not a certificate';
+  if (entry.publicKey === undefined) return 'ca-key.pem is not a private key';
+  if (entry.publicKey !== certificate.publicKey) return 'ca-key.pem is not the key of ca-cert.pem';
+  const [first] = bundleFacts(entry.chain);
+  if (first?.fingerprint !== certificate.fingerprint) return 'cert-chain.pem does not begin with ca-cert.pem';
+  if (!bundleFacts(entry.root).some((root) => isSignedBy(certificate, root))) {
     return 'ca-cert.pem is not signed by a root of root-cert.pem';
   }
   return undefined;
 }
 
-export type CurrentCa = CaEntry & { certificate: CertificateFacts };
-
-/**
- * The live set, if it is sound and of this CA: a set that is only consistent in itself, under a root of somebody else, was put
- * there behind the operator's back.
- */
-export function currentCa(d: Desired, o: VaultOnly): CurrentCa | undefined {
-  const live = ownEntry(o.vault.live);
-  if (!live?.certificate || caEntryDefect(live) !== undefined) return undefined;
-  const { certificate } = live;
-  const roots = ownIssuers(d, 'root', o.vault);
-  const ofThisCa = roots.length === 0 || roots.some((root) => isSignedBy(certificate, root.certificate));
-  return ofThisCa ? { ...live, certificate } : undefined;
-}
-
-/** The issuer of the intermediate mount that carries the live certificate. */
-export function issuerOf(live: { certificate: CertificateFacts } | undefined, o: VaultOnly): Issuer | undefined {
-  const fingerprint = live?.certificate.fingerprint;
-  return o.vault.intermediatePki?.issuers.find((issuer) => issuer.certificate.fingerprint === fingerprint);
-}
-
-/** When the intermediate is renewed; undefined when it already ends with its root. Milliseconds. */
-export function renewAt(d: Desired, o: Observed): number | undefined {
-  const live = currentCa(d, o);
-  const root = currentRoot(d, o);
-  if (!live || !root || live.certificate.notAfter >= root.certificate.notAfter) return undefined;
-  const life = live.certificate.notAfter - live.certificate.notBefore;
-  return live.certificate.notAfter - renewBeforeMs(d.spec, life, o.kubernetes.maxWorkloadCertTtlMs);
-}
-
-/** The root that was issued and is to be missed, as the state or, when that is lost, the live entry knows it. */
-export function lastKnownRoot({ vault }: VaultOnly): { fingerprint?: string; serial?: string } | undefined {
-  const recorded = ownEntry(vault.state)?.root;
-  if (recorded?.fingerprint ?? recorded?.serial) return recorded;
-  const live = ownEntry(vault.live);
-  const roots = bundleFacts(live?.root ?? '');
-  return roots.find((root) => live?.certificate && isSignedBy(live.certificate, root)) ?? roots[0];
-}
-
-/** Digest over what istiod serves: certificate, chain and roots, 64 hex digits. */
-export function caDigest(live: CaEntry): string {
+/** Digest of what istiod serves: certificate, chain and roots; SHA-256, 64 hex digits. */
+export function caDigest(entry: CaEntry): string {
   return createHash('sha256')
-    .update([live.certificate?.pem ?? '', live.chain, live.root].join('\n'))
+    .update([entry.certificate?.pem ?? '', entry.chain, entry.root].join('\n'))
     .digest('hex');
 }

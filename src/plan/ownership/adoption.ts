@@ -4,10 +4,11 @@
  * Adoption is decided once, while `<path>-state` is not ours yet, and recorded there before anything else is touched: from then
  * on what it names is ours, whether its mark was rewritten already or not.
  */
+import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { bundleFacts, isSignedBy, splitPem, type CertificateFacts } from '../facts/certificate.ts';
 import type { Desired } from '../facts/desired.ts';
 import { isOwnMarker } from '../facts/identity.ts';
-import { ownEntry, type Issuer, type Observed, type ObservedVault, type Pki } from '../facts/observed.ts';
+import { ownEntry, type Issuer, type ObservedVault, type Pki } from '../facts/observed.ts';
 import { adopting, ownsRole, roleFits, ownables, type Ownable } from './ownership.ts';
 
 /** What stands in our places and would be taken over. */
@@ -64,15 +65,15 @@ function rootToAdopt(vault: ObservedVault, intermediate: Issuer | undefined): Is
  * @returns undefined when nothing is: not asked for, done already, or nothing of others stands in our places; a text when what is there
  *   does not fit together
  */
-export function adoptionOf(d: Desired, o: Observed): Adoption | string | undefined {
-  if (!adopting(d, o)) return undefined;
-  const { vault } = o;
-  const { rootMount, intermediateMount, live, policy, role, authMount } = ownables(d, vault);
+export const adoptionOf = derivedOnce((s: DerivedState): Adoption | string | undefined => {
+  if (!adopting(s)) return undefined;
+  const { vault } = s;
+  const { rootMount, intermediateMount, live, policy, role, authMount } = ownables(s);
   const foreign = (found: (Ownable | undefined)[]) =>
-    found.filter((thing) => thing !== undefined).filter((thing) => !isOwnMarker(d.identity, thing.text));
+    found.filter((thing) => thing !== undefined).filter((thing) => !isOwnMarker(s.identity, thing.text));
   const parts = foreign([rootMount, intermediateMount, live]);
-  const shared = d.spec.kubernetesAuth.config.manage ? authMount : undefined;
-  const beside = foreign([policy, ownsRole(d, o) || !roleFits(d, o) ? undefined : role, shared]);
+  const shared = s.spec.kubernetesAuth.config.manage ? authMount : undefined;
+  const beside = foreign([policy, ownsRole(s) || !roleFits(s) ? undefined : role, shared]);
   const names = [...parts, ...beside].map((thing) => thing.name);
   if (parts.length === 0) return names.length > 0 ? { things: names, ca: undefined } : undefined;
   const intermediate = intermediateToAdopt(vault);
@@ -80,20 +81,19 @@ export function adoptionOf(d: Desired, o: Observed): Adoption | string | undefin
   const others = handedOut(vault).roots.filter((one) => one.fingerprint !== root?.certificate.fingerprint);
   const leaving = vault.rootPki?.issuers.find((i) => i.certificate.fingerprint === others[0]?.fingerprint);
   const ca = { root, leaving, intermediate, generation: Math.max(1, vault.live.foreign?.generation ?? 1) };
-  const defect = defectOf(d, ca, vault);
+  const defect = defectOf(s.desired, ca, vault);
   if (defect !== undefined) return `${defect}; ${putBack}`;
-  return fieldsDefect(d, vault) ?? rootsDefect(d, ca, others, vault) ?? { things: names, ca };
-}
+  return fieldsDefect(s.desired, vault) ?? rootsDefect(s.desired, ca, others, vault) ?? { things: names, ca };
+});
 
 const putBack =
   'nothing was changed. Put the matching parts back, or choose other mounts and paths and let a new CA be made';
 
 function defectOf(
-  d: Desired,
+  { spec }: Desired,
   { root, intermediate }: NonNullable<Adoption['ca']>,
   vault: ObservedVault,
 ): string | undefined {
-  const { spec } = d;
   const entry = `${spec.keyStore.mount}/${spec.keyStore.path}`;
   if (!intermediate) {
     if (vault.live.entry !== 'foreign') return undefined;
@@ -128,12 +128,12 @@ function fieldsDefect({ spec: { keyStore } }: Desired, { live }: ObservedVault):
  * Any other may be trusted for a reason that is not known here, and this resource would take it out.
  */
 function rootsDefect(
-  d: Desired,
+  desired: Desired,
   { root, leaving }: NonNullable<Adoption['ca']>,
   others: CertificateFacts[],
   vault: ObservedVault,
 ): string | undefined {
-  const { keyStore, root: spec, delivery } = d.spec;
+  const { keyStore, root: spec, delivery } = desired.spec;
   const { blocks, roots } = handedOut(vault);
   const file = `root-cert.pem of ${keyStore.mount}/${keyStore.path}`;
   const unread = 'or take root-cert.pem out of the entry, if istiod does not read it there';

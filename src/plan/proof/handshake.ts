@@ -1,10 +1,8 @@
 /** What the handshake with a replica proves: its chain against the live set. Pure. */
+import { caDigest, derivedOnce, type DerivedVault } from '../facts/derived.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { bundleFacts, isSignedBy, type CertificateFacts } from '../facts/certificate.ts';
-import type { Desired } from '../facts/desired.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
-import { caDigest, ownIssuers, currentCa } from '../facts/derived.ts';
-import type { Observed } from '../facts/observed.ts';
 import type { Served } from '../facts/observed-istiod.ts';
 
 const day = (ms: number) => rfc3339(ms).slice(0, 10);
@@ -23,22 +21,22 @@ export interface ExpectedCa {
 }
 
 /** The live set and all that was ours before; undefined while none is sound. */
-export function expectedCa(d: Desired, o: Pick<Observed, 'vault'>): ExpectedCa | undefined {
-  const live = currentCa(d, o);
+export const expectedCa = derivedOnce((s: DerivedVault): ExpectedCa | undefined => {
+  const live = s.currentCa;
   if (!live) return undefined;
   const roots = bundleFacts(live.root);
   return {
     live: live.certificate,
     generation: live.generation,
     roots,
-    digest: hasDigest(d.spec) ? caDigest(live) : undefined,
+    digest: hasDigest(s.spec) ? caDigest(live) : undefined,
     intermediates: [
       { certificate: live.certificate, generation: live.generation },
-      ...ownIssuers(d, 'intermediate', o.vault).map(({ certificate, generation }) => ({ certificate, generation })),
+      ...s.ownIntermediates.map(({ certificate, generation }) => ({ certificate, generation })),
     ],
-    ownRoots: [...roots, ...ownIssuers(d, 'root', o.vault).map((issuer) => issuer.certificate)],
+    ownRoots: [...roots, ...s.ownRoots.map((issuer) => issuer.certificate)],
   };
-}
+});
 
 /** What a handshake showed, against what is wanted. */
 export type HandshakeResult =

@@ -28,7 +28,7 @@ export function logRequestsOf(pod: IstiodPod, scene: EvaluationInput): LogReques
     ];
   };
   const init = containerOf(pod, initContainer);
-  if (init?.state.kind === 'running' && scene.now - init.state.sinceMs >= hangsWithErrorMs)
+  if (init?.state.kind === 'running' && scene.s.now - init.state.sinceMs >= hangsWithErrorMs)
     return wish(initContainer, 'end');
   switch (phase) {
     case 'VaultInitFailed':

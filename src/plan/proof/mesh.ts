@@ -1,9 +1,7 @@
 /** istiod and its mesh as a whole: how far a rollout is, which namespaces belong to it, and what a root rotation has to see. Pure. */
-import type { Desired } from '../facts/desired.ts';
+import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { istiodFields, type IstiodFields } from '../control-plane/istiod-fields.ts';
 import { expectedCa, issuerOfLeaf, evaluateHandshake } from './handshake.ts';
-import { ownIssuers } from '../facts/derived.ts';
-import type { Observed } from '../facts/observed.ts';
 import {
   digestOf,
   type IstiodDeployment,
@@ -35,10 +33,10 @@ export function missingFields({ env, annotations }: IstiodSettings, fields: Isti
 }
 
 /** Fields of ours that a Deployment of istiod does not have, in words. */
-export function lackedBy(d: Desired, o: Observed, deployment: IstiodDeployment, digest: string | undefined): string[] {
+export function lackedBy(s: DerivedState, deployment: IstiodDeployment, digest: string | undefined): string[] {
   // what the control plane does not reach any more takes up new files by itself, and is judged by what it serves
-  const reached = !o.kubernetes.controlPlane?.leftBehind?.includes(deployment.revision);
-  const { env, annotations } = missingFields(deployment.settings, istiodFields(d.spec, reached ? digest : undefined));
+  const reached = !s.kubernetes.controlPlane?.leftBehind?.includes(deployment.revision);
+  const { env, annotations } = missingFields(deployment.settings, istiodFields(s.spec, reached ? digest : undefined));
   return [...env.map((name) => `env ${name}`), ...annotations];
 }
 
@@ -62,13 +60,13 @@ const stillEnding = ({ ending }: ObservedIstiod): string | undefined =>
  * Bundles of the namespaces of this mesh: not of those that hold the root of another IstioVaultCA; and where not every IstioVaultCA is seen,
  * only of those that hold a root of ours.
  */
-export function bundlesOfMesh(d: Desired, o: Observed, istiod: ObservedIstiod): MeshBundle[] | 'unreadable' {
+export function bundlesOfMesh(s: DerivedState, istiod: ObservedIstiod): MeshBundle[] | 'unreadable' {
   const { bundles, rootsOfOthers, confinedTo } = istiod;
   if (bundles === 'unreadable') return 'unreadable';
-  const ours = ownIssuers(d, 'root', o.vault).map(({ certificate }) => certificate.fingerprint);
+  const ours = s.ownRoots.map(({ certificate }) => certificate.fingerprint);
   const holds = ({ roots }: MeshBundle, some: readonly string[]) => roots.some((root) => some.includes(root));
   return bundles.filter((bundle) => {
-    if (bundle.namespace === d.identity.namespace) return true;
+    if (bundle.namespace === s.identity.namespace) return true;
     if (holds(bundle, rootsOfOthers)) return false;
     return confinedTo.length === 0 || confinedTo.includes(bundle.namespace) || holds(bundle, ours);
   });
@@ -96,17 +94,17 @@ export interface MeshView {
  * its pod was made with the digest of the live set, which is patched only after the live write, and it serves the live intermediate; where
  * no digest tells, when it hands that bundle out.
  */
-export function meshView(d: Desired, o: Observed, now: number): MeshView | undefined {
-  const { istiod } = o.kubernetes;
+export const meshView = derivedOnce((s: DerivedState): MeshView | undefined => {
+  const { istiod } = s.kubernetes;
   if (!istiod) return undefined;
-  const ca = expectedCa(d, o);
+  const ca = expectedCa(s);
   const deployments = wanted(istiod);
   const replicas = istiod.pods.map((pod) => {
     const proven =
       ca !== undefined &&
       pod.served !== undefined &&
       'leaf' in pod.served &&
-      evaluateHandshake(pod.served, ca, now).kind === 'Proven';
+      evaluateHandshake(pod.served, ca, s.now).kind === 'Proven';
     const withDigest = ca?.digest !== undefined && digestOf(pod.settings) === ca.digest;
     const served =
       pod.served !== undefined && 'leaf' in pod.served ? (issuerOfLeaf(pod.served)?.fingerprint ?? '') : undefined;
@@ -120,7 +118,7 @@ export function meshView(d: Desired, o: Observed, now: number): MeshView | undef
       ...(why === undefined ? {} : { why }),
     };
   });
-  const lacking = deployments.filter((deployment) => lackedBy(d, o, deployment, ca?.digest).length > 0);
+  const lacking = deployments.filter((deployment) => lackedBy(s, deployment, ca?.digest).length > 0);
   return {
     replicas,
     unfinished:
@@ -129,7 +127,7 @@ export function meshView(d: Desired, o: Observed, now: number): MeshView | undef
         : lacking.length > 0
           ? `Deployment ${several(lacking.map(({ name }) => name))} has not got the fields of the live CA`
           : (deployments.flatMap((deployment) => rolloutLeft(deployment, istiod) ?? [])[0] ?? stillEnding(istiod)),
-    namespaces: bundlesOfMesh(d, o, istiod),
+    namespaces: bundlesOfMesh(s, istiod),
     istiods: deployments.map(({ name, multiRoot, version }) => ({ name, multiRoot, version })),
   };
-}
+});

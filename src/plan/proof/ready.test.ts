@@ -17,7 +17,7 @@ import {
   waiting,
   withIstiod,
 } from '../../../test/unit/istiod-world.ts';
-import { desiredOf, identity, minimalSpec, someCa } from '../../../test/unit/model.ts';
+import { desiredOf, identity, minimalSpec, someCa, derived } from '../../../test/unit/model.ts';
 import { group, kind, resourceSchema, version } from '../../api/schema.ts';
 import { statusSchema, type Status } from '../../api/status-schema.ts';
 import { istiodStatus, recheckIn, verificationOf } from './ready.ts';
@@ -62,7 +62,7 @@ describe('IstiodReady', () => {
   ])('of pods that cannot be made (%s) says what to do', (failure, next) => {
     const replicas = { desired: 1, current: 0, updated: 0, available: 0 };
     const observed = withIstiod(world, [], deployment(1, { failure, replicas }));
-    const { reason, message } = verificationOf(d, observed, now)!.ready;
+    const { reason, message } = verificationOf(derived(d, observed, now))!.ready;
     expect(reason).toBe('PodCreateFailed');
     expect(message).toContain(failure);
     expect(message).toContain(next);
@@ -96,14 +96,14 @@ describe('IstiodReady', () => {
     ['its own namespace with the root of another', pods({}), { bundles: [{ namespace: 'istio-system', roots: [other] }], rootsOfOthers: [other] }, 'False RootNotDistributed'],
     ['ConfigMaps that may not be read', pods({}), { bundles: 'unreadable' }, 'Unknown Forbidden'],
   ])('with %s', (_name, those, over, expected) => {
-    const { ready } = verificationOf(d, withIstiod(world, those, over), now)!;
+    const { ready } = verificationOf(derived(d, withIstiod(world, those, over), now))!;
     expect(`${ready.status} ${ready.reason}`).toBe(expected);
     expect(ready.message).not.toBe('');
   }); // prettier-ignore
 
   it('names the namespaces that lack the root', () => {
     const bundles = Array.from({ length: 7 }, (_, i) => ({ namespace: `shop-${i}`, roots: [other] }));
-    const { ready } = verificationOf(d, withIstiod(world, pods({}), { bundles }), now)!;
+    const { ready } = verificationOf(derived(d, withIstiod(world, pods({}), { bundles }), now))!;
     expect(ready.message).toContain('shop-0, shop-1, shop-2, shop-3, shop-4 and 2 more');
   });
 
@@ -137,7 +137,7 @@ describe('status', () => {
     const many = Array.from({ length: 120 }, (_, i) =>
       podOf(world, `istiod-${String(i).padStart(3, '0')}`, i === 119 ? { served: stale() } : {}),
     );
-    const proof = verificationOf(d, withIstiod(world, many), now)!;
+    const proof = verificationOf(derived(d, withIstiod(world, many), now))!;
     expect([proof.proven, proof.expected]).toEqual([119, 120]);
     const { istiod } = istiodStatus(proof);
     expect(istiod).toHaveLength(100);
@@ -149,8 +149,8 @@ describe('status', () => {
     fc.assert(
       fc.property(fc.shuffledSubarray(pods(...kinds), { minLength: 1 }), (some) => {
         const sorted = [...some].sort((a, b) => (a.name < b.name ? -1 : 1));
-        expect(verificationOf(d, withIstiod(world, some), now)).toEqual(
-          verificationOf(d, withIstiod(world, sorted), now),
+        expect(verificationOf(derived(d, withIstiod(world, some), now))).toEqual(
+          verificationOf(derived(d, withIstiod(world, sorted), now)),
         );
       }),
     );
@@ -172,14 +172,14 @@ describe('status', () => {
 
 describe('the next look', () => {
   const again = (those: IstiodPod[], over: Partial<ObservedIstiod> = {}) =>
-    recheckIn(d, withIstiod(world, those, over), now);
+    recheckIn(derived(d, withIstiod(world, those, over), now));
 
   it('is after 20 s while something is not proven, and not before something changes when all is', () => {
     expect(again(pods({}))).toBeUndefined();
     expect(again([], { deployments: [] })).toBeUndefined();
     expect(again(pods({ served: stale() }))).toBe(20_000);
     expect(again(pods({}), { bundles: [{ namespace: 'shop', roots: [] }] })).toBe(20_000);
-    expect(recheckIn(d, world, now)).toBeUndefined();
+    expect(recheckIn(derived(d, world, now))).toBeUndefined();
   });
 
   it('is earlier when time alone will tell', () => {
@@ -271,7 +271,7 @@ describe('what a root rotation asks', () => {
     const before = { ...settingsOf(world).annotations, 'istiovaultca.io/ca-digest': 'before' };
     const seen = withIstiod(world, pods({}, { settings: { ...settingsOf(world), annotations: before } }, { served: stale() }));
     const live = liveOf(world).certificate.fingerprint;
-    expect(meshView(d, seen, now)).toEqual({
+    expect(meshView(derived(d, seen, now))).toEqual({
       replicas: [
         { name: 'istiod-1', serves: live, roots: [root] },
         { name: 'istiod-2', serves: live, roots: undefined },
@@ -284,12 +284,12 @@ describe('what a root rotation asks', () => {
       ],
       istiods: [{ name: 'istiod', multiRoot: false, version: '1.30.0' }],
     });
-    expect(meshView(d, world, now)).toBeUndefined();
+    expect(meshView(derived(d, world, now))).toBeUndefined();
   }); // prettier-ignore
 
   it('what is not finished', () => {
     const unfinished = (over: Partial<ObservedIstiod>) =>
-      meshView(d, withIstiod(world, pods({}), over), now)?.unfinished;
+      meshView(derived(d, withIstiod(world, pods({}), over), now))?.unfinished;
     expect(unfinished({ deployments: [] })).toBe('there is no istiod');
     expect(unfinished(deployment(2))).toContain('not every pod');
     expect(unfinished(deployment(1, { settings: { env: {}, annotations: {} } }))).toContain('has not got the fields');
@@ -297,7 +297,7 @@ describe('what a root rotation asks', () => {
 
   it('with rollout: Never nothing tells which roots a replica holds', () => {
     const never = desiredOf({ rollout: 'Never' });
-    expect(meshView(never, withIstiod(world, pods({})), now)?.replicas[0]?.roots).toBeUndefined();
+    expect(meshView(derived(never, withIstiod(world, pods({})), now))?.replicas[0]?.roots).toBeUndefined();
   });
 
   it('only namespaces that hold a root of ours, where the operator does not see every IstioVaultCA', () => {
@@ -307,9 +307,9 @@ describe('what a root rotation asks', () => {
       { namespace: 'theirs', roots: [other] },
     ];
     const seen = withIstiod(world, pods({}), { bundles, confinedTo: ['istio-system'] });
-    const namespaces = meshView(d, seen, now)?.namespaces;
+    const namespaces = meshView(derived(d, seen, now))?.namespaces;
     expect(namespaces).toEqual(bundles.slice(0, 2));
     const unseen = withIstiod(world, pods({}), { bundles: 'unreadable' });
-    expect(meshView(d, unseen, now)?.namespaces).toBe('unreadable');
+    expect(meshView(derived(d, unseen, now))?.namespaces).toBe('unreadable');
   });
 });

@@ -1,4 +1,5 @@
 /** What all replicas together mean: `IstiodReady`, `status.istiod`, and when to look again. Pure. */
+import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { failingPhases, type IstiodPhase } from '../../api/istiod.ts';
 import type { Reason } from '../../api/conditions.ts';
 import type { Status } from '../../api/status-schema.ts';
@@ -37,35 +38,33 @@ const rank = (phase: IstiodPhase): number => {
 };
 
 /** The scene of a pod. */
-function evaluationInput(d: Desired, o: Observed, istiod: ObservedIstiod, now: number) {
-  const ca = expectedCa(d, o);
+function evaluationInput(s: DerivedState, istiod: ObservedIstiod) {
+  const ca = expectedCa(s);
   return (pod: IstiodPod): EvaluationInput => ({
-    d,
-    o,
+    s,
     ca,
-    now,
     deployment: istiod.deployments.find(({ name }) => name === pod.deployment),
   });
 }
 
 /** For the look: the logs that would tell more of each pod, by its name. */
-export function logRequests(d: Desired, o: Observed, istiod: ObservedIstiod, now: number): Map<string, LogRequest[]> {
-  const scene = evaluationInput(d, o, istiod, now);
+export function logRequests(s: DerivedState, istiod: ObservedIstiod): Map<string, LogRequest[]> {
+  const scene = evaluationInput(s, istiod);
   return new Map(istiod.pods.map((pod) => [pod.name, logRequestsOf(pod, scene(pod))]));
 }
 
 /** Judges every replica; undefined while istiod was not looked at. */
-export function verificationOf(d: Desired, o: Observed, now: number): Verification | undefined {
-  const { istiod } = o.kubernetes;
+export const verificationOf = derivedOnce((s: DerivedState): Verification | undefined => {
+  const { istiod } = s.kubernetes;
   if (!istiod) return undefined;
-  const scene = evaluationInput(d, o, istiod, now);
+  const scene = evaluationInput(s, istiod);
   const pods = istiod.pods
     .map((pod) => classify(pod, scene(pod)))
     .sort((a, b) => rank(a.phase) - rank(b.phase) || (a.pod < b.pod ? -1 : 1));
   const expected = wanted(istiod).reduce((sum, { replicas }) => sum + replicas.desired, 0);
   const proven = pods.filter(({ phase }) => phase === 'Proven').length;
-  return { pods, expected, proven, ready: readiness(d, o, istiod, pods) };
-}
+  return { pods, expected, proven, ready: readiness(s, istiod, pods) };
+});
 
 const readyResult = (status: ReadyResult['status'], reason: ReadyResult['reason'], message: string): ReadyResult => ({
   status,
@@ -74,8 +73,8 @@ const readyResult = (status: ReadyResult['status'], reason: ReadyResult['reason'
 });
 
 /** The first thing that keeps istiod from being proven, what explains others before what follows from it. */
-function readiness(d: Desired, o: Observed, istiod: ObservedIstiod, pods: ReplicaResult[]): ReadyResult {
-  if (istiod.deployments.length === 0) return readyResult('Unknown', 'IstiodNotFound', notFound(o));
+function readiness(s: DerivedState, istiod: ObservedIstiod, pods: ReplicaResult[]): ReadyResult {
+  if (istiod.deployments.length === 0) return readyResult('Unknown', 'IstiodNotFound', notFound(s));
   const deployments = wanted(istiod);
   if (deployments.length === 0) {
     const names = several(istiod.deployments.map(({ name }) => name));
@@ -86,12 +85,12 @@ function readiness(d: Desired, o: Observed, istiod: ObservedIstiod, pods: Replic
     );
   }
   const found =
-    notPropagated(d, o, deployments, pods) ??
+    notPropagated(s, deployments, pods) ??
     podsFail(pods, ['SelfSignedFallback']) ??
-    podCreateFailed(d, deployments) ??
+    podCreateFailed(s, deployments) ??
     podsFail(pods, failingPhases) ??
     rolloutInProgress(deployments, istiod, pods) ??
-    notDistributed(d, o, istiod) ??
+    notDistributed(s, istiod) ??
     podsWait(pods);
   if (found) return found;
   const names = several(deployments.map(({ name }) => name));
@@ -123,23 +122,22 @@ function carrier({ spec, identity: { namespace } }: Desired): string {
 }
 
 function notPropagated(
-  d: Desired,
-  o: Observed,
+  s: DerivedState,
   deployments: IstiodDeployment[],
   pods: ReplicaResult[],
 ): ReadyResult | undefined {
-  const { controlPlane } = o.kubernetes;
-  const ca = expectedCa(d, o);
+  const { controlPlane } = s.kubernetes;
+  const ca = expectedCa(s);
   if (!controlPlane?.carriesFields || !ca) return undefined;
   const lacking = deployments
-    .map((deployment) => ({ deployment, fields: lackedBy(d, o, deployment, ca.digest) }))
+    .map((deployment) => ({ deployment, fields: lackedBy(s, deployment, ca.digest) }))
     .filter(({ fields }) => fields.length > 0);
   const [first] = lacking;
   if (!first) return undefined;
   const foreign = pods.some(({ phase }) => phase === 'SelfSignedFallback')
     ? ' Meanwhile istiod signs with a CA of its own.'
     : '';
-  const message = `${objectName(d)} carries the fields, but Deployment ${several(lacking.map((l) => l.deployment.name))} does not have ${several(first.fields, 3)}.${foreign} It passes when ${carrier(d)}; or look who else changes the Deployment`;
+  const message = `${objectName(s.desired)} carries the fields, but Deployment ${several(lacking.map((l) => l.deployment.name))} does not have ${several(first.fields, 3)}.${foreign} It passes when ${carrier(s.desired)}; or look who else changes the Deployment`;
   return readyResult('False', 'NotPropagated', message);
 }
 
@@ -162,10 +160,10 @@ const createRemedies: readonly (readonly [RegExp, (namespace: string) => string]
   [/denied the request/, () => 'That webhook refuses them: its words say why, or its log does'],
 ];
 
-function podCreateFailed(d: Desired, deployments: IstiodDeployment[]): ReadyResult | undefined {
+function podCreateFailed(s: DerivedState, deployments: IstiodDeployment[]): ReadyResult | undefined {
   const failed = deployments.find(({ failure }) => failure !== undefined);
   if (!failed) return undefined;
-  const { namespace } = d.identity;
+  const { namespace } = s.identity;
   const words = failed.failure ?? '';
   const next =
     createRemedies.find(([pattern]) => pattern.test(words))?.[1](namespace) ??
@@ -199,13 +197,8 @@ function rolloutInProgress(
 }
 
 /** Namespaces of this mesh whose `istio-ca-root-cert` lacks a root that is to be trusted. */
-function namespacesWithout(
-  d: Desired,
-  o: Observed,
-  istiod: ObservedIstiod,
-  roots: readonly string[],
-): string[] | 'unreadable' {
-  const bundles = bundlesOfMesh(d, o, istiod);
+function namespacesWithout(s: DerivedState, istiod: ObservedIstiod, roots: readonly string[]): string[] | 'unreadable' {
+  const bundles = bundlesOfMesh(s, istiod);
   if (bundles === 'unreadable') return 'unreadable';
   return bundles
     .filter((bundle) => !roots.every((root) => bundle.roots.includes(root)))
@@ -213,12 +206,11 @@ function namespacesWithout(
     .sort();
 }
 
-function notDistributed(d: Desired, o: Observed, istiod: ObservedIstiod): ReadyResult | undefined {
-  const ca = expectedCa(d, o);
+function notDistributed(s: DerivedState, istiod: ObservedIstiod): ReadyResult | undefined {
+  const ca = expectedCa(s);
   if (!ca) return undefined;
   const lacking = namespacesWithout(
-    d,
-    o,
+    s,
     istiod,
     ca.roots.map((root) => root.fingerprint),
   );
@@ -272,9 +264,9 @@ export function istiodStatus(proof: Verification): Pick<Status, 'istiodProven' |
 }
 
 /** How long until istiod is to be looked at again, in milliseconds; undefined: not before something changes, or the resync. */
-export function recheckIn(d: Desired, o: Observed, now: number): number | undefined {
-  const proof = verificationOf(d, o, now);
+export function recheckIn(s: DerivedState): number | undefined {
+  const proof = verificationOf(s);
   if (!proof || proof.ready.status === 'True' || proof.ready.reason === 'IstiodNotFound') return undefined;
-  const turns = (o.kubernetes.istiod?.pods ?? []).flatMap((pod) => nextTurn(pod, now) ?? []);
-  return Math.min(lookAgainMs, ...turns.map((at) => at - now));
+  const turns = (s.kubernetes.istiod?.pods ?? []).flatMap((pod) => nextTurn(pod, s.now) ?? []);
+  return Math.min(lookAgainMs, ...turns.map((at) => at - s.now));
 }

@@ -19,7 +19,7 @@ import {
   waiting,
   withIstiod,
 } from '../../../test/unit/istiod-world.ts';
-import { converge, desiredOf, someCa } from '../../../test/unit/model.ts';
+import { converge, desiredOf, someCa, derived } from '../../../test/unit/model.ts';
 import { failingPhases, istiodPhases, podReasons } from '../../api/istiod.ts';
 import { isSignedBy } from '../facts/certificate.ts';
 import { expectedCa, evaluateHandshake } from './handshake.ts';
@@ -33,12 +33,10 @@ import type { IstiodContainer, IstiodPod } from '../facts/observed-istiod.ts';
 const world = provisioned();
 const secondsAgo = (s: number) => now - s * 1000;
 
-const scene = (over: Partial<EvaluationInput> = {}, o: Observed = world): EvaluationInput => ({
-  d,
-  o,
+const scene = (over: Partial<EvaluationInput> = {}, o: Observed = world, at = now): EvaluationInput => ({
+  s: derived(d, o, at),
   deployment: deploymentOf(o, 1),
-  ca: expectedCa(d, o),
-  now,
+  ca: expectedCa(derived(d, o)),
   ...over,
 });
 const pod = (over: Parameters<typeof podOf>[2] = {}) => podOf(world, 'istiod-1', over);
@@ -144,7 +142,7 @@ describe('what is not the live CA', () => {
     desiredOf({}, { 'istiovaultca.io/rotate-intermediate': 'now' }),
     structuredClone(world),
   ).world;
-  const ca = expectedCa(d, renewed)!;
+  const ca = expectedCa(derived(d, renewed))!;
   const old = liveOf(world).certificate;
   const other = someCa('another intermediate', rootOf(world));
 
@@ -170,7 +168,7 @@ describe('what is not the live CA', () => {
     second.vault.rootPki!.issuers.push({ ...second.vault.rootPki!.issuers[0]!, id: 'second', certificate: root });
     const under = someCa('under the second root', root);
     const served = { leaf: leafOf(under), chain: [under], issuer: '' };
-    expect(evaluateHandshake(served, expectedCa(d, second)!, now)).toMatchObject({
+    expect(evaluateHandshake(served, expectedCa(derived(d, second))!, now)).toMatchObject({
       kind: 'Stale',
       reason: 'OtherRoot',
     });
@@ -184,7 +182,7 @@ describe('what is not the live CA', () => {
   ])('with Istio %s says how files are taken up', (version, text) => {
     const never = desiredOf({ rollout: 'Never' });
     const deployment = deploymentOf(renewed, 1, { version });
-    const s = scene({ d: never, ca: { ...ca, digest: undefined }, deployment }, renewed);
+    const s = scene({ s: derived(never, renewed, now), ca: { ...ca, digest: undefined }, deployment }, renewed);
     expect(classify(podOf(renewed, 'istiod-1', { served: servesLive(world) }), s).message).toContain(text);
   });
 
@@ -255,7 +253,7 @@ describe('logs', () => {
 
   it('are asked for by pod', () => {
     const seen = withIstiod(world, [pod(), podOf(world, 'istiod-2', initialising({ state: running(secondsAgo(30)) }))]);
-    const map = logRequests(d, seen, seen.kubernetes.istiod!, now);
+    const map = logRequests(derived(d, seen, now), seen.kubernetes.istiod!);
     expect([map.get('istiod-1')?.length, map.get('istiod-2')?.length]).toEqual([0, 1]);
   });
 });
@@ -372,7 +370,7 @@ describe('properties', () => {
         const turn = nextTurn(p, now) ?? Infinity;
         // certificates run out too: by the hour, here
         fc.pre(now + later < Math.min(turn, now + 3_600_000));
-        expect(classify(p, scene({ now: now + later }))).toEqual(classify(p, scene()));
+        expect(classify(p, scene({}, world, now + later))).toEqual(classify(p, scene()));
       }),
       { numRuns: 500 },
     );

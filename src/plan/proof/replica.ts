@@ -4,6 +4,7 @@
  * docs/adr/0005.
  */
 import type { IstiodPhase } from '../../api/istiod.ts';
+import type { DerivedState } from '../facts/derived.ts';
 import type { Desired } from '../facts/desired.ts';
 import { evaluateHandshake, type ExpectedCa } from './handshake.ts';
 import {
@@ -15,7 +16,6 @@ import {
   istiodTrouble,
   type ContainerTrouble,
 } from './containers.ts';
-import type { Observed } from '../facts/observed.ts';
 import {
   containerOf,
   digestOf,
@@ -42,11 +42,10 @@ const cut = (text: string) =>
 
 /** What one replica is judged by besides itself. */
 export interface EvaluationInput {
-  d: Desired;
-  o: Observed;
+  s: DerivedState;
   deployment: IstiodDeployment | undefined;
+  /** Absent while there is no valid CA. */
   ca: ExpectedCa | undefined;
-  now: number;
 }
 
 const isServed = (served: Served | Unreachable | undefined): served is Served =>
@@ -65,18 +64,18 @@ const say = (...parts: (string | undefined)[]): string =>
   cut(parts.filter((part) => part !== undefined && part !== '').join('; '));
 
 /** While the control plane's fields are not written, nothing is expected of istiod. */
-function notConfigured(pod: IstiodPod, { o }: EvaluationInput): ReplicaResult | undefined {
-  if (o.kubernetes.controlPlane?.carriesFields === true || asksForAgent(pod)) return undefined;
+function notConfigured(pod: IstiodPod, { s }: EvaluationInput): ReplicaResult | undefined {
+  if (s.kubernetes.controlPlane?.carriesFields === true || asksForAgent(pod)) return undefined;
   const message = 'the control plane does not carry the fields for istiod yet: ControlPlanePatched says why';
   return { pod: pod.name, phase: 'Pending', reason: 'NotConfigured', message };
 }
 
 /** What the injector looks like now, for a pod that it has passed over. */
-function injectorCause({ o, d }: EvaluationInput): string {
-  const { injector } = o.kubernetes;
+function injectorCause({ s }: EvaluationInput): string {
+  const { injector } = s.kubernetes;
   if (!injector.found) return 'no webhook of the Vault agent injector is registered: install it, then delete the pod';
   if (!injector.selectsNamespace)
-    return `its webhook ${injector.name} does not select namespace ${d.identity.namespace}: change its namespaceSelector or the namespace's labels, then delete the pod`;
+    return `its webhook ${injector.name} does not select namespace ${s.identity.namespace}: change its namespaceSelector or the namespace's labels, then delete the pod`;
   const policy =
     injector.failurePolicy === 'Fail'
       ? ''
@@ -102,9 +101,9 @@ const signsByFiles = /Use local CA certificate/;
 
 /** istiod signs with another CA: the gravest, since nothing else in Kubernetes shows it. */
 function selfSigned(pod: IstiodPod, scene: EvaluationInput): ReplicaResult | undefined {
-  const { ca, now } = scene;
+  const { ca, s } = scene;
   const log = logOf(pod, istiodContainer);
-  const shown = isServed(pod.served) && ca ? evaluateHandshake(pod.served, ca, now) : undefined;
+  const shown = isServed(pod.served) && ca ? evaluateHandshake(pod.served, ca, s.now) : undefined;
   const said =
     !isServed(pod.served) && log.some((line) => signsBySelf.test(line)) && !log.some((line) => signsByFiles.test(line));
   if (shown?.kind !== 'Foreign' && !said) return undefined;
@@ -124,7 +123,7 @@ function selfSigned(pod: IstiodPod, scene: EvaluationInput): ReplicaResult | und
 }
 
 function fallbackCause(pod: IstiodPod, scene: EvaluationInput): { reason: string; cause: string } {
-  const { d, deployment } = scene;
+  const { s, deployment } = scene;
   if (!asksForAgent(pod))
     return {
       reason: 'NotPropagated',
@@ -142,7 +141,7 @@ function fallbackCause(pod: IstiodPod, scene: EvaluationInput): { reason: string
     : '';
   return {
     reason: 'FilesMissing',
-    cause: `when istiod started, none of the files of the CA were in ${rendered}${old}. \`kubectl logs -n ${d.identity.namespace} ${pod.name} -c ${agentContainer}\` tells why; then delete the pod`,
+    cause: `when istiod started, none of the files of the CA were in ${rendered}${old}. \`kubectl logs -n ${s.identity.namespace} ${pod.name} -c ${agentContainer}\` tells why; then delete the pod`,
   };
 }
 
@@ -159,8 +158,8 @@ const byContainer =
     phase: IstiodPhase,
     find: (d: Desired, pod: IstiodPod, account: string, now: number) => ContainerTrouble | undefined,
   ) =>
-  (pod: IstiodPod, { d, deployment, now }: EvaluationInput): ReplicaResult | undefined => {
-    const found = find(d, pod, deployment?.serviceAccount ?? 'istiod', now);
+  (pod: IstiodPod, { s, deployment }: EvaluationInput): ReplicaResult | undefined => {
+    const found = find(s.desired, pod, deployment?.serviceAccount ?? 'istiod', s.now);
     return (
       found && {
         pod: pod.name,
@@ -172,41 +171,41 @@ const byContainer =
     );
   };
 
-function staleCause(pod: IstiodPod, { d, ca, deployment }: EvaluationInput): string {
+function staleCause(pod: IstiodPod, { s, ca, deployment }: EvaluationInput): string {
   const log = logOf(pod, istiodContainer);
   const said = log.length > 0 ? `; its log: ${log.map((line) => `"${line}"`).join(' · ')}` : '';
   if (ca?.digest !== undefined && digestOf(pod.settings) !== ca.digest)
     return `its pod template is of before the change: the Deployment is rolled when the control plane has passed the new istiovaultca.io/ca-digest on${said}`;
-  const restart = `kubectl rollout restart -n ${d.identity.namespace} deployment/${pod.deployment}`;
+  const restart = `kubectl rollout restart -n ${s.identity.namespace} deployment/${pod.deployment}`;
   if (deployment && olderThan(deployment.version, 18))
     return `Istio ${deployment.version} reads new files only when it starts (AUTO_RELOAD_PLUGIN_CERTS is off before 1.18): ${restart}${said}`;
-  return `the agent renders new files within ${d.spec.delivery.refreshInterval}, and istiod then reads them; if it lasts, see both logs, then ${restart}${said}`;
+  return `the agent renders new files within ${s.spec.delivery.refreshInterval}, and istiod then reads them; if it lasts, see both logs, then ${restart}${said}`;
 }
 
 function stale(pod: IstiodPod, scene: EvaluationInput): ReplicaResult | undefined {
-  const { ca, now } = scene;
+  const { ca, s } = scene;
   if (!isServed(pod.served) || !ca) return undefined;
-  const evidence = evaluateHandshake(pod.served, ca, now);
+  const evidence = evaluateHandshake(pod.served, ca, s.now);
   if (evidence.kind !== 'Stale') return undefined;
   const message = say(evidence.seen, staleCause(pod, scene));
   return { pod: pod.name, phase: 'StaleCA', reason: evidence.reason, container: istiodContainer, message };
 }
 
-function proven(pod: IstiodPod, { ca, now }: EvaluationInput): ReplicaResult | undefined {
-  if (!isServed(pod.served) || !ca || evaluateHandshake(pod.served, ca, now).kind !== 'Proven') return undefined;
+function proven(pod: IstiodPod, { ca, s }: EvaluationInput): ReplicaResult | undefined {
+  if (!isServed(pod.served) || !ca || evaluateHandshake(pod.served, ca, s.now).kind !== 'Proven') return undefined;
   const message = `serves a certificate of generation ${ca.generation}`;
   return { pod: pod.name, phase: 'Proven', reason: 'Handshake', message };
 }
 
 /** A handshake that did not come about with an istiod that is ready: the ConfigMap speaks, but does not prove. */
-function blocked(pod: IstiodPod, unreachable: string, { d, o, ca }: EvaluationInput): ReplicaResult {
-  const mesh = o.kubernetes.meshRoots;
+function blocked(pod: IstiodPod, unreachable: string, { s, ca }: EvaluationInput): ReplicaResult {
+  const mesh = s.kubernetes.meshRoots;
   const agrees =
     ca !== undefined && mesh !== undefined && ca.roots.every((r) => mesh.some((m) => m.fingerprint === r.fingerprint));
   const weaker = agrees
     ? 'weaker evidence speaks for it: istio-ca-root-cert of this namespace holds exactly what this CA wants, but any one replica may have written it'
     : 'istio-ca-root-cert of this namespace does not hold the root of this CA';
-  const next = `allow the operator's pods to reach port 15012 of istiod (NetworkPolicies of namespace ${d.identity.namespace} and of the operator's), or look: \`kubectl logs -n ${d.identity.namespace} ${pod.name} -c ${istiodContainer}\``;
+  const next = `allow the operator's pods to reach port 15012 of istiod (NetworkPolicies of namespace ${s.identity.namespace} and of the operator's), or look: \`kubectl logs -n ${s.identity.namespace} ${pod.name} -c ${istiodContainer}\``;
   return {
     pod: pod.name,
     phase: 'Pending',

@@ -1,9 +1,9 @@
 /** What a root rotation needs of the delivery and of istiod: said before it begins. */
+import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
-import { pendingRequest, type Desired } from '../facts/desired.ts';
+import { pendingRequest } from '../facts/desired.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
 import { olderThan } from '../proof/replica.ts';
-import { ownEntry, type Observed } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
 
 /**
@@ -19,10 +19,11 @@ export function cannotReload(istiod: { name: string; multiRoot: boolean; version
 }
 
 /** A rotation that is asked for cannot begin, or one that goes on could not be delivered. */
-export function rotationProblem(d: Desired, o: Observed): Problem | undefined {
-  const state = ownEntry(o.vault.state);
-  if (!state || (!state.rotation && pendingRequest(d, state.handled, known.rotateRoot) === undefined)) return undefined;
-  const { delivery } = d.spec;
+export function rotationProblem(s: DerivedState): Problem | undefined {
+  const state = s.stateEntry;
+  if (!state || (!state.rotation && pendingRequest(s.desired, state.handled, known.rotateRoot) === undefined))
+    return undefined;
+  const { delivery } = s.spec;
   if (delivery.source === 'PKI') {
     return {
       condition: 'RootReady',
@@ -33,8 +34,8 @@ export function rotationProblem(d: Desired, o: Observed): Problem | undefined {
       blocks: state.rotation ? 'controlPlane' : 'nothing',
     };
   }
-  if (hasDigest(d.spec)) return undefined;
-  const istiods = (o.kubernetes.istiod?.deployments ?? []).filter(({ replicas }) => replicas.desired > 0);
+  if (hasDigest(s.spec)) return undefined;
+  const istiods = (s.kubernetes.istiod?.deployments ?? []).filter(({ replicas }) => replicas.desired > 0);
   const why = istiods.map(cannotReload).find((reason) => reason !== undefined);
   if (why === undefined) return undefined;
   return { condition: 'RootReady', reason: 'MultiRootDisabled', message: why, blocks: 'nothing' };

@@ -1,9 +1,7 @@
 /** What a phase of a root rotation brought, and whether it is everywhere: at every replica of istiod and in every namespace. Pure. */
+import { derivedOnce, type OwnIssuer, type CurrentCa, type DerivedState } from '../facts/derived.ts';
 import { bundleFacts, isSignedBy } from '../facts/certificate.ts';
-import type { Desired } from '../facts/desired.ts';
-import { rootRoles, currentCa, desiredTrustBundle, type OwnIssuer, type CurrentCa } from '../facts/derived.ts';
 import { meshView, type MeshView } from '../proof/mesh.ts';
-import { ownEntry, type Observed } from '../facts/observed.ts';
 
 /** Whether what a phase brought is everywhere. */
 interface Gate {
@@ -23,11 +21,11 @@ const sameSet = (one: readonly string[], other: readonly string[]): boolean =>
 type Replica = MeshView['replicas'][number];
 
 /** The set of the phase in Vault, which replicas are compared with; or what is missing of it. */
-function publishedSet(d: Desired, o: Observed): { live: CurrentCa; signer: OwnIssuer; roots: string[] } | string {
-  const live = currentCa(d, o);
-  const { signer } = rootRoles(d, o);
-  const bundle = desiredTrustBundle(d, o);
-  if (!live || !signer || ownEntry(o.vault.staging) || !isSignedBy(live.certificate, signer.certificate))
+function publishedSet(s: DerivedState): { live: CurrentCa; signer: OwnIssuer; roots: string[] } | string {
+  const live = s.currentCa;
+  const { signer } = s.rootRoles;
+  const bundle = s.trustBundle;
+  if (!live || !signer || s.stagingEntry || !isSignedBy(live.certificate, signer.certificate))
     return 'an intermediate under the root that signs now';
   if (bundle === undefined || live.root !== bundle) return 'root-cert.pem in the key store';
   return { live, signer, roots: bundleFacts(bundle).map((root) => root.fingerprint) };
@@ -36,13 +34,13 @@ function publishedSet(d: Desired, o: Observed): { live: CurrentCa; signer: OwnIs
 type PublishedSet = Exclude<ReturnType<typeof publishedSet>, string>;
 
 /** Whether every replica of istiod was seen to serve the live intermediate. */
-export function servedEverywhere(d: Desired, o: Observed, now: number): Gate {
-  const set = publishedSet(d, o);
-  return typeof set === 'string' ? waiting(set) : servedIn(d, o, set, meshView(d, o, now));
+export function servedEverywhere(s: DerivedState): Gate {
+  const set = publishedSet(s);
+  return typeof set === 'string' ? waiting(set) : servedIn(s, set, meshView(s));
 }
 
-function servedIn(d: Desired, o: Observed, { live }: PublishedSet, mesh: MeshView | undefined): Gate {
-  if (!o.kubernetes.controlPlane?.carriesFields) return waiting(`${d.spec.controlPlane.kind} to carry the fields`);
+function servedIn(s: DerivedState, { live }: PublishedSet, mesh: MeshView | undefined): Gate {
+  if (!s.kubernetes.controlPlane?.carriesFields) return waiting(`${s.spec.controlPlane.kind} to carry the fields`);
   if (!mesh) return waiting('istiod to be looked at');
   if (mesh.unfinished !== undefined) return waiting(mesh.unfinished);
   if (mesh.replicas.length === 0) return waiting('an istiod replica');
@@ -51,35 +49,35 @@ function servedIn(d: Desired, o: Observed, { live }: PublishedSet, mesh: MeshVie
 }
 
 /** Whether istiod and the namespaces have the set that Vault holds now, and Vault the set of the phase. */
-export function propagation(d: Desired, o: Observed, now: number): Gate {
-  const set = publishedSet(d, o);
+export const propagation = derivedOnce((s: DerivedState): Gate => {
+  const set = publishedSet(s);
   if (typeof set === 'string') return waiting(set);
-  const mesh = meshView(d, o, now);
+  const mesh = meshView(s);
   const { signer, roots } = set;
   // an older intermediate under the root that signs is only late; another root, or other roots, undo what was reached
   const underSigner = (fingerprint: string) =>
-    o.vault.intermediatePki?.issuers.some(
+    s.vault.intermediatePki?.issuers.some(
       ({ certificate }) => certificate.fingerprint === fingerprint && isSignedBy(certificate, signer.certificate),
     ) === true;
   const contradicts = ({ serves, roots: held }: Replica) =>
     (serves !== undefined && !underSigner(serves)) || (held !== undefined && !sameSet(held, roots));
   const other = mesh?.replicas.find(contradicts);
   if (other) return waiting(`replica ${other.name} to take up the current set`, true);
-  const all = servedIn(d, o, set, mesh);
+  const all = servedIn(s, set, mesh);
   if (!mesh || !all.passed) return all;
   const unknown = mesh.replicas.find(({ roots: held }) => held === undefined);
   if (unknown) {
     const why = unknown.why === undefined ? '' : ` (${unknown.why})`;
     return waiting(`replica ${unknown.name} to be seen with the current root-cert.pem${why}`);
   }
-  return distributed(d, mesh, roots);
-}
+  return distributed(s, mesh, roots);
+});
 
 /** Whether `istio-ca-root-cert` holds exactly these roots wherever it is. */
-function distributed(d: Desired, { namespaces }: MeshView, roots: string[]): Gate {
+function distributed(s: DerivedState, { namespaces }: MeshView, roots: string[]): Gate {
   if (namespaces === 'unreadable')
     return waiting('the right to read ConfigMap istio-ca-root-cert in all namespaces (docs/rbac.md)');
-  const home = d.identity.namespace;
+  const home = s.identity.namespace;
   if (!namespaces.some(({ namespace }) => namespace === home))
     return waiting(`ConfigMap istio-ca-root-cert of namespace ${home}`);
   const behind = namespaces.filter((one) => !sameSet(one.roots, roots)).map(({ namespace }) => namespace);

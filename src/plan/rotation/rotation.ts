@@ -5,63 +5,60 @@
  * The phase is in `<path>-state` and written before anything of it is done; which root signs and which are trusted follows from it
  * (`rootsOf`), and the issuing of `intermediate.ts` does the rest. docs/rotation.md, docs/adr/0006.
  */
+import type { DerivedState, DerivedVault } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { defaultMaxWorkloadCertTtlMs } from '../../api/istiod.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { rotationProblem } from './checks.ts';
-import { handledText, maxWorkloadCertTtlMs, pendingRequest, type Desired } from '../facts/desired.ts';
+import { handledText, maxWorkloadCertTtlMs, pendingRequest } from '../facts/desired.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
 import type { Issued, RootSpec, Rotation, RotationPhase, StateEntry } from '../facts/state-entry.ts';
-import { currentRoot, highestRootGeneration, ownIssuers, recordedRoot, findRoot, currentCa } from '../facts/derived.ts';
 import { lookAgainMs } from '../proof/ready.ts';
-import { ownEntry, type Observed } from '../facts/observed.ts';
 import { propagation } from './gates.ts';
 
 /** Texts of the two action annotations that were not answered yet. */
-const requests = (d: Desired, { handled }: StateEntry) => ({
-  rotate: pendingRequest(d, handled, known.rotateRoot),
-  rollBack: pendingRequest(d, handled, known.rollbackRotation),
+const requests = (s: DerivedVault, { handled }: StateEntry) => ({
+  rotate: pendingRequest(s.desired, handled, known.rotateRoot),
+  rollBack: pendingRequest(s.desired, handled, known.rollbackRotation),
 });
 
 /** A person has asked for no phase to begin. */
-export const paused = (d: Desired): boolean => d.annotations[known.pauseRotation] === 'true';
+export const paused = (s: DerivedVault): boolean => s.desired.annotations[known.pauseRotation] === 'true';
 
 /** The text of `rotate-root` that asks for a rotation that has not begun. */
-export function rotationAsked(d: Desired, o: Pick<Observed, 'vault'>): string | undefined {
-  const state = ownEntry(o.vault.state);
-  return state && !state.rotation ? requests(d, state).rotate : undefined;
+export function rotationAsked(s: DerivedVault): string | undefined {
+  const state = s.stateEntry;
+  return state && !state.rotation ? requests(s, state).rotate : undefined;
 }
 
 /**
  * The longest workload certificate that was seen to be allowed since a rotation began, in milliseconds; 0: none yet. An istiod that is not
  * there, or may not be read, adds nothing to what was seen before.
  */
-function longestSeen(d: Desired, o: Observed, before = 0): number {
-  const now = maxWorkloadCertTtlMs(d.spec, o.kubernetes.maxWorkloadCertTtlMs);
+function longestSeen(s: DerivedState, before = 0): number {
+  const now = maxWorkloadCertTtlMs(s.spec, s.kubernetes.maxWorkloadCertTtlMs);
   return now === 'unknown' ? before : Math.max(now, before);
 }
 
 /** The root that a rotation leads away from has run out: nothing works that going on could break, and nothing under it can be proven. */
-const hasEnded = (d: Desired, o: Observed, now: number): boolean =>
-  (recordedRoot(d, o)?.certificate.notAfter ?? Infinity) <= now;
+const hasEnded = (s: DerivedState): boolean => (s.recordedRoot?.certificate.notAfter ?? Infinity) <= s.now;
 
 /** The old root could sign again. */
-export const canRollBack = (d: Desired, o: Observed, now: number): boolean =>
-  recordedRoot(d, o) !== undefined && !hasEnded(d, o, now);
+export const canRollBack = (s: DerivedState): boolean => s.recordedRoot !== undefined && !hasEnded(s);
 
 /** A root to be made for the spec of now. */
-const rootToIssue = (d: Desired, o: Observed, state: StateEntry): Issued<RootSpec> => ({
-  generation: Math.max(state.root?.generation ?? 0, highestRootGeneration(d, o)) + 1,
-  spec: d.root,
+const rootToIssue = (s: DerivedState, state: StateEntry): Issued<RootSpec> => ({
+  generation: Math.max(state.root?.generation ?? 0, s.highestRootGeneration) + 1,
+  spec: s.desired.root,
 });
 
-function begin(d: Desired, o: Observed, state: StateEntry, now: number): StateEntry {
-  const { rotate } = requests(d, state);
-  if (rotate === undefined || paused(d) || rotationProblem(d, o) || state.root?.fingerprint === undefined) return state;
-  if (!currentCa(d, o) || !currentRoot(d, o) || !o.kubernetes.istiod) return state;
-  if (ownEntry(o.vault.staging) && !hasEnded(d, o, now)) return state;
+function begin(s: DerivedState, state: StateEntry): StateEntry {
+  const { rotate } = requests(s, state);
+  if (rotate === undefined || paused(s) || rotationProblem(s) || state.root?.fingerprint === undefined) return state;
+  if (!s.currentCa || !s.signer || !s.kubernetes.istiod) return state;
+  if (s.stagingEntry && !hasEnded(s)) return state;
   // a text that stands already does not roll back what begins only now
-  const rollBack = handledText(d, known.rollbackRotation);
+  const rollBack = handledText(s.desired, known.rollbackRotation);
   const handled = {
     ...state.handled,
     [known.rotateRoot]: rotate,
@@ -69,10 +66,10 @@ function begin(d: Desired, o: Observed, state: StateEntry, now: number): StateEn
   };
   const rotation = {
     phase: 'Issuing' as const,
-    startedAt: rfc3339(now),
-    to: rootToIssue(d, o, state),
+    startedAt: rfc3339(s.now),
+    to: rootToIssue(s, state),
     back: false,
-    longestMs: longestSeen(d, o),
+    longestMs: longestSeen(s),
   };
   return { ...state, handled, rotation };
 }
@@ -92,8 +89,8 @@ function redirected(rotation: Rotation, over: Partial<Rotation>): Rotation {
 }
 
 /** The new root, once it is made. */
-const createdRoot = (d: Desired, o: Observed, { to }: Rotation) =>
-  ownIssuers(d, 'root', o.vault).find((issuer) => issuer.generation === to.generation && issuer.keyId !== '');
+const createdRoot = (s: DerivedState, { to }: Rotation) =>
+  s.ownRoots.find((issuer) => issuer.generation === to.generation && issuer.keyId !== '');
 
 function withoutRotation(state: StateEntry): StateEntry {
   const rest = { ...state };
@@ -106,21 +103,14 @@ function withoutRotation(state: StateEntry): StateEntry {
  * begun under it may still land.
  * @param lost the new root is gone for good
  */
-function rollBack(
-  d: Desired,
-  o: Observed,
-  state: StateEntry,
-  rotation: Rotation,
-  lost: boolean,
-  now: number,
-): StateEntry {
-  const text = handledText(d, known.rollbackRotation);
+function rollBack(s: DerivedState, state: StateEntry, rotation: Rotation, lost: boolean): StateEntry {
+  const text = handledText(s.desired, known.rollbackRotation);
   const handled = text === undefined ? state.handled : { ...state.handled, [known.rollbackRotation]: text };
   const next = { ...state, handled };
   // with neither root to go to nothing works any more, and one is made anew
-  if (!canRollBack(d, o, now))
+  if (!canRollBack(s))
     return lost
-      ? { ...next, rotation: redirected(rotation, { phase: 'Issuing', to: rootToIssue(d, o, state), back: false }) }
+      ? { ...next, rotation: redirected(rotation, { phase: 'Issuing', to: rootToIssue(s, state), back: false }) }
       : next;
   // on its way back already, or too late, or to a root that not all may trust: unless there is nothing to go on to
   if (rotation.back || ((rotation.phase === 'Retiring' || rotation.found) && !lost)) return next;
@@ -133,32 +123,32 @@ function rollBack(
  * On its way back to a root that was lost, or has run out: the new one, if it stands, signs again. Not once the new one is trusted no more,
  * unless nothing works that this could break.
  */
-export function resumesForward(d: Desired, o: Observed, now: number): boolean {
-  const { rotation } = ownEntry(o.vault.state) ?? {};
-  if (!rotation?.back || canRollBack(d, o, now) || !findRoot(d, o, rotation.to)) return false;
-  return rotation.phase === 'Switching' || hasEnded(d, o, now);
+export function resumesForward(s: DerivedState): boolean {
+  const { rotation } = s.stateEntry ?? {};
+  if (!rotation?.back || canRollBack(s) || !s.findRoot(rotation.to)) return false;
+  return rotation.phase === 'Switching' || hasEnded(s);
 }
 
 /** Clocks differ, and a kubelet takes a minute to show a changed ConfigMap to the agents that mount it. Milliseconds. */
 const slackMs = 60_000;
 
 /** When a phase that was reached may end: milliseconds since the epoch. */
-export function earliestNext(d: Desired, o: Observed, rotation: Rotation): number | undefined {
+export function earliestNext(s: DerivedState, rotation: Rotation): number | undefined {
   if (rotation.reachedAt === undefined) return undefined;
   // what istiod allowed before still lives; only a person who knows better shortens it
-  const asked = d.spec.intermediate.maxWorkloadCertTTL !== undefined;
-  const longest = asked ? longestSeen(d, o) : longestSeen(d, o, rotation.longestMs) || defaultMaxWorkloadCertTtlMs;
+  const asked = s.spec.intermediate.maxWorkloadCertTTL !== undefined;
+  const longest = asked ? longestSeen(s) : longestSeen(s, rotation.longestMs) || defaultMaxWorkloadCertTtlMs;
   return Date.parse(rotation.reachedAt) + longest + slackMs;
 }
 
 /** The end: the root that all trust is the root of this CA. */
-function finish(d: Desired, o: Observed, state: StateEntry, rotation: Rotation, now: number): StateEntry {
-  const root = currentRoot(d, o)?.certificate;
+function finish(s: DerivedState, state: StateEntry, rotation: Rotation): StateEntry {
+  const root = s.signer?.certificate;
   if (rotation.back || !root) return withoutRotation(state);
   const told = state.history.some((entry) => entry.kind === 'Root' && entry.fingerprint === root.fingerprint);
   if (told) return { ...withoutRotation(state), root: rotation.to };
   const entry = {
-    time: rfc3339(now),
+    time: rfc3339(s.now),
     kind: 'Root' as const,
     serial: root.serial,
     fingerprint: root.fingerprint,
@@ -167,17 +157,17 @@ function finish(d: Desired, o: Observed, state: StateEntry, rotation: Rotation, 
   return { ...withoutRotation(state), root: rotation.to, history: [entry, ...state.history].slice(0, 10) };
 }
 
-function advance(d: Desired, o: Observed, state: StateEntry, rotation: Rotation, now: number): StateEntry {
+function advance(s: DerivedState, state: StateEntry, rotation: Rotation): StateEntry {
   const { phase, to, reachedAt } = rotation;
-  const gate = propagation(d, o, now);
-  const ended = hasEnded(d, o, now);
+  const gate = propagation(s);
+  const ended = hasEnded(s);
   const inPhase = (next: RotationPhase, root = to): StateEntry => ({
     ...state,
     rotation: withPhase(rotation, { phase: next, to: root }),
   });
   if (phase === 'Issuing') {
-    const made = createdRoot(d, o, rotation);
-    if (!made || !(gate.passed || ended) || paused(d)) return state;
+    const made = createdRoot(s, rotation);
+    if (!made || !(gate.passed || ended) || paused(s)) return state;
     const { serial, fingerprint } = made.certificate;
     return inPhase(ended ? 'Switching' : 'Distributing', {
       ...to,
@@ -187,49 +177,48 @@ function advance(d: Desired, o: Observed, state: StateEntry, rotation: Rotation,
       fingerprint,
     });
   }
-  if (phase === 'Distributing' && ended && !paused(d)) return inPhase('Switching');
-  if (phase === 'Retiring') return gate.passed && !paused(d) ? finish(d, o, state, rotation, now) : state;
+  if (phase === 'Distributing' && ended && !paused(s)) return inPhase('Switching');
+  if (phase === 'Retiring') return gate.passed && !paused(s) ? finish(s, state, rotation) : state;
   if (reachedAt === undefined)
-    return gate.passed ? { ...state, rotation: { ...rotation, reachedAt: rfc3339(now) } } : state;
+    return gate.passed ? { ...state, rotation: { ...rotation, reachedAt: rfc3339(s.now) } } : state;
   if (gate.contradicted) return inPhase(phase);
-  if (!gate.passed || paused(d) || now < (earliestNext(d, o, rotation) ?? Infinity)) return state;
+  if (!gate.passed || paused(s) || s.now < (earliestNext(s, rotation) ?? Infinity)) return state;
   return inPhase(phase === 'Distributing' ? 'Switching' : 'Retiring');
 }
 
 /** The new root is lost, and a person has said by `allow-reissue` that it is gone for good. */
-function givenUp(d: Desired, o: Observed, { to, back }: Rotation): boolean {
+function givenUp(s: DerivedState, { to, back }: Rotation): boolean {
   if (back) return false;
-  const lost = to.fingerprint !== undefined && !findRoot(d, o, to);
-  return lost && recordedRoot(d, o) !== undefined && d.annotations[known.allowReissue]?.toLowerCase() === to.serial;
+  const lost = to.fingerprint !== undefined && !s.findRoot(to);
+  return lost && s.recordedRoot !== undefined && s.desired.annotations[known.allowReissue]?.toLowerCase() === to.serial;
 }
 
 /** The state with the step of a root rotation that is due now: its begin, its next phase, its way back, its end. */
-export function rotatedState(d: Desired, o: Observed, state: StateEntry, now: number): StateEntry {
+export function rotatedState(s: DerivedState, state: StateEntry): StateEntry {
   const { rotation } = state;
-  if (!rotation) return begin(d, o, state, now);
-  const lost = givenUp(d, o, rotation);
-  if (requests(d, state).rollBack !== undefined || lost) return rollBack(d, o, state, rotation, lost, now);
-  if (resumesForward(d, o, now))
-    return { ...state, rotation: redirected(rotation, { phase: 'Switching', back: false }) };
-  const longestMs = longestSeen(d, o, rotation.longestMs);
+  if (!rotation) return begin(s, state);
+  const lost = givenUp(s, rotation);
+  if (requests(s, state).rollBack !== undefined || lost) return rollBack(s, state, rotation, lost);
+  if (resumesForward(s)) return { ...state, rotation: redirected(rotation, { phase: 'Switching', back: false }) };
+  const longestMs = longestSeen(s, rotation.longestMs);
   if (longestMs > rotation.longestMs) return { ...state, rotation: { ...rotation, longestMs } };
-  return advance(d, o, state, rotation, now);
+  return advance(s, state, rotation);
 }
 
 /** When a rotation must be looked at again; undefined: when something changes. Milliseconds since the epoch. */
-export function rotationDue(d: Desired, o: Observed, now: number): number | undefined {
-  const rotation = ownEntry(o.vault.state)?.rotation;
-  if (!rotation || paused(d)) return undefined;
-  return propagation(d, o, now).passed ? earliestNext(d, o, rotation) : now + lookAgainMs;
+export function rotationDue(s: DerivedState): number | undefined {
+  const rotation = s.stateEntry?.rotation;
+  if (!rotation || paused(s)) return undefined;
+  return propagation(s).passed ? earliestNext(s, rotation) : s.now + lookAgainMs;
 }
 
 /**
  * The roots that a replica must be trusted by to be asked which ones it hands out: PEM. undefined: it need not be asked, since no rotation
  * goes on, or a digest on its pod tells.
  */
-export function trustForRootQuery(d: Desired, o: Observed): string | undefined {
-  const { rotation } = ownEntry(o.vault.state) ?? {};
-  const live = currentCa(d, o);
-  const digest = hasDigest(d.spec);
-  return (rotation || rotationAsked(d, o) !== undefined) && !digest ? live?.root : undefined;
+export function trustForRootQuery(s: DerivedState): string | undefined {
+  const { rotation } = s.stateEntry ?? {};
+  const live = s.currentCa;
+  const digest = hasDigest(s.spec);
+  return (rotation || rotationAsked(s) !== undefined) && !digest ? live?.root : undefined;
 }

@@ -2,6 +2,7 @@
  * From the last observation and what stood in the way to `status`: pure. The previous status only gives what is shown while
  * nothing can be read, and the times of transitions; it never decides anything.
  */
+import { caEntryDefect, caDigest, DerivedState } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations as known } from '../../api/annotations.ts';
 import { expiryReason, holdingReason, readyChain, type StageCondition } from '../../api/conditions.ts';
@@ -11,10 +12,9 @@ import { rfc3339 } from '../../api/time.ts';
 import { changed, newGenerationReason } from '../vault/intermediate.ts';
 import type { Desired } from '../facts/desired.ts';
 import { hasDigest, objectName } from '../control-plane/istiod-fields.ts';
-import { currentRoot, issuerOf, caEntryDefect, caDigest, renewAt, currentCa } from '../facts/derived.ts';
 import { expiry, intermediateMessage, rootMessage, rootRenewAt } from './expiry.ts';
 import { istiodStatus, notObserved, verificationOf } from '../proof/ready.ts';
-import { ownEntry, type Observed } from '../facts/observed.ts';
+import type { Observed } from '../facts/observed.ts';
 import { accessSteps } from '../vault/access.ts';
 import { rotationView } from '../rotation/view.ts';
 import { kindOf, type Problem } from '../facts/problem.ts';
@@ -37,10 +37,10 @@ type ConditionState = { status: 'True' | 'False' | 'Unknown'; reason: string; me
 const day = (ms: number) => rfc3339(ms).slice(0, 10);
 
 /** Facts that make a stage not hold although nothing blocks: shown, and waiting for a person or for time. */
-function lastingProblems(d: Desired, o: Observed, now: number): Problem[] {
-  const state = ownEntry(o.vault.state);
-  const root = currentRoot(d, o);
-  const live = currentCa(d, o);
+function lastingProblems(s: DerivedState): Problem[] {
+  const state = s.stateEntry;
+  const root = s.signer;
+  const live = s.currentCa;
   const out: Problem[] = [];
   const add = (condition: StageCondition, reason: Problem['reason'], message: string) =>
     out.push({ condition, reason, message, blocks: 'nothing' });
@@ -48,17 +48,17 @@ function lastingProblems(d: Desired, o: Observed, now: number): Problem[] {
     root &&
     !state?.rotation &&
     state?.root?.fingerprint !== undefined &&
-    !isDeepStrictEqual(state.root.spec, d.root)
+    !isDeepStrictEqual(state.root.spec, s.desired.root)
   ) {
     add(
       'RootReady',
       'RootSpecChanged',
-      `spec.root differs from what the root was issued for (${changed(state.root.spec, d.root)}); restore it, or have the root replaced: annotation ${known.rotateRoot}, see docs/rotation.md`,
+      `spec.root differs from what the root was issued for (${changed(state.root.spec, s.desired.root)}); restore it, or have the root replaced: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
   }
   // a rotation that goes on is what would be asked for
   const cured = state?.rotation?.back === false;
-  if (root && !cured && root.certificate.notAfter <= now) {
+  if (root && !cured && root.certificate.notAfter <= s.now) {
     add(
       'RootReady',
       'RootNearEnd',
@@ -75,69 +75,70 @@ function lastingProblems(d: Desired, o: Observed, now: number): Problem[] {
 }
 
 /** What was seen of each stage, when it holds: the message; else undefined. */
-function holds(stage: StageCondition, d: Desired, o: Observed, now: number): string | undefined {
-  const root = currentRoot(d, o);
-  const live = currentCa(d, o);
-  const issuer = issuerOf(live, o);
+function holds(stage: StageCondition, s: DerivedState): string | undefined {
+  const { signer: root, currentCa: live, currentIssuer: issuer, now } = s;
   switch (stage) {
     case 'VaultReady':
-      return `${o.vault.product} ${o.vault.version} at ${d.spec.vault.address}`;
+      return `${s.vault.product} ${s.vault.version} at ${s.spec.vault.address}`;
     case 'RootReady':
-      return root && root.certificate.notAfter > now ? rootMessage(d, o, now) : undefined;
+      return root && root.certificate.notAfter > now ? rootMessage(s) : undefined;
     case 'IntermediateReady':
-      return live && issuer && newGenerationReason(d, o, now) === undefined && live.certificate.notAfter > now
-        ? intermediateMessage(d, o, now)
+      return live && issuer && newGenerationReason(s) === undefined && live.certificate.notAfter > now
+        ? intermediateMessage(s)
         : undefined;
     case 'KeyStored':
       return live
-        ? `key of generation ${live.generation} in ${d.spec.keyStore.mount}/${d.spec.keyStore.path}`
+        ? `key of generation ${live.generation} in ${s.spec.keyStore.mount}/${s.spec.keyStore.path}`
         : undefined;
     case 'AccessReady':
-      return accessSteps(d, o).length === 0 ? accessMessage(d, o) : undefined;
+      return accessSteps(s).length === 0 ? accessMessage(s) : undefined;
     case 'ControlPlanePatched':
-      return o.kubernetes.controlPlane?.carriesFields ? carriesMessage(d) : undefined;
+      return s.kubernetes.controlPlane?.carriesFields ? carriesMessage(s) : undefined;
     case 'IstiodReady':
       return undefined; // evaluated in src/plan/proof/ready.ts
   }
 }
 
-const carriesMessage = (d: Desired): string =>
-  d.spec.controlPlane.write === 'Render' && d.spec.controlPlane.kind === 'HelmValues'
+const carriesMessage = (s: DerivedState): string =>
+  s.spec.controlPlane.write === 'Render' && s.spec.controlPlane.kind === 'HelmValues'
     ? "istiod's Deployment has every field"
-    : `${objectName(d)} carries every field`;
+    : `${objectName(s.desired)} carries every field`;
 
-const istiodFound = (o: Observed | undefined): boolean => {
-  const accounts = o?.kubernetes.istiodServiceAccounts ?? [];
+const istiodFound = (s: DerivedState): boolean => {
+  const accounts = s.kubernetes.istiodServiceAccounts;
   return accounts !== 'unreadable' && accounts.length > 0;
 };
 
-function accessMessage(d: Desired, o: Observed): string {
-  const accounts = (o.vault.role?.serviceAccountNames ?? []).join(', ');
-  const assumed = d.spec.kubernetesAuth.serviceAccountNames === undefined && !istiodFound(o);
+function accessMessage(s: DerivedState): string {
+  const accounts = (s.vault.role?.serviceAccountNames ?? []).join(', ');
+  const assumed = s.spec.kubernetesAuth.serviceAccountNames === undefined && !istiodFound(s);
   const note = assumed ? ' (assumed, until there is an istiod Deployment)' : '';
-  return `policy ${d.spec.policy.name}, role ${d.spec.kubernetesAuth.role} for ${accounts}${note}`;
+  return `policy ${s.spec.policy.name}, role ${s.spec.kubernetesAuth.role} for ${accounts}${note}`;
 }
 
 /** What could not be read of istiod is not known; all else comes from its replicas. */
-function istiodState({ desired, observed, now }: StatusInput, problems: Problem[]): ConditionState | undefined {
+function istiodState(s: DerivedState | undefined, problems: Problem[]): ConditionState | undefined {
   const problem = problems.find((p) => p.condition === 'IstiodReady');
   if (problem) return { status: 'Unknown', reason: problem.reason, message: problem.message };
-  return observed && verificationOf(desired, observed, now)?.ready;
+  return s && verificationOf(s)?.ready;
 }
 
-function conditionState(stage: StageCondition, input: StatusInput, problems: Problem[]): ConditionState {
-  const { desired, observed, now } = input;
-  const istiod = stage === 'IstiodReady' ? istiodState(input, problems) : undefined;
+function conditionState(
+  stage: StageCondition,
+  s: DerivedState | undefined,
+  { problems, pending }: Pick<StatusInput, 'problems' | 'pending'>,
+): ConditionState {
+  const istiod = stage === 'IstiodReady' ? istiodState(s, problems) : undefined;
   if (istiod) return istiod;
   const problem = problems.find((p) => p.condition === stage);
   if (problem) return { status: 'False', reason: problem.reason, message: problem.message };
-  const message = observed && holds(stage, desired, observed, now);
-  const soon = observed && expiry(stage, desired, observed, now);
+  const message = s && holds(stage, s);
+  const soon = s && expiry(stage, s);
   if (message !== undefined) return { status: 'True', reason: soon ?? holdingReason[stage], message };
   const blocker = problems.find((p) => p.blocks === 'all');
-  if (observed && soon === expiryReason.IntermediateReady) {
+  if (s && soon === expiryReason.IntermediateReady) {
     const keeps = blocker ? `; ${blocker.condition} keeps it: ${blocker.reason}: ${blocker.message}` : '';
-    return { status: 'False', reason: soon, message: `${intermediateMessage(desired, observed, now) ?? ''}${keeps}` };
+    return { status: 'False', reason: soon, message: `${intermediateMessage(s) ?? ''}${keeps}` };
   }
   if (blocker)
     return {
@@ -145,20 +146,20 @@ function conditionState(stage: StageCondition, input: StatusInput, problems: Pro
       reason: blocker.reason,
       message: `not done or not known: ${blocker.condition} says why`,
     };
-  if (stage === 'IstiodReady') return notObserved(observed);
-  if (input.pending) return { status: 'False', reason: 'ChangesPending', message: 'not done: spec.mode is Plan' };
+  if (stage === 'IstiodReady') return notObserved(s?.observed);
+  if (pending) return { status: 'False', reason: 'ChangesPending', message: 'not done: spec.mode is Plan' };
   return {
     status: 'False',
     reason: 'Progressing',
-    message: (observed && undone(stage, input, observed)) ?? 'not done yet',
+    message: (s && undone(stage, s)) ?? 'not done yet',
   };
 }
 
 /** What of a stage is not done, where more than that is known. */
-function undone(stage: StageCondition, { desired, now }: StatusInput, observed: Observed): string | undefined {
-  if (stage === 'KeyStored') return caEntryDefect(ownEntry(observed.vault.live));
-  if (stage !== 'IntermediateReady' || !currentCa(desired, observed)) return undefined;
-  const reason = newGenerationReason(desired, observed, now);
+function undone(stage: StageCondition, s: DerivedState): string | undefined {
+  if (stage === 'KeyStored') return caEntryDefect(s.caEntry);
+  if (stage !== 'IntermediateReady' || !s.currentCa) return undefined;
+  const reason = newGenerationReason(s);
   return reason && `a new intermediate is due: ${reason}`;
 }
 
@@ -173,17 +174,15 @@ function readyState(stages: Map<StageCondition, ConditionState>, problems: Probl
   return found;
 }
 
-function certificates(d: Desired, o: Observed): Pick<Status, 'root' | 'intermediate'> {
-  const root = currentRoot(d, o);
-  const live = currentCa(d, o);
-  const issuer = issuerOf(live, o);
+function certificates(s: DerivedState): Pick<Status, 'root' | 'intermediate'> {
+  const { signer: root, currentCa: live, currentIssuer: issuer } = s;
   const facts = (c: { serial: string; fingerprint: string; notBefore: number; notAfter: number }) => ({
     serial: c.serial,
     fingerprint: c.fingerprint,
     notBefore: rfc3339(c.notBefore),
     notAfter: rfc3339(c.notAfter),
   });
-  const due = renewAt(d, o);
+  const due = s.renewAt;
   return {
     ...(root
       ? {
@@ -208,14 +207,14 @@ function certificates(d: Desired, o: Observed): Pick<Status, 'root' | 'intermedi
   };
 }
 
-function controlPlaneStatus(d: Desired, o: Observed | undefined): NonNullable<Status['controlPlane']> {
-  const { kind, name, revision } = d.spec.controlPlane;
-  const live = o && currentCa(d, o);
+function controlPlaneStatus({ spec }: Desired, s: DerivedState | undefined): NonNullable<Status['controlPlane']> {
+  const { kind, name, revision } = spec.controlPlane;
+  const live = s?.currentCa;
   return {
     kind,
     name,
     ...(revision !== undefined ? { revision } : {}),
-    ...(live && hasDigest(d.spec) ? { digest: caDigest(live) } : {}),
+    ...(live && hasDigest(spec) ? { digest: caDigest(live) } : {}),
   };
 }
 
@@ -242,8 +241,9 @@ export function statusOf(input: StatusInput): Status {
   const { resource, desired, problems, now } = input;
   // while capabilities are missing, little was read: what was last seen stays
   const observed = input.observed?.vault.missingCapabilities.length === 0 ? input.observed : undefined;
-  const all = [...problems, ...(observed ? lastingProblems(desired, observed, now) : [])];
-  const stages = new Map(readyChain.map((stage) => [stage, conditionState(stage, { ...input, observed }, all)]));
+  const s = observed && new DerivedState(desired, observed, now);
+  const all = [...problems, ...(s ? lastingProblems(s) : [])];
+  const stages = new Map(readyChain.map((stage) => [stage, conditionState(stage, s, { ...input, problems: all })]));
   const pending = pendingState(input, all);
   const ready = pending ?? readyState(stages, all);
   const stalling = all.filter((p) => kindOf(p) === 'stalled');
@@ -259,30 +259,22 @@ export function statusOf(input: StatusInput): Status {
   else if (ready.status !== 'True' && !pending)
     conditions.push(condition('Reconciling', { ...ready, status: 'True' }, input));
   const requested = resource.metadata.annotations[known.reconcileRequestedAt];
-  const proof = observed && verificationOf(desired, observed, now);
-  const history = observed && ownEntry(observed.vault.state)?.history;
-  const rotation = observed ? rotationView(desired, observed, now) : resource.status?.rotation;
+  const proof = s && verificationOf(s);
+  const history = s?.stateEntry?.history;
+  const rotation = s ? rotationView(s) : resource.status?.rotation;
   return {
     observedGeneration: resource.metadata.generation,
     ...(requested !== undefined ? { lastHandledReconcileAt: requested.slice(0, 256) } : {}),
     conditions,
-    ...(observed
-      ? { vault: { product: observed.vault.product, version: observed.vault.version } }
-      : shown(resource, 'vault')),
-    ...(observed
-      ? certificates(desired, observed)
-      : { ...shown(resource, 'root'), ...shown(resource, 'intermediate') }),
-    controlPlane: observed
-      ? controlPlaneStatus(desired, observed)
+    ...(s ? { vault: { product: s.vault.product, version: s.vault.version } } : shown(resource, 'vault')),
+    ...(s ? certificates(s) : { ...shown(resource, 'root'), ...shown(resource, 'intermediate') }),
+    controlPlane: s
+      ? controlPlaneStatus(desired, s)
       : (resource.status?.controlPlane ?? controlPlaneStatus(desired, undefined)),
     ...(rotation ? { rotation } : {}),
     ...(input.pending?.length ? { plan: input.pending.slice(0, mostPlanned).map(planned) } : {}),
     ...(history ? { history } : shown(resource, 'history')),
-    ...(proof
-      ? istiodStatus(proof)
-      : observed
-        ? {}
-        : { ...shown(resource, 'istiodProven'), ...shown(resource, 'istiod') }),
+    ...(proof ? istiodStatus(proof) : s ? {} : { ...shown(resource, 'istiodProven'), ...shown(resource, 'istiod') }),
   };
 }
 

@@ -1,6 +1,6 @@
 /** Vault's `delete_version_after`: a key store that deletes what it is given, by itself and without a word. */
+import type { DerivedState } from '../facts/derived.ts';
 import { rfc3339 } from '../../api/time.ts';
-import type { Desired } from '../facts/desired.ts';
 import { abandonedStagingMarker } from '../ownership/ownership.ts';
 import { ownEntry, type Lifetime, type Observed, type Slot } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
@@ -21,13 +21,13 @@ const lookAgainMs = 60_000;
  * What we have written, or are about to take over, would vanish. The state tells it before a key is stored: then none is. What is published already is kept
  * alive and renewed all the same, since istiod needs it.
  */
-export function keyStoreDeletes(d: Desired, o: Observed): Problem | undefined {
-  const { mount, path } = d.spec.keyStore;
-  const { live, staging, state } = o.vault;
+export function keyStoreDeletes(s: DerivedState): Problem | undefined {
+  const { mount, path } = s.spec.keyStore;
+  const { live, staging, state } = s.vault;
   const ending = [
     { name: path, slot: live },
     // what a gone resource has left there is destroyed anyway
-    ...(abandonedStagingMarker(d, o) === undefined ? [{ name: `${path}-staging`, slot: staging }] : []),
+    ...(abandonedStagingMarker(s) === undefined ? [{ name: `${path}-staging`, slot: staging }] : []),
     { name: `${path}-state`, slot: state },
   ].flatMap(({ name, slot }) => (slot.lifetime ? [{ name, version: slot.casVersion, lifetime: slot.lifetime }] : []));
   if (ending.length === 0) return undefined;
@@ -44,7 +44,7 @@ export function keyStoreDeletes(d: Desired, o: Observed): Problem | undefined {
     ...ending.map(({ name }) => `vault kv metadata put -mount=${mount} -delete-version-after=0s ${name}`),
     ...ending.map(({ name, version }) => `vault kv undelete -mount=${mount} -versions=${version} ${name}`),
   ];
-  const due = [live, state].flatMap(({ lifetime }) => (lifetime ? [halfOf(lifetime) - o.vault.time] : []));
+  const due = [live, state].flatMap(({ lifetime }) => (lifetime ? [halfOf(lifetime) - s.vault.time] : []));
   return {
     condition: 'KeyStored',
     reason: 'TTLTruncated',

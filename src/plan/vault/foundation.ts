@@ -1,8 +1,8 @@
 /** Steps that everything else in Vault stands on: key store, state entry and audit device, strictly in this order. Pure. */
+import type { DerivedState } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations } from '../../api/annotations.ts';
-import type { Desired } from '../facts/desired.ts';
-import { fieldsAppliedFlag, type Observed, ownEntry } from '../facts/observed.ts';
+import { fieldsAppliedFlag } from '../facts/observed.ts';
 import type { StateEntry } from '../facts/state-entry.ts';
 import { intendedState } from './state.ts';
 import { needsRewrite } from './entry-lifetime.ts';
@@ -37,20 +37,18 @@ function whyRecorded(before: StateEntry | undefined, after: StateEntry): { reaso
 }
 
 /** The key store, the memory in it, then what the memory must know of beforehand; strictly in this order. */
-export function foundationSteps(d: Desired, o: Observed, now: number): Step[] {
-  const { keyStore, audit } = d.spec;
-  if (!o.vault.kvMount) {
-    return [{ kind: 'MountKV', mount: keyStore.mount, version: keyStore.version, description: d.mark }];
+export function foundationSteps(s: DerivedState): Step[] {
+  const { keyStore, audit } = s.spec;
+  if (!s.vault.kvMount) {
+    return [{ kind: 'MountKV', mount: keyStore.mount, version: keyStore.version, description: s.desired.mark }];
   }
-  const state = intendedState(d, o, now);
-  if (!isDeepStrictEqual(state, ownEntry(o.vault.state))) {
-    return [
-      { kind: 'WriteState', state, cas: o.vault.state.casVersion, ...whyRecorded(ownEntry(o.vault.state), state) },
-    ];
+  const state = intendedState(s);
+  if (!isDeepStrictEqual(state, s.stateEntry)) {
+    return [{ kind: 'WriteState', state, cas: s.vault.state.casVersion, ...whyRecorded(s.stateEntry, state) }];
   }
-  if (needsRewrite(o.vault.state, o))
-    return [{ kind: 'WriteState', state, cas: o.vault.state.casVersion, reason: 'Vault would have deleted it' }];
-  if (!audit || o.vault.auditDevice) return [];
+  if (needsRewrite(s.vault.state, s))
+    return [{ kind: 'WriteState', state, cas: s.vault.state.casVersion, reason: 'Vault would have deleted it' }];
+  if (!audit || s.vault.auditDevice) return [];
   return [{ kind: 'EnableAudit', path: audit.path, type: audit.type, options: audit.options }];
 }
 
@@ -58,8 +56,8 @@ export function foundationSteps(d: Desired, o: Observed, now: number): Step[] {
 const keptVersions = 2;
 
 /** Vault then deletes those that are too many at the next write: not where a person's are among them. */
-export function versionSteps(d: Desired, o: Observed): Step[] {
-  const limited = d.spec.keyStore.version === 1 || o.vault.liveVersions === keptVersions;
-  if (limited || ownEntry(o.vault.state)?.stood) return [];
+export function versionSteps(s: DerivedState): Step[] {
+  const limited = s.spec.keyStore.version === 1 || s.vault.liveVersions === keptVersions;
+  if (limited || s.stateEntry?.stood) return [];
   return [{ kind: 'LimitVersions', versions: keptVersions }];
 }

@@ -1,23 +1,22 @@
 /** What Vault and the cluster must offer before anything is written. */
+import type { DerivedState } from '../facts/derived.ts';
 import { adoptable, ownables, ownsAuthMount } from '../ownership/ownership.ts';
-import type { Desired } from '../facts/desired.ts';
-import type { Observed } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
 
 /** Issuing needs named keys and issuers, which came with Vault 1.11; OpenBao has had them from its start. */
-export function vaultTooOld(_d: Desired, o: Observed): Problem | undefined {
-  const [major = 0, minor = 0] = o.vault.version.split('.').map(Number);
-  if (o.vault.product === 'OpenBao' || major > 1 || (major === 1 && minor >= 11)) return undefined;
+export function vaultTooOld(s: DerivedState): Problem | undefined {
+  const [major = 0, minor = 0] = s.vault.version.split('.').map(Number);
+  if (s.vault.product === 'OpenBao' || major > 1 || (major === 1 && minor >= 11)) return undefined;
   return {
     condition: 'VaultReady',
     reason: 'VaultTooOld',
-    message: `spec.vault.address: Vault ${o.vault.version} cannot import keys or name issuers; version 1.11 or later is needed`,
+    message: `spec.vault.address: Vault ${s.vault.version} cannot import keys or name issuers; version 1.11 or later is needed`,
     blocks: 'all',
   };
 }
 
-export function forbidden(_d: Desired, o: Observed): Problem | undefined {
-  const missing = o.vault.missingCapabilities;
+export function forbidden(s: DerivedState): Problem | undefined {
+  const missing = s.vault.missingCapabilities;
   if (missing.length === 0) return undefined;
   const list = missing.map((m) => `${m.missing.join('+')} on ${m.path}`).join('; ');
   return {
@@ -29,9 +28,9 @@ export function forbidden(_d: Desired, o: Observed): Problem | undefined {
   };
 }
 
-export function keyStoreUnfit(d: Desired, o: Observed): Problem | undefined {
-  const { kvMount } = o.vault;
-  const { mount, version } = d.spec.keyStore;
+export function keyStoreUnfit(s: DerivedState): Problem | undefined {
+  const { kvMount } = s.vault;
+  const { mount, version } = s.spec.keyStore;
   if (!kvMount) return undefined;
   const unfit = (reason: Problem['reason'], message: string): Problem => ({
     condition: 'KeyStored',
@@ -52,22 +51,22 @@ export function keyStoreUnfit(d: Desired, o: Observed): Problem | undefined {
   );
 }
 
-export function authMountUnfit(d: Desired, o: Observed): Problem | undefined {
-  const { authMount } = o.vault;
+export function authMountUnfit(s: DerivedState): Problem | undefined {
+  const { authMount } = s.vault;
   if (!authMount || authMount.type === 'kubernetes') return undefined;
   return {
     condition: 'AccessReady',
     reason: 'MountTypeMismatch',
-    message: `spec.kubernetesAuth.mount: auth/${d.spec.kubernetesAuth.mount} is of type ${authMount.type}, not kubernetes; choose another mount`,
+    message: `spec.kubernetesAuth.mount: auth/${s.spec.kubernetesAuth.mount} is of type ${authMount.type}, not kubernetes; choose another mount`,
     blocks: 'all',
   };
 }
 
 /** OpenBao takes audit devices from its configuration only, not from the API. */
-export function auditDeviceMissing(d: Desired, o: Observed): Problem | undefined {
-  const { audit } = d.spec;
+export function auditDeviceMissing(s: DerivedState): Problem | undefined {
+  const { audit } = s.spec;
   if (!audit) return undefined;
-  const device = o.vault.auditDevice;
+  const device = s.vault.auditDevice;
   const fail = (message: string): Problem => ({
     condition: 'VaultReady',
     reason: 'AuditDeviceMissing',
@@ -79,7 +78,7 @@ export function auditDeviceMissing(d: Desired, o: Observed): Problem | undefined
       `spec.audit: device ${audit.path} is of type ${device.type}, not ${audit.type}; change spec.audit to match it`,
     );
   }
-  if (device || o.vault.product === 'Vault') return undefined;
+  if (device || s.vault.product === 'Vault') return undefined;
   const options = Object.entries(audit.options).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
   return fail(
     `spec.audit: device ${audit.path} does not exist, and OpenBao takes devices from its configuration only; add: audit "${audit.type}" "${audit.path}" { options { ${options.join('\n')} } }`,
@@ -87,14 +86,14 @@ export function auditDeviceMissing(d: Desired, o: Observed): Problem | undefined
 }
 
 /** A mount that somebody else made keeps its configuration. */
-export function authConfigNotOwned(d: Desired, o: Observed): Problem | undefined {
-  const { authMount } = ownables(d, o.vault);
-  if (!d.spec.kubernetesAuth.config.manage || !authMount) return undefined;
-  if (ownsAuthMount(d, o.vault) || adoptable(d, o, authMount)) return undefined;
+export function authConfigNotOwned(s: DerivedState): Problem | undefined {
+  const { authMount } = ownables(s);
+  if (!s.spec.kubernetesAuth.config.manage || !authMount) return undefined;
+  if (ownsAuthMount(s) || adoptable(s, authMount)) return undefined;
   return {
     condition: 'AccessReady',
     reason: 'AuthConfigNotOwned',
-    message: `spec.kubernetesAuth.config.manage: auth/${d.spec.kubernetesAuth.mount} was not made by this resource; set manage: false, or name another mount`,
+    message: `spec.kubernetesAuth.config.manage: auth/${s.spec.kubernetesAuth.mount} was not made by this resource; set manage: false, or name another mount`,
     blocks: 'all',
   };
 }

@@ -1,4 +1,5 @@
 /** What `<path>-state` records: written before the first thing is made, and again when something was issued. */
+import type { OwnIssuer, DerivedState, DerivedVault } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { actionAnnotations, annotations } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
@@ -6,26 +7,16 @@ import { adoptionOf, type Adoption } from '../ownership/adoption.ts';
 import { adoptedByMarker, markedAs } from '../ownership/ownership.ts';
 import { handledText, type Desired } from '../facts/desired.ts';
 import type { HistoryEntry, IntermediateSpec, Issued, RootSpec, Rotation, StateEntry } from '../facts/state-entry.ts';
-import {
-  currentRoot,
-  highestGeneration,
-  highestRootGeneration,
-  issuerOf,
-  lastKnownRoot,
-  ownIssuers,
-  currentCa,
-  type OwnIssuer,
-} from '../facts/derived.ts';
 import { parseMarker } from '../facts/identity.ts';
 import { rotatedState, resumesForward } from '../rotation/rotation.ts';
-import { fieldsAppliedFlag, ownEntry, type Issuer, type Observed } from '../facts/observed.ts';
+import { fieldsAppliedFlag, ownEntry, type Issuer } from '../facts/observed.ts';
 import { bundleFacts } from '../facts/certificate.ts';
 
 /** All texts present count as handled when the state begins: an old text never starts an action. */
-function presentTexts(d: Desired): Record<string, string> {
+function presentTexts(desired: Desired): Record<string, string> {
   return Object.fromEntries(
     actionAnnotations.flatMap((name) => {
-      const text = handledText(d, name);
+      const text = handledText(desired, name);
       return text === undefined ? [] : [[name, text]];
     }),
   );
@@ -42,10 +33,10 @@ function issuedRoot(issuer: OwnIssuer, spec: RootSpec): Issued<RootSpec> {
   };
 }
 
-function issuedIntermediate(d: Desired, o: Observed, spec: IntermediateSpec): Issued<IntermediateSpec> | undefined {
-  const live = currentCa(d, o);
+function issuedIntermediate(s: DerivedState, spec: IntermediateSpec): Issued<IntermediateSpec> | undefined {
+  const live = s.currentCa;
   if (!live) return undefined;
-  const issuer = issuerOf(live, o);
+  const issuer = s.currentIssuer;
   return {
     generation: live.generation,
     spec,
@@ -78,7 +69,7 @@ const lastWait = (to: Issued<RootSpec>, now: number): Rotation => ({
 });
 
 /** What was taken over: recorded as it is, with the spec of now, so that no difference from it is a change. */
-function adoptedState(d: Desired, ca: NonNullable<Adoption['ca']>, now: number): StateEntry {
+function adoptedState(desired: Desired, ca: NonNullable<Adoption['ca']>, now: number): StateEntry {
   const { root, leaving, intermediate, generation } = ca;
   const facts = (issuer: Issuer) => ({
     issuerId: issuer.id,
@@ -86,17 +77,17 @@ function adoptedState(d: Desired, ca: NonNullable<Adoption['ca']>, now: number):
     serial: issuer.certificate.serial,
     fingerprint: issuer.certificate.fingerprint,
   });
-  const rootFacts = (issuer: Issuer) => ({ generation: 1, spec: d.root, ...facts(issuer) });
+  const rootFacts = (issuer: Issuer) => ({ generation: 1, spec: desired.root, ...facts(issuer) });
   const signer = root && rootFacts(root);
   const other = leaving && rootFacts(leaving);
   const issued = {
-    root: other ?? signer ?? { generation: 0, spec: d.root },
+    root: other ?? signer ?? { generation: 0, spec: desired.root },
     intermediate: intermediate
-      ? { generation, spec: d.intermediate, ...facts(intermediate) }
-      : { generation: 0, spec: d.intermediate },
+      ? { generation, spec: desired.intermediate, ...facts(intermediate) }
+      : { generation: 0, spec: desired.intermediate },
   };
   return {
-    ...emptyState(d),
+    ...emptyState(desired),
     ...issued,
     ...(signer && other ? { rotation: lastWait(signer, now) } : {}),
     highestGeneration: intermediate ? generation : 0,
@@ -109,22 +100,22 @@ function adoptedState(d: Desired, ca: NonNullable<Adoption['ca']>, now: number):
   };
 }
 
-const emptyState = (d: Desired) => ({
-  role: d.spec.kubernetesAuth.role,
+const emptyState = (desired: Desired) => ({
+  role: desired.spec.kubernetesAuth.role,
   made: [],
   adopted: [],
-  handled: presentTexts(d),
+  handled: presentTexts(desired),
 });
 
 /**
  * The state before anything is issued; or, when it was lost while things of ours exist, what can be known of them.
  */
-function initialState(d: Desired, o: Observed, now: number): StateEntry {
-  const found = adoptionOf(d, o);
+function initialState(s: DerivedState): StateEntry {
+  const found = adoptionOf(s);
   const adoption = typeof found === 'string' ? undefined : found;
-  const begun = adoption?.ca ? adoptedState(d, adoption.ca, now) : rebuiltState(d, o, now);
-  const adopted = [...new Set([...adoptedByMarker(d, o), ...(adoption?.things ?? [])])];
-  const stood = stoodBefore(d, o);
+  const begun = adoption?.ca ? adoptedState(s.desired, adoption.ca, s.now) : rebuiltState(s);
+  const adopted = [...new Set([...adoptedByMarker(s), ...(adoption?.things ?? [])])];
+  const stood = stoodBefore(s);
   return { ...begun, adopted, ...(stood ? { stood } : {}) };
 }
 
@@ -132,7 +123,7 @@ function initialState(d: Desired, o: Observed, now: number): StateEntry {
  * What a person wrote into the live entry, be it deleted since. Also all versions of an entry that was taken over before, when the memory of it
  * is lost: what cannot be told from a person's is not destroyed.
  */
-function stoodBefore({ spec }: Desired, { vault: { live } }: Observed): StateEntry['stood'] {
+function stoodBefore({ spec, vault: { live } }: DerivedVault): StateEntry['stood'] {
   if (spec.keyStore.version === 1 || live.casVersion === 0 || parseMarker(live.mark)?.origin === 'made')
     return undefined;
   const publicKey = live.foreign?.publicKey ?? ownEntry(live)?.publicKey;
@@ -140,24 +131,24 @@ function stoodBefore({ spec }: Desired, { vault: { live } }: Observed): StateEnt
 }
 
 /** The rotation that two roots of ours in the live entry, or when that is lost, in the mesh, tell of. */
-function rebuiltRotation(d: Desired, o: Observed, now: number): { root: OwnIssuer; rotation: Rotation } | undefined {
-  const live = ownEntry(o.vault.live);
-  const given = live ? bundleFacts(live.root) : (o.kubernetes.meshRoots ?? []);
+function rebuiltRotation(s: DerivedState): { root: OwnIssuer; rotation: Rotation } | undefined {
+  const live = s.caEntry;
+  const given = live ? bundleFacts(live.root) : (s.kubernetes.meshRoots ?? []);
   const handedOut = given.map(({ fingerprint }) => fingerprint);
-  const ours = ownIssuers(d, 'root', o.vault).filter((i) => handedOut.includes(i.certificate.fingerprint));
-  const signer = currentRoot(d, o);
+  const ours = s.ownRoots.filter((i) => handedOut.includes(i.certificate.fingerprint));
+  const signer = s.signer;
   const other = ours.find((issuer) => issuer.id !== signer?.id);
   if (!signer || !other || !ours.some((issuer) => issuer.id === signer.id)) return undefined;
-  return { root: other, rotation: lastWait(issuedRoot(signer, d.root), now) };
+  return { root: other, rotation: lastWait(issuedRoot(signer, s.desired.root), s.now) };
 }
 
-function rebuiltState(d: Desired, o: Observed, now: number): StateEntry {
-  const rotating = rebuiltRotation(d, o, now);
-  const root = rotating?.root ?? currentRoot(d, o);
-  const lostRoot = { generation: highestRootGeneration(d, o), spec: d.root };
-  const intermediate = issuedIntermediate(d, o, d.intermediate);
+function rebuiltState(s: DerivedState): StateEntry {
+  const rotating = rebuiltRotation(s);
+  const root = rotating?.root ?? s.signer;
+  const lostRoot = { generation: s.highestRootGeneration, spec: s.desired.root };
+  const intermediate = issuedIntermediate(s, s.desired.intermediate);
   // the generation before is remembered too: it is kept as long as it may be needed
-  const before = ownIssuers(d, 'intermediate', o.vault)
+  const before = s.ownIntermediates
     .filter((issuer) => issuer.certificate.fingerprint !== intermediate?.fingerprint)
     .slice(0, 1)
     .map(({ certificate: { serial, fingerprint }, generation }) => ({
@@ -167,27 +158,27 @@ function rebuiltState(d: Desired, o: Observed, now: number): StateEntry {
       spec: undefined,
     }));
   const rebuilt = [
-    ...(intermediate ? [historyOf('Intermediate', intermediate, now, 'state rebuilt')] : []),
-    ...before.map((issued) => historyOf('Intermediate', issued, now, 'state rebuilt')),
-    ...(root ? [historyOf('Root', issuedRoot(root, d.root), now, 'state rebuilt')] : []),
+    ...(intermediate ? [historyOf('Intermediate', intermediate, s.now, 'state rebuilt')] : []),
+    ...before.map((issued) => historyOf('Intermediate', issued, s.now, 'state rebuilt')),
+    ...(root ? [historyOf('Root', issuedRoot(root, s.desired.root), s.now, 'state rebuilt')] : []),
   ];
   return {
-    ...emptyState(d),
-    made: markedAs(d, o.vault, 'made'),
-    highestGeneration: highestGeneration(d, o),
-    root: root ? issuedRoot(root, d.root) : lostRoot,
-    intermediate: intermediate ?? { generation: 0, spec: d.intermediate },
-    publicKeys: ownIssuers(d, 'intermediate', o.vault).map((issuer) => issuer.certificate.publicKey),
+    ...emptyState(s.desired),
+    made: markedAs(s, 'made'),
+    highestGeneration: s.highestGeneration,
+    root: root ? issuedRoot(root, s.desired.root) : lostRoot,
+    intermediate: intermediate ?? { generation: 0, spec: s.desired.intermediate },
+    publicKeys: s.ownIntermediates.map((issuer) => issuer.certificate.publicKey),
     history: rebuilt,
     ...(rotating ? { rotation: rotating.rotation } : {}),
   };
 }
 
 /** What carries no mark, so that the memory must tell of it: an audit device of ours, and that istiod was told to use this CA. */
-function madeBesides(d: Desired, o: Observed): string[] {
+function madeBesides(s: DerivedState): string[] {
   return [
-    ...(d.spec.audit && !o.vault.auditDevice ? [`audit:${d.spec.audit.path}`] : []),
-    ...(o.kubernetes.controlPlane?.carriesFields && currentCa(d, o) ? [fieldsAppliedFlag] : []),
+    ...(s.spec.audit && !s.vault.auditDevice ? [`audit:${s.spec.audit.path}`] : []),
+    ...(s.kubernetes.controlPlane?.carriesFields && s.currentCa ? [fieldsAppliedFlag] : []),
   ];
 }
 
@@ -195,30 +186,30 @@ function madeBesides(d: Desired, o: Observed): string[] {
  * The state as it must be before anything further is made: the present one, with the intent of what comes next. An intent
  * that nothing came of follows the spec. When a lost root may be made anew, its record gives way, but not its number.
  */
-export function intendedState(d: Desired, o: Observed, now: number): StateEntry {
-  const state = ownEntry(o.vault.state) ?? initialState(d, o, now);
+export function intendedState(s: DerivedState): StateEntry {
+  const state = s.stateEntry ?? initialState(s);
   // what is about to be taken over is not ours by name, only by this very state
-  const found = o.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
-  const stands = found || currentRoot(d, o) !== undefined || resumesForward(d, o, now);
-  const root = state.root && stands ? state.root : intendedRoot(d, o, state);
-  const intended = { ...state, root, made: [...new Set([...state.made, ...madeBesides(d, o)])] };
+  const found = s.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
+  const stands = found || s.signer !== undefined || resumesForward(s);
+  const root = state.root && stands ? state.root : intendedRoot(s, state);
+  const intended = { ...state, root, made: [...new Set([...state.made, ...madeBesides(s)])] };
   // a root made anew in the place of a lost one ends whatever rotation there was
   if (root !== state.root && state.rotation) delete intended.rotation;
-  return ownEntry(o.vault.state) ? rotatedState(d, o, intended, now) : intended;
+  return s.stateEntry ? rotatedState(s, intended) : intended;
 }
 
 /**
  * A root to be made: under the number after that of a lost one, whose serial stays known until then, and after those of all others that lie
  * in the mount: none of them is taken for it.
  */
-function intendedRoot(d: Desired, o: Observed, { root }: StateEntry): Issued<RootSpec> {
-  const lost = lastKnownRoot(o)?.serial;
+function intendedRoot(s: DerivedState, { root }: StateEntry): Issued<RootSpec> {
+  const lost = s.lastKnownRoot?.serial;
   const generation = root?.generation ?? 0;
-  if (lost === undefined) return { generation, spec: d.root };
+  if (lost === undefined) return { generation, spec: s.desired.root };
   // once it is intended, its number stands: its key may be made already
   const begun = generation > 0 && root?.fingerprint === undefined && root?.serial !== undefined;
-  const last = begun ? generation : Math.max(1, generation, highestRootGeneration(d, o));
-  return { generation: last, spec: d.root, serial: lost };
+  const last = begun ? generation : Math.max(1, generation, s.highestRootGeneration);
+  return { generation: last, spec: s.desired.root, serial: lost };
 }
 
 const mostPublicKeys = 200;
@@ -236,30 +227,32 @@ export function withGeneration(
 }
 
 /** The state with what was issued since; undefined when there is nothing new to record. */
-export function recordedState(d: Desired, o: Observed, now: number): StateEntry | undefined {
-  const state = ownEntry(o.vault.state);
-  const root = currentRoot(d, o);
-  const live = currentCa(d, o);
+export function recordedState(s: DerivedState): StateEntry | undefined {
+  const state = s.stateEntry;
+  const root = s.signer;
+  const live = s.currentCa;
   if (!state || !root || !live) return undefined;
   const next: StateEntry = withGeneration(state, live);
   const news: HistoryEntry[] = [];
   // the root of a rotation is recorded with its phases
   if (!state.rotation && state.root?.fingerprint !== root.certificate.fingerprint) {
-    next.root = issuedRoot(root, state.root && state.root.fingerprint === undefined ? state.root.spec : d.root);
-    news.push(historyOf('Root', next.root, now, state.history.length === 0 ? 'first issue' : 'a lost root made anew'));
+    next.root = issuedRoot(root, state.root && state.root.fingerprint === undefined ? state.root.spec : s.desired.root);
+    news.push(
+      historyOf('Root', next.root, s.now, state.history.length === 0 ? 'first issue' : 'a lost root made anew'),
+    );
   }
   if (state.intermediate?.fingerprint !== live.certificate.fingerprint) {
-    const staged = ownEntry(o.vault.staging);
+    const staged = s.stagingEntry;
     const answered = staged?.generation === live.generation ? staged : undefined;
-    const issued = issuedIntermediate(d, o, answered?.spec ?? d.intermediate);
+    const issued = issuedIntermediate(s, answered?.spec ?? s.desired.intermediate);
     if (issued) {
       next.intermediate = issued;
-      news.unshift(historyOf('Intermediate', issued, now, answered?.reason ?? 'found published'));
+      news.unshift(historyOf('Intermediate', issued, s.now, answered?.reason ?? 'found published'));
     }
     if (answered?.request !== undefined)
       next.handled = { ...next.handled, [annotations.rotateIntermediate]: answered.request };
   }
   next.history = [...news, ...state.history].slice(0, 10);
-  next.made = [...new Set([...state.made, ...markedAs(d, o.vault, 'made')])];
+  next.made = [...new Set([...state.made, ...markedAs(s, 'made')])];
   return isDeepStrictEqual(next, state) ? undefined : next;
 }
