@@ -32,7 +32,7 @@ function goBuild(name: string, programs: readonly string[]): GoBuild {
   return {
     title: name,
     module,
-    flags: [],
+    flags: ['-trimpath'],
     programs: programs.map((program) => ({ pkg: `./${program}`, out: join(dir, 'out', name, program) })),
   };
 }

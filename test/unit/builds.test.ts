@@ -1,8 +1,9 @@
 /** How the servers of the tests are built: what the Go command says, and which builds go on at the same time. */
 import { describe, expect, it } from '@jest/globals';
+import { buildFlags, type GoServer } from '../stack/builds/catalog.ts';
 import { programName } from '../stack/builds/go.ts';
 import { begunIn, downloadsIn, stalePackages, unfinishedIds, withoutPaths } from '../stack/builds/packages.ts';
-import { buildLimit, mayStart, oneAtATime } from '../stack/builds/turns.ts';
+import { buildLimit, compilerEnv, mayStart, oneAtATime } from '../stack/builds/turns.ts';
 
 /** As Go 1.26 prints it for a program with an empty cache; most packages are left out. */
 const listing = [
@@ -96,6 +97,16 @@ describe('builds at the same time', () => {
     expect(buildLimit(cores, gibibytes * 1024 ** 3)).toBe(limit);
   });
 
+  it.each([
+    { cores: 2, gibibytes: 24, lean: true },
+    { cores: 2, gibibytes: 7, lean: true },
+    { cores: 2, gibibytes: 3, lean: false },
+    { cores: 16, gibibytes: 64, lean: false },
+  ])('get as much memory as there is with $cores cores and $gibibytes GiB', ({ cores, gibibytes, lean }) => {
+    const env = compilerEnv(cores, gibibytes * 1024 ** 3);
+    expect(env).toEqual(lean ? { GOGC: 'off', GOMEMLIMIT: '2GiB' } : {});
+  });
+
   it('take their turns in the order in which they came, also after a failure', async () => {
     const inOrder = oneAtATime();
     const done: string[] = [];
@@ -112,6 +123,20 @@ describe('builds at the same time', () => {
     end.resolve(undefined);
     expect((await results).map(({ status }) => status)).toEqual(['rejected', 'fulfilled']);
     expect(done).toEqual(['first', 'second']);
+  });
+});
+
+describe('flags', () => {
+  const server: GoServer = { kind: 'go', version: '1', module: 'etcd', programs: [] };
+
+  it('are the same for every server but for its tag and variables, so that packages are compiled once', () => {
+    const plain = ['-trimpath', '-gcflags=all=-dwarf=false', '-ldflags=-s -w'];
+    expect(buildFlags(server)).toEqual(plain);
+    expect(buildFlags({ ...server, tag: 'minimal' })).toEqual([...plain, '-tags=minimal']);
+    expect(buildFlags({ ...server, variables: ['a.b=1', 'c.d=2'] })).toEqual([
+      ...plain.slice(0, 2),
+      '-ldflags=-s -w -X a.b=1 -X c.d=2',
+    ]);
   });
 });
 

@@ -1,12 +1,13 @@
 /** Builds programs of one Go module. */
 import { constants, copyFileSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { makeTemporaryDir, removeTemporaryDir } from '../processes.ts';
 import { tail } from '../wait.ts';
 import { begunIn, downloadsIn, staleFormat, stalePackages, unfinishedIds, withoutPaths } from './packages.ts';
 import type { StalePackage } from './packages.ts';
 import { run, type RunResult } from './run.ts';
-import { oneAtATime, takeTurn } from './turns.ts';
+import { availableMemory, compilerEnv, oneAtATime, takeTurn } from './turns.ts';
 
 export interface GoBuild {
   /** What messages call it. */
@@ -49,7 +50,7 @@ export async function buildGo(build: GoBuild, options: GoBuildOptions): Promise<
     const result = await run('go', args, {
       signal,
       cwd: build.module,
-      env: { ...(options.env ?? process.env), ...buildEnv },
+      env: { ...compilerEnv(availableParallelism(), availableMemory()), ...(options.env ?? process.env), ...buildEnv },
       ...(onOutput === undefined ? {} : { onOutput }),
     });
     if (result !== 'missing') return result;
@@ -59,7 +60,7 @@ export async function buildGo(build: GoBuild, options: GoBuildOptions): Promise<
   };
   const list = async (): Promise<ReadonlyMap<string, StalePackage>> => {
     const pkgs = build.programs.map(({ pkg }) => pkg);
-    const args = ['list', '-trimpath', '-deps', ...build.flags, '-f', staleFormat, ...pkgs];
+    const args = ['list', '-deps', ...build.flags, '-f', staleFormat, ...pkgs];
     const result = await go(args, (output) => {
       const count = downloadsIn(output);
       onStatus(count === 0 ? 'looking for what has to be compiled' : `downloading module ${count}`);
@@ -74,10 +75,13 @@ export async function buildGo(build: GoBuild, options: GoBuildOptions): Promise<
   const work = makeTemporaryDir('go');
   try {
     // Another build has compiled some of them in the meantime.
-    if (turn.waited) packages = await list();
+    if (turn.waited) {
+      packages = await list();
+      turn.unfinished = unfinishedIds(packages, new Set());
+    }
     onStatus(`compiling package 0 of ${packages.size}`);
     const single = build.programs.length === 1;
-    const args = ['build', '-v', '-trimpath', ...build.flags, '-o', single ? join(work, 'program') : `${work}/`];
+    const args = ['build', '-v', ...build.flags, '-o', single ? join(work, 'program') : `${work}/`];
     const result = await go([...args, ...build.programs.map(({ pkg }) => pkg)], (output) => {
       const begun = begunIn(output, packages);
       turn.unfinished = unfinishedIds(packages, begun);

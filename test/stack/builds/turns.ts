@@ -4,6 +4,7 @@
  * compiles a package that it needs too. It does not wait while another one only links, which takes one core.
  */
 import { availableParallelism, totalmem } from 'node:os';
+import { leanEnv } from '../processes.ts';
 import { pause } from '../wait.ts';
 
 const gibibyte = 1024 ** 3;
@@ -15,6 +16,21 @@ const gibibyte = 1024 ** 3;
  */
 export const buildLimit = (cores: number, memory: number): number =>
   Math.max(1, Math.min(Math.max(2, Math.floor(cores / 4)), Math.floor(memory / (4 * gibibyte))));
+
+/**
+ * Environment of a build: where there are 2 GiB for each compiler that runs at the same time, compilers collect garbage
+ * only when they hold as much: 7% less processor time for gRPC with the standard library, more for larger packages.
+ * @param memory bytes
+ */
+export const compilerEnv = (cores: number, memory: number): Readonly<Record<string, string>> =>
+  memory >= 2 * gibibyte * cores * buildLimit(cores, memory) ? leanEnv : {};
+
+/** Bytes of memory that this process and its children have. */
+export function availableMemory(): number {
+  // 0, or more than there is, where no control group limits this process
+  const limit = process.constrainedMemory();
+  return limit > 0 ? Math.min(limit, totalmem()) : totalmem();
+}
 
 /** A build that compiles or links. */
 export interface Turn {
@@ -43,12 +59,6 @@ const running = new Set<Turn>();
 const inOrder = oneAtATime();
 let waiting = 0;
 
-const memory = (): number => {
-  // 0, or more than there is, where no control group limits this process
-  const limit = process.constrainedMemory();
-  return limit > 0 ? Math.min(limit, totalmem()) : totalmem();
-};
-
 /**
  * Waits until a build may start, in the order of the calls, and counts it among the running ones until `end` is called.
  * @param needed ids of the packages that it has to compile
@@ -60,7 +70,7 @@ export async function takeTurn(
   onWait: () => void,
   signal: AbortSignal,
 ): Promise<Turn & { readonly waited: boolean; end(): void }> {
-  const limit = buildLimit(availableParallelism(), memory());
+  const limit = buildLimit(availableParallelism(), availableMemory());
   const waited = waiting > 0 || !mayStart(needed, running, limit);
   if (waited) onWait();
   waiting++;
