@@ -4,11 +4,11 @@
  * https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
  */
 import { z } from 'zod';
+import { isObject, type JsonObject } from './json.ts';
 import { group, kind, plural, specSchema, version } from './schema.ts';
 import { statusSchema } from './status-schema.ts';
 import { fieldDocs } from './field-docs.ts';
 import type { CelRule } from './fields.ts';
-import { isObject, type JsonObject } from './json.ts';
 
 /** A node of a structural schema, with the keywords that programs of ours read. */
 export interface Structural {

@@ -4,9 +4,8 @@
  */
 import { z } from 'zod';
 import { annotations as known, finalizer } from '../api/annotations.ts';
+import { dig, type JsonObject } from '../api/json.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
-import type { JsonObject } from '../control-planes/adapter.ts';
-import { dig } from '../control-planes/adapter.ts';
 import { isKubeError } from '../kube/errors.ts';
 import type { Desired } from '../plan/desired.ts';
 import { internalError, kindOf, type Problem } from '../plan/problem.ts';

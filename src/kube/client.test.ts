@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
+import type { JsonObject } from '../api/json.ts';
 import { clientOn } from './client.ts';
 import { KubeError } from './errors.ts';
-import type { JsonObject } from './json.ts';
 import { resourcePath } from './resources.ts';
 import type { KubeRequest } from './transport.ts';
 

@@ -2,8 +2,9 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { isDeepStrictEqual } from 'node:util';
 import { previousAnnotation } from '../../src/api/annotations.ts';
+import { dig, type JsonObject } from '../../src/api/json.ts';
 import { adapters } from '../../src/control-planes/index.ts';
-import { dig, nest, type ControlPlaneAdapter, type JsonObject, type Target } from '../../src/control-planes/adapter.ts';
+import { nest, type ControlPlaneAdapter, type Target } from '../../src/control-planes/adapter.ts';
 import { carryOut } from '../../src/controller/carry-out.ts';
 import {
   judgeKubernetes,

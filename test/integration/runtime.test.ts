@@ -3,7 +3,9 @@ import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals
 import { createSecureServer } from 'node:http2';
 import { readFileSync } from 'node:fs';
 import { createServer, connect, type AddressInfo, type Server } from 'node:net';
-import { createKubeClient, type Gvr, type JsonObject, type KubeClient } from '../../src/kube/client.ts';
+import type { Gvr } from '../../src/api/gvr.ts';
+import type { JsonObject } from '../../src/api/json.ts';
+import { createKubeClient, type KubeClient } from '../../src/kube/client.ts';
 import { createEventRecorder } from '../../src/kube/events.ts';
 import { createInformerFactory, type StartInformer } from '../../src/kube/informers.ts';
 import { createLeaseStore } from '../../src/kube/lease.ts';
