@@ -152,13 +152,9 @@ describe('the client', () => {
 
   test('deletes with preconditions', async () => {
     const { client, requests } = setup();
-    await client.deleteObject(configMaps, 'ns', 'a', {
-      uid: 'u',
-      resourceVersion: '5',
-      propagationPolicy: 'Foreground',
-    });
+    await client.deleteObject(configMaps, 'ns', 'a', { uid: 'u', resourceVersion: '5' });
     expect(requests[0]?.body).toMatchObject({
-      propagationPolicy: 'Foreground',
+      propagationPolicy: 'Background',
       preconditions: { uid: 'u', resourceVersion: '5' },
     });
   });

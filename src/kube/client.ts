@@ -31,7 +31,6 @@ interface DeleteOptions extends CallOptions {
   /** Deletes only this object, not a namesake made since. */
   uid?: string;
   resourceVersion?: string;
-  propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
 }
 
 /** Which part of a container's log. */
@@ -245,12 +244,12 @@ function itemsOf(page: JsonObject): JsonObject[] {
 }
 
 function deleteBody(options: DeleteOptions): JsonObject {
-  const { uid, resourceVersion, propagationPolicy = 'Background' } = options;
+  const { uid, resourceVersion } = options;
   const preconditions = {
     ...(uid === undefined ? {} : { uid }),
     ...(resourceVersion === undefined ? {} : { resourceVersion }),
   };
-  return { apiVersion: 'v1', kind: 'DeleteOptions', propagationPolicy, preconditions };
+  return { apiVersion: 'v1', kind: 'DeleteOptions', propagationPolicy: 'Background', preconditions };
 }
 
 function words(verb: string, gvr: Gvr, namespace: string | undefined, name?: string): string {

@@ -69,11 +69,10 @@ interface Sent {
 }
 
 export function createEventRecorder(options: EventRecorderOptions): EventRecorder {
-  const recorder = new Recorder(options);
-  return { record: (event) => recorder.record(event), flush: () => recorder.flush() };
+  return new Recorder(options);
 }
 
-class Recorder {
+class Recorder implements EventRecorder {
   readonly #options: EventRecorderOptions;
   readonly #sent = new Map<string, Sent>();
   #tail: Promise<void> = Promise.resolve();
