@@ -31,7 +31,7 @@ interface Place {
 /** A duration as Go parses it, to the millisecond. @throws EvaluationError also when it exceeds the 63 bits of Go's nanoseconds */
 function goDuration(text: string): Duration {
   const ms = parseAnyGoDuration(text);
-  if (ms === undefined) throw new EvaluationError(`"${text}" is not a duration of Go`);
+  if (ms === undefined) throw new EvaluationError(`"${text}" is no duration that Go can hold (at most 2562047h)`);
   return Duration.fromMilliseconds(ms);
 }
 
@@ -78,13 +78,18 @@ function celValue(schema: Structural, value: unknown): unknown {
   return type === 'integer' ? BigInt(value as number) : value;
 }
 
-/** Whether a value obeys a rule. It does not where the evaluation fails, such as at a duration that is none: the API server refuses that too. */
-function holds(rule: CelRule, { schema, value, old }: Place): boolean {
+/**
+ * How a value breaks a rule; undefined when it obeys it. A rule whose evaluation fails, such as at a duration that is none, is broken too:
+ * the API server then blames the place where the rule stands, and says the failure before the rule's message.
+ */
+function breach(rule: CelRule, { schema, value, old, path }: Place): BrokenRule | undefined {
+  const { fieldPath = '', message } = rule;
   const obeys = compile(rule);
+  const context = { self: celValue(schema, value), oldSelf: old === undefined ? null : celValue(schema, old) };
   try {
-    return obeys({ self: celValue(schema, value), oldSelf: old === undefined ? null : celValue(schema, old) }) === true;
+    return obeys(context) === true ? undefined : { path: path + fieldPath, message };
   } catch (error) {
-    if (error instanceof EvaluationError) return false;
+    if (error instanceof EvaluationError) return { path, message: `${error.summary}, evaluating rule: ${message}` };
     throw error;
   }
 }
@@ -109,8 +114,7 @@ function brokenAt(place: Place, kinds: (rule: CelRule) => boolean): BrokenRule[]
   if (place.value === undefined) return [];
   const here = (place.schema['x-kubernetes-validations'] ?? [])
     .filter((rule) => kinds(rule) && !(isTransition(rule) && place.old === undefined))
-    .filter((rule) => !holds(rule, place))
-    .map(({ fieldPath = '', message }) => ({ path: place.path + fieldPath, message }));
+    .flatMap((rule) => breach(rule, place) ?? []);
   return [...here, ...placesBelow(place).flatMap((below) => brokenAt(below, kinds))];
 }
 

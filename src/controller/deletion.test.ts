@@ -5,7 +5,7 @@ import { identity, minimalSpec } from '../../test/unit/model.ts';
 import { finalizer } from '../api/annotations.ts';
 import { group, kind, resourceSchema, version } from '../api/schema.ts';
 import { clientOn } from '../kube/client.ts';
-import { silentLogger } from '../observability/logger.ts';
+import { silentLogger } from '../runtime/logger.ts';
 import { desire } from '../plan/desired.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
 import { Deletion } from './deletion.ts';

@@ -2,7 +2,7 @@ import { describe, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
 import type { Gvr } from '../api/gvr.ts';
 import type { JsonObject } from '../api/json.ts';
-import { silentLogger } from '../observability/logger.ts';
+import { silentLogger } from '../runtime/logger.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
 import type { KubeClient } from './client.ts';
 import { KubeError } from './errors.ts';

@@ -75,14 +75,6 @@ function wrap(inner: Pino): Logger {
   };
 }
 
-/** Drops everything; for tests. */
-export const silentLogger: Logger = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: () => undefined,
-  error: () => undefined,
-};
-
 function safeFields(fields: LogFields = {}): LogFields {
   const entries = Object.entries(fields).map(([name, value]) => [
     name,

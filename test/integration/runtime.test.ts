@@ -10,7 +10,7 @@ import { createEventRecorder } from '../../src/kube/events.ts';
 import { createInformerFactory, type StartInformer } from '../../src/kube/informers.ts';
 import { createLeaseStore } from '../../src/kube/lease.ts';
 import { loadKubeConfig, type PooledKubeConfig } from '../../src/kube/pooled-kube-config.ts';
-import { silentLogger } from '../../src/observability/logger.ts';
+import { silentLogger } from '../../src/runtime/logger.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
 import { runLeaderElection, type ElectionEnd } from '../../src/runtime/leader-election.ts';
 import { makeServingCertificate } from '../stack/certificates.ts';

@@ -52,9 +52,9 @@ export const breaking: [string, Json][] = [
   ['spec.intermediate.ttl', { intermediate: { ttl: '24h', maxWorkloadCertTTL: '720m' } }],
   ['spec.intermediate.renewBefore', { intermediate: { ttl: '60m', renewBefore: '1h' } }],
   ['spec', { keyStore: { mount: 'istioca' } }],
-  // longer than the 63 bits of nanoseconds that Go has for a duration: it cannot be compared
-  ['spec.intermediate.ttl', { root: { ttl: '2562048h' } }],
-  ['spec.delivery.refreshInterval', { delivery: { refreshInterval: '999999999h' } }],
+  // longer than the 63 bits of nanoseconds that Go has for a duration: the rule cannot be evaluated, so its place is blamed
+  ['spec', { root: { ttl: '2562048h' } }],
+  ['spec.delivery', { delivery: { refreshInterval: '999999999h' } }],
 ];
 
 /** None breaks a rule. */
