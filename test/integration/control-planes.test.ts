@@ -262,13 +262,13 @@ class Plane {
     const { apiVersion, kind } = (await this.object()) ?? {};
     const body = { apiVersion, kind, metadata: { name: this.#name }, ...fields };
     const options = { type: 'apply', fieldManager: manager } as const;
-    await client.patchObject(this.#adapter.gvr, this.#scope, this.#name, body as never, options);
+    await client.patchObject(this.#adapter.gvr, this.#scope, this.#name, body, options);
   }
 
   /** Somebody else's change. */
   async change(patch: Json, manager = 'somebody'): Promise<void> {
     const options = { type: 'merge', fieldManager: manager } as const;
-    await client.patchObject(this.#adapter.gvr, this.#scope, this.#name, patch as never, options);
+    await client.patchObject(this.#adapter.gvr, this.#scope, this.#name, patch, options);
   }
 }
 
