@@ -1,8 +1,4 @@
 /** The program: one subcommand, one file in `cli/`. */
-import { crd } from './cli/crd.ts';
-import { plan } from './cli/plan.ts';
-import { render } from './cli/render.ts';
-import { run } from './cli/run.ts';
 import { scrub } from './observability/scrub.ts';
 
 const usage = `istio-vault-ca <command> [flags]
@@ -16,16 +12,17 @@ const usage = `istio-vault-ca <command> [flags]
 Every flag can be given as an ISTIO_VAULT_CA_… environment variable. See README.md.
 `;
 
+/** Runs a command. Each is loaded when it is called: `run` needs no CEL, `crd` no client of Kubernetes. @returns the exit code */
 async function main([command, ...rest]: string[]): Promise<number> {
   switch (command) {
     case 'run':
-      return await run(rest);
+      return await (await import('./cli/run.ts')).run(rest);
     case 'plan':
-      return await plan(rest);
+      return await (await import('./cli/plan.ts')).plan(rest);
     case 'render':
-      return await render(rest);
+      return await (await import('./cli/render.ts')).render(rest);
     case 'crd':
-      return crd();
+      return (await import('./cli/crd.ts')).crd();
     case 'help':
     case '--help':
     case '-h':

@@ -1,43 +1,41 @@
 import { describe, expect, it } from '@jest/globals';
-import { brokenRules, immutableChanges, rules } from './broken-rules.ts';
-import { customResourceDefinition } from './crd.ts';
-import { immutableFields, immutableMessage } from './rules.ts';
+import fc from 'fast-check';
+import { merge, type Json } from '../../test/support/json.ts';
+import { breaking, changing, obeying, smallestSpec, specs } from '../../test/support/specs.ts';
+import { brokenRules, immutableChanges } from './broken-rules.ts';
+import { brokenRulesOf, brokenTransitionsOf } from './cel.ts';
+import { resourceStructure, type Structural } from './crd.ts';
+import type { CelRule } from './fields.ts';
+import { celName, immutableFields } from './rules.ts';
 import { specSchema } from './schema.ts';
 
-type Json = Record<string, unknown>;
-const plain = (v: unknown): v is Json => typeof v === 'object' && v !== null && !Array.isArray(v);
+const specWith = (over: Json) => specSchema.parse(merge(smallestSpec, over));
+const text = ({ path, message }: { path: string; message: string }) => `${path}: ${message}`;
 
-function merge(base: Json, over: Json): Json {
-  const out = { ...base };
-  for (const [key, value] of Object.entries(over))
-    out[key] = plain(value) && plain(out[key]) ? merge(out[key], value) : value;
-  return out;
+/** Every rule of the CRD with the place where it stands. */
+function rulesBelow(schema: Structural, place = ''): { place: string; rule: CelRule }[] {
+  const { properties = {}, additionalProperties, items } = schema;
+  return [
+    ...(schema['x-kubernetes-validations'] ?? []).map((rule) => ({ place, rule })),
+    ...Object.entries(properties).flatMap(([key, sub]) => rulesBelow(sub, place === '' ? key : `${place}.${key}`)),
+    ...[additionalProperties, items].flatMap((sub) => (sub ? rulesBelow(sub, `${place}[]`) : [])),
+  ];
 }
-
-const smallest = {
-  vault: {
-    address: 'https://vault.vault.svc:8200',
-    auth: { method: 'Kubernetes', kubernetes: { role: 'istio-vault-ca' } },
-  },
-  controlPlane: { kind: 'TetrateControlPlane', name: 'controlplane' },
-};
-const specWith = (over: Json) => specSchema.parse(merge(smallest, over));
-
-/** Messages of all CEL rules below a schema. */
-function messages(schema: unknown): string[] {
-  if (Array.isArray(schema)) return schema.flatMap(messages);
-  if (!plain(schema)) return [];
-  return Object.entries(schema).flatMap(([key, value]) =>
-    key === 'x-kubernetes-validations'
-      ? (value as { message: string }[]).map(({ message }) => message)
-      : messages(value),
-  );
-}
+const ofCrd = rulesBelow(resourceStructure());
 
 it('the rules are those of the CRD', () => {
-  const ofCrd = new Set(messages(customResourceDefinition()));
-  for (const field of immutableFields) expect(ofCrd.delete(immutableMessage(field))).toBe(true);
-  expect([...new Set(rules.map(({ message }) => message))].sort()).toEqual([...ofCrd].sort());
+  const broken = [
+    ...breaking.flatMap(([, over]) => brokenRules(specWith(over))),
+    ...changing.flatMap(([, over]) => immutableChanges(specWith({}), specWith(over))),
+  ];
+  const ofRule = ({ place, rule: { fieldPath = '', message } }: (typeof ofCrd)[number]) => text({ path: place + fieldPath, message }); // prettier-ignore
+  const evaluated = broken.filter(({ message }) => !message.includes('evaluating rule'));
+  expect([...new Set(evaluated.map(text))].sort()).toEqual(ofCrd.map(ofRule).sort());
+});
+
+it('the rules of the CRD say no more than is evaluated', () => {
+  const known = ['rule', 'message', 'reason', 'fieldPath'];
+  expect(ofCrd.flatMap(({ rule }) => Object.keys(rule)).filter((keyword) => !known.includes(keyword))).toEqual([]);
 });
 
 it('the smallest spec breaks none', () => {
@@ -45,31 +43,20 @@ it('the smallest spec breaks none', () => {
 });
 
 describe('a spec that breaks one', () => {
-  it.each<[string, Json]>([
-    ['spec.vault.tls', { vault: { tls: { caSecretRef: { name: 'a' }, caConfigMapRef: { name: 'b' } } } }],
-    ['spec.vault.auth', { vault: { auth: { method: 'AppRole' } } }],
-    ['spec.vault.auth', { vault: { auth: { token: { secretRef: { name: 'a' } } } } }],
-    ['spec.vault.auth', { vault: { auth: { kubernetes: undefined } } }],
-    ['spec.root.key.bits', { root: { key: { type: 'ec', bits: 2048 } } }],
-    ['spec.intermediate.key.bits', { intermediate: { key: { bits: 256 } } }],
-    ['spec.root.existing', { root: { existing: {} } }],
-    ['spec.root.external', { root: { external: {} } }],
-    ['spec.intermediate.importRef', { intermediate: { source: 'Import' } }],
-    ['spec.keyStore.path', { keyStore: { path: 'istioca-state' } }],
-    ['spec.delivery.directory', { delivery: { directory: '/etc/cacerts' } }],
-    ['spec.delivery.annotations', { delivery: { annotations: { 'sidecar.istio.io/inject': 'false' } } }],
-    ['spec.delivery.annotations', { delivery: { annotations: { 'vault.hashicorp.com/x': 'a\nb' } } }],
-    ['spec.delivery.refreshInterval', { delivery: { refreshInterval: '500ms' } }],
-    ['spec.policy.name', { policy: { name: 'root' } }],
-    ['spec.kubernetesAuth.config.tokenReviewer.secretRef', { kubernetesAuth: { config: { tokenReviewer: { mode: 'Secret' } } } }], // prettier-ignore
-    ['spec.kubernetesAuth.config.tokenReviewer.mode', { kubernetesAuth: { audience: 'istio-ca', config: { tokenReviewer: { mode: 'ClientToken' } } } }], // prettier-ignore
-    ['spec.intermediate.ttl', { root: { ttl: '8760h' } }],
-    ['spec.intermediate.ttl', { intermediate: { ttl: '24h', maxWorkloadCertTTL: '12h' } }],
-    ['spec.intermediate.renewBefore', { intermediate: { renewBefore: '43800h' } }],
-    ['spec', { root: { mount: 'pki' }, intermediate: { mount: 'pki/below' } }],
-    ['spec.keyStore.manage', { keyStore: { manage: false } }],
-  ])('%s: %j', (path, over) => {
+  it.each(breaking)('%s: %j', (path, over) => {
     expect(brokenRules(specWith(over)).map((rule) => rule.path)).toEqual([path]);
+  });
+});
+
+it('a rule that cannot be evaluated is broken, and says why', () => {
+  expect(brokenRules(specWith({ delivery: { refreshInterval: '2562048h' } })).map(text)).toEqual([
+    'spec.delivery: "2562048h" is no duration that Go can hold (at most 2562047h), evaluating rule: delivery.refreshInterval must be at least 1s',
+  ]);
+});
+
+describe('a spec that breaks none', () => {
+  it.each(obeying)('%j', (over) => {
+    expect(brokenRules(specWith(over))).toEqual([]);
   });
 });
 
@@ -82,4 +69,90 @@ it('what cannot be changed is named, also when it is set or cleared', () => {
     'spec.root.mount',
     'spec.controlPlane.revision',
   ]);
+});
+
+it('each field that cannot be changed is named alone, there and back', () => {
+  expect(changing.map(([path]) => path)).toEqual(immutableFields.map((field) => `spec.${field}`));
+  for (const [path, over] of changing) {
+    const [before, after] = [specWith({}), specWith(over)];
+    expect(immutableChanges(before, after).map((rule) => rule.path)).toEqual([path]);
+    expect(immutableChanges(after, before).map((rule) => rule.path)).toEqual([path]);
+  }
+});
+
+it('any spec that fits the schema can be judged, and a change back and forth is judged alike', () => {
+  fc.assert(
+    fc.property(specs, specs, (one, two) => {
+      const [before, after] = [specSchema.parse(one), specSchema.parse(two)];
+      expect(immutableChanges(before, after)).toEqual(immutableChanges(after, before));
+      expect(immutableChanges(before, before)).toEqual([]);
+      for (const { path } of brokenRules(before)) expect(path).toMatch(/^spec(\.\w+)*$/);
+    }),
+  );
+});
+
+describe('a schema', () => {
+  const rule = (text: string) => ({ rule: text, message: text });
+  const schema: Structural = {
+    type: 'object',
+    properties: {
+      // a number in CEL is an integer only by its schema
+      count: { type: 'integer', 'x-kubernetes-validations': [rule('2 * self < 7'), rule('self / 2 == 1')] },
+      ratio: { type: 'number', 'x-kubernetes-validations': [rule('self / 2.0 == 1.5')] },
+      package: { type: 'string' },
+      list: {
+        type: 'array',
+        'x-kubernetes-validations': [rule('self.all(n, n.size() < 3)'), rule('oldSelf.size() == self.size()')],
+        items: { type: 'string', 'x-kubernetes-validations': [rule("self != 'a'"), rule('self == oldSelf')] },
+      },
+      map: {
+        type: 'object',
+        additionalProperties: { type: 'string', 'x-kubernetes-validations': [rule("self != 'a'"), rule('self == oldSelf')] }, // prettier-ignore
+      },
+    },
+    'x-kubernetes-validations': [rule("!has(self.__package__) || self.__package__ != 'a'")],
+  };
+  const paths = (rules: { path: string }[]) => rules.map(({ path }) => path);
+
+  it('is walked: fields, items of lists, values of maps; what is absent is not judged', () => {
+    expect(brokenRulesOf(schema, { count: 3, ratio: 3 })).toEqual([]);
+    expect(brokenRulesOf(schema, { count: 4 }).map(({ message }) => message)).toEqual(['2 * self < 7', 'self / 2 == 1']); // prettier-ignore
+    expect(paths(brokenRulesOf(schema, { package: 'a' }))).toEqual(['']);
+    expect(paths(brokenRulesOf(schema, { list: ['b', 'a', 'ccc'] }))).toEqual(['list', 'list[1]']);
+    expect(paths(brokenRulesOf(schema, { map: { b: 'b', 'x/y': 'a' } }))).toEqual(['map[x/y]']);
+  });
+
+  it('compares with the value before where there was one; items of a list have none', () => {
+    const before = { list: ['b'], map: { one: 'b', two: 'b' } };
+    const after = { list: ['c', 'd'], map: { one: 'c', three: 'c' } };
+    expect(paths(brokenTransitionsOf(schema, before, after))).toEqual(['list', 'map[one]']);
+    expect(brokenTransitionsOf(schema, {}, after)).toEqual([]);
+    expect(brokenTransitionsOf(schema, before, {})).toEqual([]);
+  });
+
+  it.each(["self.find('a') == 'a'", 'self.'])('with a rule that cannot be evaluated is an error: %s', (expression) => {
+    const judge = () => brokenRulesOf({ type: 'string', 'x-kubernetes-validations': [rule(expression)] }, 'x');
+    expect(judge).toThrow();
+  });
+
+  it('is judged by Go’s durations', () => {
+    const holds = (expression: string) =>
+      brokenRulesOf({ type: 'string', 'x-kubernetes-validations': [rule(expression)] }, 'x').length === 0;
+    for (const expression of [
+      "duration('1.5h') == duration('90m')",
+      "duration('.5h') == duration('1800s')",
+      "duration('1h30m500ms').getMilliseconds() == 5400500",
+      "duration('87600h').getHours() == 87600",
+      "duration('0') == duration('0ms')",
+      "duration('-1h') < duration('1μs')",
+      "true || duration('x') == duration('y')",
+    ])
+      expect([expression, holds(expression)]).toEqual([expression, true]);
+    for (const wrong of ['', 'h', '1', '1d', '2562048h', ' 1h'])
+      expect([wrong, holds(`duration('${wrong}') != duration('7s')`)]).toEqual([wrong, false]);
+  });
+});
+
+it('words that CEL reserves are escaped', () => {
+  expect(['namespace', 'in', 'name'].map(celName)).toEqual(['__namespace__', '__in__', 'name']);
 });

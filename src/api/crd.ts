@@ -4,12 +4,19 @@
  * https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
  */
 import { z } from 'zod';
+import { isObject, type JsonObject } from './json.ts';
 import { group, kind, plural, specSchema, version } from './schema.ts';
 import { statusSchema } from './status-schema.ts';
 import { fieldDocs } from './field-docs.ts';
+import type { CelRule } from './fields.ts';
 
-interface Structural {
+/** A node of a structural schema, with the keywords that programs of ours read. */
+export interface Structural {
   [keyword: string]: unknown;
+  properties?: Record<string, Structural>;
+  additionalProperties?: Structural;
+  items?: Structural;
+  'x-kubernetes-validations'?: CelRule[];
 }
 
 const kept = new Set([
@@ -30,10 +37,6 @@ const kept = new Set([
 ]);
 /** Pruning does at the server what zod expresses with these; `propertyNames` of a record says nothing here. */
 const dropped = new Set(['additionalProperties', 'propertyNames', '$schema', 'required', 'properties', 'items']);
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
 
 /**
  * Rewrites zod's JSON schema into a structural one.
@@ -80,8 +83,25 @@ function structural(schema: z.ZodType, root: string): Structural {
 const column = (name: string, jsonPath: string, type = 'string', priority = 0) => ({ name, type, jsonPath, priority });
 const ready = (field: string) => `.status.conditions[?(@.type=="Ready")].${field}`;
 
+/** The schema of a resource of version `v1alpha1`, as the CustomResourceDefinition has it. */
+export function resourceStructure(): Structural {
+  return {
+    type: 'object',
+    description: 'IstioVaultCA makes HashiCorp Vault or OpenBao the CA of one Istio control plane.',
+    required: ['spec'],
+    properties: {
+      apiVersion: { type: 'string' },
+      kind: { type: 'string' },
+      metadata: { type: 'object' },
+      spec: structural(specSchema, 'spec'),
+      // before the first reconcile: no generation was observed, so kstatus does not take it for finished
+      status: { ...structural(statusSchema, 'status'), default: { observedGeneration: -1 } },
+    },
+  };
+}
+
 /** The CustomResourceDefinition as a plain object; the same in `crds/`, in `crd` on the command line and in tests. */
-export function customResourceDefinition(): Record<string, unknown> {
+export function customResourceDefinition(): JsonObject {
   return {
     apiVersion: 'apiextensions.k8s.io/v1',
     kind: 'CustomResourceDefinition',
@@ -114,21 +134,7 @@ export function customResourceDefinition(): Record<string, unknown> {
             column('Control Plane', '.spec.controlPlane.name', 'string', 1),
             column('Age', '.metadata.creationTimestamp', 'date'),
           ],
-          schema: {
-            openAPIV3Schema: {
-              type: 'object',
-              description: 'IstioVaultCA makes HashiCorp Vault or OpenBao the CA of one Istio control plane.',
-              required: ['spec'],
-              properties: {
-                apiVersion: { type: 'string' },
-                kind: { type: 'string' },
-                metadata: { type: 'object' },
-                spec: structural(specSchema, 'spec'),
-                // before the first reconcile: no generation was observed, so kstatus does not take it for finished
-                status: { ...structural(statusSchema, 'status'), default: { observedGeneration: -1 } },
-              },
-            },
-          },
+          schema: { openAPIV3Schema: resourceStructure() },
         },
       ],
     },

@@ -1,19 +1,24 @@
 /** CEL rules on `spec`: what must not change, and what holds between fields of different branches. */
 import type { CelRule } from './fields.ts';
 
-/** Words that CEL reserves stand between double underscores in Kubernetes' CEL. */
-const reserved = new Set(['namespace']);
+/** Words that CEL and its parsers reserve. https://github.com/google/cel-spec/blob/master/doc/langdef.md#syntax */
+const reserved = new Set(
+  `as break const continue else false for function if import in let loop namespace null package return true var void
+  while`.split(/\s+/),
+);
 
-/** `has()` guards along an optional path, and the path as CEL writes it. */
-function celPath(path: string): string {
-  return path
-    .split('.')
-    .map((part) => (reserved.has(part) ? `__${part}__` : part))
-    .join('.');
-}
+/**
+ * The name of a field in CEL. Kubernetes puts reserved words between double underscores.
+ * https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#validation-rules
+ * @param field a plain identifier, as all fields of the CRD are
+ */
+export const celName = (field: string): string => (reserved.has(field) ? `__${field}__` : field);
+
+/** A path of fields as CEL writes it. */
+const celPath = (path: string): string => path.split('.').map(celName).join('.');
 
 /** @param path below `spec` */
-export const immutableMessage = (path: string): string =>
+const immutableMessage = (path: string): string =>
   `spec.${path} cannot be changed: delete this resource (deletionPolicy: Retain keeps the CA) and create it anew`;
 
 /**

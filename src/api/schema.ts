@@ -130,10 +130,12 @@ const root = z
       {
         rule: "self.source == 'Existing' || !has(self.existing)",
         message: 'root.existing needs root.source: Existing',
+        fieldPath: '.existing',
       },
       {
         rule: "self.source == 'External' || !has(self.external)",
         message: 'root.external needs root.source: External',
+        fieldPath: '.external',
       },
     ),
   );
@@ -159,6 +161,7 @@ const intermediate = z
     cel({
       rule: "!has(self.source) || (self.source == 'Import') == has(self.importRef)",
       message: 'intermediate.importRef goes with intermediate.source: Import, and only with it',
+      fieldPath: '.importRef',
     }),
   );
 
@@ -247,6 +250,7 @@ const kubernetesAuth = z
             cel({
               rule: "!has(self.mode) || (self.mode == 'Secret') == has(self.secretRef)",
               message: 'tokenReviewer.secretRef goes with mode: Secret, and only with it',
+              fieldPath: '.secretRef',
             }),
           )
           .prefault({}),
@@ -257,6 +261,7 @@ const kubernetesAuth = z
     cel({
       rule: "!(has(self.audience) && self.config.tokenReviewer.mode == 'ClientToken')",
       message: 'tokenReviewer.mode ClientToken cannot be used with audience: such a token cannot call TokenReview',
+      fieldPath: '.config.tokenReviewer.mode',
     }),
   );
 

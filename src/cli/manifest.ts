@@ -4,8 +4,9 @@ import { text as readAll } from 'node:stream/consumers';
 import { z } from 'zod';
 import { brokenRules } from '../api/broken-rules.ts';
 import { objectName } from '../api/fields.ts';
+import { dig, isObject, type JsonObject } from '../api/json.ts';
 import { group, kind, specSchema, version, type Spec } from '../api/schema.ts';
-import { dig, isObject, placeOf, show, type JsonObject } from '../control-planes/adapter.ts';
+import { placeOf, show } from '../control-planes/adapter.ts';
 import { loadAllYaml } from '../runtime/yaml.ts';
 
 export interface Manifest {

@@ -3,9 +3,9 @@
  * the resource would, and writes nothing but what that takes.
  */
 import { immutableChanges } from '../api/broken-rules.ts';
+import { dig, type JsonObject } from '../api/json.ts';
 import { specSchema, type IstioVaultCA } from '../api/schema.ts';
 import { addressAllowed, parsePlanConfig, type PlanConfig } from '../config.ts';
-import { dig, type JsonObject } from '../control-planes/adapter.ts';
 import { applied, asApplied } from '../controller/as-applied.ts';
 import { ConflictTracker } from '../controller/conflict-tracker.ts';
 import { dryRun, type DryRun } from '../controller/dry-run.ts';

@@ -1,19 +1,12 @@
 /** The seam between the operator and the kinds of control plane: pure functions from objects to facts and to writes. */
 import type { z } from 'zod';
 import { previousAnnotation } from '../api/annotations.ts';
+import type { Gvr } from '../api/gvr.ts';
+import { dig, type JsonObject } from '../api/json.ts';
 import type { Spec } from '../api/schema.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import type { ControlPlaneFacts, Unfit } from '../plan/facts/observed.ts';
 import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
-
-export type JsonObject = Record<string, unknown>;
-
-/** A resource type of the API server. */
-interface Gvr {
-  group: string;
-  version: string;
-  plural: string;
-}
 
 /** What an adapter is given of the world. */
 export interface Target {
@@ -55,20 +48,6 @@ export interface ControlPlaneAdapter {
   /** What a person would commit to have the fields there: a part of the object, or Helm values. */
   render(target: Omit<Target, 'deployments'>, fields: IstiodFields): JsonObject;
 }
-
-export const isObject = (value: unknown): value is JsonObject =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
-
-/** A value deep inside an object; undefined when the path ends early. */
-export function dig(object: unknown, ...path: string[]): unknown {
-  return path.reduce<unknown>((at, key) => (isObject(at) ? at[key] : undefined), object);
-}
-
-/** A foreign value as a list; what is none is an empty one. */
-export const items = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
-
-/** A foreign value as text; what is none is empty. */
-export const str = (value: unknown): string => (typeof value === 'string' ? value : '');
 
 /** A value under a path: `nest(['a', 'b'], 1)` is `{a: {b: 1}}`. */
 export function nest(path: readonly string[], value: unknown): JsonObject {

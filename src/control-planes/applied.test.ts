@@ -1,8 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
+import { dig, type JsonObject } from '../api/json.ts';
 import { minimalSpec } from '../../test/unit/model.ts';
 import { applied, mergePatch, written } from '../../test/unit/written.ts';
 import { istiodFields } from '../plan/control-plane/istiod-fields.ts';
-import { dig, type JsonObject } from './adapter.ts';
 import { adapters } from './index.ts';
 
 const fields = istiodFields(minimalSpec(), undefined);

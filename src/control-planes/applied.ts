@@ -6,18 +6,16 @@
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { ownerAnnotation, previousAnnotation } from '../api/annotations.ts';
+import { dig, isObject, type JsonObject } from '../api/json.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import type { ControlPlaneFacts, Unfit } from '../plan/facts/observed.ts';
 import {
   annotationOf,
-  dig,
-  isObject,
   nest,
   placeOf,
   previousOf,
   show,
   type ControlPlaneAdapter,
-  type JsonObject,
   type Target,
   type Write,
 } from './adapter.ts';

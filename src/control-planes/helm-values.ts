@@ -2,11 +2,12 @@
  * Values of Istio's chart `istiod`, in a ConfigMap of the operator's own: a Flux HelmRelease takes them up by one line in `valuesFrom`, and
  * whoever runs Helm otherwise commits them. https://fluxcd.io/flux/components/helm/helmreleases/#values-references
  */
+import type { JsonObject } from '../api/json.ts';
 import { dumpYaml } from '../runtime/yaml.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { missingFields } from '../plan/proof/mesh.ts';
 import type { IstiodSettings } from '../plan/facts/observed-istiod.ts';
-import { nest, type JsonObject, type Target } from './adapter.ts';
+import { nest, type Target } from './adapter.ts';
 import { appliedAdapter, leavesUnder } from './applied.ts';
 
 /** Under `pilot`, where every version of the chart has read them. manifests/charts/istio-control/istio-discovery, values.yaml */

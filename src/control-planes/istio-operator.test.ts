@@ -1,8 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
+import type { JsonObject } from '../api/json.ts';
 import { minimalSpec } from '../../test/unit/model.ts';
 import { mergePatch } from '../../test/unit/written.ts';
 import { istiodFields } from '../plan/control-plane/istiod-fields.ts';
-import type { JsonObject } from './adapter.ts';
 import { istioOperator } from './istio-operator.ts';
 
 const fields = istiodFields(minimalSpec(), undefined);

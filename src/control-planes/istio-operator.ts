@@ -2,8 +2,9 @@
  * An IstioOperator that an operator in the cluster carries out (Istio up to 1.23, or a fork). Since Istio 1.24 nothing of Istio's own does:
  * `istioctl install` reads such an object from a file only. https://istio.io/latest/blog/2024/in-cluster-operator-deprecation-announcement/
  */
+import { dig, items, type JsonObject } from '../api/json.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
-import { annotationOf, dig, items, show, type JsonObject, type Target } from './adapter.ts';
+import { annotationOf, show, type Target } from './adapter.ts';
 import { appliedAdapter, leavesUnder } from './applied.ts';
 
 const env = ['spec', 'values', 'pilot', 'env'];

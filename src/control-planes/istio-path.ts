@@ -4,7 +4,7 @@
  */
 import { posix } from 'node:path';
 import { parse } from 'yaml';
-import { isObject, type JsonObject } from './adapter.ts';
+import { isObject, type JsonObject } from '../api/json.ts';
 
 export interface PathPatch {
   path: string;

@@ -4,8 +4,9 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { fieldManager } from '../api/annotations.ts';
+import { dig, isObject, str, type JsonObject } from '../api/json.ts';
 import type { OtherManager } from '../plan/facts/observed.ts';
-import { annotationOf, dig, isObject, str, type JsonObject } from './adapter.ts';
+import { annotationOf } from './adapter.ts';
 
 interface Entry {
   manager: string;

@@ -1,5 +1,5 @@
 /** Whether a list of overlay patches has the effect of ours, in whatever form: what counts is what they leave at a place. */
-import { dig, isObject } from './adapter.ts';
+import { dig, isObject } from '../api/json.ts';
 import { elementsOf, leftAt, leftInList } from './istio-path.ts';
 import { envList, type OverlayPatch } from './overlay.ts';
 

@@ -5,8 +5,9 @@
  * absent list. Identity of a patch is its path; what stood there before is remembered outside, in `Places`.
  */
 import { isDeepStrictEqual } from 'node:util';
+import { isObject, type JsonObject } from '../api/json.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
-import { isObject, show, type JsonObject } from './adapter.ts';
+import { show } from './adapter.ts';
 import { elementsOf, leftAt, leftInList, pathOfElements, type PathPatch } from './istio-path.ts';
 
 export interface OverlayPatch {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
+import type { JsonObject } from '../api/json.ts';
 import { minimalSpec } from '../../test/unit/model.ts';
 import { istiodFields } from '../plan/control-plane/istiod-fields.ts';
-import type { JsonObject, Target } from './adapter.ts';
+import type { Target } from './adapter.ts';
 import { sail } from './sail.ts';
 
 const fields = istiodFields(minimalSpec(), undefined);

@@ -2,7 +2,8 @@
  * An `Istio` of the Sail operator (OpenShift Service Mesh 3). It is cluster-scoped, and each is for one namespace.
  * https://github.com/istio-ecosystem/sail-operator, docs/api-reference/sailoperator.io.md
  */
-import { dig, items, str, type JsonObject, type Target } from './adapter.ts';
+import { dig, items, str, type JsonObject } from '../api/json.ts';
+import { type Target } from './adapter.ts';
 import { appliedAdapter, leavesUnder } from './applied.ts';
 
 const pilot = ['spec', 'values', 'pilot'];

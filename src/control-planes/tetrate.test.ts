@@ -1,10 +1,11 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
+import { dig, type JsonObject } from '../api/json.ts';
 import { minimalSpec } from '../../test/unit/model.ts';
 import { mergePatch, written } from '../../test/unit/written.ts';
 import { istiodFields, type IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import type { ControlPlaneFacts } from '../plan/facts/observed.ts';
-import { dig, type JsonObject, type Target } from './adapter.ts';
+import { type Target } from './adapter.ts';
 import { overlayPatches } from './overlay.ts';
 import { tetrate } from './tetrate.ts';
 

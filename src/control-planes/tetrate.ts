@@ -1,22 +1,10 @@
 /** Tetrate Service Bridge's ControlPlane: an overlay on the IstioOperator that TSB renders. docs: install.tetrate.io/v1alpha1 */
 import { z } from 'zod';
 import { ownerAnnotation, previousAnnotation } from '../api/annotations.ts';
+import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import type { ControlPlaneFacts, Unfit } from '../plan/facts/observed.ts';
-import {
-  annotationOf,
-  dig,
-  isObject,
-  items,
-  nest,
-  previousOf,
-  show,
-  str,
-  type ControlPlaneAdapter,
-  type JsonObject,
-  type Target,
-  type Write,
-} from './adapter.ts';
+import { annotationOf, nest, previousOf, show, type ControlPlaneAdapter, type Target, type Write } from './adapter.ts';
 import { isOnlyOurs, managerOf, toolOf } from './managers.ts';
 import {
   isEntry,

@@ -1,13 +1,7 @@
 /** Carries out what an adapter asks for, on the API server. */
 import { fieldManager } from '../api/annotations.ts';
-import {
-  dig,
-  isObject,
-  type ControlPlaneAdapter,
-  type JsonObject,
-  type Target,
-  type Write,
-} from '../control-planes/adapter.ts';
+import { dig, isObject, type JsonObject } from '../api/json.ts';
+import { type ControlPlaneAdapter, type Target, type Write } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { plainJson } from './report.ts';
 

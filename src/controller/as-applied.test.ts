@@ -1,8 +1,8 @@
 import { expect, it } from '@jest/globals';
+import type { JsonObject } from '../api/json.ts';
 import { specSchema } from '../api/schema.ts';
 import { clientOn } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
-import type { JsonObject } from '../kube/json.ts';
 import { applied, asApplied } from './as-applied.ts';
 import { resources } from './observe-kubernetes.ts';
 

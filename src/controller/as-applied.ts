@@ -1,7 +1,7 @@
 /** The cluster as it would be if a resource had been applied: to look at, never to change. */
+import { dig, isObject, type JsonObject } from '../api/json.ts';
 import { group, kind, resourceSchema, version, type IstioVaultCA, type Spec } from '../api/schema.ts';
 import { rfc3339 } from '../api/time.ts';
-import { dig, isObject, type JsonObject } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError } from '../kube/errors.ts';
 import { resources } from './observe-kubernetes.ts';

@@ -1,4 +1,5 @@
 /** How a resource reaches Vault: from its references and service account to a session request. Only its own namespace is read. */
+import { dig } from '../api/json.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
 import type { IstioVaultCA, Spec } from '../api/schema.ts';
@@ -7,7 +8,6 @@ import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import { VaultError } from '../vault/errors.ts';
 import type { TlsOptions } from '../vault/transport.ts';
 import type { Login, SessionRequest } from '../vault/sessions.ts';
-import { dig } from '../control-planes/adapter.ts';
 
 const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
 const secrets = { group: '', version: 'v1', plural: 'secrets' };

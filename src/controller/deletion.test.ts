@@ -1,11 +1,11 @@
 /** How long a deletion is held: against an API server that answers from memory. What it takes away is tested on the real servers. */
 import { beforeEach, describe, expect, it } from '@jest/globals';
+import type { JsonObject } from '../api/json.ts';
 import { identity, minimalSpec } from '../../test/unit/model.ts';
 import { finalizer } from '../api/annotations.ts';
 import { group, kind, resourceSchema, version } from '../api/schema.ts';
 import { clientOn } from '../kube/client.ts';
-import type { JsonObject } from '../kube/json.ts';
-import { silentLogger } from '../observability/logger.ts';
+import { silentLogger } from '../runtime/logger.ts';
 import { desire } from '../plan/facts/desired.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
 import { Deletion } from './deletion.ts';

@@ -4,8 +4,8 @@
  */
 import { z } from 'zod';
 import { annotations as known, finalizer } from '../api/annotations.ts';
+import { dig, type JsonObject } from '../api/json.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
-import { dig, type JsonObject } from '../control-planes/adapter.ts';
 import { isKubeError } from '../kube/errors.ts';
 import { DerivedState } from '../plan/facts/derived.ts';
 import type { Desired } from '../plan/facts/desired.ts';

@@ -1,7 +1,8 @@
 /** Carries out the steps of a plan, on Vault, on the control plane and on the ConfigMap that shows what to commit, and tells of each. */
 import { fieldManager } from '../api/annotations.ts';
+import { dig, type JsonObject } from '../api/json.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
-import { dig, type ControlPlaneAdapter, type JsonObject, type Target, type Write } from '../control-planes/adapter.ts';
+import { type ControlPlaneAdapter, type Target, type Write } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { Logger } from '../observability/logger.ts';
 import { DerivedState } from '../plan/facts/derived.ts';

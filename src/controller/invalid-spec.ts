@@ -1,8 +1,8 @@
 /** The status of a resource that the schema does not accept: an older CRD, or no CRD validation, let it through. */
 import type { ZodError } from 'zod';
+import { dig, type JsonObject } from '../api/json.ts';
 import type { Condition, Status } from '../api/status-schema.ts';
 import { rfc3339 } from '../api/time.ts';
-import { dig, type JsonObject } from '../control-planes/adapter.ts';
 
 /** @param now milliseconds since the epoch */
 export function invalidSpecStatus(raw: JsonObject, error: ZodError, now: number): Status {

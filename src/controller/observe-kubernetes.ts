@@ -1,14 +1,8 @@
 /** Reads what a plan needs from the cluster: the control plane, its rivals, istiod's Deployments, the mesh's root, the injector. */
-import { group, plural, version, type IstioVaultCA } from '../api/schema.ts';
-import {
-  dig,
-  isObject,
-  items,
-  str,
-  type ControlPlaneAdapter,
-  type JsonObject,
-  type Target,
-} from '../control-planes/adapter.ts';
+import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
+import type { IstioVaultCA } from '../api/schema.ts';
+import { group, plural, version } from '../api/schema.ts';
+import { type ControlPlaneAdapter, type Target } from '../control-planes/adapter.ts';
 import { KubeError, unless } from '../kube/errors.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { dumpYaml } from '../runtime/yaml.ts';

@@ -1,7 +1,8 @@
 /** Wires the parts of a running operator: informers hand keys to the queue, workers hand them to the reconciler. */
-import { addressAllowed, type RunConfig } from '../config.ts';
+import { dig, items } from '../api/json.ts';
+import type { RunConfig } from '../config.ts';
+import { addressAllowed } from '../config.ts';
 import { adapters } from '../control-planes/index.ts';
-import { dig, items } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
 import type { EventRecorder } from '../kube/events.ts';

@@ -1,8 +1,8 @@
 /** One reconcile: parse, hold or release, go round until nothing is left or something stands in the way; then one status. */
 import { istiodPhases, type IstiodPhase } from '../api/istiod.ts';
+import type { JsonObject } from '../api/json.ts';
 import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
 import type { Status } from '../api/status-schema.ts';
-import type { JsonObject } from '../control-planes/adapter.ts';
 import { desire, type Desired } from '../plan/facts/desired.ts';
 import { DerivedState } from '../plan/facts/derived.ts';
 import { recheckIn } from '../plan/proof/ready.ts';

@@ -1,9 +1,9 @@
 /** What people see of a resource: its status, written when it differs, and Events when something was done or changed. */
 import { isDeepStrictEqual } from 'node:util';
 import { fieldManager } from '../api/annotations.ts';
+import { dig, type JsonObject } from '../api/json.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
 import type { Status } from '../api/status-schema.ts';
-import { dig, type JsonObject } from '../control-planes/adapter.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError } from '../kube/errors.ts';
 import { eventsForTransition } from '../plan/status/events.ts';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import type { JsonObject } from '../kube/json.ts';
+import type { JsonObject } from '../api/json.ts';
 import { deploymentFacts, isIstiod, podsOf } from './discover.ts';
 
 const template = (over: JsonObject = {}): JsonObject => ({

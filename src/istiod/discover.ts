@@ -5,7 +5,7 @@
  */
 import { parseAnyGoDuration } from '../api/duration.ts';
 import { defaultMaxWorkloadCertTtlMs } from '../api/istiod.ts';
-import { dig, isObject, items, str, type JsonObject } from '../control-planes/adapter.ts';
+import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import type {
   ContainerState,
   IstiodContainer,

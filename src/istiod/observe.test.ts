@@ -1,8 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
+import type { Gvr } from '../api/gvr.ts';
+import type { JsonObject } from '../api/json.ts';
 import { someCa } from '../../test/unit/model.ts';
-import type { Gvr } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
-import type { JsonObject } from '../kube/json.ts';
 import { Secret } from '../observability/secret.ts';
 import type { LogRequest } from '../plan/proof/log-requests.ts';
 import type { ObservedIstiod, Served, Unreachable } from '../plan/facts/observed-istiod.ts';

@@ -5,7 +5,7 @@
  * What is costly is remembered for a short while, in memory and only to spare requests: a handshake and a log until the pod changes or 20
  * seconds are over, the ConfigMaps for 20 seconds. After a restart everything is asked anew.
  */
-import { dig, isObject, type JsonObject } from '../control-planes/adapter.ts';
+import { dig, isObject, type JsonObject } from '../api/json.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError, unless } from '../kube/errors.ts';
 import { selects } from '../kube/selector.ts';

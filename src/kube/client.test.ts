@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
+import type { JsonObject } from '../api/json.ts';
 import { clientOn } from './client.ts';
 import { KubeError } from './errors.ts';
-import type { JsonObject } from './json.ts';
 import { resourcePath } from './resources.ts';
 import type { KubeRequest } from './transport.ts';
 
@@ -152,13 +152,9 @@ describe('the client', () => {
 
   test('deletes with preconditions', async () => {
     const { client, requests } = setup();
-    await client.deleteObject(configMaps, 'ns', 'a', {
-      uid: 'u',
-      resourceVersion: '5',
-      propagationPolicy: 'Foreground',
-    });
+    await client.deleteObject(configMaps, 'ns', 'a', { uid: 'u', resourceVersion: '5' });
     expect(requests[0]?.body).toMatchObject({
-      propagationPolicy: 'Foreground',
+      propagationPolicy: 'Background',
       preconditions: { uid: 'u', resourceVersion: '5' },
     });
   });

@@ -1,8 +1,9 @@
 /** The operations on Kubernetes objects that the program uses, on plain JSON. Every failure is a KubeError. */
 import type { KubeConfig } from '@kubernetes/client-node';
+import type { Gvr } from '../api/gvr.ts';
+import { dig, isObject, items as itemsIn, str, type JsonObject } from '../api/json.ts';
 import { isKubeError, KubeError, unless } from './errors.ts';
-import { isJsonObject, type JsonObject, type JsonValue } from './json.ts';
-import { groupVersionPath, resourcePath, type Gvr } from './resources.ts';
+import { groupVersionPath, resourcePath } from './resources.ts';
 import {
   createTextTransport,
   createTransport,
@@ -10,9 +11,6 @@ import {
   type SendForText,
   type TransportOptions,
 } from './transport.ts';
-
-export type { Gvr } from './resources.ts';
-export type { JsonObject } from './json.ts';
 
 /** The last argument of every call. */
 interface CallOptions {
@@ -33,7 +31,6 @@ interface DeleteOptions extends CallOptions {
   /** Deletes only this object, not a namesake made since. */
   uid?: string;
   resourceVersion?: string;
-  propagationPolicy?: 'Background' | 'Foreground' | 'Orphan';
 }
 
 /** Which part of a container's log. */
@@ -98,7 +95,7 @@ export interface KubeClient {
     gvr: Gvr,
     namespace: string | undefined,
     name: string,
-    body: JsonObject | JsonValue[],
+    body: JsonObject | unknown[],
     patch: PatchOptions,
     options?: CallOptions,
   ): Promise<JsonObject>;
@@ -150,9 +147,8 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
       try {
         const page = await send({ method: 'GET', path, query, signal, what });
         items.push(...itemsOf(page));
-        const metadata = isJsonObject(page['metadata']) ? page['metadata'] : {};
-        token = text(metadata['continue']) || undefined;
-        if (token === undefined) return { items, resourceVersion: text(metadata['resourceVersion']) };
+        token = str(dig(page, 'metadata', 'continue')) || undefined;
+        if (token === undefined) return { items, resourceVersion: str(dig(page, 'metadata', 'resourceVersion')) };
       } catch (error) {
         // The version the first page was read at has been compacted away: begin anew.
         if (token === undefined || !isKubeError(error, 'Gone')) throw error;
@@ -208,12 +204,11 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
     isServed: async (gvr, { signal } = {}) => {
       const what = `discover ${gvr.group === '' ? gvr.version : `${gvr.group}/${gvr.version}`}`;
       const found = await unless('NotFound', send({ method: 'GET', path: groupVersionPath(gvr), signal, what }));
-      const resources = Array.isArray(found?.['resources']) ? found['resources'] : [];
-      return resources.some((resource) => isJsonObject(resource) && resource['name'] === gvr.plural);
+      return itemsIn(found?.['resources']).some((resource) => dig(resource, 'name') === gvr.plural);
     },
     version: async ({ signal } = {}) => {
       const answer = await send({ method: 'GET', path: '/version', signal, what: 'ask for the version' });
-      return text(answer['gitVersion']);
+      return str(answer['gitVersion']);
     },
   };
 }
@@ -232,9 +227,8 @@ async function requestToken(
   const body = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec };
   const path = `${resourcePath(accounts, namespace, name)}/token`;
   const answer = await send({ method: 'POST', path, body, signal, what });
-  const status = isJsonObject(answer['status']) ? answer['status'] : {};
-  const token = text(status['token']);
-  const expiresAtMs = Date.parse(text(status['expirationTimestamp']));
+  const token = str(dig(answer, 'status', 'token'));
+  const expiresAtMs = Date.parse(str(dig(answer, 'status', 'expirationTimestamp')));
   if (token === '' || Number.isNaN(expiresAtMs))
     throw new KubeError(`${what}: no token came back`, { kind: 'Unknown' });
   return { token, expiresAtMs };
@@ -242,19 +236,20 @@ async function requestToken(
 
 /** The objects of a list, each with the `apiVersion` and `kind` that lists leave out. */
 function itemsOf(page: JsonObject): JsonObject[] {
-  const items = Array.isArray(page['items']) ? page['items'].filter(isJsonObject) : [];
   const { apiVersion } = page;
-  const kind = text(page['kind']).replace(/List$/, '');
-  return items.map((item) => ({ ...(apiVersion === undefined ? {} : { apiVersion }), kind, ...item }));
+  const kind = str(page['kind']).replace(/List$/, '');
+  return itemsIn(page['items'])
+    .filter(isObject)
+    .map((item) => ({ ...(apiVersion === undefined ? {} : { apiVersion }), kind, ...item }));
 }
 
 function deleteBody(options: DeleteOptions): JsonObject {
-  const { uid, resourceVersion, propagationPolicy = 'Background' } = options;
+  const { uid, resourceVersion } = options;
   const preconditions = {
     ...(uid === undefined ? {} : { uid }),
     ...(resourceVersion === undefined ? {} : { resourceVersion }),
   };
-  return { apiVersion: 'v1', kind: 'DeleteOptions', propagationPolicy, preconditions };
+  return { apiVersion: 'v1', kind: 'DeleteOptions', propagationPolicy: 'Background', preconditions };
 }
 
 function words(verb: string, gvr: Gvr, namespace: string | undefined, name?: string): string {
@@ -264,8 +259,5 @@ function words(verb: string, gvr: Gvr, namespace: string | undefined, name?: str
 }
 
 function nameOf(body: JsonObject): string {
-  const metadata = isJsonObject(body['metadata']) ? body['metadata'] : {};
-  return text(metadata['name']) || `${text(metadata['generateName'])}*`;
+  return str(dig(body, 'metadata', 'name')) || `${str(dig(body, 'metadata', 'generateName'))}*`;
 }
-
-const text = (value: JsonValue | undefined): string => (typeof value === 'string' ? value : '');

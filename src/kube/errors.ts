@@ -1,6 +1,6 @@
 /** Failures of the API server, reduced to what the program decides by and what may be shown. */
+import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import { isError } from '../observability/is-error.ts';
-import { isJsonObject, type JsonObject, type JsonValue } from './json.ts';
 
 export type KubeErrorKind =
   | 'NotFound'
@@ -29,7 +29,6 @@ export interface KubeErrorDetails {
   reason?: string;
   retryAfterMs?: number;
   causes?: KubeErrorCause[];
-  serverMessage?: string;
 }
 
 export class KubeError extends Error {
@@ -41,8 +40,6 @@ export class KubeError extends Error {
   readonly retryAfterMs?: number;
   /** What the server objects to, field by field; texts cut to 200 characters. */
   readonly causes: readonly KubeErrorCause[];
-  /** The server's own words, cut to 300 characters. They may quote the request: not for every log line. */
-  readonly serverMessage?: string;
 
   /** @param message short and ours: no headers, no bodies */
   constructor(message: string, details: KubeErrorDetails) {
@@ -52,7 +49,6 @@ export class KubeError extends Error {
     if (details.reason !== undefined) this.reason = details.reason;
     if (details.retryAfterMs !== undefined) this.retryAfterMs = details.retryAfterMs;
     this.causes = details.causes ?? [];
-    if (details.serverMessage !== undefined) this.serverMessage = details.serverMessage;
   }
 }
 
@@ -80,7 +76,7 @@ export function toKubeError(value: unknown, what = 'request to the API server'):
   const status = statusOf(value);
   if (status === undefined) return fromNetwork(value, what);
   const { body, headers } = value as { body?: unknown; headers?: unknown };
-  return fromAnswer(status, body, isJsonObject(headers) ? headers : {}, what);
+  return fromAnswer(status, body, isObject(headers) ? headers : {}, what);
 }
 
 /**
@@ -90,7 +86,7 @@ export function toKubeError(value: unknown, what = 'request to the API server'):
  */
 export function fromAnswer(status: number, body: unknown, headers: Readonly<JsonObject>, what: string): KubeError {
   const answer = parseStatus(body);
-  const reason = typeof answer?.['reason'] === 'string' && answer['reason'] !== '' ? answer['reason'] : undefined;
+  const reason = str(answer?.['reason']) || undefined;
   const kind = kindOf(status);
   const causes = causesOf(answer);
   const retryAfterMs = retryAfter(headers, answer);
@@ -99,7 +95,6 @@ export function fromAnswer(status: number, body: unknown, headers: Readonly<Json
     status,
     causes,
     ...(reason === undefined ? {} : { reason }),
-    ...(typeof answer?.['message'] === 'string' ? { serverMessage: cut(answer['message'], 300) } : {}),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
   });
 }
@@ -143,26 +138,21 @@ function parseStatus(body: unknown): JsonObject | undefined {
       return undefined;
     }
   }
-  return isJsonObject(parsed) && parsed['kind'] === 'Status' ? parsed : undefined;
+  return isObject(parsed) && parsed['kind'] === 'Status' ? parsed : undefined;
 }
 
 function causesOf(answer: JsonObject | undefined): KubeErrorCause[] {
-  const details = answer?.['details'];
-  const causes = isJsonObject(details) && Array.isArray(details['causes']) ? details['causes'] : [];
-  const text = (value: JsonValue | undefined): string => (typeof value === 'string' ? cut(value, 200) : '');
-  return causes
-    .filter(isJsonObject)
+  const text = (value: unknown): string => cut(str(value), 200);
+  return items(dig(answer, 'details', 'causes'))
+    .filter(isObject)
     .slice(0, 20)
     .map((cause) => ({ reason: text(cause['reason']), field: text(cause['field']), message: text(cause['message']) }));
 }
 
 function retryAfter(headers: Readonly<JsonObject>, answer: JsonObject | undefined): number | undefined {
-  const details = answer?.['details'];
-  const header = headers['retry-after'];
-  const seconds =
-    isJsonObject(details) && typeof details['retryAfterSeconds'] === 'number'
-      ? details['retryAfterSeconds']
-      : Number(typeof header === 'string' && /^[0-9]+$/.test(header) ? header : NaN);
+  const asked = dig(answer, 'details', 'retryAfterSeconds');
+  const header = str(headers['retry-after']);
+  const seconds = typeof asked === 'number' ? asked : Number(/^[0-9]+$/.test(header) ? header : NaN);
   return seconds > 0 ? Math.min(seconds, 3600) * 1000 : undefined;
 }
 

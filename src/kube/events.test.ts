@@ -1,11 +1,12 @@
 import { describe, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
-import { silentLogger } from '../observability/logger.ts';
+import type { Gvr } from '../api/gvr.ts';
+import type { JsonObject } from '../api/json.ts';
+import { silentLogger } from '../runtime/logger.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
-import type { Gvr, KubeClient } from './client.ts';
+import type { KubeClient } from './client.ts';
 import { KubeError } from './errors.ts';
 import { createEventRecorder, truncateUtf8, type EventToRecord } from './events.ts';
-import type { JsonObject, JsonValue } from './json.ts';
 
 const event: EventToRecord = {
   regarding: { apiVersion: 'istiovaultca.io/v1alpha1', kind: 'IstioVaultCA', name: 'ca', namespace: 'ns', uid: 'u' },
@@ -28,7 +29,7 @@ function setup() {
       created.push(body);
       return api.create(body);
     },
-    patchObject: (_gvr: Gvr, _namespace, name: string, body: JsonObject | JsonValue[]) => {
+    patchObject: (_gvr: Gvr, _namespace, name: string, body: JsonObject | unknown[]) => {
       patched.push({ name, body: body as JsonObject });
       return api.patch();
     },

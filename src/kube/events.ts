@@ -3,11 +3,11 @@
  * what cannot be delivered is logged and counted. The same event again within ten minutes becomes a series.
  */
 import { randomBytes } from 'node:crypto';
+import type { JsonObject } from '../api/json.ts';
 import type { Logger } from '../observability/logger.ts';
-import type { Clock } from '../runtime/clock.ts';
+import { microTime, type Clock } from '../runtime/clock.ts';
 import type { KubeClient } from './client.ts';
 import { isKubeError } from './errors.ts';
-import type { JsonObject } from './json.ts';
 
 /** What an Event is about. */
 interface ObjectReference {
@@ -69,11 +69,10 @@ interface Sent {
 }
 
 export function createEventRecorder(options: EventRecorderOptions): EventRecorder {
-  const recorder = new Recorder(options);
-  return { record: (event) => recorder.record(event), flush: () => recorder.flush() };
+  return new Recorder(options);
 }
 
-class Recorder {
+class Recorder implements EventRecorder {
   readonly #options: EventRecorderOptions;
   readonly #sent = new Map<string, Sent>();
   #tail: Promise<void> = Promise.resolve();
@@ -175,8 +174,4 @@ export function truncateUtf8(text: string, mostBytes: number): string {
   let end = mostBytes;
   while (end > 0 && ((bytes[end] ?? 0) & 0xc0) === 0x80) end -= 1;
   return bytes.subarray(0, end).toString();
-}
-
-function microTime(ms: number): string {
-  return new Date(ms).toISOString().replace('Z', '000Z');
 }

@@ -1,12 +1,13 @@
 /** Informers on API resources: the supervisor of `runtime`, wired to the client and to client-node's Watch. */
 import { Watch, type KubeConfig } from '@kubernetes/client-node';
+import type { Gvr } from '../api/gvr.ts';
+import type { JsonObject } from '../api/json.ts';
 import type { Logger } from '../observability/logger.ts';
 import { createBackoff, type Random } from '../runtime/backoff.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { superviseInformer, type InformerHandle, type ObjectMetadata } from '../runtime/informer.ts';
 import type { KubeClient } from './client.ts';
-import type { JsonObject } from './json.ts';
-import { resourcePath, type Gvr } from './resources.ts';
+import { resourcePath } from './resources.ts';
 
 /** A Kubernetes object in a cache. Do not change it. */
 type CachedObject = JsonObject & {
@@ -20,7 +21,6 @@ interface ResourceInformerOptions {
   /** undefined for all namespaces. */
   namespace?: string | undefined;
   labelSelector?: string | undefined;
-  fieldSelector?: string | undefined;
   onKey: (metadata: ObjectMetadata) => void;
   /** Milliseconds; 10 min unless given. */
   relistMs?: number;
@@ -42,19 +42,12 @@ export interface InformerFactoryOptions {
 
 export function createInformerFactory(shared: InformerFactoryOptions): StartInformer {
   const { kubeConfig, client, clock, random, logger } = shared;
-  return ({ gvr, namespace, labelSelector, fieldSelector, onKey, relistMs, missingRetryMs }) =>
+  return ({ gvr, namespace, labelSelector, onKey, relistMs, missingRetryMs }) =>
     superviseInformer<CachedObject>({
       path: resourcePath(gvr, namespace),
-      list: async () => {
-        const { items, resourceVersion } = await client.listCollection(gvr, namespace, {
-          labelSelector,
-          fieldSelector,
-        });
-        return { items, resourceVersion };
-      },
+      list: () => client.listCollection(gvr, namespace, { labelSelector }),
       watch: new Watch(kubeConfig),
       labelSelector,
-      fieldSelector,
       onKey,
       clock,
       backoff: createBackoff({ baseMs: 1_000, capMs: 30_000 }, random),

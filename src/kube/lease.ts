@@ -1,7 +1,7 @@
 /** The Lease of the leader election, on the API server. */
+import { isObject, str, type JsonObject } from '../api/json.ts';
 import type { LeaseRecord, LeaseSnapshot, LeaseStore } from '../runtime/leader-election.ts';
 import type { KubeClient } from './client.ts';
-import { isJsonObject, type JsonObject } from './json.ts';
 
 const leases = { group: 'coordination.k8s.io', version: 'v1', plural: 'leases' };
 
@@ -15,8 +15,8 @@ export function createLeaseStore(client: KubeClient, namespace: string, name: st
   });
   let metadata: JsonObject = {};
   const remember = (object: JsonObject): LeaseSnapshot => {
-    metadata = isJsonObject(object['metadata']) ? object['metadata'] : {};
-    return { record: recordOf(object), resourceVersion: asText(metadata['resourceVersion']) };
+    metadata = isObject(object['metadata']) ? object['metadata'] : {};
+    return { record: recordOf(object), resourceVersion: str(metadata['resourceVersion']) };
   };
   return {
     async get(signal) {
@@ -39,15 +39,14 @@ function specOf(record: LeaseRecord): JsonObject {
 }
 
 function recordOf(object: JsonObject): LeaseRecord {
-  const spec = isJsonObject(object['spec']) ? object['spec'] : {};
+  const spec = isObject(object['spec']) ? object['spec'] : {};
   return {
-    holderIdentity: asText(spec['holderIdentity']),
+    holderIdentity: str(spec['holderIdentity']),
     leaseDurationSeconds: asNumber(spec['leaseDurationSeconds']),
-    acquireTime: asText(spec['acquireTime']),
-    renewTime: asText(spec['renewTime']),
+    acquireTime: str(spec['acquireTime']),
+    renewTime: str(spec['renewTime']),
     leaseTransitions: asNumber(spec['leaseTransitions']),
   };
 }
 
-const asText = (value: unknown): string => (typeof value === 'string' ? value : '');
 const asNumber = (value: unknown): number => (typeof value === 'number' ? value : 0);

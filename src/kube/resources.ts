@@ -1,11 +1,6 @@
 /** Names of API resources and their paths on the API server. */
 
-/** A resource type. `group` is empty for the core group; `plural` is the name in the path, such as `configmaps`. */
-export interface Gvr {
-  group: string;
-  version: string;
-  plural: string;
-}
+import type { Gvr } from '../api/gvr.ts';
 
 /** The path of a group and version. */
 export function groupVersionPath(gvr: Pick<Gvr, 'group' | 'version'>): string {

@@ -1,5 +1,5 @@
 /** Kubernetes label selectors. https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/ */
-import { dig, isObject } from '../control-planes/adapter.ts';
+import { dig, isObject } from '../api/json.ts';
 
 function expressionHolds(expression: unknown, labels: Record<string, unknown>): boolean {
   const key = String(dig(expression, 'key'));

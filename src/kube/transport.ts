@@ -1,14 +1,14 @@
 /** One HTTP request to the API server: credentials, pool, time limit, and failures as KubeError. */
 import { IsomorphicFetchHttpLibrary, RequestContext, type HttpMethod, type KubeConfig } from '@kubernetes/client-node';
+import { isObject, type JsonObject } from '../api/json.ts';
 import { fromAnswer, KubeError, toKubeError } from './errors.ts';
-import { isJsonObject, type JsonObject, type JsonValue } from './json.ts';
 
 export interface KubeRequest {
   method: HttpMethod;
   /** Begins with a slash; segments are encoded. */
   path: string;
   query?: Readonly<Record<string, string | undefined>>;
-  body?: JsonObject | JsonValue[];
+  body?: JsonObject | unknown[];
   /** Of the body; JSON unless given. */
   contentType?: string;
   signal?: AbortSignal | undefined;
@@ -80,7 +80,7 @@ function toContext(kubeConfig: KubeConfig, request: KubeRequest): RequestContext
 function parse(text: string, what: string): JsonObject {
   try {
     const value: unknown = JSON.parse(text);
-    if (isJsonObject(value)) return value;
+    if (isObject(value)) return value;
   } catch {
     // Said below, without the text.
   }

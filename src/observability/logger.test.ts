@@ -33,7 +33,6 @@ describe('Secret', () => {
     for (const print of prints) expect(print).not.toContain('very');
     expect(JSON.stringify({ secret })).toBe('{"secret":"[redacted]"}');
     expect(secret.reveal()).toBe('very-secret');
-    expect(secret.equals(new Secret('very-secret'))).toBe(true);
   });
 });
 
@@ -41,7 +40,7 @@ describe('the logger', () => {
   test('writes one JSON object a line, with level name and ISO time', () => {
     const { logger, last, lines } = setup('info');
     logger.debug('not shown');
-    logger.child({ namespace: 'istio-system', name: 'istioca' }).info('made the mount', { mount: 'pki' });
+    logger.info('made the mount', { namespace: 'istio-system', name: 'istioca', mount: 'pki' });
     expect(lines).toHaveLength(1);
     expect(last()).toMatchObject({
       level: 'info',
@@ -68,8 +67,6 @@ describe('the logger', () => {
     logger.info('m', { ...fields, data: fields, other: 'seen' });
     expect(JSON.stringify(last())).not.toMatch(/x[1-7]/);
     expect(last()['other']).toBe('seen');
-    logger.child(fields).info('m');
-    expect(JSON.stringify(last())).not.toMatch(/x[1-7]/);
   });
 
   test('shows of an error no more than is known to be harmless', () => {
@@ -84,7 +81,6 @@ describe('the logger', () => {
     logger.error('failed', { err: new Error('outer', { cause: new AxiosError('inner') }) });
     logger.error('failed', { err: 'thrown text' });
     logger.error('failed', { err: { secretThing: 'leak-3' } });
-    logger.child({ err: new AxiosError('x') }).error('failed');
     expect(all()).not.toContain('leak');
     logger.error('failed', { err: new AxiosError('y'.repeat(300)) });
     expect(last()['err']).toEqual({ name: 'AxiosError', message: `${'y'.repeat(200)}…`, code: 'ECONNREFUSED' });

@@ -14,8 +14,6 @@ export interface Logger {
   info(message: string, fields?: LogFields): void;
   warn(message: string, fields?: LogFields): void;
   error(message: string, fields?: LogFields): void;
-  /** A logger that adds the fields to each line. */
-  child(fields: LogFields): Logger;
 }
 
 export const logLevels = ['debug', 'info', 'warn', 'error'] as const;
@@ -74,18 +72,8 @@ function wrap(inner: Pino): Logger {
     info: (message, fields) => inner.info(safeFields(fields), message),
     warn: (message, fields) => inner.warn(safeFields(fields), message),
     error: (message, fields) => inner.error(safeFields(fields), message),
-    child: (fields) => wrap(inner.child(safeFields(fields))),
   };
 }
-
-/** Drops everything; for tests. */
-export const silentLogger: Logger = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: () => undefined,
-  error: () => undefined,
-  child: () => silentLogger,
-};
 
 function safeFields(fields: LogFields = {}): LogFields {
   const entries = Object.entries(fields).map(([name, value]) => [

@@ -4,7 +4,7 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom
 const prefix = 'istio_vault_ca_';
 const resource = ['namespace', 'name'] as const;
 
-export interface Metrics {
+interface ResourceMetrics {
   /** Seconds since the epoch when the root ends; undefined takes the series away. */
   setRootNotAfter(namespace: string, name: string, seconds: number | undefined): void;
   /** Seconds since the epoch when the intermediate ends; undefined takes the series away. */
@@ -17,7 +17,9 @@ export interface Metrics {
   setIstiodNotAfter(namespace: string, name: string, byPod: ReadonlyMap<string, number>): void;
   /** Takes away every series of a resource that is gone. */
   forgetResource(namespace: string, name: string): void;
+}
 
+interface WorkMetrics {
   /** One request to Vault. `operation` and `code` come from small sets: no paths, no messages. */
   vaultRequest(operation: string, code: string | number): void;
   vaultLogin(): void;
@@ -30,7 +32,9 @@ export interface Metrics {
   eventDropped(): void;
   /** For the work queue. */
   readonly queueHooks: { onAdd(): void; onRetry(): void; onDepth(depth: number): void };
+}
 
+export interface Metrics extends ResourceMetrics, WorkMetrics {
   /** The exposition text and its content type. */
   expose(): Promise<{ contentType: string; body: string }>;
 }
@@ -49,16 +53,6 @@ export function createMetrics(options: MetricsOptions = {}): Metrics {
     expose: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
   };
 }
-
-type ResourceMetrics = Pick<
-  Metrics,
-  | 'setRootNotAfter'
-  | 'setIntermediateNotAfter'
-  | 'setSelfSignedFallback'
-  | 'setIstiodReplicas'
-  | 'setIstiodNotAfter'
-  | 'forgetResource'
->;
 
 function resourceMetrics(registry: Registry): ResourceMetrics {
   const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[]): Gauge<L> =>
@@ -115,8 +109,6 @@ function resourceMetrics(registry: Registry): ResourceMetrics {
     },
   };
 }
-
-type WorkMetrics = Omit<Metrics, keyof ResourceMetrics | 'expose'>;
 
 function workMetrics(registry: Registry): WorkMetrics {
   const registers = [registry];

@@ -15,11 +15,6 @@ export class Secret {
     return this.#value;
   }
 
-  /** Whether both hold the same text. */
-  equals(other: Secret): boolean {
-    return this.#value === other.#value;
-  }
-
   toString(): string {
     return hidden;
   }

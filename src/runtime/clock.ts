@@ -62,3 +62,6 @@ export function sleep(clock: Clock, ms: number, signal?: AbortSignal): Promise<b
     signal?.addEventListener('abort', onAbort, { once: true });
   });
 }
+
+/** RFC 3339 in UTC with microseconds: type `MicroTime` of Kubernetes, which Leases and Events carry. @param ms milliseconds since the epoch */
+export const microTime = (ms: number): string => new Date(ms).toISOString().replace('Z', '000Z');

@@ -1,7 +1,7 @@
 /** What an informer takes and gives. */
-import type { Logger } from '../observability/logger.ts';
 import type { Backoff } from './backoff.ts';
 import type { Clock } from './clock.ts';
+import type { Logger } from './logger.ts';
 
 /** What of an object a handler sees. */
 export interface ObjectMetadata {
@@ -32,7 +32,6 @@ export interface InformerOptions<T extends InformedObject> {
   /** client-node's Watch, or anything that watches alike. */
   watch: { watch: WatchFunction };
   labelSelector?: string | undefined;
-  fieldSelector?: string | undefined;
   /** An object was added, changed or deleted, or is handed out again. What it throws is logged. */
   onKey: (metadata: ObjectMetadata) => void;
   clock: Clock;

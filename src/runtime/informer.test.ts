@@ -1,5 +1,5 @@
 import { describe, expect, jest, test } from '@jest/globals';
-import { silentLogger } from '../observability/logger.ts';
+import { silentLogger } from './logger.ts';
 import { createBackoff } from './backoff.ts';
 import { FakeClock } from './fake-clock.ts';
 import { superviseInformer, type ObjectMetadata } from './informer.ts';

@@ -179,13 +179,13 @@ class Generation<T extends InformedObject> {
   constructor(options: InformerOptions<T>, callbacks: Callbacks<T>) {
     this.#options = options;
     this.#callbacks = callbacks;
-    const { path, labelSelector, fieldSelector, clock } = options;
+    const { path, labelSelector, clock } = options;
     const delayFn = async (ms: number): Promise<void> => {
       await sleep(clock, ms, this.#stop.signal);
     };
     const watch = { watch: this.#watch.bind(this) } as unknown as Watch;
     const list = this.#list.bind(this);
-    this.#listWatch = new ListWatch(path, watch, list, false, labelSelector, fieldSelector, { delayFn });
+    this.#listWatch = new ListWatch(path, watch, list, false, labelSelector, undefined, { delayFn });
     const changed = (deleted: boolean) => (object: KubernetesObject) => {
       if (this.#started) callbacks.onChange(object as T, deleted);
     };
@@ -239,9 +239,8 @@ class Generation<T extends InformedObject> {
     const event = (phase: string, object: unknown, raw: unknown): void => {
       if (stopped()) return;
       this.#callbacks.onContact();
-      if (phase === 'ERROR' ? isObject(object) : isObject(object) && isObject(object['metadata'])) {
-        onEvent(phase, object, raw);
-      }
+      const expected = phase === 'ERROR' ? object : fieldsOf(object)['metadata'];
+      if (typeof expected === 'object' && expected !== null) onEvent(phase, object, raw);
     };
     const none = new AbortController();
     if (stopped()) return none;
@@ -257,13 +256,14 @@ class Generation<T extends InformedObject> {
   }
 }
 
-const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
+/** The fields of a value; of what has none, none. */
+const fieldsOf = (value: unknown): Partial<Record<string, unknown>> => Object(value) as Record<string, unknown>;
 
 const cacheKey = (namespace: string | undefined, name: string): string => `${namespace ?? ''}/${name}`;
 
 const keyOf = ({ metadata }: InformedObject): string => cacheKey(metadata?.namespace, metadata?.name ?? '');
 
 function statusOf(error: unknown): number | undefined {
-  if (!isObject(error)) return undefined;
-  return [error['status'], error['statusCode'], error['code']].find((code) => typeof code === 'number');
+  const { status, statusCode, code } = fieldsOf(error);
+  return [status, statusCode, code].find((one) => typeof one === 'number');
 }

@@ -1,6 +1,6 @@
 import { describe, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
-import { silentLogger } from '../observability/logger.ts';
+import { silentLogger } from './logger.ts';
 import { sleep, type Clock } from './clock.ts';
 import { FakeClock } from './fake-clock.ts';
 import {

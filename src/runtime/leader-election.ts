@@ -3,10 +3,10 @@
  * seen it change for the Lease's duration on its own timer: clocks of different machines are never compared. The
  * leader gives up before that time, counted from before it sent its last successful renewal.
  */
-import type { Logger } from '../observability/logger.ts';
 import type { Random } from './backoff.ts';
-import { sleep, type Clock, type Timer } from './clock.ts';
+import { microTime, sleep, type Clock, type Timer } from './clock.ts';
 import { abortable, Deadline } from './deadline.ts';
+import type { Logger } from './logger.ts';
 
 /** What the Lease says; the fields of `coordination.k8s.io/v1` LeaseSpec. */
 export interface LeaseRecord {
@@ -266,9 +266,4 @@ class Candidate {
     await lease.update({ ...held.record, ...released }, held.resourceVersion, signal);
     logger.info('released the leader Lease', { identity });
   }
-}
-
-/** RFC 3339 with microseconds, as the Lease wants it. */
-function microTime(ms: number): string {
-  return new Date(ms).toISOString().replace('Z', '000Z');
 }

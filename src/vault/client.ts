@@ -2,12 +2,12 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import nodeVault from 'node-vault';
 import { z } from 'zod';
+import type { JsonObject } from '../api/json.ts';
 import type { Secret } from '../observability/secret.ts';
 import { sleep, systemClock } from '../runtime/clock.ts';
 import { errorOfReply, errorOfTransport, VaultError } from './errors.ts';
 import { createTransport, type TlsOptions, type TransportReply, type TransportRequest } from './transport.ts';
 
-export type JsonObject = Record<string, unknown>;
 export type Method = 'GET' | 'LIST' | 'POST' | 'PUT' | 'DELETE';
 
 export interface VaultReply {

@@ -3,6 +3,7 @@
  * content and ownership change in one write on KV 1 and 2 alike.
  */
 import { z } from 'zod';
+import { str, type JsonObject } from '../api/json.ts';
 import { certificateFacts, publicKeyOfPrivate, splitPem } from '../plan/facts/certificate.ts';
 import { isOwnMarker, type Identity } from '../plan/facts/identity.ts';
 import { caFiles } from '../plan/facts/ca-files.ts';
@@ -73,14 +74,12 @@ const stateSchema = z.object({
   ),
 });
 
-type Data = Record<string, unknown>;
-const text = (data: Data, field: string): string => (typeof data[field] === 'string' ? data[field] : '');
-const generationOf = (data: Data): number => Number(text(data, generationField)) || 0;
+const generationOf = (data: JsonObject): number => Number(str(data[generationField])) || 0;
 
-function slot<T>(id: Identity, entry: KvEntry, parse: (data: Data) => T | undefined): Slot<T> {
+function slot<T>(id: Identity, entry: KvEntry, parse: (data: JsonObject) => T | undefined): Slot<T> {
   const { casVersion, data, lifetime } = entry;
   if (!data) return { casVersion, entry: undefined };
-  const mark = text(data, markField);
+  const mark = str(data[markField]);
   const found = { casVersion, mark, ...(lifetime ? { lifetime } : {}) };
   return { ...found, entry: isOwnMarker(id, mark) ? parse(data) : 'foreign' };
 }
@@ -101,18 +100,18 @@ const plainFields: ReadonlySet<string> = new Set(caFiles);
 export function parseLive(id: Identity, entry: KvEntry): Slot<CaEntry> {
   const found = slot<CaEntry>(id, entry, (data) => ({
     generation: generationOf(data),
-    keyRef: text(data, keyRefField),
-    certificate: certificateFacts(text(data, 'ca-cert.pem')),
-    chain: text(data, 'cert-chain.pem'),
-    root: text(data, 'root-cert.pem'),
-    publicKey: publicKeyOfPrivate(text(data, 'ca-key.pem')),
+    keyRef: str(data[keyRefField]),
+    certificate: certificateFacts(str(data['ca-cert.pem'])),
+    chain: str(data['cert-chain.pem']),
+    root: str(data['root-cert.pem']),
+    publicKey: publicKeyOfPrivate(str(data['ca-key.pem'])),
   }));
   if (found.entry !== 'foreign' || !entry.data) return found;
   const foreign = {
-    publicKey: publicKeyOfPrivate(text(entry.data, 'ca-key.pem')),
+    publicKey: publicKeyOfPrivate(str(entry.data['ca-key.pem'])),
     generation: generationOf(entry.data),
     // whatever else somebody put into that file stays unread
-    root: splitPem(text(entry.data, 'root-cert.pem')).join(''),
+    root: splitPem(str(entry.data['root-cert.pem'])).join(''),
     others: Object.keys(entry.data).filter((name) => !(found.mark ? markedFields : plainFields).has(name)),
   };
   return { ...found, foreign };
@@ -144,11 +143,11 @@ export function liveData(mark: string, generation: number, files: LiveFiles, kvV
 export function parseStaging(id: Identity, entry: KvEntry): Slot<StagingEntry> {
   return slot(id, entry, (data) => ({
     generation: generationOf(data),
-    keyRef: text(data, keyRefField),
-    spec: intermediateSpec.safeParse(json(text(data, 'spec'))).data,
-    before: text(data, 'before').split(' ').filter(Boolean),
-    publicKey: publicKeyOfPrivate(text(data, 'ca-key.pem')),
-    reason: text(data, 'reason'),
+    keyRef: str(data[keyRefField]),
+    spec: intermediateSpec.safeParse(json(str(data['spec']))).data,
+    before: str(data['before']).split(' ').filter(Boolean),
+    publicKey: publicKeyOfPrivate(str(data['ca-key.pem'])),
+    reason: str(data['reason']),
     request: typeof data['request'] === 'string' ? data['request'] : undefined,
   }));
 }
@@ -179,19 +178,19 @@ export function stagingData(
 
 /** The key in an entry that is being taken over: whose it is was decided before, and that it fits is checked by the caller. */
 export function foreignKeyOf({ data }: KvEntry): Secret | undefined {
-  return data && new Secret(text(data, 'ca-key.pem'));
+  return data && new Secret(str(data['ca-key.pem']));
 }
 
 /** The key in a live or staging entry of ours, if it carries that generation. */
 export function keyOf(id: Identity, entry: KvEntry, generation: number): Secret | undefined {
   const { data } = entry;
-  if (!data || !isOwnMarker(id, text(data, markField)) || generationOf(data) !== generation) return undefined;
-  return new Secret(text(data, 'ca-key.pem'));
+  if (!data || !isOwnMarker(id, str(data[markField])) || generationOf(data) !== generation) return undefined;
+  return new Secret(str(data['ca-key.pem']));
 }
 
 /** A state of ours that cannot be read counts as lost, and is rebuilt from what exists. */
 export function parseState(id: Identity, entry: KvEntry): Slot<StateEntry> {
-  return slot<StateEntry>(id, entry, (data) => stateSchema.safeParse(json(text(data, 'state'))).data);
+  return slot<StateEntry>(id, entry, (data) => stateSchema.safeParse(json(str(data['state']))).data);
 }
 
 export function stateData(mark: string, state: StateEntry): Record<string, string> {

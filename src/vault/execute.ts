@@ -28,112 +28,46 @@ async function deleteEntry(
   else await destroyAfter(client, place, step.after, entry.casVersion);
 }
 
+/** One row a kind of step. */
+type Executors = { [K in VaultStep['kind']]: (ctx: issuing.ExecuteContext, step: issuing.StepOf<K>) => Promise<void> };
+
+const executors: Executors = {
+  EnableAudit: ({ client }, step) => enableAudit(client, step.path, step.type, step.options),
+  MountKV: ({ client }, step) => mountKv(client, step.mount, step.version, step.description),
+  WriteState: ({ client, desired }, step) =>
+    writeKv(client, kvPlace(desired, '-state'), stateData(desired.mark, step.state), step.cas),
+  MountPKI: ({ client }, step) => mountPki(client, step.mount, step.maxLeaseTtl, step.description),
+  TuneMount: ({ client }, step) => tuneMount(client, step.mount, step.maxLeaseTtl, step.description),
+  EnableAuth: ({ client }, step) => enableKubernetesAuth(client, step.mount, step.description),
+  WriteAuthConfig: async (ctx, step) =>
+    await writeAuthConfig(ctx.client, step.mount, step.config, await ctx.reviewerJwt()),
+  WritePolicy: ({ client }, step) => writePolicy(client, step.name, step.text),
+  WriteRole: ({ client }, step) => writeRole(client, step.mount, step.role, step.fields),
+  GenerateRoot: ({ client }, step) => pki.generateRoot(client, step.mount, step.name, step.spec, step.existingKey),
+  StageKey: issuing.stageKey,
+  RemoveStaging: issuing.removeStaging,
+  ImportKey: async (ctx, step) =>
+    await pki.importKey(ctx.client, step.mount, step.name, await issuing.storedKey(ctx, step.from, step.generation)),
+  SignIntermediate: issuing.signIntermediate,
+  InstallCertificate: issuing.installCertificate,
+  PublishLive: issuing.publishLive,
+  SetDefaultIssuer: ({ client }, step) => pki.setDefaultIssuer(client, step.mount, step.issuerId),
+  DestroyVersions: ({ client, desired }, step) => destroyVersions(client, kvPlace(desired, ''), step.versions),
+  LimitVersions: ({ client, desired }, step) => writeMaxVersions(client, kvPlace(desired, ''), step.versions),
+  Collect: issuing.collect,
+  DeleteRole: ({ client }, step) => deleteRole(client, step.mount, step.role),
+  DeletePolicy: ({ client }, step) => deletePolicy(client, step.name),
+  DeleteEntry: deleteEntry,
+  Unmount: ({ client }, step) => unmount(client, step.mount),
+  DisableAuth: ({ client }, step) => disableAuth(client, step.mount),
+};
+
 /**
  * Carries out one step.
  * @throws VaultError, ProblemError
  */
 export async function executeVaultStep(ctx: issuing.ExecuteContext, step: VaultStep): Promise<void> {
-  const { client, desired } = ctx;
-  switch (step.kind) {
-    case 'EnableAudit': {
-      await enableAudit(client, step.path, step.type, step.options);
-      return;
-    }
-    case 'MountKV': {
-      await mountKv(client, step.mount, step.version, step.description);
-      return;
-    }
-    case 'WriteState': {
-      await writeKv(client, kvPlace(desired, '-state'), stateData(desired.mark, step.state), step.cas);
-      return;
-    }
-    case 'MountPKI': {
-      await mountPki(client, step.mount, step.maxLeaseTtl, step.description);
-      return;
-    }
-    case 'TuneMount': {
-      await tuneMount(client, step.mount, step.maxLeaseTtl, step.description);
-      return;
-    }
-    case 'EnableAuth': {
-      await enableKubernetesAuth(client, step.mount, step.description);
-      return;
-    }
-    case 'WriteAuthConfig': {
-      await writeAuthConfig(client, step.mount, step.config, await ctx.reviewerJwt());
-      return;
-    }
-    case 'WritePolicy': {
-      await writePolicy(client, step.name, step.text);
-      return;
-    }
-    case 'WriteRole': {
-      await writeRole(client, step.mount, step.role, step.fields);
-      return;
-    }
-    case 'GenerateRoot': {
-      await pki.generateRoot(client, step.mount, step.name, step.spec, step.existingKey);
-      return;
-    }
-    case 'StageKey': {
-      await issuing.stageKey(ctx, step);
-      return;
-    }
-    case 'RemoveStaging': {
-      await issuing.removeStaging(ctx, step);
-      return;
-    }
-    case 'ImportKey': {
-      await pki.importKey(client, step.mount, step.name, await issuing.storedKey(ctx, step.from, step.generation));
-      return;
-    }
-    case 'SignIntermediate': {
-      await issuing.signIntermediate(ctx, step);
-      return;
-    }
-    case 'InstallCertificate': {
-      await issuing.installCertificate(ctx, step);
-      return;
-    }
-    case 'PublishLive': {
-      await issuing.publishLive(ctx, step);
-      return;
-    }
-    case 'SetDefaultIssuer': {
-      await pki.setDefaultIssuer(client, step.mount, step.issuerId);
-      return;
-    }
-    case 'DestroyVersions': {
-      await destroyVersions(client, kvPlace(desired, ''), step.versions);
-      return;
-    }
-    case 'LimitVersions': {
-      await writeMaxVersions(client, kvPlace(desired, ''), step.versions);
-      return;
-    }
-    case 'Collect': {
-      await issuing.collect(ctx, step);
-      return;
-    }
-    case 'DeleteRole': {
-      await deleteRole(client, step.mount, step.role);
-      return;
-    }
-    case 'DeletePolicy': {
-      await deletePolicy(client, step.name);
-      return;
-    }
-    case 'DeleteEntry': {
-      await deleteEntry(ctx, step);
-      return;
-    }
-    case 'Unmount': {
-      await unmount(client, step.mount);
-      return;
-    }
-    case 'DisableAuth': {
-      await disableAuth(client, step.mount);
-      return;
-    }
-  }
+  // the type checker does not see that an executor belongs to the kind it stands under
+  const execute = executors[step.kind] as (ctx: issuing.ExecuteContext, step: VaultStep) => Promise<void>;
+  await execute(ctx, step);
 }

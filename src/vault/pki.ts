@@ -1,10 +1,11 @@
 /** The PKI secrets engine of Vault ≥ 1.11 and OpenBao. https://developer.hashicorp.com/vault/api-docs/secret/pki */
 import { z } from 'zod';
+import type { JsonObject } from '../api/json.ts';
 import { certificateFacts, splitPem } from '../plan/facts/certificate.ts';
 import type { IntermediateSpec, RootSpec } from '../plan/facts/state-entry.ts';
 import type { Issuer, Pki } from '../plan/facts/observed.ts';
 import type { Secret } from '../observability/secret.ts';
-import type { JsonObject, VaultClient } from './client.ts';
+import type { VaultClient } from './client.ts';
 import { VaultError } from './errors.ts';
 
 const issuerList = z.object({ key_info: z.record(z.string(), z.object({ issuer_name: z.string().default('') })) });

@@ -1,5 +1,11 @@
 /** Bad input: each ends in its own reason, with a message that names field and remedy, nothing half done and nothing lost. */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { brokenRules, immutableChanges } from '../../src/api/broken-rules.ts';
+import { resourceStructure, type Structural } from '../../src/api/crd.ts';
+import { specSchema } from '../../src/api/schema.ts';
+import { parseManifest } from '../../src/cli/manifest.ts';
+import { dumpYaml } from '../../src/runtime/yaml.ts';
 import { requestToken, sharedStack, startVault, waitFor, type VaultServer } from '../stack/index.ts';
 import { vaultWrites } from '../support/audit.ts';
 import { leaks } from '../support/canary.ts';
@@ -16,6 +22,7 @@ import {
 import { useOperator } from '../support/harness.ts';
 import { entry } from '../support/look.ts';
 import { grantOperator, makeScene, merge, prepareVault, type SceneOptions } from '../support/scene.ts';
+import { breaking, changing, obeying, smallestSpec, specs } from '../support/specs.ts';
 
 const { kube, vaults } = sharedStack();
 const { operator } = useOperator();
@@ -30,18 +37,15 @@ async function refusedWith(reason: string, options: SceneOptions): Promise<Resou
 
 const readyMessage = (resource: Resource) => conditionOf(resource, 'Ready')?.message ?? '';
 
+const resourceOf = (name: string, spec: Json): Json => ({
+  apiVersion: 'istiovaultca.io/v1alpha1',
+  kind: 'IstioVaultCA',
+  metadata: { name, namespace: 'default' },
+  spec,
+});
+
 describe('the API server refuses', () => {
-  const spec = {
-    vault: { address: 'https://vault.vault.svc:8200', auth: { method: 'Kubernetes', kubernetes: { role: 'x' } } },
-    controlPlane: { kind: 'TetrateControlPlane', name: 'controlplane' },
-  };
-  const create = async (over: Json, name = 'refused') =>
-    await apply(kube, {
-      apiVersion: 'istiovaultca.io/v1alpha1',
-      kind: 'IstioVaultCA',
-      metadata: { name, namespace: 'default' },
-      spec: merge(spec, over),
-    });
+  const create = async (over: Json, name = 'refused') => await apply(kube, resourceOf(name, merge(smallestSpec, over)));
 
   const cases: [string, Json, string][] = [
     ['an intermediate that outlives its root', { root: { ttl: '8760h' } }, 'IntermediateOutlivesRoot'],
@@ -78,6 +82,9 @@ describe('the API server refuses', () => {
     const { status, body } = await create(over);
     expect(status).toBe(422);
     expect(String(body['message'])).toContain(says);
+    // so do the commands
+    const text = dumpYaml(resourceOf('refused', merge(smallestSpec, over)));
+    expect(() => parseManifest(text, 'ca.yaml', undefined)).toThrow('ca.yaml: ');
   });
 
   it('a change of what cannot be changed, also setting and clearing', async () => {
@@ -95,6 +102,67 @@ describe('the API server refuses', () => {
       }
     } finally {
       await kube.request('DELETE', resourcePath('default', 'immutable'));
+    }
+  });
+});
+
+describe('the API server and the commands agree on the CEL rules', () => {
+  interface Refused {
+    details: { causes: { field: string; message: string }[] };
+  }
+  const messagesBelow = (schema: Structural): string[] => [
+    ...(schema['x-kubernetes-validations'] ?? []).map(({ message }) => message),
+    ...[...Object.values(schema.properties ?? {}), schema.additionalProperties, schema.items].flatMap((below) =>
+      below ? messagesBelow(below) : [],
+    ),
+  ];
+  const messages = messagesBelow(resourceStructure());
+
+  /** Path and message of each rule, without what stands before the message; whatever is of no rule stays as it is. */
+  const blamed = (found: { path: string; message: string }[]): string[] =>
+    found.map(({ path, message }) => `${path}: ${messages.find((known) => message.endsWith(known)) ?? message}`).sort();
+
+  /** What the API server says in a dry run. */
+  async function verdict(name: string, spec: Json): Promise<string[]> {
+    const query = 'fieldManager=kubectl&force=true&dryRun=All';
+    const body = JSON.stringify(resourceOf(name, spec));
+    const path = resourcePath('default', name);
+    const answer = await kube.request('PATCH', `${path}?${query}`, body, 'application/apply-patch+yaml');
+    if (answer.status < 300) return [];
+    return blamed((answer.body as Refused).details.causes.map(({ field, message }) => ({ path: field, message })));
+  }
+  const ours = (spec: Json, before?: Json): string[] => {
+    const judged = specSchema.parse(spec);
+    const changes = before ? immutableChanges(specSchema.parse(before), judged) : [];
+    return blamed([...brokenRules(judged), ...changes]);
+  };
+
+  it('for examples', async () => {
+    for (const over of [...breaking.map(([, broken]) => broken), ...obeying]) {
+      const spec = merge(smallestSpec, over);
+      expect({ over, verdict: await verdict('judged', spec) }).toEqual({ over, verdict: ours(spec) });
+    }
+  });
+
+  it('for any spec that fits the schema', async () => {
+    await fc.assert(
+      fc.asyncProperty(specs, async (spec) => expect(await verdict('judged', spec)).toEqual(ours(spec))),
+      { numRuns: 500 },
+    );
+  });
+
+  it.each<[string, Json]>([
+    ['the smallest spec', {}],
+    ['one with all that may be absent', { vault: { namespace: 'other' }, controlPlane: { revision: 'two' } }],
+  ])('for any change of %s', async (_name, over) => {
+    const before = merge(smallestSpec, over);
+    await applyOk(kube, resourceOf('changed', before));
+    const agrees = async (spec: Json) => expect(await verdict('changed', spec)).toEqual(ours(spec, before));
+    try {
+      for (const [, change] of changing) await agrees(merge(smallestSpec, change));
+      await fc.assert(fc.asyncProperty(specs, agrees), { numRuns: 50 });
+    } finally {
+      await kube.request('DELETE', resourcePath('default', 'changed'));
     }
   });
 });

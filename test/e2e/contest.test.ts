@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
-import { dig } from '../../src/control-planes/adapter.ts';
+import { dig } from '../../src/api/json.ts';
 import { dumpYaml } from '../../src/runtime/yaml.ts';
 import { ensureServers, makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
 import { kubeWrites } from '../support/audit.ts';

@@ -2,8 +2,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
+import { dig } from '../../src/api/json.ts';
 import { specSchema } from '../../src/api/schema.ts';
-import { dig } from '../../src/control-planes/adapter.ts';
 import { adapters } from '../../src/control-planes/index.ts';
 import { istiodFields } from '../../src/plan/control-plane/istiod-fields.ts';
 import { dumpYaml, loadYaml } from '../../src/runtime/yaml.ts';

@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { dig } from '../../src/control-planes/adapter.ts';
+import { dig } from '../../src/api/json.ts';
 import { dumpYaml, loadYaml } from '../../src/runtime/yaml.ts';
 import { statesFile } from '../stack/gitops-health.ts';
 import { ensureServers, makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';

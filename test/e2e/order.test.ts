@@ -1,7 +1,7 @@
 /** GitOps tools apply things in waves, in whatever order: target, its CRD, our own CRD, Vault and the namespace may each come last. */
 import { afterAll, describe, expect, it } from '@jest/globals';
 import { connect, createServer, type Server } from 'node:net';
-import { dig } from '../../src/control-planes/adapter.ts';
+import { dig } from '../../src/api/json.ts';
 import { sharedStack, waitFor } from '../stack/index.ts';
 import { freePort } from '../stack/ports.ts';
 import {

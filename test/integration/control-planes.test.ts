@@ -2,8 +2,9 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { isDeepStrictEqual } from 'node:util';
 import { previousAnnotation } from '../../src/api/annotations.ts';
+import { dig, type JsonObject } from '../../src/api/json.ts';
 import { adapters } from '../../src/control-planes/index.ts';
-import { dig, nest, type ControlPlaneAdapter, type JsonObject, type Target } from '../../src/control-planes/adapter.ts';
+import { nest, type ControlPlaneAdapter, type Target } from '../../src/control-planes/adapter.ts';
 import { applyWrites } from '../../src/controller/apply-writes.ts';
 import {
   evaluateKubernetes,
@@ -262,13 +263,13 @@ class Plane {
     const { apiVersion, kind } = (await this.object()) ?? {};
     const body = { apiVersion, kind, metadata: { name: this.#name }, ...fields };
     const options = { type: 'apply', fieldManager: manager } as const;
-    await client.patchObject(this.#adapter.gvr, this.#scope, this.#name, body as never, options);
+    await client.patchObject(this.#adapter.gvr, this.#scope, this.#name, body, options);
   }
 
   /** Somebody else's change. */
   async change(patch: Json, manager = 'somebody'): Promise<void> {
     const options = { type: 'merge', fieldManager: manager } as const;
-    await client.patchObject(this.#adapter.gvr, this.#scope, this.#name, patch as never, options);
+    await client.patchObject(this.#adapter.gvr, this.#scope, this.#name, patch, options);
   }
 }
 

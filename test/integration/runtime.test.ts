@@ -3,12 +3,14 @@ import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals
 import { createSecureServer } from 'node:http2';
 import { readFileSync } from 'node:fs';
 import { createServer, connect, type AddressInfo, type Server } from 'node:net';
-import { createKubeClient, type Gvr, type JsonObject, type KubeClient } from '../../src/kube/client.ts';
+import type { Gvr } from '../../src/api/gvr.ts';
+import type { JsonObject } from '../../src/api/json.ts';
+import { createKubeClient, type KubeClient } from '../../src/kube/client.ts';
 import { createEventRecorder } from '../../src/kube/events.ts';
 import { createInformerFactory, type StartInformer } from '../../src/kube/informers.ts';
 import { createLeaseStore } from '../../src/kube/lease.ts';
 import { loadKubeConfig, type PooledKubeConfig } from '../../src/kube/pooled-kube-config.ts';
-import { silentLogger } from '../../src/observability/logger.ts';
+import { silentLogger } from '../../src/runtime/logger.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
 import { runLeaderElection, type ElectionEnd } from '../../src/runtime/leader-election.ts';
 import { makeServingCertificate } from '../stack/certificates.ts';

@@ -2,7 +2,7 @@
  * CRDs of control planes, composed from their public documentation, as far as the operator's fields go: an IstioOperator's spec is open,
  * in an Istio's values the maps of env and annotations have a type, and so each key has an owner of its own.
  */
-import { dig, str } from '../../src/control-planes/adapter.ts';
+import { dig, str } from '../../src/api/json.ts';
 import { waitFor } from '../stack/index.ts';
 import { applyOk, type Json, type Kube } from './cluster.ts';
 

@@ -3,6 +3,7 @@ import { operatorPolicy, type ToMake } from '../../src/plan/vault/capabilities.t
 import { specSchema } from '../../src/api/schema.ts';
 import { createNamespace, enableKubernetesAuth, type VaultServer } from '../stack/index.ts';
 import { applyOk, type Json, type Kube } from './cluster.ts';
+import { merge } from './json.ts';
 
 export type Vault = Omit<VaultServer, 'stop'>;
 
@@ -15,14 +16,7 @@ export interface Scene {
   resource: Json;
 }
 
-/** Deep merge of plain objects; arrays and values of `over` win. */
-export function merge(base: Json, over: Json): Json {
-  const plain = (v: unknown): v is Json => typeof v === 'object' && v !== null && !Array.isArray(v);
-  const out: Json = { ...base };
-  for (const [key, value] of Object.entries(over))
-    out[key] = plain(value) && plain(out[key]) ? merge(out[key], value) : value;
-  return out;
-}
+export { merge };
 
 export interface SceneOptions {
   namespace: string;

@@ -1,5 +1,6 @@
 /** An object after the writes of a control plane adapter, and who has set what of it, without a server. */
-import { isObject, type JsonObject, type Write } from '../../src/control-planes/adapter.ts';
+import { isObject, type JsonObject } from '../../src/api/json.ts';
+import { type Write } from '../../src/control-planes/adapter.ts';
 
 /** What the API server makes of a JSON merge patch. https://www.rfc-editor.org/rfc/rfc7386 */
 export function mergePatch(target: unknown, patch: JsonObject): JsonObject {
