@@ -167,6 +167,9 @@ const servers: Readonly<Record<ServerName, GoServer | WheelServer>> = {
 
 const serverNames = Object.keys(servers) as readonly ServerName[];
 
+/** Whether there is a server of that name. */
+export const isServerName = (name: string): name is ServerName => Object.hasOwn(servers, name);
+
 /** The version of a server, as in its folder's name. */
 export const serverVersion = (name: ServerName): string => servers[name].version;
 
