@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { call, expectStatus } from './http.ts';
 import { checkRecorded, recordStates, statesFile } from './gitops-health.ts';
 import { startStack } from './index.ts';
-import { makeTemporaryDir, removeTemporaryDir } from './processes.ts';
+import { endsAlone, endsWithThis, makeTemporaryDir, removeTemporaryDir } from './processes.ts';
 import { share } from './shared.ts';
 import type { StackMode } from './types.ts';
 
@@ -68,6 +68,7 @@ export async function openPool(defaultMode: StackMode): Promise<Pool> {
   };
   const server: Server = createServer((request, response) => {
     const { searchParams } = new URL(request.url ?? '/', 'http://localhost');
+    endsWithThis(Number(searchParams.get('pid')));
     const mode = (searchParams.get('mode') ?? defaultMode) as StackMode;
     memberOf(searchParams.get('worker') ?? '', mode).then(
       ({ path }) => response.end(JSON.stringify({ path })),
@@ -83,6 +84,8 @@ export async function openPool(defaultMode: StackMode): Promise<Pool> {
   return {
     socketPath,
     stop: async () => {
+      // Jest has ended them
+      endsAlone();
       server.close();
       const started = (await Promise.allSettled(members.values())).flatMap((one) =>
         one.status === 'fulfilled' ? [one.value] : [],
@@ -102,7 +105,7 @@ export async function openPool(defaultMode: StackMode): Promise<Pool> {
  * @throws with the log of a server that did not start
  */
 export async function stackOf(socketPath: string, worker: string, mode: StackMode | undefined): Promise<string> {
-  const query = new URLSearchParams({ worker, ...(mode === undefined ? {} : { mode }) });
+  const query = new URLSearchParams({ worker, pid: String(process.pid), ...(mode === undefined ? {} : { mode }) });
   const answer = await call(`http://localhost/?${query.toString()}`, { socketPath, timeoutMs: 300_000 });
   return (expectStatus(answer, [200], `stack of worker ${worker}`) as { path: string }).path;
 }
