@@ -1,7 +1,15 @@
 /**
  * Three projects: `unit` runs beside the code and needs nothing; `real` runs against real servers that test/stack
- * starts, one file at a time; `mesh` too, with pods of istiod on a stand-in for a node.
+ * starts, one stack for each worker; `mesh` too, with pods of istiod on a stand-in for a node.
  */
+import { availableParallelism, totalmem } from 'node:os';
+
+/**
+ * Most tests wait for servers, so there are more workers than cores; with its stack and the istiods of its tests each takes up to
+ * 3 GiB. TEST_WORKERS overrides it.
+ */
+const workers = Math.max(1, Math.min(Math.ceil(availableParallelism() * 1.5), 8, Math.floor(totalmem() / 2 ** 30 / 3)));
+
 const common = {
   testEnvironment: 'node',
   extensionsToTreatAsEsm: ['.ts'],
@@ -13,24 +21,33 @@ const common = {
   },
 };
 
+/** Against real servers. */
+const onStack = {
+  ...common,
+  globalSetup: '<rootDir>/test/stack/global-setup.ts',
+  globalTeardown: '<rootDir>/test/stack/global-teardown.ts',
+  setupFiles: ['<rootDir>/test/stack/setup-worker.ts'],
+};
+
 export default {
+  maxWorkers: Number(process.env.TEST_WORKERS ?? workers),
+  testSequencer: '<rootDir>/test/run/sequencer.mjs',
+  reporters: ['default', '<rootDir>/test/run/slowest.ts'],
   // each wait has a limit of its own, and says what it waited for: this one is only for what hangs
   testTimeout: 600_000,
   projects: [
     { ...common, displayName: 'unit', testMatch: ['<rootDir>/src/**/*.test.ts', '<rootDir>/test/unit/**/*.test.ts'] },
     {
-      ...common,
+      ...onStack,
       displayName: 'real',
       testMatch: ['<rootDir>/test/integration/**/*.test.ts', '<rootDir>/test/e2e/**/*.test.ts'],
-      globalSetup: '<rootDir>/test/stack/global-setup.ts',
-      globalTeardown: '<rootDir>/test/stack/global-teardown.ts',
     },
     {
-      ...common,
+      ...onStack,
       displayName: 'mesh',
       testMatch: ['<rootDir>/test/mesh/**/*.test.ts'],
-      globalSetup: '<rootDir>/test/stack/global-setup.ts',
-      globalTeardown: '<rootDir>/test/stack/global-teardown.ts',
+      // an API server in a container reaches neither the webhook nor the node
+      globals: { stackMode: 'processes' },
     },
   ],
 };

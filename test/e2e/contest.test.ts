@@ -1,11 +1,14 @@
-/** A rival that takes the fields back: a loop that applies the user's manifest again, as a GitOps tool does. */
+/**
+ * A rival that takes the fields back: a loop that applies the user's manifest again, as a GitOps tool does.
+ * @servers kubectl
+ */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { dig } from '../../src/api/json.ts';
 import { dumpYaml } from '../../src/runtime/yaml.ts';
-import { ensureServers, makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
+import { makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
 import { kubeWrites } from '../support/audit.ts';
 import { applyOk, conditionOf, requestReconcile, waitForCondition } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
@@ -62,11 +65,10 @@ const round = async (more: number) => {
 };
 
 beforeAll(async () => {
-  await ensureServers(['kubectl']);
   of = await makeScene(kube, vaults.OpenBao, { namespace });
   await applyOk(kube, of.resource);
   await waitForCondition(kube, namespace, of.name, { type: 'ControlPlanePatched', status: 'True' });
-}, 600_000);
+});
 afterAll(() => rival?.stop());
 
 it('is not fought for ever: the third time the operator stops, and says what makes peace', async () => {

@@ -1,4 +1,7 @@
-/** Every kind of control plane, from a manifest, by the operator as users run it: written, watched, contested, given back. */
+/**
+ * Every kind of control plane, from a manifest, by the operator as users run it: written, watched, contested, given back.
+ * @servers kubectl, helm, istiod
+ */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
@@ -7,7 +10,7 @@ import { specSchema } from '../../src/api/schema.ts';
 import { adapters } from '../../src/control-planes/index.ts';
 import { istiodFields } from '../../src/plan/control-plane/istiod-fields.ts';
 import { dumpYaml, loadYaml } from '../../src/runtime/yaml.ts';
-import { ensureServers, makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
+import { makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
 import { renderIstiod } from '../stack/istiod-chart.ts';
 import {
   apply,
@@ -30,8 +33,7 @@ useOperator();
 
 beforeAll(async () => {
   await serveCrds(kube, [istioOperatorCrd, ...sailCrds]);
-  await ensureServers(['helm', 'istiod', 'kubectl']);
-}, 600_000);
+});
 
 type Kind = 'IstioOperator' | 'Sail' | 'HelmValues' | 'TetrateControlPlane';
 

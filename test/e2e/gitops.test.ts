@@ -1,11 +1,14 @@
-/** The manifests of docs/gitops.md, applied as the tools do it, again and again beside the running operator. */
+/**
+ * The manifests of docs/gitops.md, applied as the tools do it, again and again beside the running operator.
+ * @servers kubectl
+ */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { dig } from '../../src/api/json.ts';
 import { dumpYaml, loadYaml } from '../../src/runtime/yaml.ts';
 import { statesFile } from '../stack/gitops-health.ts';
-import { ensureServers, makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
+import { makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
 import { kubeWrites } from '../support/audit.ts';
 import {
   applyOk,
@@ -43,8 +46,7 @@ const toolCrds = [
 
 beforeAll(async () => {
   await serveCrds(kube, [istioOperatorCrd, ...sailCrds, ...toolCrds]);
-  await ensureServers(['kubectl']);
-}, 600_000);
+});
 
 interface Sample {
   of: Scene;

@@ -1,4 +1,7 @@
-/** What people and scripts do with kubectl: apply, wait, get and describe, with the real program. */
+/**
+ * What people and scripts do with kubectl: apply, wait, get and describe, with the real program.
+ * @servers kubectl
+ */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from '@jest/globals';

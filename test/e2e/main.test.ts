@@ -1,6 +1,7 @@
 /**
  * The main job, end to end: one manifest, and Vault is the CA of the control plane. What the operator wrote is judged by others:
  * the real agent renders it with istiod's own login, node:crypto and openssl verify it, the real istiod signs with it.
+ * @servers istiod
  */
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { X509Certificate } from 'node:crypto';

@@ -19,6 +19,7 @@ import {
   waitForCondition,
   type Json,
 } from '../support/cluster.ts';
+import { kubeEntries } from '../support/audit.ts';
 import { everythingVisible, leaks, secretsOf } from '../support/canary.ts';
 import { overlaysOf } from '../support/istiod-pod.ts';
 import { startOperator, type RunningOperator } from '../support/operator.ts';
@@ -111,23 +112,13 @@ const repaired = () =>
 
 /** How often the operator has listed a collection: after its start and between resyncs only because a watch could not go on. */
 async function lists(resource: string): Promise<number> {
-  const lines = (await readFile(kube.auditLog, 'utf8')).split('\n').slice(0, -1);
-  return lines
-    .map(
-      (line) =>
-        JSON.parse(line) as {
-          verb: string;
-          user: { username: string };
-          objectRef?: { resource: string; namespace?: string };
-        },
-    )
-    .filter(
-      ({ verb, user, objectRef }) =>
-        verb === 'list' &&
-        user.username.endsWith(':istio-vault-ca') &&
-        objectRef?.resource === resource &&
-        objectRef.namespace === undefined,
-    ).length;
+  return (await kubeEntries(kube.auditLog)).filter(
+    (entry) =>
+      entry.verb === 'list' &&
+      entry.user.endsWith(':istio-vault-ca') &&
+      entry.resource === resource &&
+      entry.namespace === '',
+  ).length;
 }
 
 it('restarted: it goes on watching, and nothing is written', async () => {
@@ -194,9 +185,8 @@ it('cut off, with changes, a deletion and a compaction meanwhile: all of them ar
   });
   await kube.compactEtcd();
   await kube.restart();
-  await keepRunning();
   await service.restore();
-  // on a slow machine it may have been away for longer than its Lease lasts
+  // on a slow machine it may have been away for longer than its Lease lasts: it can start again only now
   await keptRunning(async () => {
     await repaired();
     await provisioned(more.namespace);

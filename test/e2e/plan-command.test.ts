@@ -1,10 +1,10 @@
 /** The commands `plan` and `render`, run as a person runs them: what they say comes true, and nothing is written to say it. */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { dumpYaml, loadYaml } from '../../src/runtime/yaml.ts';
 import { makeTemporaryDir, products, sharedStack } from '../stack/index.ts';
-import { kubeWrites, vaultWrites } from '../support/audit.ts';
+import { kubeWrites, vaultEntries, vaultWrites } from '../support/audit.ts';
 import { leaks, secretsOf, tokenAccessors } from '../support/canary.ts';
 import { applyOk, getResource, manifest, resourcePath, waitForCondition, type Json } from '../support/cluster.ts';
 import { trustForeignRoot } from '../support/foreign-root.ts';
@@ -43,8 +43,8 @@ async function longScene(...args: Parameters<typeof makeScene>): Promise<Scene> 
 
 /** Logins in Vault's audit log. */
 async function logins(vault: Vault): Promise<number> {
-  const lines = (await readFile(vault.auditLog, 'utf8')).split('\n');
-  return lines.filter((line) => line.includes('"type":"request"') && line.includes('/login"')).length;
+  const entries = await vaultEntries(vault.auditLog);
+  return entries.filter(({ type, path }) => type === 'request' && path.endsWith('/login')).length;
 }
 
 /** Runs it, and holds against it every write that the audit logs show, and every token that it leaves. */

@@ -1,9 +1,12 @@
-/** Everything in `deploy`, built by the real kustomize and taken by a real API server. */
+/**
+ * Everything in `deploy`, built by the real kustomize and taken by a real API server.
+ * @servers kubectl
+ */
 import { readdirSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { beforeAll, expect, it } from '@jest/globals';
 import { dumpYaml, loadAllYaml } from '../../src/runtime/yaml.ts';
-import { createNamespace, ensureServers, makeTemporaryDir, sharedStack } from '../stack/index.ts';
+import { createNamespace, makeTemporaryDir, sharedStack } from '../stack/index.ts';
 import { installOperator, type Json } from '../support/cluster.ts';
 import { kubectl } from '../support/kubectl.ts';
 
@@ -11,10 +14,9 @@ const { kube } = sharedStack();
 const deploy = join(import.meta.dirname, '..', '..', 'deploy');
 
 beforeAll(async () => {
-  await ensureServers(['kubectl']);
   await installOperator(kube);
   await createNamespace(kube, 'istio-system');
-}, 600_000);
+});
 
 /** Builds an overlay of these folders, and has the API server judge what comes out. */
 async function build(resources: string[], components: string[] = []): Promise<Json[]> {

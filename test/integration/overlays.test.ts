@@ -1,4 +1,7 @@
-/** What the control plane's overlay comes to, judged by Istio's own path library. */
+/**
+ * What the control plane's overlay comes to, judged by Istio's own path library.
+ * @servers istio-overlay
+ */
 import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';

@@ -1,4 +1,7 @@
-/** Proves the test stack itself: what every other test of this project stands on. */
+/**
+ * Proves the test stack itself: what every other test of this project stands on.
+ * @servers istiod
+ */
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { X509Certificate } from 'node:crypto';

@@ -1,5 +1,5 @@
-import { request as httpRequest, type IncomingMessage } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { request as httpRequest, type ClientRequest, type IncomingMessage } from 'node:http';
+import { Agent, request as httpsRequest } from 'node:https';
 import type { Answer } from './types.ts';
 
 export interface CallOptions {
@@ -15,6 +15,18 @@ export interface CallOptions {
   readonly timeoutMs?: number;
 }
 
+/**
+ * Connections to servers of a run are kept and used again: a TLS handshake costs both sides several times what a request costs, and
+ * tests ask many times a second. One agent for each CA, so that none trusts more than it is told.
+ */
+const agents = new Map<string, Agent>();
+
+function agentFor(ca: string): Agent {
+  const agent = agents.get(ca) ?? new Agent({ keepAlive: true, ca });
+  agents.set(ca, agent);
+  return agent;
+}
+
 function parse(text: string): unknown {
   if (text === '') return undefined;
   try {
@@ -24,8 +36,12 @@ function parse(text: string): unknown {
   }
 }
 
+/** Whether a kept connection was closed by the server before it took the request: then the request goes out once more. */
+const wasClosed = (request: ClientRequest, error: NodeJS.ErrnoException): boolean =>
+  request.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE');
+
 /**
- * One HTTP call on a connection of its own.
+ * One HTTP call. With a CA it may use a connection of an earlier call again.
  * @throws on network errors and after the timeout, never on a status
  */
 export function call(url: string, options: CallOptions = {}): Promise<Answer> {
@@ -37,11 +53,11 @@ export function call(url: string, options: CallOptions = {}): Promise<Answer> {
       ...(payload === undefined ? {} : { 'content-length': String(Buffer.byteLength(payload)) }),
       ...options.headers,
     },
-    agent: false as const,
+    agent: ca === undefined ? (false as const) : agentFor(ca),
     signal: AbortSignal.timeout(timeoutMs),
-    ...(ca === undefined ? {} : { ca }),
     ...(socketPath === undefined ? {} : { socketPath }),
   };
+  const send = url.startsWith('https:') ? httpsRequest : httpRequest;
   return new Promise((resolve, reject) => {
     const onResponse = (response: IncomingMessage): void => {
       const chunks: Buffer[] = [];
@@ -51,11 +67,15 @@ export function call(url: string, options: CallOptions = {}): Promise<Answer> {
         resolve({ status: response.statusCode ?? 0, body: parse(Buffer.concat(chunks).toString('utf8')) });
       });
     };
-    const request = url.startsWith('https:')
-      ? httpsRequest(url, settings, onResponse)
-      : httpRequest(url, settings, onResponse);
-    request.on('error', reject);
-    request.end(payload);
+    const attempt = (): void => {
+      const request = send(url, settings, onResponse);
+      request.on('error', (error) => {
+        if (wasClosed(request, error)) attempt();
+        else reject(error);
+      });
+      request.end(payload);
+    };
+    attempt();
   });
 }
 

@@ -1,6 +1,6 @@
 /**
  * The test stack: a real Kubernetes API server, OpenBao and Vault, and on demand istiod and Vault agents, also in pods of
- * a stand-in for a node, without a cluster. `startStack` starts one of each; Jest does it once for all files (`global-setup.ts`, `sharedStack`).
+ * a stand-in for a node, without a cluster. `startStack` starts one of each; a Jest run does it once for each worker (`pool.ts`, `sharedStack`).
  */
 import { containersAvailable, startContainerStack } from './containers.ts';
 import { startKube } from './kube.ts';
@@ -42,7 +42,15 @@ export interface StackOptions extends EnsureOptions {
   readonly lean?: boolean;
 }
 
-async function chooseMode(options: StackOptions, say: (line: string) => void): Promise<StackMode> {
+/** What a stack of processes is made of. */
+export const stackServers = ['etcd', 'kube-apiserver', 'openbao', 'vault'] as const;
+
+/**
+ * Where the servers of a stack run: see `StackOptions.mode`.
+ * @throws when containers are asked for by name and cannot be had
+ */
+export async function chooseMode(options: StackOptions = {}): Promise<StackMode> {
+  const say = options.onProgress ?? ((line: string): void => console.error(line));
   const wanted = options.mode ?? process.env['TEST_STACK'];
   if (wanted === 'processes') return wanted;
   if (wanted !== undefined && wanted !== 'containers')
@@ -58,12 +66,12 @@ async function chooseMode(options: StackOptions, say: (line: string) => void): P
  * @throws when one of them does not start, or containers were asked for by name and cannot be had
  */
 export async function startStack(options: StackOptions = {}): Promise<OwnedStack> {
-  const mode = await chooseMode(options, options.onProgress ?? ((line) => console.error(line)));
+  const mode = await chooseMode(options);
   return mode === 'containers' ? startContainerStack() : startProcessStack(options);
 }
 
 async function startProcessStack(options: StackOptions): Promise<OwnedStack> {
-  await ensureServers(['etcd', 'kube-apiserver', 'openbao', 'vault'], options);
+  await ensureServers(stackServers, options);
   const dir = makeTemporaryDir('stack');
   const { lean = false } = options;
   const sub = (name: string): string => {

@@ -5,8 +5,13 @@ import { createServer } from 'node:net';
  * Ports come from below the range out of which systems serve outgoing connections (32768 and up, commonly): a port
  * from there could be taken again between this look and the server's start.
  */
-const lowest = 20_000;
-const highest = 32_000;
+const bottom = 20_000;
+const slots = 16;
+const slotSize = 750;
+
+/** Each Jest worker has a range of its own, and so has Jest's own process: two of one run never look for the same port. */
+const lowest = bottom + (Number(process.env['JEST_WORKER_ID'] ?? 0) % slots) * slotSize;
+const highest = lowest + slotSize;
 const handedOut = new Set<number>();
 
 function isFree(port: number): Promise<boolean> {

@@ -47,7 +47,7 @@ export const leanEnv = { GOGC: 'off', GOMEMLIMIT: '2GiB' } as const;
 
 const watchdogScript = `
 trap '' INT TERM HUP
-groups= gentle= dirs=
+groups= gentle= dirs= helpers=
 while read -r verb value; do
   case $verb in
     add) groups="$groups $value" ;;
@@ -55,10 +55,13 @@ while read -r verb value; do
     del)
       rest=; for g in $groups; do [ "$g" = "$value" ] || rest="$rest $g"; done; groups=$rest
       rest=; for g in $gentle; do [ "$g" = "$value" ] || rest="$rest $g"; done; gentle=$rest ;;
+    helper) helpers="$helpers $value" ;;
+    alone) helpers= ;;
     dir) dirs="$dirs$value
 " ;;
   esac
 done
+for h in $helpers; do kill -KILL "$h" 2>/dev/null; done
 for g in $groups; do kill -KILL "-$g" 2>/dev/null; done
 for g in $gentle; do
   kill -TERM "$g" 2>/dev/null
@@ -117,6 +120,19 @@ function tellWatchdog(line: string): void {
     process.on('SIGTERM', onSignal);
   }
   watchdog.stdin?.write(`${line}\n`);
+}
+
+/**
+ * Has a process of somebody else, such as a Jest worker, end with this one: a worker that waits for something in a test would not
+ * notice by itself. What it started ends with it.
+ */
+export function endsWithThis(pid: number): void {
+  if (pid !== process.pid) tellWatchdog(`helper ${pid}`);
+}
+
+/** From now on only what this process started ends with it: others have ended by themselves, and their ids may be used again. */
+export function endsAlone(): void {
+  tellWatchdog('alone');
 }
 
 /**

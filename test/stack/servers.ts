@@ -17,6 +17,9 @@ import { tail } from './wait.ts';
 
 export type { ServerName } from './builds/catalog.ts';
 
+/** Whether there is a server of that name. */
+export const isServerName = (name: string): name is ServerName => Object.hasOwn(servers, name);
+
 /** The version of a server, as in its folder's name. */
 export const serverVersion = (name: ServerName): string => servers[name].version;
 

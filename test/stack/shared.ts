@@ -1,4 +1,4 @@
-/** How the stack that Jest's global setup started reaches the test files: facts in a file, and a control socket. */
+/** How the stack of a Jest worker, which Jest's own process started, reaches the worker's test files: facts in a file, and a control socket. */
 import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
@@ -67,8 +67,7 @@ export async function share(stack: OwnedStack): Promise<{ path: string; close: (
 }
 
 /**
- * The stack that Jest's global setup started, for a test file. Its state is shared by all files: use names of your
- * own, and unseal what you seal.
+ * The stack of this Jest worker. Test files use it one after another: use names of your own, and unseal what you seal.
  * @throws when there is none
  */
 export function sharedStack(): SharedStack {

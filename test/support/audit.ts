@@ -1,37 +1,70 @@
 /** Counts writes as the project promises them: in the audit logs of Vault and of the API server, less logins, tokens, leases and reviews. */
-import { readFile } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
+import { growingLogs } from './audit-log.ts';
 import type { Kube } from './cluster.ts';
 import type { Vault } from './scene.ts';
 
-async function lines(path: string): Promise<unknown[]> {
-  return (await readFile(path, 'utf8'))
-    .split('\n')
-    .slice(0, -1) // what follows the last newline is still being written
-    .map((line) => JSON.parse(line) as unknown);
-}
-
-interface VaultEntry {
+interface VaultLine {
   type: string;
+  error?: string;
   request?: { operation: string; path: string };
 }
 
+/** What is kept of an entry of Vault's audit log. */
+export interface VaultEntry {
+  type: 'request' | 'response';
+  failed: boolean;
+  operation: string;
+  path: string;
+}
+
+/** Requests and responses in a Vault's audit log so far. */
+export const vaultEntries = growingLogs((line): VaultEntry | undefined => {
+  const { type, error = '', request } = line as VaultLine;
+  if ((type !== 'request' && type !== 'response') || request === undefined) return undefined;
+  return { type, failed: error !== '', operation: request.operation, path: request.path };
+});
+
 /** Create, update, patch and delete requests in Vault's audit log, as `operation path`. */
 export async function vaultWrites(vault: Vault): Promise<string[]> {
-  const entries = (await lines(vault.auditLog)) as VaultEntry[];
-  return entries
-    .filter((entry) => entry.type === 'request' && entry.request !== undefined)
-    .map((entry) => `${entry.request?.operation ?? ''} ${entry.request?.path ?? ''}`)
+  return (await vaultEntries(vault.auditLog))
+    .filter(({ type }) => type === 'request')
+    .map(({ operation, path }) => `${operation} ${path}`)
     .filter((line) => /^(create|update|patch|delete) /.test(line))
     .filter((line) => !/ (auth\/[^/]+\/login|auth\/token\/.*|sys\/capabilities-self)$/.test(line));
 }
 
-interface KubeEntry {
+interface KubeLine {
   verb: string;
   user?: { username?: string };
   objectRef?: { resource?: string; subresource?: string; namespace?: string; name?: string };
   responseStatus?: { code?: number };
 }
+
+/** What is kept of an entry of the API server's audit log. */
+export interface KubeEntry {
+  verb: string;
+  user: string;
+  resource: string;
+  subresource: string;
+  namespace: string;
+  name: string;
+  code: number;
+}
+
+/** Requests in an API server's audit log so far. */
+export const kubeEntries = growingLogs((line): KubeEntry => {
+  const { verb, user, objectRef: o, responseStatus } = line as KubeLine;
+  return {
+    verb,
+    user: user?.username ?? '',
+    resource: o?.resource ?? '',
+    subresource: o?.subresource ?? '',
+    namespace: o?.namespace ?? '',
+    name: o?.name ?? '',
+    code: responseStatus?.code ?? 0,
+  };
+});
 
 const operatorUser = 'system:serviceaccount:istio-vault-ca:istio-vault-ca';
 
@@ -45,27 +78,21 @@ export async function kubeWrites(
   user = operatorUser,
   which: 'asked' | 'done' = 'asked',
 ): Promise<string[]> {
-  const entries = (await lines(kube.auditLog)) as KubeEntry[];
-  return entries
-    .filter((entry) => entry.user?.username === user)
+  return (await kubeEntries(kube.auditLog))
+    .filter((entry) => entry.user === user)
     .filter((entry) => /^(create|update|patch|delete)/.test(entry.verb))
-    .filter((entry) => which === 'asked' || (entry.responseStatus?.code ?? 0) < 300)
-    .filter(
-      (entry) =>
-        !/^(leases|tokenreviews|subjectaccessreviews|selfsubjectaccessreviews)$/.test(entry.objectRef?.resource ?? ''),
-    )
-    .filter((entry) => entry.objectRef?.subresource !== 'token')
+    .filter((entry) => which === 'asked' || entry.code < 300)
+    .filter((entry) => !/^(leases|tokenreviews|subjectaccessreviews|selfsubjectaccessreviews)$/.test(entry.resource))
+    .filter((entry) => entry.subresource !== 'token')
     .map(
-      ({ verb, objectRef: o }) =>
-        `${verb} ${o?.resource ?? ''}/${o?.subresource ?? ''} ${o?.namespace ?? ''}/${o?.name ?? ''}`,
+      ({ verb, resource, subresource, namespace, name }) => `${verb} ${resource}/${subresource} ${namespace}/${name}`,
     );
 }
 
 /** How many requests of any kind the operator's token has made: a reconcile shows in it even when it writes nothing. */
 async function vaultReads(vault: Vault, path: string): Promise<number> {
-  const entries = (await lines(vault.auditLog)) as VaultEntry[];
-  return entries.filter((e) => e.type === 'request' && e.request?.operation === 'read' && e.request.path === path)
-    .length;
+  const entries = await vaultEntries(vault.auditLog);
+  return entries.filter((e) => e.type === 'request' && e.operation === 'read' && e.path === path).length;
 }
 
 /** Waits until a path was read so many more times: that many reconciles have looked at it. */

@@ -9,8 +9,13 @@ import { waitFor } from '../stack/wait.ts';
 const top = join(import.meta.dirname, '..', '..');
 let built: Promise<unknown> | undefined;
 
-/** Bundles `dist/main.js` once a process. */
-async function buildOperator(): Promise<string> {
+/** Names the bundled program where it is built already: Jest's global setup does it once for all files. */
+export const operatorVariable = 'TEST_OPERATOR';
+
+/** The path of `dist/main.js`, which is bundled first, once a process, unless the environment names one. */
+export async function buildOperator(): Promise<string> {
+  const given = process.env[operatorVariable];
+  if (given !== undefined) return given;
   built ??= promisify(execFile)(process.execPath, [join(top, 'scripts', 'build.ts')], { cwd: top });
   await built;
   return join(top, 'dist', 'main.js');

@@ -1,7 +1,6 @@
 /** What must be the same after an outage as before it, and what the operator did meanwhile. */
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
-import { kubeWrites, vaultWrites } from './audit.ts';
+import { kubeWrites, vaultEntries, vaultWrites } from './audit.ts';
 import { getResource, type Kube } from './cluster.ts';
 import type { RunningOperator } from './operator.ts';
 import type { Scene, Vault } from './scene.ts';
@@ -49,11 +48,9 @@ export async function writesFor({
  * of OpenBao tries a write itself, writes its failure to the audit log, and hands it on.
  */
 export async function carriedOut({ vault, namespace }: Scene): Promise<string[]> {
-  const lines = (await readFile(vault.auditLog, 'utf8')).split('\n').slice(0, -1);
-  return lines
-    .map((line) => JSON.parse(line) as { type: string; error?: string; request: { operation: string; path: string } })
-    .filter(({ type, error }) => type === 'response' && (error ?? '') === '')
-    .map(({ request }) => `${request.operation} ${request.path}`)
+  return (await vaultEntries(vault.auditLog))
+    .filter(({ type, failed }) => type === 'response' && !failed)
+    .map(({ operation, path }) => `${operation} ${path}`)
     .filter((line) => /^(create|update|patch|delete) /.test(line))
     .filter((line) => line.includes(`${namespace}-`) && !line.includes('operator-'))
     .map((line) => line.replaceAll(namespace, '…').replace(/[0-9a-f-]{36}/, '…'))

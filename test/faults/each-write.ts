@@ -1,0 +1,67 @@
+/**
+ * For Jest: each scenario with every single write to Vault failing once: its answer lost, or the operator killed right after it. What
+ * is left at the end must be what an undisturbed run leaves, and what istiod's agent could read meanwhile must fit together. The
+ * servers are real; only the connection between is made to fail. `npm run test:faults` does it with every request and every fault.
+ */
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { sharedStack } from '../stack/index.ts';
+import { assertSound } from './parts.ts';
+import { isVaultWrite, type Fault } from './point.ts';
+import { difference, Runner, verdictOf, type Run, type Series } from './runner.ts';
+import type { Scenario } from './scenarios/index.ts';
+import type { Configuration } from './stage.ts';
+import { World } from './world.ts';
+
+/** A world on this worker's stack, from before the tests of a file to after them. */
+export function useWorld(): { world: World; runner: Runner } {
+  const world = new World(sharedStack());
+  const runner = new Runner(world);
+  beforeAll(() => world.start());
+  afterAll(async () => {
+    await runner.close();
+    await world.stop();
+  });
+  return { world, runner };
+}
+
+/** Runs with each write failing; what they did to the promises, but for those that ended like the undisturbed one. */
+async function broken(
+  runner: Runner,
+  series: Series,
+  fault: Fault,
+  undisturbed: Run,
+  width: number,
+): Promise<unknown[]> {
+  const found: unknown[] = [];
+  const places = undisturbed.requests.map((_, i) => i + 1);
+  await runner.disturbed(series, fault, places, width, (at, run) => {
+    const { injected, mismatched, seen } = run;
+    if (verdictOf(run, undisturbed) === 'same' && injected && mismatched === 0) return;
+    found.push({ request: undisturbed.requests[at - 1], injected, seen, ...difference(run, undisturbed) });
+  });
+  return found;
+}
+
+/** The tests of these scenarios in one configuration. */
+export function testEachWrite(runner: Runner, scenarios: readonly Scenario[], configuration: Configuration): void {
+  describe.each(scenarios.map((scenario) => ({ scenario, configuration })))(
+    '$scenario.name, $configuration.product, $configuration.source delivery, KV $configuration.version',
+    ({ scenario }) => {
+      const series: Series = { scenario, configuration, side: 'Vault', counts: isVaultWrite };
+      let undisturbed: Run;
+
+      it('ends well undisturbed', async () => {
+        undisturbed = await runner.undisturbed(series);
+        assertSound(scenario, undisturbed);
+        expect(undisturbed.requests.length).toBeGreaterThanOrEqual(scenario.leastWrites);
+      });
+
+      it.each([
+        ['answer lost', 8],
+        ['killed after', 40],
+      ] as const)('each write %s: the end is the same', async (fault, width) => {
+        expect(await broken(runner, series, fault, undisturbed, width)).toEqual([]);
+      });
+    },
+  );
+}
