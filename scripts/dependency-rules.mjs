@@ -89,8 +89,8 @@ export const rows = [
   { folder: 'src/control-planes', imports: ['src/api', 'src/plan', 'src/runtime/yaml.ts'], packages: ['yaml', 'zod'] },
   {
     folder: 'src/istiod',
-    imports: ['src/api', 'src/plan', 'src/control-planes', 'src/kube', 'src/runtime', 'src/observability'],
-    packages: ['zod'],
+    imports: ['src/api', 'src/plan', 'src/kube', 'src/runtime', 'src/observability'],
+    packages: [],
   },
   {
     folder: 'src/controller',

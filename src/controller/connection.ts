@@ -15,7 +15,7 @@ const secrets = { group: '', version: 'v1', plural: 'secrets' };
 export type ReferenceReader = Pick<KubeClient, 'getObject' | 'requestToken'>;
 
 function problem(condition: Problem['condition'], reason: Problem['reason'], message: string): ProblemError {
-  return new ProblemError({ condition, reason, message, blocks: 'all', retryAfterMs: 30_000 });
+  return new ProblemError({ condition, reason, message, blocks: 'all' });
 }
 
 /** A key of a ConfigMap or Secret. @throws ProblemError when it is not there or may not be read */

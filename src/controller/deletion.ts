@@ -2,6 +2,7 @@
  * The end of a resource. With `Retain` nothing holds it, and nothing is asked of Vault. With `Delete` a finalizer holds it until what it
  * made is gone, or until that was tried long enough.
  */
+import { reasons } from '../api/conditions.ts';
 import { z } from 'zod';
 import { annotations as known, finalizer } from '../api/annotations.ts';
 import { dig, type JsonObject } from '../api/json.ts';
@@ -9,7 +10,7 @@ import type { IstioVaultCA } from '../api/schema.ts';
 import { isKubeError } from '../kube/errors.ts';
 import { DerivedState } from '../plan/facts/derived.ts';
 import type { Desired } from '../plan/facts/desired.ts';
-import { internalError, kindOf, type Problem } from '../plan/facts/problem.ts';
+import { internalError, kindOf, recheckAfterMs, type Problem } from '../plan/facts/problem.ts';
 import { simulate } from '../plan/simulate.ts';
 import { deletingStatus } from '../plan/status/status.ts';
 import { describeStep } from '../plan/steps.ts';
@@ -19,7 +20,8 @@ import type { Outcome, ReconcilerOptions } from './outcome.ts';
 import { plainJson, type Reporter } from './report.ts';
 import type { LoopResult, ReconcileLoop } from './reconcile-loop.ts';
 
-const lookAgainMs = 5_000;
+/** How soon a deletion that cannot be told anything of is looked at again, milliseconds. */
+const recheckMs = reasons.Deleting.recheckMs;
 
 /** What must be readable of a resource to take the finalizer off. */
 const heldMetadata = z.object({
@@ -110,7 +112,7 @@ export class Deletion {
           return { observed: undefined, problems: [internalError], unfinished: false };
         })
       : { observed: undefined, problems: [notAllowed], unfinished: false };
-    if (signal.aborted) return { requeueAfterMs: lookAgainMs };
+    if (signal.aborted) return { requeueAfterMs: recheckMs };
     if (round.observed && round.problems.length === 0 && !round.unfinished) {
       this.#tellWhatStays(resource, desired, round);
       await this.#setFinalizer(raw, resource, false);
@@ -142,7 +144,7 @@ export class Deletion {
     await this.#report.status(raw, resource, deletingStatus(resource, problem, clock.now()));
     if (kindOf(problem) === 'transient') return { backoff: true, problem };
     const left = deadline - clock.elapsed();
-    return { requeueAfterMs: Math.max(0, Math.min(problem.retryAfterMs ?? lookAgainMs, left)) };
+    return { requeueAfterMs: Math.max(0, Math.min(recheckAfterMs(problem) ?? recheckMs, left)) };
   }
 
   /**

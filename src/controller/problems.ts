@@ -42,12 +42,6 @@ function vaultProblem(error: VaultError, condition: StageCondition): Problem {
     reason: reasonOfKind[error.kind],
     message: remedy === undefined ? error.message : `${error.message}; ${remedy}`,
     blocks: 'all',
-    ...(error.kind === 'Sealed' ||
-    error.kind === 'Standby' ||
-    error.kind === 'Redirected' ||
-    error.kind === 'RateLimited'
-      ? { retryAfterMs: 15_000 }
-      : {}),
   };
 }
 

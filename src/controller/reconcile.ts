@@ -9,7 +9,7 @@ import { recheckIn } from '../plan/proof/ready.ts';
 import type { Observed } from '../plan/facts/observed.ts';
 import type { IstiodPod } from '../plan/facts/observed-istiod.ts';
 import { plan } from '../plan/plan.ts';
-import { internalError, kindOf, type Problem } from '../plan/facts/problem.ts';
+import { internalError, kindOf, recheckAfterMs, type Problem } from '../plan/facts/problem.ts';
 import { rotationDue } from '../plan/rotation/rotation.ts';
 import { startingStatus, statusOf, suspendedStatus } from '../plan/status/status.ts';
 import { Deletion } from './deletion.ts';
@@ -20,8 +20,6 @@ import { Reporter } from './report.ts';
 import { asProblem } from './problems.ts';
 import { ReconcileLoop, type LoopResult } from './reconcile-loop.ts';
 import type { Outcome, ReconcilerOptions } from './outcome.ts';
-
-const waitingMs = 30_000;
 
 export class Reconciler {
   readonly #o: ReconcilerOptions;
@@ -135,9 +133,7 @@ export class Reconciler {
   #outcome(round: LoopResult, desired: Desired, now: number): Outcome {
     const transient = round.problems.find((p) => kindOf(p) === 'transient');
     if (transient) return { backoff: true, problem: transient };
-    const waits = round.problems
-      .map((p) => p.retryAfterMs ?? (kindOf(p) === 'waiting' ? waitingMs : undefined))
-      .filter((ms) => ms !== undefined);
+    const waits = round.problems.map(recheckAfterMs).filter((ms) => ms !== undefined);
     const s = round.observed && new DerivedState(desired, round.observed, now);
     const next = [s?.renewAt, s && rotationDue(s)];
     const untilDue = next.filter((at) => at !== undefined && at > now).map((at) => (at ?? now) - now);

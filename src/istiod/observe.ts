@@ -13,7 +13,7 @@ import { loadYaml } from '../runtime/yaml.ts';
 import { bundleFacts } from '../plan/facts/certificate.ts';
 import type { LogRequest } from '../plan/proof/log-requests.ts';
 import { istiodContainer } from '../plan/proof/containers.ts';
-import { lookAgainMs } from '../plan/proof/ready.ts';
+import { recheckMs } from '../plan/proof/ready.ts';
 import {
   containerOf,
   type IstiodContainer,
@@ -38,7 +38,7 @@ const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
 const rootConfigMap = 'istio-ca-root-cert';
 
 /** Handshakes and logs are not asked for again sooner, in milliseconds, unless the pod has changed. */
-const freshMs = lookAgainMs;
+const freshMs = recheckMs;
 /** The ConfigMaps of a whole cluster are much to read: when pods change they are read again, but not sooner than this, in milliseconds. */
 const bundlesFreshMs = 5_000;
 /** A replica that does not answer within this is not reachable, milliseconds. */

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { z } from 'zod';
 import { customResourceDefinition } from '../../src/api/crd.ts';
-import { readyChain, reasonKinds, type Reason, type StageCondition } from '../../src/api/conditions.ts';
+import { readyChain, reasons, type Reason, type StageCondition } from '../../src/api/conditions.ts';
 import { group, kind, resourceSchema, version, type IstioVaultCA } from '../../src/api/schema.ts';
 import type { Status } from '../../src/api/status-schema.ts';
 import { invalidSpecStatus } from '../../src/controller/invalid-spec.ts';
@@ -153,11 +153,11 @@ describe('whatever the reason', () => {
     ['every replica is proven', proven],
   ];
   const objects = worlds.flatMap(([world, observed]) =>
-    (Object.keys(reasonKinds) as Reason[]).flatMap((reason) =>
+    (Object.keys(reasons) as Reason[]).flatMap((reason) =>
       readyChain.flatMap((stage) =>
         (observed === undefined ? (['all'] as const) : (['all', 'nothing'] as const)).map((blocks) => ({
           about: `${world}; ${stage} ${reason}, blocks ${blocks}`,
-          stalled: reasonKinds[reason] === 'stalled',
+          stalled: reasons[reason].kind === 'stalled',
           status: status(observed, problem(stage, reason, blocks)),
         })),
       ),

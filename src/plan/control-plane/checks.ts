@@ -10,7 +10,7 @@ export function controlPlaneNotFound(s: DerivedState): Problem | undefined {
   const unfit = s.kubernetes.controlPlaneUnfit;
   if (unfit) {
     const { reason, message } = unfit;
-    return { condition: 'ControlPlanePatched', reason, message, blocks: 'controlPlane', retryAfterMs: 30_000 };
+    return { condition: 'ControlPlanePatched', reason, message, blocks: 'controlPlane' };
   }
   return {
     condition: 'ControlPlanePatched',
@@ -19,7 +19,6 @@ export function controlPlaneNotFound(s: DerivedState): Problem | undefined {
       ? `spec.controlPlane: there is no ${objectName(s.desired)}${kind === 'Sail' ? '' : ` in namespace ${s.identity.namespace}`}; it is configured as soon as it comes`
       : `spec.controlPlane: the cluster serves no ${objectKinds[kind]} (its CRD is not installed); it is configured as soon as it comes`,
     blocks: 'controlPlane',
-    retryAfterMs: 30_000,
   };
 }
 
@@ -37,7 +36,6 @@ export function injectorNotFound(s: DerivedState): Problem | undefined {
     reason: 'InjectorNotFound',
     message: `${why}; istiod would sign by itself. Install the injector or change its selector, or annotate this resource with ${known.skipPreflight}=true`,
     blocks: 'controlPlane',
-    retryAfterMs: 30_000,
   };
 }
 
@@ -53,7 +51,6 @@ export function fieldConflict(s: DerivedState): Problem | undefined {
     reason: 'FieldConflict',
     message: `${objectName(s.desired)} already sets what this resource would set: ${list}. Remove it there, or change this resource to match`,
     blocks: 'controlPlane',
-    retryAfterMs: 30_000,
   };
 }
 
@@ -65,7 +62,6 @@ export function renderNotOwned(s: DerivedState): Problem | undefined {
     reason: 'FieldConflict',
     message: `ConfigMap ${renderName(s.desired)} exists and is not this resource's; remove it, or give this resource another name`,
     blocks: 'controlPlane',
-    retryAfterMs: 30_000,
   };
 }
 
@@ -87,7 +83,6 @@ export function awaitingCommit(s: DerivedState): Problem | undefined {
     reason: 'AwaitingCommit',
     message: `${where} does not have ${first ?? 'every field'}${others} yet; ${what}`,
     blocks: 'nothing',
-    retryAfterMs: 30_000,
   };
 }
 
@@ -100,6 +95,5 @@ export function notReconciled(s: DerivedState): Problem | undefined {
     reason: 'NotReconciled',
     message: target.unreconciled,
     blocks: 'nothing',
-    retryAfterMs: 30_000,
   };
 }

@@ -1,5 +1,5 @@
 /** What stands in the way, as data: found by a check or by a failed call, shown in a condition, never thrown away. */
-import { reasonKinds, type Reason, type ReasonKind, type StageCondition } from '../../api/conditions.ts';
+import { reasons, type Reason, type ReasonKind, type ReasonRow, type StageCondition } from '../../api/conditions.ts';
 
 export interface Problem {
   /** The condition it shows in. */
@@ -9,11 +9,17 @@ export interface Problem {
   message: string;
   /** What must not be done while it lasts: `all` nothing is written anywhere; `controlPlane` its fields are not written. */
   blocks: 'all' | 'controlPlane' | 'nothing';
-  /** When to look again, in milliseconds; waiting reasons have a default. */
+  /** When to reconcile again, in milliseconds from now, where that depends on what was observed; else the row of the reason in `src/api/conditions.ts` decides. */
   retryAfterMs?: number;
 }
 
-export const kindOf = (problem: Problem): ReasonKind => reasonKinds[problem.reason];
+export const kindOf = (problem: Problem): ReasonKind => reasons[problem.reason].kind;
+
+/** When the resource is reconciled again because of a problem, in milliseconds from now; undefined: not before an event, or by back-off. */
+export function recheckAfterMs({ reason, retryAfterMs }: Problem): number | undefined {
+  const row: ReasonRow = reasons[reason];
+  return retryAfterMs ?? row.recheckMs;
+}
 
 /** A failed observation or step, carrying its problem through the async code. */
 export class ProblemError extends Error {

@@ -1,7 +1,7 @@
 /** What all replicas together mean: `IstiodReady`, `status.istiod`, and when to look again. Pure. */
 import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { failingPhases, type IstiodPhase } from '../../api/istiod.ts';
-import type { Reason } from '../../api/conditions.ts';
+import { reasons, type Reason } from '../../api/conditions.ts';
 import type { Status } from '../../api/status-schema.ts';
 import type { Desired } from '../facts/desired.ts';
 import { objectName } from '../control-plane/istiod-fields.ts';
@@ -14,7 +14,7 @@ import type { Observed } from '../facts/observed.ts';
 import type { IstiodDeployment, IstiodPod, ObservedIstiod } from '../facts/observed-istiod.ts';
 
 /** While something is not proven it is looked at again after this, in milliseconds; handshakes are not repeated sooner. */
-export const lookAgainMs = 20_000;
+export const recheckMs = reasons.IstiodNotProven.recheckMs;
 
 /** A condition's worth of `IstiodReady`. */
 interface ReadyResult {
@@ -268,5 +268,5 @@ export function recheckIn(s: DerivedState): number | undefined {
   const proof = verificationOf(s);
   if (!proof || proof.ready.status === 'True' || proof.ready.reason === 'IstiodNotFound') return undefined;
   const turns = (s.kubernetes.istiod?.pods ?? []).flatMap((pod) => nextTurn(pod, s.now) ?? []);
-  return Math.min(lookAgainMs, ...turns.map((at) => at - s.now));
+  return Math.min(recheckMs, ...turns.map((at) => at - s.now));
 }

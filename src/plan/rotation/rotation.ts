@@ -13,7 +13,7 @@ import { rotationProblem } from './checks.ts';
 import { handledText, maxWorkloadCertTtlMs, pendingRequest } from '../facts/desired.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
 import type { Issued, RootSpec, Rotation, RotationPhase, StateEntry } from '../facts/state-entry.ts';
-import { lookAgainMs } from '../proof/ready.ts';
+import { recheckMs } from '../proof/ready.ts';
 import { propagation } from './gates.ts';
 
 /** Texts of the two action annotations that were not answered yet. */
@@ -209,7 +209,7 @@ export function rotatedState(s: DerivedState, state: StateEntry): StateEntry {
 export function rotationDue(s: DerivedState): number | undefined {
   const rotation = s.stateEntry?.rotation;
   if (!rotation || paused(s)) return undefined;
-  return propagation(s).passed ? earliestNext(s, rotation) : s.now + lookAgainMs;
+  return propagation(s).passed ? earliestNext(s, rotation) : s.now + recheckMs;
 }
 
 /**

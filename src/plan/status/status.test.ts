@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { desiredOf, emptyWorld, identity, minimalSpec } from '../../../test/unit/model.ts';
-import { readyChain, reasonKinds, holdingReason, type Reason, type StageCondition } from '../../api/conditions.ts';
+import { readyChain, reasons, holdingReason, type Reason, type StageCondition } from '../../api/conditions.ts';
 import { group, kind, resourceSchema, version, type IstioVaultCA } from '../../api/schema.ts';
 import { statusSchema, type Condition, type Status } from '../../api/status-schema.ts';
 import { ownEntry, type Observed } from '../facts/observed.ts';
@@ -51,9 +51,9 @@ const brief = (s: Status, type: string) => {
   return c && `${c.status} ${c.reason}`;
 };
 
-const reasons = Object.keys(reasonKinds) as Reason[];
+const reasonNames = Object.keys(reasons) as Reason[];
 const anyProblem = fc
-  .tuple(fc.constantFrom(...readyChain), fc.constantFrom(...reasons), fc.constantFrom('all' as const, 'controlPlane' as const, 'nothing' as const))
+  .tuple(fc.constantFrom(...readyChain), fc.constantFrom(...reasonNames), fc.constantFrom('all' as const, 'controlPlane' as const, 'nothing' as const))
   .map(([condition, reason, blocks]) => problem(condition, reason, blocks)); // prettier-ignore
 const anyProblems = fc.array(anyProblem, { maxLength: 3 });
 /** Nothing is observed only when something blocks. */
@@ -85,7 +85,7 @@ describe('every status', () => {
         for (const c of [stalled, reconciling]) if (c) expect(c.status).toBe('True');
         // exactly one of the three says how it goes on
         expect([ready.status === 'True', stalled, reconciling].filter(Boolean)).toHaveLength(1);
-        expect(stalled !== undefined).toBe(problems.some((p) => reasonKinds[p.reason] === 'stalled'));
+        expect(stalled !== undefined).toBe(problems.some((p) => reasons[p.reason].kind === 'stalled'));
 
         const first = readyChain.map((type) => find(s, type)!).find((c) => c.status !== 'True');
         expect(ready.status === 'True').toBe(first === undefined);
@@ -129,7 +129,7 @@ describe('every status', () => {
 });
 
 describe('reasons', () => {
-  it.each([...reasons, ...Object.values(holdingReason)])('%s is one that the API server takes', (reason) => {
+  it.each([...reasonNames, ...Object.values(holdingReason)])('%s is one that the API server takes', (reason) => {
     expect(reason).toMatch(/^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$/);
     expect(reason.length).toBeLessThanOrEqual(128);
   });

@@ -174,7 +174,6 @@ function stillUsed(s: DerivedState): Problem | undefined {
     reason: 'Deleting',
     message: `${given}; waiting until istiod was rolled out without them: ${list} still use them. Annotation ${known.skipCleanup}=true ends the deletion and leaves Vault as it is`,
     blocks: 'all',
-    retryAfterMs: 5_000,
   };
 }
 

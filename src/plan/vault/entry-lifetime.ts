@@ -1,4 +1,5 @@
 /** Vault's `delete_version_after`: a key store that deletes what it is given, by itself and without a word. */
+import { reasons } from '../../api/conditions.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { abandonedStagingMarker } from '../ownership/ownership.ts';
@@ -13,9 +14,6 @@ const halfOf = ({ from, to }: Lifetime): number => from + (to - from) / 2;
  */
 export const needsRewrite = ({ lifetime }: Slot<unknown>, { vault }: Observed): boolean =>
   lifetime !== undefined && vault.time >= halfOf(lifetime);
-
-/** How soon it is looked whether the setting is gone, milliseconds. */
-const lookAgainMs = 60_000;
 
 /**
  * What we have written, or are about to take over, would vanish. The state tells it before a key is stored: then none is. What is published already is kept
@@ -50,6 +48,9 @@ export function keyStoreDeletes(s: DerivedState): Problem | undefined {
     reason: 'TTLTruncated',
     message: `spec.keyStore: Vault deletes ${what}, since delete_version_after is set for the mount or the entry. ${meanwhile}. Take the setting away, and then the end that it has given: ${commands.map((command) => `\`${command}\``).join(', ')}`,
     blocks: needed ? 'nothing' : 'all',
-    retryAfterMs: Math.max(1_000, Math.min(lookAgainMs, ...(needed ? due.filter((ms) => ms > 0) : []))),
+    retryAfterMs: Math.max(
+      1_000,
+      Math.min(reasons.TTLTruncated.recheckMs, ...(needed ? due.filter((ms) => ms > 0) : [])),
+    ),
   };
 }

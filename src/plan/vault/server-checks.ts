@@ -24,7 +24,6 @@ export function forbidden(s: DerivedState): Problem | undefined {
     reason: 'Forbidden',
     message: `the operator's Vault token lacks ${list}; add it to the operator's policy (deploy/vault/operator-policy.hcl)`,
     blocks: 'all',
-    retryAfterMs: 30_000,
   };
 }
 
