@@ -56,6 +56,7 @@ export const rows = [
       'src/plan/proof',
       'src/plan/rotation',
       'src/plan/vault',
+      'src/plan/step-table.ts',
       'src/plan/steps.ts',
     ],
     packages: [],

@@ -35,8 +35,8 @@ describe('for people', () => {
       problem('FieldConflict', 'controlPlane', 'a\n b'),
     ];
     expect(planText({ steps, problems }).split('\n')).toEqual([
-      'Create  vault:sys/mounts/kv             KV version 2 mounted at kv',
-      'Update  vault:sys/policies/acl/istioca  policy istioca written',
+      'Create  vault:sys/mounts/kv             Enable KV version 2 at mount kv/',
+      'Update  vault:sys/policies/acl/istioca  Write policy istioca',
       'ControlPlanePatched  ControlPlaneNotFound  do this',
       'ControlPlanePatched  FieldConflict         a b',
       '2 steps to take; in the way: FieldConflict; waits for: ControlPlaneNotFound. Nothing was changed.',
@@ -61,7 +61,7 @@ it('JSON says the same', () => {
   expect(
     JSON.parse(planJson({ steps: steps.slice(0, 1), problems: [problem('AwaitingCommit', 'controlPlane')] })),
   ).toEqual({
-    steps: [{ action: 'Create', target: 'vault:sys/mounts/kv', message: 'KV version 2 mounted at kv' }],
+    steps: [{ action: 'Create', target: 'vault:sys/mounts/kv', message: 'Enable KV version 2 at mount kv/' }],
     problems: [
       { condition: 'ControlPlanePatched', reason: 'AwaitingCommit', message: 'do this', blocks: 'controlPlane' },
     ],

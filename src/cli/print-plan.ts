@@ -2,7 +2,7 @@
 import type { DryRun } from '../controller/dry-run.ts';
 import { scrub } from '../observability/scrub.ts';
 import { kindOf, type Problem } from '../plan/facts/problem.ts';
-import { describeStep } from '../plan/steps.ts';
+import { describePlanned } from '../plan/step-table.ts';
 
 /** What is shown. */
 export interface Shown extends DryRun {
@@ -44,7 +44,7 @@ const oneLine = (text: string): string => text.replace(/\s*\n\s*/g, ' ');
 
 /** A line a step in order, then what stands in the way, then how it is in all. */
 export function planText(shown: Shown): string {
-  const steps = shown.steps.map((step) => describeStep(step));
+  const steps = shown.steps.map((step) => describePlanned(step));
   const lines = [
     ...columns(steps.map(({ action, target, message }) => [action, target, message])),
     ...columns(shown.problems.map(({ condition, reason, message }) => [condition, reason, message])),
@@ -57,7 +57,7 @@ export function planText(shown: Shown): string {
 export function planJson(shown: Shown): string {
   const body = {
     steps: shown.steps.map((step) => {
-      const { action, target, message } = describeStep(step);
+      const { action, target, message } = describePlanned(step);
       return { action, target, message };
     }),
     problems: shown.problems.map(({ condition, reason, message, blocks }) => ({

@@ -13,12 +13,12 @@ import type { Desired } from '../plan/facts/desired.ts';
 import { internalError, kindOf, recheckAfterMs, type Problem } from '../plan/facts/problem.ts';
 import { simulate } from '../plan/simulate.ts';
 import { deletingStatus } from '../plan/status/status.ts';
-import { describeStep } from '../plan/steps.ts';
+import { describePlanned } from '../plan/step-table.ts';
 import { mountsThatStay, possiblyLeft, cleanup } from '../plan/vault/cleanup.ts';
 import { isTerminating, resources } from './observe-kubernetes.ts';
-import type { Outcome, ReconcilerOptions } from './outcome.ts';
+import type { LoopResult, Outcome, ReconcilerOptions } from './outcome.ts';
 import { plainJson, type Reporter } from './report.ts';
-import type { LoopResult, ReconcileLoop } from './reconcile-loop.ts';
+import type { ReconcileLoop } from './reconcile-loop.ts';
 
 /** How soon a deletion that cannot be told anything of is looked at again, milliseconds. */
 const recheckMs = reasons.Deleting.recheckMs;
@@ -175,7 +175,7 @@ export class Deletion {
     if (!observed || observed.vault.missingCapabilities.length > 0) return possiblyLeft(desired);
     const unused = { ...observed, kubernetes: { ...observed.kubernetes, istiodUses: [] } };
     const steps = simulate(desired, unused, (o) => cleanup(desired, o, this.#o.clock.now()), this.#o.clock.now());
-    return steps.map((step) => describeStep(step).target);
+    return steps.map((step) => describePlanned(step).target);
   }
 
   #incomplete(resource: IstioVaultCA, why: string, left: string[], problem?: Problem): void {

@@ -5,12 +5,8 @@ import { checkSpec, plan } from '../plan/plan.ts';
 import type { Problem } from '../plan/facts/problem.ts';
 import { simulate } from '../plan/simulate.ts';
 import type { Step } from '../plan/steps.ts';
-import type { LoopResult, ReconcileLoop } from './reconcile-loop.ts';
-
-export interface SpecPolicy {
-  addressAllowed: (address: string) => boolean;
-  leaderElection: boolean;
-}
+import type { LoopResult, SpecPolicy } from './outcome.ts';
+import type { ReconcileLoop } from './reconcile-loop.ts';
 
 function addressProblem({ spec }: IstioVaultCA, { addressAllowed }: SpecPolicy): Problem[] {
   const { address } = spec.vault;

@@ -1,4 +1,4 @@
-/** Carries out the steps of a plan, on Vault, on the control plane and on the ConfigMap that shows what to commit, and tells of each. */
+/** Executes the steps of a plan: in Vault, on the control plane, and on the ConfigMap that shows what to commit; with an Event for each. */
 import { fieldManager } from '../api/annotations.ts';
 import { dig, type JsonObject } from '../api/json.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
@@ -11,7 +11,8 @@ import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { expectedConflict } from '../plan/control-plane/field-ownership.ts';
 import { ownEntry, type Observed } from '../plan/facts/observed.ts';
 import type { Problem } from '../plan/facts/problem.ts';
-import { conditionOfStep, describeStep, type Step } from '../plan/steps.ts';
+import { conditionOfStep, describeDone } from '../plan/step-table.ts';
+import type { Step } from '../plan/steps.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { VaultClient } from '../vault/client.ts';
 import { executeVaultStep, type VaultStep } from '../vault/execute.ts';
@@ -29,7 +30,7 @@ interface ExecutorOptions {
   conflicts: Pick<ConflictTracker, 'wrote'>;
 }
 
-/** What steps are carried out with. */
+/** What steps are executed with. */
 export interface ExecutionContext {
   resource: IstioVaultCA;
   desired: Desired;
@@ -37,13 +38,13 @@ export interface ExecutionContext {
   adapter: ControlPlaneAdapter;
 }
 
-/** What the steps were decided on. */
+/** What the steps were decided on: a write is guarded by it. */
 export interface DecisionInput {
-  /** The control plane as it was when looked at, and what belongs to it: a write is guarded by it. */
+  /** The control plane as it was observed, with what belongs to it. */
   target: Target;
-  /** What istiod's pod template is to carry, for what is live. */
+  /** The fields that istiod's Pod template must have for the current CA. */
   fields: IstiodFields;
-  /** The ConfigMap that shows what to commit. */
+  /** The ConfigMap that shows what to commit; undefined: there is none. */
   render: JsonObject | undefined;
   observed: Observed;
 }
@@ -53,7 +54,7 @@ type RenderStep = Extract<Step, { kind: 'PublishRender' | 'RemoveRender' }>;
 
 const versionOf = (object: JsonObject | undefined): string => String(dig(object, 'metadata', 'resourceVersion'));
 
-/** Writes what was decided; it decides nothing itself. */
+/** Executes what was decided, and decides nothing itself. */
 export class Executor {
   readonly #o: ExecutorOptions;
   readonly #report: Reporter;
@@ -63,39 +64,39 @@ export class Executor {
     this.#report = report;
   }
 
-  /** Carries out steps side by side; an event for each that was done, a problem for each that was not. */
-  async execute(means: ExecutionContext, seen: DecisionInput, steps: Step[]): Promise<Problem[]> {
-    const results = await Promise.allSettled(steps.map((step) => this.#executeAndTell(means, seen, step)));
+  /** Executes steps in parallel. Records an Event for each that was done, and returns a problem for each that was not. */
+  async execute(context: ExecutionContext, seen: DecisionInput, steps: Step[]): Promise<Problem[]> {
+    const results = await Promise.allSettled(steps.map((step) => this.#executeAndReport(context, seen, step)));
     return results.flatMap((result, i) => {
       const step = steps[i];
       return result.status === 'rejected' && step ? [asProblem(result.reason, conditionOfStep(step))] : [];
     });
   }
 
-  async #executeAndTell(means: ExecutionContext, seen: DecisionInput, step: Step): Promise<void> {
-    await this.#executeOne(means, seen, step);
+  async #executeAndReport(context: ExecutionContext, seen: DecisionInput, step: Step): Promise<void> {
+    await this.#executeOne(context, seen, step);
     const { vault, kubernetes } = seen.observed;
     const issued = ownEntry(vault.state)?.intermediate?.fingerprint !== undefined;
     const again = step.kind === 'PatchControlPlane' ? kubernetes.controlPlane?.writtenBefore : issued;
-    const { event, message, action, target } = describeStep(step, again);
-    const { namespace, name } = means.resource.metadata;
+    const { event, message, action, target } = describeDone(step, again);
+    const { namespace, name } = context.resource.metadata;
     this.#o.logger.info(message, { namespace, name, step: step.kind, target });
-    this.#report.event(means.resource, 'Normal', event, action, message);
+    this.#report.event(context.resource, 'Normal', event, action, message);
   }
 
-  async #executeOne(means: ExecutionContext, seen: DecisionInput, step: Step): Promise<void> {
+  async #executeOne(context: ExecutionContext, seen: DecisionInput, step: Step): Promise<void> {
     switch (step.kind) {
       case 'ClaimControlPlane':
       case 'PatchControlPlane':
       case 'ReleaseControlPlane':
-        await this.#onControlPlane(means, seen, step);
+        await this.#onControlPlane(context, seen, step);
         return;
       case 'PublishRender':
       case 'RemoveRender':
-        await this.#onRender(means, seen, step);
+        await this.#onRender(context, seen, step);
         return;
       default:
-        await this.#onVault(means, step);
+        await this.#onVault(context, step);
     }
   }
 
@@ -139,7 +140,7 @@ export class Executor {
       await kube.createObject(configMaps, namespace, plainJson(wanted));
       return;
     }
-    // it bears our mark: what others have put in the place of what is to be shown gives way
+    // the ConfigMap carries the ownership marker: what others wrote in its data is replaced
     const guarded = { metadata: { resourceVersion: versionOf(render) }, data: wanted['data'] };
     await kube.patchObject(configMaps, namespace, step.name, plainJson(guarded), { type: 'merge', fieldManager });
   }

@@ -1,19 +1,58 @@
-/** What a reconcile needs, and how it ends. */
+/** What the parts of the controller take and give: options of a reconcile, its result, and when the next one is due. */
+import type { IstiodObserver } from '../istiod/observe.ts';
+import type { KubeClient } from '../kube/client.ts';
 import type { EventRecorder } from '../kube/events.ts';
+import type { Logger } from '../observability/logger.ts';
+import type { Metrics } from '../observability/metrics.ts';
+import type { Observed } from '../plan/facts/observed.ts';
 import type { Problem } from '../plan/facts/problem.ts';
-import type { ReconcileLoopOptions } from './reconcile-loop.ts';
-import type { SpecPolicy } from './dry-run.ts';
+import type { Clock } from '../runtime/clock.ts';
 import type { Sessions } from '../vault/sessions.ts';
+import type { ConflictTracker } from './conflict-tracker.ts';
 
-/** When to look again: after a time, or with growing delays because something failed that may pass. */
+/** Whether a spec is accepted, as far as flags of the operator decide it. */
+export interface SpecPolicy {
+  addressAllowed: (address: string) => boolean;
+  leaderElection: boolean;
+}
+
+/** What the reconcile loop works with. */
+export interface ReconcileLoopOptions {
+  kube: KubeClient;
+  sessions: Pick<Sessions, 'open' | 'dropRefusedSession'>;
+  /** Observes istiod's replicas. */
+  istiod: Pick<IstiodObserver, 'observe' | 'forget'>;
+  metrics: Metrics;
+  logger: Logger;
+  clock: Clock;
+  conflicts: ConflictTracker;
+}
+
+/** What a loop reads besides the usual. */
+export interface LoopContext {
+  /** The resource is being deleted: also what decides which shared objects may go with it. */
+  deleting: boolean;
+}
+
+/** How a loop ended. */
+export interface LoopResult {
+  /** The last observation; undefined: nothing could be read. */
+  observed: Observed | undefined;
+  problems: Problem[];
+  /** Steps are left although nothing failed for good. */
+  unfinished: boolean;
+}
+
+/** When the next reconcile is due: after a time, or, after a failure that can pass, with back-off. */
 export type Outcome = { requeueAfterMs: number } | { backoff: true; problem: Problem };
 
+/** What the reconciler works with. */
 export interface ReconcilerOptions extends ReconcileLoopOptions, SpecPolicy {
   sessions: Sessions;
   events: Pick<EventRecorder, 'record'>;
   /** UID of the kube-system namespace. */
   clusterUid: string;
-  /** How long a settled resource is left alone, milliseconds. */
+  /** The longest time between two reconciles of a resource, milliseconds. */
   resyncMs: number;
   /** How long a deletion may take before it gives up, milliseconds. */
   deletionDeadlineMs: number;

@@ -1,4 +1,4 @@
-/** One reconcile: parse, hold or release, go round until nothing is left or something stands in the way; then one status. */
+/** One reconcile of a resource: parse it, hold or release it, run the loop, then write one status. */
 import { istiodPhases, type IstiodPhase } from '../api/istiod.ts';
 import type { JsonObject } from '../api/json.ts';
 import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
@@ -18,20 +18,20 @@ import { invalidSpecStatus } from './invalid-spec.ts';
 import { resources } from './observe-kubernetes.ts';
 import { Reporter } from './report.ts';
 import { asProblem } from './problems.ts';
-import { ReconcileLoop, type LoopResult } from './reconcile-loop.ts';
-import type { Outcome, ReconcilerOptions } from './outcome.ts';
+import type { LoopResult, Outcome, ReconcilerOptions } from './outcome.ts';
+import { ReconcileLoop } from './reconcile-loop.ts';
 
 export class Reconciler {
   readonly #o: ReconcilerOptions;
   readonly #report: Reporter;
-  readonly #rounds: ReconcileLoop;
+  readonly #loop: ReconcileLoop;
   readonly #deletion: Deletion;
 
   constructor(options: ReconcilerOptions) {
     this.#o = options;
     this.#report = new Reporter(options.kube, options.events, options.logger);
-    this.#rounds = new ReconcileLoop(options, this.#report);
-    this.#deletion = new Deletion(options, this.#report, this.#rounds);
+    this.#loop = new ReconcileLoop(options, this.#report);
+    this.#deletion = new Deletion(options, this.#report, this.#loop);
   }
 
   /** @param key `namespace/name` */
@@ -85,7 +85,7 @@ export class Reconciler {
       await this.#report.status(raw, resource, startingStatus(input(undefined, [])), false);
     }
     if (refused.length > 0) this.#o.sessions.release(`${namespace}/${name}`);
-    const round =
+    const result =
       refused.length > 0
         ? { observed: undefined, problems: refused, unfinished: false }
         : await this.#converging(resource, desired, signal).catch(async (bug: unknown) => {
@@ -94,11 +94,11 @@ export class Reconciler {
           });
     // what a stop has cut short says nothing about the resource
     if (signal.aborted) return { requeueAfterMs: this.#o.resyncMs };
-    const pending = this.#pending(resource, desired, round);
-    const status = statusOf({ ...input(round.observed, round.problems), ...(pending ? { pending } : {}) });
+    const pending = this.#pending(resource, desired, result);
+    const status = statusOf({ ...input(result.observed, result.problems), ...(pending ? { pending } : {}) });
     await this.#report.status(raw, resource, status);
-    this.#measure(resource, status, round.observed);
-    return this.#outcome(round, desired, clock.now());
+    this.#measure(resource, status, result.observed);
+    return this.#outcome(result, desired, clock.now());
   }
 
   #desire({ metadata, spec }: IstioVaultCA): Desired {
@@ -108,12 +108,12 @@ export class Reconciler {
 
   async #converging(resource: IstioVaultCA, desired: Desired, signal: AbortSignal): Promise<LoopResult> {
     const readOnly = resource.spec.mode === 'Plan';
-    return await this.#rounds.run(resource, desired, { next: plan, deleting: false, readOnly: readOnly }, signal);
+    return await this.#loop.run(resource, desired, { next: plan, deleting: false, readOnly: readOnly }, signal);
   }
 
   /** With `mode: Plan` the steps that would follow from what was seen. */
-  #pending({ spec }: IstioVaultCA, desired: Desired, round: LoopResult) {
-    return spec.mode === 'Plan' && round.observed ? simulatedSteps(desired, round, this.#o.clock.now()) : undefined;
+  #pending({ spec }: IstioVaultCA, desired: Desired, result: LoopResult) {
+    return spec.mode === 'Plan' && result.observed ? simulatedSteps(desired, result, this.#o.clock.now()) : undefined;
   }
 
   #measure(resource: IstioVaultCA, status: Status, observed: Observed | undefined): void {
@@ -130,15 +130,15 @@ export class Reconciler {
       metrics.setIstiodNotAfter(namespace, name, servedUntil(observed.kubernetes.istiod.pods));
   }
 
-  #outcome(round: LoopResult, desired: Desired, now: number): Outcome {
-    const transient = round.problems.find((p) => kindOf(p) === 'transient');
+  #outcome(result: LoopResult, desired: Desired, now: number): Outcome {
+    const transient = result.problems.find((p) => kindOf(p) === 'transient');
     if (transient) return { backoff: true, problem: transient };
-    const waits = round.problems.map(recheckAfterMs).filter((ms) => ms !== undefined);
-    const s = round.observed && new DerivedState(desired, round.observed, now);
+    const waits = result.problems.map(recheckAfterMs).filter((ms) => ms !== undefined);
+    const s = result.observed && new DerivedState(desired, result.observed, now);
     const next = [s?.renewAt, s && rotationDue(s)];
     const untilDue = next.filter((at) => at !== undefined && at > now).map((at) => (at ?? now) - now);
     const look = s && recheckIn(s);
-    const again = round.unfinished && desired.spec.mode === 'Enforce';
+    const again = result.unfinished && desired.spec.mode === 'Enforce';
     return { requeueAfterMs: again ? 0 : Math.min(this.#o.resyncMs, look ?? Infinity, ...waits, ...untilDue) };
   }
 }

@@ -1,4 +1,7 @@
-/** Reads what a plan needs from Vault, side by side. Never writes. Private keys are reduced to their public half here. */
+/**
+ * Reads in parallel what a plan needs of Vault, and never writes. Each entry of the key store is reduced to the hash of the public half of its
+ * key as it is read: no key is kept.
+ */
 import { annotations } from '../api/annotations.ts';
 import { requiredCapabilities } from '../plan/vault/capabilities.ts';
 import { DerivedVault } from '../plan/facts/derived.ts';
@@ -6,12 +9,14 @@ import type { Desired } from '../plan/facts/desired.ts';
 import { isOwnMarker } from '../plan/facts/identity.ts';
 import { ownables, owns, ownsAuthMount, type Ownable } from '../plan/ownership/ownership.ts';
 import type { Mount, ObservedVault, Pki, Remains } from '../plan/facts/observed.ts';
+import type { VaultPart } from '../plan/step-row.ts';
+import { rereadsOf } from '../plan/step-table.ts';
 import type { Step } from '../plan/steps.ts';
 import { listRoles, readAuthConfig, readPolicy, readRole } from './access.ts';
 import { assertServing, type VaultClient } from './client.ts';
 import { parseLive, parseStaging, parseState } from './entries.ts';
 import { VaultError } from './errors.ts';
-import { listKv, readKv, readVersions, type KvEntry, type KvPlace, type KvVersions } from './kv.ts';
+import { listKv, readKv, readVersions, type KvPlace, type KvVersions } from './kv.ts';
 import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
 import { listPkiRoles, readPki, readSigned } from './pki.ts';
 
@@ -22,7 +27,6 @@ export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): 
 }
 
 const noVersions: KvVersions = { limit: undefined, older: [] };
-const nothing: KvEntry = { casVersion: 0, data: undefined };
 
 /** A read that is under way. Whether its failure matters is known only when others have answered. */
 interface Pending<T> {
@@ -68,9 +72,10 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
       kubernetesAuth.config.manage || isOwnMarker(d.identity, (await authMount)?.description)
         ? await readAuthConfig(client, kubernetesAuth.mount)
         : undefined,
-    live: () => readKv(client, kvPlace(d, '')),
-    staging: () => readKv(client, kvPlace(d, '-staging')),
-    state: () => readKv(client, kvPlace(d, '-state')),
+    // reduced at once: an entry holds a private key, and what is kept of it for the reconcile must not
+    live: async () => parseLive(d.identity, await readKv(client, kvPlace(d, ''))),
+    staging: async () => parseStaging(d.identity, await readKv(client, kvPlace(d, '-staging'))),
+    state: async () => parseState(d.identity, await readKv(client, kvPlace(d, '-state'))),
     liveVersions: async () => (keyStore.version === 2 ? await readVersions(client, kvPlace(d, '')) : noVersions),
     rootPki: () => readPki(client, root.mount),
     intermediatePki: () => readPki(client, intermediate.mount),
@@ -78,48 +83,11 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     authRoles: async () => (deleting ? await listRoles(client, kubernetesAuth.mount) : []),
     rootRoles: async () => (deleting && rootGoes(d) ? await listPkiRoles(client, root.mount) : undefined),
     signed: async () => (deleting && rootGoes(d) ? await readSigned(client, root.mount, now()) : undefined),
-  };
+  } satisfies Record<VaultPart, () => Promise<unknown>>;
 }
 
 type Readers = ReturnType<typeof readers>;
-type ReadName = keyof Readers;
-type Reads = { [K in ReadName]: Pending<Awaited<ReturnType<Readers[K]>>> };
-
-const pkiMounts = ['rootMount', 'intermediateMount', 'rootPki', 'intermediatePki'] as const;
-
-/** What must be read again after a step. */
-const touched: Record<Step['kind'], readonly ReadName[]> = {
-  ClaimControlPlane: [],
-  PublishRender: [],
-  RemoveRender: [],
-  EnableAudit: ['auditDevice'],
-  MountKV: ['kvMount', 'live', 'staging', 'state'],
-  WriteState: ['state'],
-  MountPKI: pkiMounts,
-  TuneMount: pkiMounts,
-  EnableAuth: ['authMount', 'role', 'authConfig'],
-  WriteAuthConfig: ['authConfig'],
-  WritePolicy: ['policy'],
-  WriteRole: ['role'],
-  GenerateRoot: ['rootPki'],
-  StageKey: ['staging'],
-  RemoveStaging: ['staging'],
-  ImportKey: ['intermediatePki'],
-  SignIntermediate: ['intermediatePki'],
-  InstallCertificate: ['intermediatePki'],
-  LimitVersions: ['liveVersions'],
-  PublishLive: ['live', 'liveVersions', 'intermediatePki'],
-  DestroyVersions: ['liveVersions'],
-  SetDefaultIssuer: ['rootPki', 'intermediatePki'],
-  Collect: ['intermediatePki'],
-  PatchControlPlane: [],
-  ReleaseControlPlane: [],
-  DeleteRole: ['role', 'authRoles'],
-  DeletePolicy: ['policy'],
-  DeleteEntry: ['live', 'staging', 'state', 'keyStoreEntries'],
-  Unmount: [...pkiMounts, 'kvMount', 'keyStoreEntries', 'rootRoles', 'signed'],
-  DisableAuth: ['authMount', 'role', 'authRoles'],
-};
+type Reads = { [K in VaultPart]: Pending<Awaited<ReturnType<Readers[K]>>> };
 
 /** The observations of one reconcile: all of Vault first, then what the steps since have touched. */
 export class VaultObserver {
@@ -141,9 +109,7 @@ export class VaultObserver {
    */
   async observe(since: readonly Step[] | undefined): Promise<ObservedVault> {
     const names =
-      since && this.#reads
-        ? [...new Set(since.flatMap((step) => touched[step.kind]))]
-        : (Object.keys(this.#readers) as ReadName[]);
+      since && this.#reads ? [...new Set(since.flatMap(rereadsOf))] : (Object.keys(this.#readers) as VaultPart[]);
     const started = Object.fromEntries(names.map((name) => [name, start<unknown>(this.#readers[name]())]));
     const reads = { ...this.#reads, ...started } as Reads;
     this.#reads = reads;
@@ -151,65 +117,75 @@ export class VaultObserver {
   }
 }
 
-/** Puts the observation together. What belongs to a mount that is absent or foreign is never looked at. */
+/** Puts the observation together. What belongs to a mount that is absent or owned by somebody else is not taken. */
 async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<ObservedVault> {
-  const health = await reads.health.take();
-  assertServing(health, d.spec.vault.address);
-  const authMount = await reads.authMount.takeUnlessForbidden();
-  const auditDevice = await reads.auditDevice.takeUnlessForbidden();
-  const kvMount = await reads.kvMount.takeUnlessForbidden();
-  const fits = kvMount?.kvVersion === d.spec.keyStore.version;
-  const base: ObservedVault = {
-    ...unread,
-    product: health.product,
-    version: health.version,
-    time: health.time,
-    auditDevice,
-    authMount,
-    kvMount,
-    // only for what the token must be able to do: what is forbidden here is taken again below
-    state: parseState(d.identity, (fits && (await reads.state.takeUnlessForbidden())) || nothing),
-  };
-  const writesAuthConfig = ownsAuthMount(new DerivedVault(d, base));
-  const needed = requiredCapabilities(d.spec, {
-    authMount: authMount === undefined,
-    authConfig: authMount === undefined || writesAuthConfig,
-    auditDevice: auditDevice === undefined && health.product === 'Vault',
-    rootGoes: rootGoes(d),
-  });
-  const missing = missingCapabilities(needed, await reads.capabilities.take());
-  if (missing.length > 0) {
-    const { product, version, time } = base;
-    return { ...unread, product, version, time, auditDevice, authMount, missingCapabilities: missing };
-  }
-  const entry = async (read: Pending<KvEntry>) => (fits ? await read.take() : nothing);
-  const versions = kvMount?.kvVersion === 2 ? await reads.liveVersions.take() : noVersions;
-  const mounts: ObservedVault = {
-    ...base,
-    authMount: await reads.authMount.take(),
-    auditDevice: await reads.auditDevice.take(),
-    kvMount: await reads.kvMount.take(),
-    state: parseState(d.identity, await entry(reads.state)),
-    rootMount: await reads.rootMount.take(),
-    intermediateMount: await reads.intermediateMount.take(),
-    policy: await reads.policy.take(),
-    role: authMount?.type === 'kubernetes' ? await reads.role.take() : undefined,
-    authConfig: writesAuthConfig ? await reads.authConfig.take() : undefined,
-    liveVersions: versions.limit,
-    liveOlder: versions.older,
-    live: parseLive(d.identity, await entry(reads.live)),
-    staging: parseStaging(d.identity, await entry(reads.staging)),
-  };
+  const base = await assembleBase(reads, d);
+  if (base.missingCapabilities.length > 0) return base;
+  const mounts = await assembleMounts(reads, d, base);
   const derived = new DerivedVault(d, mounts);
   const { rootMount, intermediateMount } = ownables(derived);
-  // a mount of somebody else is not looked into, unless it is to be taken over
-  const pki = async (mount: Mount | undefined, thing: Ownable | undefined, read: Pending<Pki>) =>
-    mount?.type === 'pki' && thing && (d.spec.adopt || owns(derived, thing)) ? await read.take() : undefined;
+  // the content of a mount that this resource does not own is read only for adoption
+  const pki = async (mount: Mount | undefined, object: Ownable | undefined, read: Pending<Pki>) =>
+    mount?.type === 'pki' && object && (d.spec.adopt || owns(derived, object)) ? await read.take() : undefined;
   return {
     ...mounts,
     rootPki: await pki(mounts.rootMount, rootMount, reads.rootPki),
     intermediatePki: await pki(mounts.intermediateMount, intermediateMount, reads.intermediatePki),
     remains: deleting ? await remains(reads, mounts, d) : undefined,
+  };
+}
+
+/** Whether the configuration of the auth mount is the operator's to write, as far as it is known. */
+const writesAuthConfig = (d: Desired, vault: ObservedVault): boolean => ownsAuthMount(new DerivedVault(d, vault));
+
+/** Whether the KV mount is of the version that the spec asks for: only then its entries mean what the operator takes them for. */
+const kvFits = (d: Desired, kvMount: Mount | undefined): boolean => kvMount?.kvVersion === d.spec.keyStore.version;
+
+/**
+ * The server, and which capabilities are missing. To know what is needed, mounts and the state entry are taken as far as the token may read
+ * them; if capabilities are missing, everything else stays unread.
+ */
+async function assembleBase(reads: Reads, d: Desired): Promise<ObservedVault> {
+  const health = await reads.health.take();
+  assertServing(health, d.spec.vault.address);
+  const { product, version, time } = health;
+  const authMount = await reads.authMount.takeUnlessForbidden();
+  const auditDevice = await reads.auditDevice.takeUnlessForbidden();
+  const kvMount = await reads.kvMount.takeUnlessForbidden();
+  const seen: ObservedVault = { ...unread, product, version, time, auditDevice, authMount };
+  const state = kvFits(d, kvMount) ? await reads.state.takeUnlessForbidden() : undefined;
+  const needed = requiredCapabilities(d.spec, {
+    authMount: authMount === undefined,
+    authConfig: authMount === undefined || writesAuthConfig(d, { ...seen, kvMount, state: state ?? unread.state }),
+    auditDevice: auditDevice === undefined && product === 'Vault',
+    rootGoes: rootGoes(d),
+  });
+  return { ...seen, missingCapabilities: missingCapabilities(needed, await reads.capabilities.take()) };
+}
+
+/** Mounts, entries, policy and role; what was forbidden in the base fails here. */
+async function assembleMounts(reads: Reads, d: Desired, base: ObservedVault): Promise<ObservedVault> {
+  const kvMount = await reads.kvMount.take();
+  const fits = kvFits(d, kvMount);
+  const versions = kvMount?.kvVersion === 2 ? await reads.liveVersions.take() : noVersions;
+  const mounts: ObservedVault = {
+    ...base,
+    kvMount,
+    authMount: await reads.authMount.take(),
+    auditDevice: await reads.auditDevice.take(),
+    state: fits ? await reads.state.take() : unread.state,
+    live: fits ? await reads.live.take() : unread.live,
+    staging: fits ? await reads.staging.take() : unread.staging,
+    rootMount: await reads.rootMount.take(),
+    intermediateMount: await reads.intermediateMount.take(),
+    policy: await reads.policy.take(),
+    liveVersions: versions.limit,
+    liveOlder: versions.older,
+  };
+  return {
+    ...mounts,
+    role: mounts.authMount?.type === 'kubernetes' ? await reads.role.take() : undefined,
+    authConfig: writesAuthConfig(d, mounts) ? await reads.authConfig.take() : undefined,
   };
 }
 

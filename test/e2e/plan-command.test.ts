@@ -70,9 +70,11 @@ describe.each(products)('plan, with %s', (product) => {
     const said = await withoutWrites(vault, async () => await plan(scene.resource));
     expect(said).toMatchObject({ code: 2, stderr: '' });
     const lines = said.stdout.trim().split('\n');
-    expect(lines[0]).toMatch(/^Update {2,}controlPlane:owner {2,}owner annotation set on /);
-    expect(lines.at(-3)).toMatch(/^Update {2,}controlPlane:fields {2,}fields of istiod written to /);
-    expect(lines.at(-2)).toMatch(/^Update {2,}vault:state {2,}state recorded: the control plane carries the fields$/);
+    expect(lines[0]).toMatch(/^Update {2,}controlPlane:owner {2,}Set the owner annotation on /);
+    expect(lines.at(-3)).toMatch(/^Update {2,}controlPlane:fields {2,}Write the fields of istiod to /);
+    expect(lines.at(-2)).toMatch(
+      /^Update {2,}vault:state {2,}Record in the state entry: the control plane carries the fields$/,
+    );
     expect(lines.at(-1)).toBe(`${lines.length - 1} steps to take. Nothing was changed.`);
     expect((await getResource(kube, namespace, 'istioca')).metadata.uid).toBeUndefined();
     expect((await vault.request('GET', `sys/mounts/${namespace}-pki`)).status).toBe(400);
@@ -103,7 +105,7 @@ describe.each(products)('plan, with %s', (product) => {
     });
     const said = await withoutWrites(vault, async () => await plan(asked));
     expect(said.code).toBe(2);
-    expect(said.stdout).toContain('key of generation 2 made and staged');
+    expect(said.stdout).toContain('Create and stage the key of CA generation 2');
   });
 
   it('shows drift, and repairs none of it', async () => {

@@ -18,7 +18,8 @@ import type { Observed } from '../facts/observed.ts';
 import { accessSteps } from '../vault/access.ts';
 import { rotationView } from '../rotation/view.ts';
 import { kindOf, type Problem } from '../facts/problem.ts';
-import { describeStep, type Step } from '../steps.ts';
+import { describePlanned } from '../step-table.ts';
+import type { Step } from '../steps.ts';
 
 export interface StatusInput {
   resource: IstioVaultCA;
@@ -281,7 +282,7 @@ export function statusOf(input: StatusInput): Status {
 const mostPlanned = 64;
 
 function planned(step: Step): NonNullable<Status['plan']>[number] {
-  const { action, target, message } = describeStep(step);
+  const { action, target, message } = describePlanned(step);
   return { action, target: target.slice(0, 512), message: message.slice(0, 1024) };
 }
 

@@ -1,0 +1,171 @@
+/** One observation of a reconcile: Vault and the cluster, read in parallel. Never writes. */
+import { isDeepStrictEqual } from 'node:util';
+import { annotations as known } from '../api/annotations.ts';
+import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
+import { istiodFields, renderName, type IstiodFields } from '../plan/control-plane/istiod-fields.ts';
+import { caDigest, DerivedVault } from '../plan/facts/derived.ts';
+import type { Desired } from '../plan/facts/desired.ts';
+import type { ObservedVault, RepeatedConflict } from '../plan/facts/observed.ts';
+import type { Problem } from '../plan/facts/problem.ts';
+import { otherOwners, ownsAuthMount } from '../plan/ownership/ownership.ts';
+import type { Step } from '../plan/steps.ts';
+import { VaultError } from '../vault/errors.ts';
+import type { VaultObserver } from '../vault/observe.ts';
+import { readConfigMapKey } from './connection.ts';
+import type { DecisionInput, ExecutionContext } from './execute.ts';
+import {
+  evaluateKubernetes,
+  goneResources,
+  readGates,
+  readUses,
+  resources,
+  targetOf,
+  type Gates,
+  type Surroundings,
+} from './observe-kubernetes.ts';
+import type { LoopContext, ReconcileLoopOptions } from './outcome.ts';
+import { asProblem } from './problems.ts';
+
+/** What one reconcile reads with. */
+export interface ObservationContext extends ExecutionContext, LoopContext {
+  surroundings: Surroundings;
+  vault: VaultObserver;
+}
+
+/** One observation. */
+export interface Observation extends DecisionInput {
+  /** Whether the resource is the one that this reconcile began with: same spec, annotations and deletion timestamp. */
+  isCurrent: boolean;
+}
+
+/** An observation that failed. */
+export interface FailedObservation {
+  problem: Problem;
+  /** The session was dropped because Vault refused its token: with a new login the reconcile can begin again at once. */
+  sessionDropped: boolean;
+}
+
+type VaultSide = { observed: ObservedVault; kubernetesCa: string | undefined; goneOwners: string[] };
+type ClusterSide = { gates: Gates; isCurrent: boolean; istiodUses: string[] };
+
+/** Reads what a plan is made from. */
+export class Observer {
+  readonly #o: ReconcileLoopOptions;
+
+  constructor(options: ReconcileLoopOptions) {
+    this.#o = options;
+  }
+
+  /**
+   * Reads everything, or after steps only what they touched; of the cluster always what may forbid a write.
+   * @param since the steps executed since the last observation; undefined reads everything
+   */
+  async observe(
+    context: ObservationContext,
+    since: Step[] | undefined,
+    signal: AbortSignal,
+  ): Promise<Observation | FailedObservation> {
+    const { namespace, name } = context.resource.metadata;
+    const user = `${namespace}/${name}`;
+    const [vault, cluster] = await Promise.allSettled([
+      this.#vaultSide(context, since),
+      this.#clusterSide(context, signal),
+    ]);
+    if (cluster.status === 'rejected')
+      return { problem: asProblem(cluster.reason, 'ControlPlanePatched'), sessionDropped: false };
+    if (vault.status === 'rejected') {
+      const refused = vault.reason instanceof VaultError && vault.reason.kind === 'Forbidden';
+      return {
+        problem: asProblem(vault.reason, 'VaultReady'),
+        sessionDropped: refused && this.#o.sessions.dropRefusedSession(user, 'token'),
+      };
+    }
+    if (vault.value.observed.missingCapabilities.length > 0) this.#o.sessions.dropRefusedSession(user, 'rights');
+    return this.#join(context, vault.value, cluster.value);
+  }
+
+  async #vaultSide(context: ObservationContext, since: Step[] | undefined): Promise<VaultSide> {
+    const { desired, deleting } = context;
+    const observed = await context.vault.observe(since);
+    const derived = new DerivedVault(desired, observed);
+    return {
+      observed,
+      kubernetesCa: deleting ? undefined : await this.#kubernetesCa(context, derived),
+      goneOwners: await goneResources(this.#o.kube, otherOwners(derived)),
+    };
+  }
+
+  async #clusterSide(
+    { resource, adapter, desired, deleting }: ObservationContext,
+    signal: AbortSignal,
+  ): Promise<ClusterSide> {
+    const { kube } = this.#o;
+    const [gates, isCurrent, istiodUses] = await Promise.all([
+      readGates(kube, resource, adapter, renderName(desired)),
+      this.#isCurrent(resource, signal),
+      deleting ? readUses(kube, resource) : [],
+    ]);
+    return { gates, isCurrent, istiodUses };
+  }
+
+  /** Puts both sides together: what the cluster shows is evaluated against the fields that the current CA asks for. */
+  #join(
+    { resource, desired, surroundings, adapter }: ObservationContext,
+    vault: VaultSide,
+    cluster: ClusterSide,
+  ): Observation {
+    const { observed, kubernetesCa, goneOwners } = vault;
+    const { gates, isCurrent, istiodUses } = cluster;
+    const { currentCa } = new DerivedVault(desired, observed);
+    const fields = istiodFields(resource.spec, currentCa && caDigest(currentCa));
+    const evaluated = evaluateKubernetes(surroundings, gates, resource, adapter, fields);
+    const contest = this.#repeatedConflict(resource, evaluated, fields);
+    return {
+      target: targetOf(resource, surroundings, gates),
+      fields,
+      render: gates.render,
+      isCurrent,
+      observed: {
+        vault: observed,
+        kubernetes: {
+          ...evaluated,
+          ...{ kubernetesCa, goneOwners, istiodUses, istiod: undefined },
+          ...(contest ? { contest } : {}),
+        },
+      },
+    };
+  }
+
+  /** Whether the API server still has the resource as this reconcile was given it. @throws KubeError */
+  async #isCurrent(resource: IstioVaultCA, signal: AbortSignal): Promise<boolean> {
+    const { namespace, name, uid, generation, annotations, deletionTimestamp } = resource.metadata;
+    const found = await this.#o.kube.getObject(resources, namespace, name, { signal });
+    const now = resourceSchema.safeParse(found).data?.metadata;
+    return (
+      now?.uid === uid &&
+      now.generation === generation &&
+      now.deletionTimestamp === deletionTimestamp &&
+      isDeepStrictEqual(now.annotations, annotations)
+    );
+  }
+
+  /** The conflict that stops the operator from writing the fields, if somebody reverted them again and again. */
+  #repeatedConflict(
+    { metadata, spec }: IstioVaultCA,
+    { controlPlane, ownerIs }: ReturnType<typeof evaluateKubernetes>,
+    fields: IstiodFields,
+  ): RepeatedConflict | undefined {
+    if (spec.controlPlane.write !== 'Patch' || ownerIs !== 'us') return undefined;
+    const asked = `${metadata.generation} ${metadata.annotations[known.reconcileRequestedAt] ?? ''}`;
+    const key = `${metadata.namespace}/${metadata.name}`;
+    return this.#o.conflicts.evaluate(key, asked, JSON.stringify(fields), controlPlane, this.#o.clock.now());
+  }
+
+  /** PEM of the API server's CA; undefined if the configuration of the auth mount is not the operator's to write. @throws ProblemError */
+  async #kubernetesCa({ resource }: { resource: IstioVaultCA; desired: Desired }, derived: DerivedVault) {
+    if (derived.vault.authMount && !ownsAuthMount(derived)) return undefined;
+    const { configMapRef } = resource.spec.kubernetesAuth.config.kubernetesCA;
+    const field = 'spec.kubernetesAuth.config.kubernetesCA.configMapRef';
+    return await readConfigMapKey(this.#o.kube, resource.metadata.namespace, configMapRef, field, 'AccessReady');
+  }
+}

@@ -1,0 +1,190 @@
+/**
+ * Effects of the steps on an observed world, for the dry run: what Vault and the API server would hold afterwards, with certificates that do
+ * not exist. End-to-end tests check against the real servers what is claimed of Vault here (a name is taken once, a check-and-set refuses
+ * another version).
+ */
+import { plannedCertificate, type CertificateFacts } from './facts/certificate.ts';
+import { DerivedVault } from './facts/derived.ts';
+import type { Desired } from './facts/desired.ts';
+import { ownEntry, type Issuer, type Observed, type ObservedVault, type Pki, type Slot } from './facts/observed.ts';
+import type { RootSpec } from './facts/state-entry.ts';
+import type { StepOf } from './steps.ts';
+
+/** A step that the real server would refuse. */
+export class Refused extends Error {}
+
+/** The world of one rehearsal: Vault's side is changed by each step. */
+export interface SimulatedWorld {
+  d: Desired;
+  vault: ObservedVault;
+  kubernetes: Observed['kubernetes'];
+  /** Milliseconds since the epoch. */
+  now: number;
+}
+
+export function set<T>(slot: Slot<T>, cas: number, entry: T, mark: string, kvVersion: 1 | 2): void {
+  if (kvVersion === 2 && slot.casVersion !== cas) throw new Refused('check-and-set');
+  if (kvVersion === 2) slot.casVersion += 1;
+  slot.entry = entry;
+  slot.mark = mark;
+  delete slot.foreign;
+  delete slot.lifetime;
+}
+
+export function unset(slot: Slot<unknown>, freed: boolean): void {
+  slot.entry = undefined;
+  slot.mark = '';
+  delete slot.lifetime;
+  if (freed) slot.casVersion = 0;
+}
+
+const caFacts = (spec: RootSpec, publicKey: string, now: number, end: number, selfIssued: boolean) => ({
+  publicKey,
+  notBefore: now,
+  notAfter: Math.min(end, now + spec.ttl * 1000),
+  subject: { commonName: spec.commonName, organization: spec.organization },
+  selfIssued,
+  isCa: true,
+  maxPathLength: undefined,
+  canSignCertificates: true,
+  keyType: spec.keyType,
+  keyBits: spec.keyBits,
+});
+
+/** Public half of a key that a rehearsal would make. */
+const plannedKey = (name: string): string => `planned key ${name}`;
+
+export const pkiOf = ({ d, vault }: SimulatedWorld, mount: string): Pki => {
+  const pki = mount === d.spec.root.mount ? vault.rootPki : vault.intermediatePki;
+  if (!pki) throw new Refused(`no mount ${mount}`);
+  return pki;
+};
+
+/** Named by its key, not by its certificate, which differs with the time: a plan that has not changed reads the same. */
+function plannedIssuer(pki: Pki, keyName: string): string {
+  const taken = new Set(pki.issuers.map(({ id }) => id));
+  const first = `planned issuer ${keyName}`;
+  let id = first;
+  for (let n = 2; taken.has(id); n += 1) id = `${first} ${n}`;
+  return id;
+}
+
+function addIssuer(pki: Pki, keyId: string, keyName: string, certificate: CertificateFacts): void {
+  const issuer: Issuer = { id: plannedIssuer(pki, keyName), keyId, keyName, certificate };
+  pki.issuers.push(issuer);
+  pki.defaultIssuerId ||= issuer.id;
+}
+
+export function addKey(pki: Pki, name: string): void {
+  if (pki.keys.some((key) => key.name === name)) throw new Refused('key name already in use');
+  pki.keys.push({ id: `planned key ${name}`, name });
+}
+
+export function mountPki({ d, vault }: SimulatedWorld, step: StepOf<'MountPKI'>): void {
+  const mount = { type: 'pki', description: step.description, maxLeaseTtl: step.maxLeaseTtl };
+  const content: Pki = { issuers: [], keys: [], defaultIssuerId: '' };
+  const isRoot = step.mount === d.spec.root.mount;
+  if (isRoot ? vault.rootMount : vault.intermediateMount) throw new Refused('path is already in use');
+  Object.assign(
+    vault,
+    isRoot ? { rootMount: mount, rootPki: content } : { intermediateMount: mount, intermediatePki: content },
+  );
+}
+
+export function generateRoot(stage: SimulatedWorld, step: StepOf<'GenerateRoot'>): void {
+  const pki = pkiOf(stage, step.mount);
+  if (!step.existingKey) addKey(pki, step.name);
+  const key = pki.keys.find((k) => k.name === step.name);
+  if (!key) throw new Refused('no such key');
+  const facts = caFacts(step.spec, plannedKey(step.name), stage.now, Infinity, true);
+  addIssuer(pki, key.id, key.name, plannedCertificate(facts, undefined));
+}
+
+export function signIntermediate(stage: SimulatedWorld, step: StepOf<'SignIntermediate'>): void {
+  const { vault, now } = stage;
+  const staged = ownEntry(vault.staging);
+  const root = vault.rootPki?.issuers.find((issuer) => issuer.id === step.rootIssuerId);
+  const pki = vault.intermediatePki;
+  const key = pki?.keys.find((k) => k.id === step.keyId);
+  if (!staged?.publicKey || !root || !key || !pki) throw new Refused('nothing to sign');
+  const facts = caFacts(step.spec, staged.publicKey, now, root.certificate.notAfter, false);
+  addIssuer(pki, key.id, key.name, plannedCertificate(facts, root.certificate.fingerprint));
+}
+
+/** How many versions KV 2 keeps of an entry when nobody has said it. */
+const defaultVersions = 10;
+
+export function publishLive({ d, vault }: SimulatedWorld, step: StepOf<'PublishLive'>): void {
+  const issuer = vault.intermediatePki?.issuers.find((i) => i.id === step.issuerId);
+  const publicKey = {
+    staging: ownEntry(vault.staging)?.publicKey,
+    live: ownEntry(vault.live)?.publicKey,
+    adopted: vault.live.foreign?.publicKey,
+  }[step.from];
+  if (!issuer || publicKey !== issuer.certificate.publicKey) throw new Refused('changed meanwhile');
+  const { certificate } = issuer;
+  const { generation, keyRef } = step;
+  const entry = { generation, keyRef, certificate, chain: certificate.pem, root: step.roots.join(''), publicKey };
+  if (d.spec.keyStore.version === 2 && vault.live.casVersion > 0) {
+    const all = [...vault.liveOlder, vault.live.casVersion, vault.live.casVersion + 1];
+    vault.liveOlder = all.slice(-(vault.liveVersions ?? defaultVersions)).slice(0, -1);
+  }
+  set(vault.live, step.cas, entry, step.mark, d.spec.keyStore.version);
+  if (d.spec.delivery.source === 'PKI' && vault.intermediatePki) vault.intermediatePki.defaultIssuerId = issuer.id;
+}
+
+export function installCertificate(stage: SimulatedWorld, step: StepOf<'InstallCertificate'>): void {
+  const live = ownEntry(stage.vault.live);
+  const pki = pkiOf(stage, step.mount);
+  const keyId = live && new DerivedVault(stage.d, stage.vault).keyIdOf(pki, live);
+  const key = pki.keys.find((k) => k.id === keyId);
+  if (!live?.certificate || !key) throw new Refused('nothing to install');
+  addIssuer(pki, key.id, key.name, live.certificate);
+}
+
+export function collect(stage: SimulatedWorld, step: StepOf<'Collect'>): void {
+  const pki = pkiOf(stage, step.mount);
+  pki.issuers = pki.issuers.filter((issuer) => !step.issuerIds.includes(issuer.id));
+  pki.keys = pki.keys.filter((key) => !step.keyIds.includes(key.id));
+  if (step.issuerIds.includes(pki.defaultIssuerId)) pki.defaultIssuerId = '';
+}
+
+export function tune({ d, vault }: SimulatedWorld, step: StepOf<'TuneMount'>): void {
+  const mount = step.mount === d.spec.root.mount ? vault.rootMount : vault.intermediateMount;
+  if (!mount) throw new Refused('no such mount');
+  Object.assign(mount, { maxLeaseTtl: step.maxLeaseTtl, description: step.description });
+}
+
+export function unmount({ d, vault }: SimulatedWorld, mount: string): void {
+  const { root, intermediate, keyStore } = d.spec;
+  if (mount === root.mount) Object.assign(vault, { rootMount: undefined, rootPki: undefined });
+  if (mount === intermediate.mount) Object.assign(vault, { intermediateMount: undefined, intermediatePki: undefined });
+  if (mount === keyStore.mount) vault.kvMount = undefined;
+}
+
+export function stageKey({ d, vault }: SimulatedWorld, step: StepOf<'StageKey'>): void {
+  const { generation, spec, before, reason, request } = step;
+  const live = ownEntry(vault.live)?.publicKey;
+  const publicKey = step.reuse === undefined ? plannedKey(`${generation} ${vault.staging.casVersion}`) : live;
+  const entry = { generation, spec, before, reason, request, publicKey, keyRef: step.reuse ?? '' };
+  set(vault.staging, step.cas, entry, d.mark, d.spec.keyStore.version);
+}
+
+export function onKubernetes(
+  { d, kubernetes }: SimulatedWorld,
+  step: StepOf<'ClaimControlPlane' | 'PatchControlPlane' | 'ReleaseControlPlane'>,
+) {
+  const { controlPlane: target, controlPlaneUnfit: unfit } = kubernetes;
+  if (step.kind === 'ReleaseControlPlane') {
+    const carriesFields = target?.superfluous === true;
+    if (target)
+      Object.assign(target, { owner: undefined, carriesFields, writtenBefore: carriesFields, superfluous: false });
+    // what was written while it was fit is given back all the same
+    if (unfit) unfit.owner = undefined;
+    kubernetes.istiodUses = [];
+    return;
+  }
+  if (!target) throw new Refused('no control plane');
+  target.owner = d.identity.name;
+  if (step.kind === 'PatchControlPlane') Object.assign(target, { carriesFields: true, writtenBefore: true });
+}

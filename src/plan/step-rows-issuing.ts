@@ -1,0 +1,169 @@
+/** Rows of the steps that issue certificates, publish the CA and collect what is unused. Pure. */
+import { parseMarker } from './facts/identity.ts';
+import * as effects from './simulated-effects.ts';
+import type { StepRows } from './step-row.ts';
+import type { StepOf } from './steps.ts';
+
+const rootCount = ({ length }: readonly string[]): string => (length === 1 ? 'one root' : `${length} roots`);
+
+const ownerIn = (marker: string): string => {
+  const owner = parseMarker(marker);
+  return owner ? `${owner.namespace}/${owner.name}` : 'another resource';
+};
+
+const published = (step: StepOf<'PublishLive'>, verb: string): string => {
+  if (step.from === 'adopted') return `${verb} the adopted CA: same key, same certificates`;
+  if (step.same) return `${verb} the CA entry unchanged, because Vault would delete its current version`;
+  return step.from === 'staging'
+    ? `${verb} CA generation ${step.generation} for istiod`
+    : `${verb} root-cert.pem with ${rootCount(step.roots)}`;
+};
+
+const removedStaging = (step: StepOf<'RemoveStaging'>, verb: string): string =>
+  step.left === undefined
+    ? `${verb} the staged key of CA generation ${step.generation}`
+    : `${verb} the staged key that ${ownerIn(step.left)} never published: that resource no longer exists`;
+
+export const issuingRows: StepRows<
+  | 'GenerateRoot'
+  | 'StageKey'
+  | 'RemoveStaging'
+  | 'ImportKey'
+  | 'SignIntermediate'
+  | 'InstallCertificate'
+  | 'PublishLive'
+  | 'SetDefaultIssuer'
+  | 'LimitVersions'
+  | 'DestroyVersions'
+  | 'Collect'
+> = {
+  GenerateRoot: {
+    condition: 'RootReady',
+    action: 'Create',
+    target: (step) => `vault:${step.mount}/root/generate`,
+    event: 'RootGenerated',
+    planned: (step) => `Generate root ${step.name} in mount ${step.mount}/; its key stays in Vault`,
+    done: (step) => `Generated root ${step.name} in mount ${step.mount}/; its key stays in Vault`,
+    rereads: ['rootPki'],
+    simulate: effects.generateRoot,
+  },
+  StageKey: {
+    condition: 'KeyStored',
+    action: 'Create',
+    target: 'vault:staging',
+    event: 'KeyStaged',
+    planned: (step) =>
+      step.reuse === undefined
+        ? `Create and stage the key of CA generation ${step.generation} (${step.reason})`
+        : `Stage CA generation ${step.generation} with the same key (${step.reason})`,
+    done: (step) =>
+      step.reuse === undefined
+        ? `Created and staged the key of CA generation ${step.generation} (${step.reason})`
+        : `Staged CA generation ${step.generation} with the same key (${step.reason})`,
+    rereads: ['staging'],
+    simulate: effects.stageKey,
+  },
+  RemoveStaging: {
+    condition: 'KeyStored',
+    action: 'Delete',
+    target: 'vault:staging',
+    event: 'StagingRemoved',
+    planned: (step) => removedStaging(step, 'Destroy'),
+    done: (step) => removedStaging(step, 'Destroyed'),
+    rereads: ['staging'],
+    simulate: ({ d, vault }, step) => {
+      if (d.spec.keyStore.version === 2 && vault.staging.casVersion !== step.version) return;
+      effects.unset(vault.staging, false);
+    },
+  },
+  ImportKey: {
+    condition: 'IntermediateReady',
+    action: 'Create',
+    target: (step) => `vault:${step.mount}/key/${step.name}`,
+    event: 'KeyImported',
+    planned: (step) => `Import key ${step.name} into mount ${step.mount}/`,
+    done: (step) => `Imported key ${step.name} into mount ${step.mount}/`,
+    restores: (step) => `key ${step.name} of mount ${step.mount}/`,
+    rereads: ['intermediatePki'],
+    simulate: (world, step) => effects.addKey(effects.pkiOf(world, step.mount), step.name),
+  },
+  SignIntermediate: {
+    condition: 'IntermediateReady',
+    action: 'Sign',
+    target: (step) => `vault:issuer/${step.rootIssuerId}`,
+    event: 'IntermediateSigned',
+    planned: (step) => `Sign the intermediate of CA generation ${step.generation} with the root`,
+    done: (step) => `Signed the intermediate of CA generation ${step.generation} with the root`,
+    rereads: ['intermediatePki'],
+    simulate: effects.signIntermediate,
+  },
+  InstallCertificate: {
+    condition: 'IntermediateReady',
+    action: 'Update',
+    target: (step) => `vault:${step.mount}/intermediate/set-signed`,
+    event: 'IntermediateRestored',
+    planned: (step) => `Restore the intermediate of CA generation ${step.generation} in mount ${step.mount}/`,
+    done: (step) => `Restored the intermediate of CA generation ${step.generation} in mount ${step.mount}/`,
+    rereads: ['intermediatePki'],
+    simulate: effects.installCertificate,
+  },
+  PublishLive: {
+    condition: 'KeyStored',
+    action: 'Publish',
+    target: 'vault:live',
+    event: ({ from, same }) =>
+      from === 'adopted' ? 'Adopted' : same ? 'PublishedAgain' : from === 'staging' ? 'Published' : 'RootsPublished',
+    planned: (step) => published(step, 'Publish'),
+    done: (step) => published(step, 'Published'),
+    rereads: ['live', 'liveVersions', 'intermediatePki'],
+    simulate: effects.publishLive,
+  },
+  SetDefaultIssuer: {
+    condition: 'IntermediateReady',
+    action: 'Update',
+    target: (step) => `vault:${step.mount}/config/issuers`,
+    event: 'DefaultIssuerSet',
+    planned: (step) => `Make the current issuer of mount ${step.mount}/ its default`,
+    done: (step) => `Made the current issuer of mount ${step.mount}/ its default`,
+    restores: (step) => `the default issuer of mount ${step.mount}/`,
+    rereads: ['rootPki', 'intermediatePki'],
+    simulate: (world, step) => {
+      effects.pkiOf(world, step.mount).defaultIssuerId = step.issuerId;
+    },
+  },
+  LimitVersions: {
+    condition: 'KeyStored',
+    action: 'Update',
+    target: 'vault:live/metadata',
+    event: 'VersionsLimited',
+    planned: (step) => `Limit the CA entry to ${step.versions} versions`,
+    done: (step) => `Limited the CA entry to ${step.versions} versions`,
+    rereads: ['liveVersions'],
+    simulate: ({ vault }, step) => {
+      vault.liveVersions = step.versions;
+    },
+  },
+  DestroyVersions: {
+    condition: 'KeyStored',
+    action: 'Delete',
+    target: 'vault:live/versions',
+    event: 'OldVersionsDestroyed',
+    planned: (step) => `Destroy older versions of the CA entry (${step.versions.join(', ')})`,
+    done: (step) =>
+      `Destroyed older versions of the CA entry (${step.versions.join(', ')}): every replica has the current one`,
+    rereads: ['liveVersions'],
+    simulate: ({ vault }, step) => {
+      vault.liveOlder = vault.liveOlder.filter((number) => !step.versions.includes(number));
+    },
+  },
+  Collect: {
+    condition: 'IntermediateReady',
+    action: 'Delete',
+    target: (step) => `vault:${step.mount}`,
+    event: 'GenerationCollected',
+    planned: (step) => `Remove ${step.what} from mount ${step.mount}/`,
+    done: (step) => `Removed ${step.what} from mount ${step.mount}/`,
+    rereads: ['intermediatePki'],
+    simulate: effects.collect,
+  },
+};
