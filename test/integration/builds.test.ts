@@ -54,7 +54,7 @@ it('compiles what two builds need once, and reports how many packages there are'
   // which of them begins is not determined
   const waits = (statuses: string[]) =>
     statuses.some((line) => /^waiting with [1-9]\d* packages for those that another build compiles too$/.test(line));
-  const [waiting = [], compiling = []] = waits(one) ? [one, two] : [two, one];
+  const [waiting, compiling] = waits(one) ? [one, two] : [two, one];
   expect([waits(waiting), waits(compiling)]).toEqual([true, false]);
   // Go's runtime and what it needs are more than twenty packages
   expect(Math.max(...totals(compiling))).toBeGreaterThan(20);

@@ -181,6 +181,19 @@ function plannedOf(pem: string): Planned | undefined {
 
 /** Whether `issuer` signed `subject` (signature and names; validity is judged elsewhere). */
 export function isSignedBy(subject: CertificateFacts, issuer: CertificateFacts): boolean {
+  const known = verified.get(subject.pem)?.get(issuer.pem);
+  if (known !== undefined) return known;
+  const result = verifies(subject, issuer);
+  if (verified.size >= mostRemembered) verified.clear();
+  const ofSubject = verified.get(subject.pem) ?? new Map<string, boolean>();
+  verified.set(subject.pem, ofSubject.set(issuer.pem, result));
+  return result;
+}
+
+/** Results of `isSignedBy`, by the PEM of the subject, then of the issuer: the same few pairs are verified many times in a reconcile. */
+const verified = new Map<string, Map<string, boolean>>();
+
+function verifies(subject: CertificateFacts, issuer: CertificateFacts): boolean {
   const planned = plannedOf(subject.pem);
   if (planned) return planned.issuer === issuer.fingerprint;
   if (plannedOf(issuer.pem)) return false;
