@@ -9,6 +9,7 @@ import {
   conditionOf,
   getResource,
   requestReconcile,
+  resourcePath,
   waitForCondition,
   type Resource,
 } from '../support/cluster.ts';
@@ -25,8 +26,6 @@ interface Stage {
   service: Service;
   /** Its token outlives every test here. */
   scene: Scene;
-  /** Its token lives for ten seconds, and is renewed, in `everywhereShort`; else it would log in now and then in other outages. */
-  short: Scene;
 }
 const stages: Stage[] = [];
 
@@ -43,15 +42,12 @@ beforeAll(async () => {
     const spec = { vault: { address: service.address } };
     const namespace = `outage-${product}`.toLowerCase();
     const scene = await makeScene(kube, vault, { namespace, spec });
-    const short = await makeScene(kube, vault, { namespace: `${namespace}-short`, spec });
     await grantLongTokens(scene);
-    stages.push({ vault, service, scene, short });
+    stages.push({ vault, service, scene });
   }
-  await everywhere(async ({ scene, short }) => {
-    for (const { namespace, resource } of [scene, short]) {
-      await applyOk(kube, resource);
-      await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
-    }
+  await everywhere(async ({ scene: { namespace, resource } }) => {
+    await applyOk(kube, resource);
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
   });
 });
 
@@ -65,28 +61,36 @@ afterAll(async () => {
 let loginsBefore = 0;
 beforeEach(async () => {
   // so that the end of the last outage is not part of the next one
-  await everywhere(async ({ scene, short, vault }) => {
+  await everywhere(async ({ scene }) => {
     await look(scene);
-    await loginAnew(vault, short, '1h');
   });
   loginsBefore = await logins(operator());
 });
 
-/** Has a scene's operator get a token that lives so long. */
-async function loginAnew(vault: VaultServer, scene: Scene, ttl: string): Promise<void> {
-  const { namespace } = scene;
-  await vault.request('POST', `auth/kubernetes/role/operator-${namespace}`, { token_ttl: ttl });
-  for (const accessor of await tokensOf(vault, namespace))
-    await vault.request('POST', 'auth/token/revoke-accessor', { accessor });
-  await look(scene);
-  await answersAgain(scene);
-}
-
-/** On both products, side by side, with short tokens. */
-async function everywhereShort(work: (stage: Stage) => Promise<void>): Promise<void> {
-  await everywhere(({ vault, short }) => loginAnew(vault, short, '10s'));
+/**
+ * On both products, side by side, each with one more resource, whose token lives for ten seconds, and is renewed. It is gone
+ * afterwards: in any other outage it would log in anew now and then.
+ */
+async function everywhereShort(
+  name: string,
+  work: (stage: Omit<Stage, 'scene'> & { short: Scene }) => Promise<void>,
+): Promise<void> {
+  const shorts = new Map<Stage, Scene>();
+  await everywhere(async (stage) => {
+    const { vault, service, scene } = stage;
+    const spec = { vault: { address: service.address } };
+    const short = await makeScene(kube, vault, { namespace: `${scene.namespace}-${name}`, spec });
+    shorts.set(stage, short);
+    await applyOk(kube, short.resource);
+    await waitForCondition(kube, short.namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+  });
   loginsBefore = await logins(operator());
-  await everywhere(work);
+  await everywhere((stage) => work({ ...stage, short: shorts.get(stage)! }));
+  for (const { namespace } of shorts.values()) await kube.request('DELETE', resourcePath(namespace, 'istioca'));
+  await waitFor('them to be gone', async () => {
+    const found = await Promise.all([...shorts.values()].map((short) => getResource(kube, short.namespace, 'istioca')));
+    return found.every(({ metadata }) => metadata.uid === undefined);
+  });
 }
 const loginsSince = async (): Promise<number> => (await logins(operator())) - loginsBefore;
 
@@ -166,7 +170,7 @@ describe('a server that does not serve', () => {
   });
 
   it('Unreachable for longer than its token lives: one login', async () => {
-    await everywhereShort(async ({ vault, service, short }) => {
+    await everywhereShort('short', async ({ vault, service, short }) => {
       await outage(short, {
         begin: () => service.refuse(),
         reason: 'Unreachable',
@@ -232,7 +236,7 @@ describe('a token that is worth nothing any more', () => {
   });
 
   it('Forbidden while its policy is taken away, with paths and capabilities: at most one login, however often it looks', async () => {
-    await everywhereShort(async ({ vault, short }) => {
+    await everywhereShort('forbidden', async ({ vault, short }) => {
       const role = `operator-${short.namespace}`;
       await outage(short, {
         begin: () => vault.request('DELETE', `sys/policies/acl/${role}`),
