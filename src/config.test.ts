@@ -25,6 +25,7 @@ describe('flags of run', () => {
       deletionDeadlineMs: 600_000,
       backoffBaseMs: 1000,
       contestProbeMs: 600_000,
+      lease: { durationMs: 15_000, renewDeadlineMs: 10_000, retryPeriodMs: 2_000 },
       kubeconfig: undefined,
     });
     expect(Object.isFrozen(config)).toBe(true);
@@ -49,6 +50,9 @@ describe('flags of run', () => {
         '--deletion-deadline=90s',
         '--backoff-base=50ms',
         '--contest-probe=5s',
+        '--leader-election-lease-duration=1m',
+        '--leader-election-renew-deadline=40s',
+        '--leader-election-retry-period=5s',
         '--kubeconfig',
         'some/file',
       ],
@@ -68,6 +72,7 @@ describe('flags of run', () => {
       deletionDeadlineMs: 90_000,
       backoffBaseMs: 50,
       contestProbeMs: 5000,
+      lease: { durationMs: 60_000, renewDeadlineMs: 40_000, retryPeriodMs: 5_000 },
       kubeconfig: 'some/file',
     });
   });
@@ -103,6 +108,11 @@ describe('flags of run', () => {
     ['no address', [any, '--metrics-address=8080'], /--metrics-address "8080": .*host:port/],
     ['no port', [any, '--health-address=:70000'], /--health-address/],
     ['no namespace', [any, '--namespaces=a,B'], /--namespaces "a,B": must be names of namespaces/],
+    [
+      'a Lease that ends before its leader does',
+      [any, '--leader-election-renew-deadline=15s'],
+      /--leader-election-renew-deadline, and that shorter than --leader-election-lease-duration/,
+    ],
     ['neither addresses nor any', [], /exactly one of --vault-addresses/],
     ['both', [any, '--vault-addresses=https://v:1'], /exactly one of --vault-addresses/],
     [

@@ -29,8 +29,19 @@ export interface RunConfig {
   readonly backoffBaseMs: number;
   /** How long after a contest over fields was given up they are tried again first. */
   readonly contestProbeMs: number;
+  readonly lease: LeaseTimes;
   /** undefined for the usual order. */
   readonly kubeconfig: string | undefined;
+}
+
+/** Times of the leader election, milliseconds; retry period < renew deadline < lease duration. */
+interface LeaseTimes {
+  /** An operator that sees no renewal for this long takes the Lease over. */
+  readonly durationMs: number;
+  /** The leader that cannot renew the Lease for this long ends. */
+  readonly renewDeadlineMs: number;
+  /** Time between two attempts to get or renew the Lease. */
+  readonly retryPeriodMs: number;
 }
 
 /** What `parseRunConfig` reads besides its flags. */
@@ -80,6 +91,9 @@ const runSchema = z.object({
   namespaces: list.pipe(z.array(z.string().regex(namespacePattern, 'must be names of namespaces'))).prefault(''),
   'leader-elect': flag.prefault('true'),
   'leader-election-namespace': namespace.optional(),
+  'leader-election-lease-duration': duration.prefault('15s'),
+  'leader-election-renew-deadline': duration.prefault('10s'),
+  'leader-election-retry-period': duration.prefault('2s'),
   'metrics-address': address.prefault('0.0.0.0:8080'),
   'health-address': address.prefault('0.0.0.0:8081'),
   'log-level': logLevel.prefault('info'),
@@ -125,6 +139,7 @@ function assemble(values: z.output<typeof runSchema>, podNamespace: () => string
     );
   }
   return Object.freeze({
+    lease: leaseTimes(values),
     namespaces: Object.freeze(values.namespaces),
     leaderElect: values['leader-elect'],
     leaderElectionNamespace: namespace ?? '',
@@ -141,6 +156,21 @@ function assemble(values: z.output<typeof runSchema>, podNamespace: () => string
     contestProbeMs: values['contest-probe'],
     kubeconfig: values.kubeconfig,
   });
+}
+
+/** @throws ConfigError unless retry period < renew deadline < lease duration */
+function leaseTimes(values: z.output<typeof runSchema>): LeaseTimes {
+  const [durationMs, renewDeadlineMs, retryPeriodMs] = [
+    values['leader-election-lease-duration'],
+    values['leader-election-renew-deadline'],
+    values['leader-election-retry-period'],
+  ];
+  if (renewDeadlineMs >= durationMs || retryPeriodMs >= renewDeadlineMs) {
+    throw new ConfigError(
+      '--leader-election-retry-period must be shorter than --leader-election-renew-deadline, and that shorter than --leader-election-lease-duration: else two operators could lead at once',
+    );
+  }
+  return Object.freeze({ durationMs, renewDeadlineMs, retryPeriodMs });
 }
 
 function refuseHttp(addresses: readonly string[], allowed: boolean): void {

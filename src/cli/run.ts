@@ -51,6 +51,9 @@ async function lead(p: Process, operator: Operator, signal: AbortSignal): Promis
     clock: systemClock,
     random: Math.random,
     logger: p.logger,
+    leaseDurationMs: p.config.lease.durationMs,
+    renewDeadlineMs: p.config.lease.renewDeadlineMs,
+    retryPeriodMs: p.config.lease.retryPeriodMs,
     onStartedLeading: work,
     // another one may lead now: whatever is under way must not go on
     onStoppedLeading: () => {

@@ -11,16 +11,19 @@ import type { FaultPoint } from './point.ts';
 import { startKubernetesProxy, upstreamOf, type Upstream } from './proxy.ts';
 import { Stage, type Configuration } from './stage.ts';
 
-// Every resource under test may be held at its fault at the same time: each needs a worker. One operator runs at a time, and without
-// a Lease: on a machine that is busy for longer than the Lease may wait, the operator would end, and no kubelet starts it again here.
+// Every resource under test may be held at its fault at the same time: each needs a worker. The Lease lasts long: on a machine that is busy for
+// longer than the Lease may wait, the operator would end, and no kubelet starts it again here.
 const flags = [
-  '--leader-elect=false',
+  '--leader-election-lease-duration=10m',
+  '--leader-election-renew-deadline=5m',
   '--vault-addresses=http://127.0.0.1:*',
   '--allow-http',
   '--backoff-base=50ms',
   '--concurrency=200',
   '--log-level=info',
 ];
+
+const lease = '/apis/coordination.k8s.io/v1/namespaces/istio-vault-ca/leases/istio-vault-ca';
 
 /** An operator that has logged so many bytes is replaced between two parts. */
 const mostLog = 64 * 1024 * 1024;
@@ -74,6 +77,7 @@ export class World {
     if (!this.#operator || (await stat(this.#operator.logPath)).size < mostLog) return;
     await this.#operator.stop();
     this.#search();
+    await this.kube.request('DELETE', lease);
     this.#operator = await startOperator(this.#kubeconfig, flags);
   }
 
@@ -81,7 +85,7 @@ export class World {
     for (const leak of leaks({ 'the operators’ logs': this.#operator?.log() ?? '' }, [])) this.#found.add(leak);
   }
 
-  /** SIGKILL, as a node does it to a pod; another operator takes over. */
+  /** SIGKILL, as a node does it to a pod; another operator takes over. The Lease of the killed one is deleted rather than waited for. */
   async killOperator(): Promise<void> {
     if (!this.#operator) throw new Error('not started');
     process.kill(this.#operator.pid, 'SIGKILL');
