@@ -15,9 +15,9 @@ export interface Configuration {
   product: Product;
   source: 'Bundle' | 'PKI';
   version: 1 | 2;
-  /** Of both keys; P-256 unless given. */
+  /** Of both keys; default: P-256. */
   keyType?: 'ec' | 'rsa';
-  /** Of the intermediate's key; the delivery's own unless given. */
+  /** Of the intermediate's key; default: the delivery's own. */
   rotationPolicy?: 'Always' | 'Never';
 }
 

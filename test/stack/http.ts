@@ -11,7 +11,7 @@ export interface CallOptions {
   readonly ca?: string | undefined;
   /** Path of a unix socket to call instead of the URL's host. */
   readonly socketPath?: string;
-  /** Milliseconds; 30000 unless given. */
+  /** Milliseconds; default: 30000. */
   readonly timeoutMs?: number;
 }
 

@@ -23,7 +23,7 @@ export interface Injection {
   readonly tlsSecret: string | undefined;
   /** Name of a projected volume whose token is used instead of the pod's own. */
   readonly tokenVolume: string | undefined;
-  /** Names of the containers that get the rendered files; all unless given. */
+  /** Names of the containers that get the rendered files; default: all. */
   readonly containers: readonly string[] | undefined;
   /** Mount paths of rendered files, the general one (`secret-volume-path`) first. */
   readonly mounts: readonly string[];

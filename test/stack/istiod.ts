@@ -17,9 +17,9 @@ export interface IstiodOptions {
   readonly kubeconfig?: string;
   /** The folder with ca-cert.pem, ca-key.pem, cert-chain.pem and root-cert.pem (environment ROOT_CA_DIR). */
   readonly rootCaDir: string;
-  /** `istio-system` unless given; it has to exist. */
+  /** Default: `istio-system`; the namespace must exist. */
   readonly namespace?: string;
-  /** `default` unless given. */
+  /** Default: `default`. */
   readonly revision?: string;
   readonly extraEnv?: Readonly<Record<string, string>>;
 }

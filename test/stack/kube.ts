@@ -17,7 +17,7 @@ import type { KubeServer } from './types.ts';
 import { waitFor } from './wait.ts';
 
 export interface KubeOptions {
-  /** Folder for its files; a temporary one, removed at the end, unless given. */
+  /** Folder for its files; default: a temporary one, which is removed at the end. */
   readonly dir?: string;
   /** More flags for kube-apiserver. */
   readonly extraArgs?: readonly string[];

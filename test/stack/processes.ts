@@ -36,7 +36,7 @@ export interface ProcessOptions {
   readonly cwd: string;
   /** Receives standard output and standard error, appended. */
   readonly logPath: string;
-  /** Milliseconds between SIGTERM and SIGKILL; 5000 unless given. */
+  /** Milliseconds between SIGTERM and SIGKILL; default: 5000. */
   readonly graceMs?: number;
   /** Also at an abrupt end it gets SIGTERM first and 20 seconds, because it must stop processes of its own. */
   readonly gently?: boolean;

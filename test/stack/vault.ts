@@ -17,11 +17,11 @@ import type { Answer, KubeServer, Product, StackMode, VaultServer } from './type
 import { waitFor, type WaitOptions } from './wait.ts';
 
 export interface VaultOptions {
-  /** Serves TLS with a certificate for 127.0.0.1; true unless given. */
+  /** Serves TLS with a certificate for 127.0.0.1; default: true. */
   readonly tls?: boolean;
-  /** `<address>:<port>` to listen at; 127.0.0.1 and a free port unless given. The next port must be free too. */
+  /** `<address>:<port>` to listen at; default: 127.0.0.1 and a free port. The next port must be free too. */
   readonly devListen?: string;
-  /** Folder for its files; a temporary one, removed at the end, unless given. */
+  /** Folder for its files; default: a temporary one, which is removed at the end. */
   readonly dir?: string;
   /** For very many requests: no audit device, and memory rather than garbage collection. */
   readonly lean?: boolean;

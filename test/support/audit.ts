@@ -70,7 +70,7 @@ const operatorUser = 'system:serviceaccount:istio-vault-ca:istio-vault-ca';
 
 /**
  * Writes of a user in the API server's audit log, as `verb resource/subresource namespace/name`.
- * @param user the operator unless given
+ * @param user default: the operator
  * @param which `done` counts only accepted writes; otherwise refused writes count too
  */
 export async function kubeWrites(

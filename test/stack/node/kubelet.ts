@@ -24,7 +24,7 @@ export interface KubeletOptions {
   /** The first three bytes of its pods' addresses; the node's own ends in 1. */
   readonly subnet: string;
   readonly dir: string;
-  /** Namespaces whose pods it takes; all unless given. */
+  /** Namespaces whose pods it takes; default: all. */
   readonly namespaces: readonly string[] | undefined;
   readonly backOffMs: number;
   readonly probeMs: number;
