@@ -1,4 +1,4 @@
-/** What has to be stopped at the end, however the end comes. */
+/** Servers and processes that the demo stops at its end, whatever the cause of the end. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { stopAll } from '../stack/index.ts';
 
@@ -12,13 +12,13 @@ const patienceMs = 30_000;
 export class Cleanup {
   readonly #stops: (() => Promise<void>)[] = [];
 
-  /** Stops this at the end, before what was handed in earlier. Processes that have not started by then end with `run`. */
+  /** Registers something to stop at the end, before everything registered earlier. Processes that have not started by then end with `run`. */
   add<T extends Stoppable>(server: T): T {
     this.#stops.push(() => server.stop());
     return server;
   }
 
-  /** The same for containers, which nobody else ends when the end comes while they start. */
+  /** The same for containers that are starting: nothing else stops them if the demo ends meanwhile. */
   async addStarting<T extends Stoppable>(starting: Promise<T>): Promise<T> {
     const settled = starting.then(
       (server) => server,
@@ -28,7 +28,7 @@ export class Cleanup {
     return await starting;
   }
 
-  /** Stops everything, the youngest first. Never throws. */
+  /** Stops everything, the last registered first. Never throws. */
   async run(): Promise<void> {
     const deadline = pause(patienceMs, undefined, { ref: false });
     for (const stop of this.#stops.splice(0).reverse()) await Promise.race([stop().catch(() => undefined), deadline]);

@@ -1,4 +1,4 @@
-/** What is said when a step fails: which one, the conditions, and the operator's last words. */
+/** Output for a failed step: the step, the conditions, and the last lines of the operator's log. */
 import { getResource, type Kube } from '../support/cluster.ts';
 import { namespace, resourceName } from './names.ts';
 import { showConditions } from './show-resource.ts';
@@ -6,7 +6,7 @@ import { currentTitle, heading, paint, print, table } from './terminal.ts';
 
 const lastLines = 12;
 
-/** What was running when it failed, as far as it had come. */
+/** What was running when the step failed; undefined fields: not started yet. */
 export interface Scene {
   kube?: Kube;
   operator?: { log(): string };
@@ -14,10 +14,10 @@ export interface Scene {
 
 const show = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value));
 
-/** In every line, or shown by themselves. */
+/** Fields of a log line that are omitted: they are in every line, or shown separately. */
 const known = ['time', 'level', 'msg', 'namespace', 'name'];
 
-/** One line of the operator's log for people; what is not JSON stays as it is. */
+/** Formats one line of the operator's log; a line that is not JSON is returned unchanged. */
 function readable(line: string): string[] {
   try {
     const entry = JSON.parse(line) as Record<string, unknown>;
@@ -36,7 +36,7 @@ async function showConditionsIfAny(kube: Kube): Promise<void> {
   showConditions(conditions);
 }
 
-/** Never throws: what it cannot find out, it leaves away. */
+/** Prints the failure. Never throws: information that cannot be read is omitted. */
 export async function showFailure(error: unknown, { kube, operator }: Scene): Promise<void> {
   print();
   print(paint('red', `Failed at "${currentTitle()}":`));

@@ -1,4 +1,4 @@
-/** What administrators do once: install the operator, give it its rights in Vault, have an injector and a control plane. */
+/** One-time tasks of an administrator: install the operator, grant its permissions in Vault, provide an injector and a control plane. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createNamespace, enableKubernetesAuth } from '../stack/index.ts';
@@ -11,10 +11,10 @@ import { namespace, policyFile, top } from './names.ts';
 import type { Servers } from './servers.ts';
 import { note, step, title } from './terminal.ts';
 
-/** One overlay that is there before, so that it shows what the operator leaves alone. */
+/** An overlay that exists before the operator writes, to show that the operator does not change it. */
 export const foreignPatch = { path: 'spec.meshConfig.accessLogFile', value: '/dev/stdout' };
 
-/** As deploy/vault/README.md has it. */
+/** Follows deploy/vault/README.md. */
 async function grantRights({ kube, vault }: Servers): Promise<void> {
   await enableKubernetesAuth(vault, kube);
   const policy = await readFile(join(top, policyFile), 'utf8');
@@ -31,7 +31,7 @@ async function grantRights({ kube, vault }: Servers): Promise<void> {
   });
 }
 
-/** @returns the running operator, under its own service account */
+/** @returns the running operator, which uses its own service account */
 export async function install(servers: Servers, cleanup: Cleanup): Promise<RunningOperator> {
   const { kube, vault } = servers;
   title('Installation');

@@ -1,4 +1,4 @@
-/** With `--keep`: how to reach what runs, and some commands to try. */
+/** With `--keep`: prints the addresses of the running servers, and commands to try. */
 import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';

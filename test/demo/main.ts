@@ -1,7 +1,7 @@
 /**
  * `npm run demo`: starts real servers and the operator on this machine, applies the smallest sample manifest, and shows
- * what an engineer would look at. Exit code 0 when everything went well, 1 when not, and as usual after a
- * signal (130 for Ctrl-C) when interrupted before its end.
+ * what an engineer would check. Exit code: 0 on success, 1 on failure, and after an interruption the one of the signal (130 for
+ * Ctrl-C).
  */
 import { constants } from 'node:os';
 import { Cleanup } from './cleanup.ts';
@@ -18,12 +18,12 @@ import { showControlPlane, showResource } from './show-resource.ts';
 import { showVault } from './show-vault.ts';
 import { mute, paint, print, seconds } from './terminal.ts';
 
-/** How long after a first signal a second one is the same Ctrl-C, which npm passes on once more. Milliseconds. */
+/** Within this time after a first signal, a second one counts as the same Ctrl-C, which npm passes on again. Milliseconds. */
 const sameSignalMs = 1000;
 
 /**
- * The whole performance; what it has started is in `scene` and `cleanup`, also when it fails.
- * @returns the sum of it, in a line
+ * Runs the whole demo. What it has started is in `scene` and `cleanup`, also if it fails.
+ * @returns the summary, one line
  */
 async function play(options: DemoOptions, scene: Scene, cleanup: Cleanup): Promise<string> {
   const servers = await startServers(options, cleanup);
@@ -40,8 +40,8 @@ async function play(options: DemoOptions, scene: Scene, cleanup: Cleanup): Promi
 }
 
 /**
- * Settles at the first signal, or when nobody reads the output any more. A second Ctrl-C ends without waiting.
- * @returns the exit code that goes with it
+ * Settles at the first signal, or when the output is closed. A second Ctrl-C exits without waiting.
+ * @returns the exit code for this cause
  */
 function interruption(): Promise<number> {
   return new Promise((resolve) => {
@@ -56,7 +56,7 @@ function interruption(): Promise<number> {
   });
 }
 
-/** @returns the exit code, and the last line where it went well */
+/** @returns the exit code, and on success the last line */
 async function perform(options: DemoOptions, cleanup: Cleanup): Promise<{ code: number; summary?: string }> {
   const scene: Scene = {};
   const interrupted = interruption();
@@ -73,7 +73,7 @@ async function perform(options: DemoOptions, cleanup: Cleanup): Promise<{ code: 
 
 /** @returns the exit code */
 async function run(options: DemoOptions): Promise<number> {
-  // The servers are no reason for Node to go on, and at times nothing else is waited for.
+  // The servers do not keep Node running, and at times the demo waits for nothing else.
   setInterval(() => undefined, 60_000);
   const cleanup = new Cleanup();
   const { code, summary } = await perform(options, cleanup);
@@ -89,7 +89,7 @@ async function run(options: DemoOptions): Promise<number> {
 try {
   const options = parseOptions(process.argv.slice(2));
   if (options.help) process.stdout.write(usage);
-  // What was interrupted may still wait for something.
+  // An interrupted step can still wait for something.
   else process.exit(await run(options));
 } catch (error) {
   if (!(error instanceof UsageError)) throw error;

@@ -1,4 +1,4 @@
-/** The sample manifest, with the address and the CA of the server that runs here. */
+/** The sample manifest with the address and the CA certificate of the running server. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { loadAllYaml } from '../../src/runtime/yaml.ts';
@@ -15,11 +15,11 @@ const read = async (file: string): Promise<string> => await readFile(join(top, f
 
 export interface Manifest {
   readonly objects: Json[];
-  /** The IstioVaultCA as text, with `-` and `+` before the lines that were replaced. */
+  /** The IstioVaultCA as text; replaced lines begin with `-` or `+`. */
   readonly diff: readonly string[];
 }
 
-/** @throws when the samples no longer look as this expects */
+/** @throws if the samples do not have the expected form */
 export async function readManifest(address: string): Promise<Manifest> {
   const text = await read(sample);
   const before = addressLine.exec(text)?.[0];
@@ -37,7 +37,7 @@ export async function readManifest(address: string): Promise<Manifest> {
   return { objects: loadAllYaml(text.replace(before, after)) as Json[], diff: marked };
 }
 
-/** Shows the manifest, and which lines are not those of the file. */
+/** Prints the manifest and marks the lines that differ from the file. */
 export function showManifest(diff: readonly string[]): void {
   note(
     `The IstioVaultCA of ${sample}; only the address is replaced, and the private CA of the server here is added as in ${privateCa}:`,

@@ -1,7 +1,7 @@
-/** Names and places that the demo's parts share: those of the sample manifests. */
+/** Names and paths that the demo's parts share, as in the sample manifests. */
 import { join } from 'node:path';
 
-/** The top of the repository. */
+/** The root folder of the repository. */
 export const top = join(import.meta.dirname, '..', '..');
 
 export const namespace = 'istio-system';

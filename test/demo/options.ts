@@ -26,7 +26,7 @@ environment:
   NO_COLOR               no colours
 `;
 
-/** A command line that makes no sense; the message says why. */
+/** An invalid command line; the message contains the reason. */
 export class UsageError extends Error {}
 
 const products: Readonly<Record<string, Product>> = { openbao: 'OpenBao', vault: 'Vault' };
@@ -51,7 +51,7 @@ function parse(args: readonly string[]) {
       },
     }).values;
   } catch (error) {
-    // Node goes on after the first sentence with advice about positional arguments.
+    // Node's message continues after the first sentence with advice about positional arguments.
     throw new UsageError(error instanceof Error ? error.message.replace(/\. .*/s, '') : String(error));
   }
 }

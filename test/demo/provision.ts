@@ -1,4 +1,4 @@
-/** Applies the manifest and tells what the operator does, as it happens, until Vault is the CA. */
+/** Applies the manifest and prints the operator's Events as they occur, until Vault is the CA. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { applyOk, conditionOf, getResource, type Json, type Kube, type Resource } from '../support/cluster.ts';
 import { readManifest, showManifest } from './manifest.ts';
@@ -32,7 +32,7 @@ class EventFeed {
     this.#appliedAt = appliedAt;
   }
 
-  /** @returns how many were new */
+  /** @returns the number of new Events */
   async look(): Promise<number> {
     const answer = await this.#kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${namespace}/events`);
     const fresh = (answer.body as { items: Event[] }).items
@@ -46,7 +46,7 @@ class EventFeed {
     return fresh.length;
   }
 
-  /** Looks until nothing has come for a while. */
+  /** Polls until no new Event has appeared for a while. */
   async drain(): Promise<void> {
     let last = Date.now();
     while (Date.now() - last < quietMs) {
@@ -58,11 +58,11 @@ class EventFeed {
 
 export interface Provisioned {
   readonly resource: Resource;
-  /** Milliseconds from the apply until the condition was seen. */
+  /** Milliseconds from the apply until the condition was observed. */
   readonly tookMs: number;
 }
 
-/** @throws when a person would have to act, or it takes too long */
+/** @throws if user action is required, or it takes too long */
 async function follow(kube: Kube, appliedAt: number): Promise<Provisioned> {
   const feed = new EventFeed(kube, appliedAt);
   let lastNews = Date.now();
@@ -90,7 +90,7 @@ async function follow(kube: Kube, appliedAt: number): Promise<Provisioned> {
   }
 }
 
-/** As the comment of deploy/samples/private-ca.yaml says. */
+/** Follows the comment in deploy/samples/private-ca.yaml. */
 const caSecret = (caPem: string): Json => ({
   apiVersion: 'v1',
   kind: 'Secret',

@@ -21,7 +21,7 @@ export interface Servers {
   readonly vault: Vault;
 }
 
-/** What TEST_STACK says; else containers where a Docker daemon has or gets the images. */
+/** The value of TEST_STACK; if it is unset, containers if a Docker daemon has or gets the images. */
 async function chooseMode(): Promise<StackMode> {
   const wanted = process.env['TEST_STACK'];
   if (wanted === 'processes' || wanted === 'containers') return wanted;
@@ -31,7 +31,7 @@ async function chooseMode(): Promise<StackMode> {
   return available ? 'containers' : 'processes';
 }
 
-/** As processes only what is needed is started: nobody should wait for the other product to be built. */
+/** As processes, only the required product is started, so that the user does not wait for a build of the other one. */
 async function startProcesses(product: Product, cleanup: Cleanup): Promise<Servers> {
   const { server } = productTraits[product];
   await ensureServers(['etcd', 'kube-apiserver', server], { onProgress: step });
@@ -48,7 +48,7 @@ async function startContainers(product: Product, cleanup: Cleanup): Promise<Serv
   return { kube: stack.kube, vault: stack.vaults[product] };
 }
 
-/** Gets and starts what the options ask for; istiod is only built here. */
+/** Gets and starts the servers that the options request. istiod is only built here. */
 export async function startServers(options: DemoOptions, cleanup: Cleanup): Promise<Servers> {
   title('Servers');
   const mode = await chooseMode();

@@ -1,4 +1,4 @@
-/** The four files as the real agent renders them with istiod's own token. */
+/** The four files as Vault Agent renders them with istiod's own token. */
 import { createPrivateKey, type X509Certificate } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ export interface Rendered {
 
 const names = { cert: 'ca-cert.pem', key: 'ca-key.pem', chain: 'cert-chain.pem', root: 'root-cert.pem' } as const;
 
-/** Node gives no text at all for an empty name, whatever its type says. */
+/** Node returns undefined for an empty name, although its type does not include it. */
 const oneLine = (name: string | undefined): string => (name ?? '(empty)').split('\n').join(', ');
 const serialOf = (hex: string): string => (hex.toLowerCase().match(/../g) ?? []).join(':');
 const time = (date: Date): string => date.toISOString().replace(/:\d+\.\d+Z$/, 'Z');
@@ -32,7 +32,7 @@ export function describeCertificate(certificate: X509Certificate): [string, stri
   ];
 }
 
-/** Type and size of a private key, and nothing else of it. */
+/** Type and size of a private key, without the key itself. */
 function describeKey(pem: string, certificate: X509Certificate): string {
   const key = createPrivateKey(pem);
   const details = key.asymmetricKeyDetails;
@@ -69,7 +69,7 @@ async function verifyFiles(files: CaFiles): Promise<void> {
   step('openssl verify -CAfile root-cert.pem ca-cert.pem: OK');
 }
 
-/** Renders as injector and kubelet would, shows what came of it, and judges it. */
+/** Renders the files like the injector and the kubelet, prints them, and checks them. */
 export async function showFilesOfAgent({ kube, vault }: Servers, controlPlane: Json): Promise<Rendered> {
   title('The files in the pod of istiod');
   const template = podTemplateOf(controlPlane);

@@ -1,4 +1,4 @@
-/** With `--istiod`: the real istiod on the rendered files, and a workload certificate signed by it. */
+/** With `--istiod`: starts the real istiod on the rendered files and requests a workload certificate. */
 import { X509Certificate } from 'node:crypto';
 import { createNamespace, requestToken, startIstiod } from '../stack/index.ts';
 import { blocks, makeCsr, opensslVerify } from '../support/certificates.ts';

@@ -1,4 +1,4 @@
-/** What an engineer looks at first: the line of `kubectl get`, the conditions, the control plane's new fields. */
+/** Prints the line of `kubectl get`, the conditions, and the new fields of the control plane. */
 import { readFile } from 'node:fs/promises';
 import { call, expectStatus } from '../stack/http.ts';
 import { getResource, type Condition, type Json, type Kube } from '../support/cluster.ts';
@@ -14,7 +14,7 @@ interface Table {
   rows: { cells: unknown[] }[];
 }
 
-/** The table that the API server makes of the resource: what `kubectl get ivca -o wide` prints. */
+/** The table that the API server returns for the resource, as `kubectl get ivca -o wide` prints it. */
 async function tableOf(kube: Kube): Promise<Table> {
   const config = JSON.parse(await readFile(kube.adminKubeconfig, 'utf8')) as { users: { user: { token: string } }[] };
   const answer = await call(`${kube.url}/apis/istiovaultca.io/v1alpha1/namespaces/${namespace}/istiovaultcas`, {
@@ -31,7 +31,7 @@ const styles: Readonly<Record<string, 'green' | 'red' | 'yellow'>> = { True: 'gr
 
 const styled = (status: string): Cell => ({ text: status, style: styles[status] ?? 'yellow' });
 
-/** Conditions as a table, a long message once; `Stalled` and `Reconciling` are bad news while they are True. */
+/** Conditions as a table, each long message once. `Stalled` and `Reconciling` are colored as failures while they are `True`. */
 export function showConditions(conditions: readonly Condition[]): void {
   const long = 60;
   table(
@@ -66,7 +66,7 @@ export async function showResource(kube: Kube): Promise<void> {
   );
 }
 
-/** Patches by the path of the map they write into, which is then said once; without the escapes of the path grammar. */
+/** Groups patches by the path of the map that they write to, so that each path is printed once. Removes the escapes of the path grammar. */
 function grouped(patches: readonly { path: string; value: unknown }[]): Map<string, [string, unknown][]> {
   const groups = new Map<string, [string, unknown][]>();
   for (const { path, value } of patches) {
@@ -76,7 +76,7 @@ function grouped(patches: readonly { path: string; value: unknown }[]): Map<stri
   return groups;
 }
 
-/** The memory of what stood there before is long, and made for the operator. */
+/** The recorded previous values are long and only for the operator, so they are shortened. */
 const shortened = (text: string): string =>
   text.length > 100 ? `${text.slice(0, 60)}… (${text.length} characters)` : text;
 

@@ -1,4 +1,4 @@
-/** Where each part lives in Vault. Fields of secret entries are named, their values never read out. */
+/** Prints the path of each object in Vault. Names the fields of entries that hold keys, never their values. */
 import { X509Certificate } from 'node:crypto';
 import { expectStatus } from '../stack/http.ts';
 import { blocks } from '../support/certificates.ts';
@@ -56,7 +56,7 @@ async function accessRows(vault: Vault): Promise<string[][]> {
   ];
 }
 
-/** The root's certificate as Vault serves it to anybody. */
+/** The root certificate, which Vault serves without authentication. */
 export async function vaultRoot(vault: Vault): Promise<X509Certificate> {
   return new X509Certificate(String((await read(vault, 'pki/cert/ca'))['certificate']));
 }

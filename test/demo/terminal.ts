@@ -1,4 +1,4 @@
-/** What the demo prints: numbered titles, lines with the seconds since its start, tables; colours on a terminal only. */
+/** Output of the demo: numbered titles, lines with the seconds since its start, tables. Colors only on a terminal. */
 import { styleText } from 'node:util';
 
 type Style = 'bold' | 'dim' | 'green' | 'yellow' | 'red' | 'cyan';
@@ -10,11 +10,11 @@ let titles = 0;
 let current = 'start';
 let muted = false;
 
-/** Colours a text where that is wanted. */
+/** Colors a text if the output supports it. */
 export const paint = (style: Style, text: string): string =>
   colours ? styleText(style, text, { validateStream: false }) : text;
 
-/** Columns that a line may take; no more than are comfortable to read. */
+/** Maximum columns of a line; limited for readability. */
 function width(): number {
   const columns = process.stdout.isTTY ? process.stdout.columns : 0;
   return columns > 0 ? Math.min(Math.max(columns, 60), 100) : 100;
@@ -22,15 +22,15 @@ function width(): number {
 
 export const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
 
-/** The title under which the demo is at work: what an error message names. */
+/** The current title, which an error message names. */
 export const currentTitle = (): string => current;
 
-/** Whether to say nothing, whatever still goes on. */
+/** Suppresses all further output, or resumes it. */
 export function mute(quiet: boolean): void {
   muted = quiet;
 }
 
-/** One line as it is. */
+/** Prints one line unchanged. */
 export function print(text = ''): void {
   if (!muted) process.stdout.write(`${text}\n`);
 }
@@ -51,7 +51,7 @@ function wrap(text: string, columns: number): string[] {
   return line === '' && lines.length > 0 ? lines : [...lines, line];
 }
 
-/** A cell of a table: plain, or with a colour for what is in it. */
+/** A cell of a table: plain, or with a color. */
 export type Cell = string | { readonly text: string; readonly style: Style };
 
 const textOf = (cell: Cell | undefined): string => (typeof cell === 'object' ? cell.text : (cell ?? ''));
@@ -66,7 +66,7 @@ export function title(text: string): void {
   print(paint('bold', `${titles}. ${text}`));
 }
 
-/** A line about what happens now, with the seconds since the demo's start, or another time; with a word before the text. */
+/** Prints a line with the seconds since the start of the demo, or with another time, and a word before the text. */
 export function step(text: string, atMs = performance.now() - started, label?: Cell): void {
   const time = `${indent}${seconds(atMs).padStart(7)}  `;
   const word = label === undefined ? '' : textOf(label).padEnd(22);
@@ -81,7 +81,7 @@ export function note(text: string): void {
   for (const line of wrap(text, width() - indent.length)) print(`${indent}${paint('dim', line)}`);
 }
 
-/** `name: value` as in YAML, continued further in where it is too long for a line. */
+/** Prints `name: value` as in YAML; a value that is too long continues indented on the next line. */
 export function entry(name: string, value: string): void {
   const before = '    ';
   wrap(`${name}: ${value}`, width() - before.length - 2).forEach((line, i) => {
@@ -99,7 +99,7 @@ export function heading(text: string): void {
   print(`${indent}${paint('bold', text)}`);
 }
 
-/** Rows in columns; the last column takes what is left of the line and is wrapped. */
+/** Prints rows in columns; the last column uses the rest of the line and is wrapped. */
 export function table(rows: readonly (readonly Cell[])[], head?: readonly string[]): void {
   const all = head === undefined ? rows : [head, ...rows];
   const last = Math.max(...all.map((row) => row.length)) - 1;
@@ -118,7 +118,7 @@ export function table(rows: readonly (readonly Cell[])[], head?: readonly string
   });
 }
 
-/** Rows whose columns do not all fit into a line, as kubectl would print them in a wider terminal: in several tables. */
+/** Prints rows whose columns do not fit into a line as several tables. */
 export function wideTable(rows: readonly (readonly string[])[], head: readonly string[]): void {
   const widths = head.map((name, c) => Math.max(name.length, ...rows.map((row) => row[c]?.length ?? 0)) + 2);
   for (let from = 0; from < head.length;) {

@@ -1,4 +1,4 @@
-/** What the fault runs use to look at the servers: administrators' clients that keep their connections, and one watch for all resources. */
+/** Clients of the fault runs: administrators' clients that keep their connections, and one watch for all resources. */
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
@@ -109,7 +109,7 @@ export class Board {
   }
 
   async start(): Promise<void> {
-    // a CRD that was established just now may not be served yet
+    // a CRD that was just established is possibly not served yet
     const answer = await waitFor('the resources to be listed', async () => {
       const found = await this.#kube.request('GET', collection);
       return found.status === 200 && found;
@@ -127,7 +127,7 @@ export class Board {
     this.#watch?.destroy();
   }
 
-  /** Waits until a resource, or its absence, is as `check` wants it. @throws when that takes longer; with its conditions */
+  /** Waits until a resource, or its absence, satisfies `check`. @throws after the timeout, with the conditions of the resource */
   async wait(
     namespace: string,
     name: string,
@@ -172,7 +172,7 @@ export class Board {
         for (const line of lines) this.#take(JSON.parse(line) as WatchEvent);
       });
     });
-    // whatever ended it, the next list brings it up to date
+    // whatever ended the watch, the next list is up to date
     request.on('error', () => undefined);
     request.on('close', () => void this.#again());
     this.#watch = request;
@@ -184,7 +184,7 @@ export class Board {
         await this.start();
         return;
       } catch {
-        await pause(100); // the API server may be restarting
+        await pause(100); // the API server can be restarting
       }
     }
   }

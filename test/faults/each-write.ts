@@ -1,7 +1,7 @@
 /**
- * For Jest: each scenario with every single write to Vault failing once: its answer lost, or the operator killed right after it. What
- * is left at the end must be what an undisturbed run leaves, and what istiod's agent could read meanwhile must fit together. The
- * servers are real; only the connection between is made to fail. `npm run test:faults` does it with every request and every fault.
+ * For Jest: runs each scenario with every single write to Vault failing once: its response is lost, or the operator is killed directly after
+ * it. The end state must equal that of an undisturbed run, and the CA files that Vault Agent could read meanwhile must match. The servers are
+ * real; only the connection to them fails. `npm run test:faults` does the same with every request and every fault.
  */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { sharedStack } from '../stack/index.ts';
@@ -12,7 +12,7 @@ import type { Scenario } from './scenarios/index.ts';
 import type { Configuration } from './stage.ts';
 import { World } from './world.ts';
 
-/** A world on this worker's stack, from before the tests of a file to after them. */
+/** Creates a world on this worker's stack before the tests of a file, and removes it after them. */
 export function useWorld(): { world: World; runner: Runner } {
   const world = new World(sharedStack());
   const runner = new Runner(world);
@@ -24,7 +24,7 @@ export function useWorld(): { world: World; runner: Runner } {
   return { world, runner };
 }
 
-/** Runs with each write failing; what they did to the promises, but for those that ended like the undisturbed one. */
+/** Runs with each write failing. Returns the broken promises of each run that differs from the undisturbed one. */
 async function broken(
   runner: Runner,
   series: Series,

@@ -1,4 +1,4 @@
-/** What must be the same at the end of a run, whatever happened in it: read from the real servers as an administrator. */
+/** The state that must be equal at the end of every run, whatever failed in it: read from the real servers as administrator. */
 import { blocks, defects } from '../support/certificates.ts';
 import { conditionOf, type Json, type Resource } from '../support/cluster.ts';
 import type { Stage } from './stage.ts';
@@ -15,7 +15,7 @@ interface State {
 
 type Data = Record<string, string>;
 
-/** Names, ids and digests that each run has anew, replaced. */
+/** Replaces names, ids and digests that differ in each run. */
 function timeless(stage: Stage, value: unknown): unknown {
   const text = JSON.stringify(value ?? null)
     .replaceAll(new RegExp(`\\b${stage.name}\\b`, 'g'), '<name>')
@@ -46,7 +46,7 @@ async function count(stage: Stage, path: string): Promise<number> {
   return (body as { data?: { keys?: string[] } } | undefined)?.data?.keys?.length ?? 0;
 }
 
-/** Versions of a KV 2 entry that still hold something. */
+/** Versions of a KV 2 entry that still contain data. */
 async function versions(stage: Stage, suffix: '' | '-staging'): Promise<number | undefined> {
   if (stage.configuration.version === 1) return undefined;
   const found = await data(stage, `${stage.mounts.keyStore}/metadata/istioca${suffix}`);
@@ -60,7 +60,7 @@ async function mount(stage: Stage, name: string): Promise<unknown> {
   return found && [found['type'], found['description'], found['options'], config?.['max_lease_ttl']];
 }
 
-/** What stands in Vault: counts, verdicts and texts without names, serials and times. @param base the generation before the run */
+/** The state in Vault: counts, check results and texts without names, serials and times. @param base the CA generation before the run */
 export async function vaultEssence(stage: Stage, base = 0): Promise<Json> {
   const { mounts } = stage;
   const [live, stateEntry, staging, served, policy, role, ...rest] = await Promise.all([
@@ -120,7 +120,7 @@ const judged = [
   ...['VaultReady', 'RootReady', 'IntermediateReady', 'KeyStored', 'AccessReady', 'ControlPlanePatched', 'Provisioned'],
 ];
 
-/** What stands in Kubernetes: the control plane but for names and digests, and the conditions. */
+/** The state in Kubernetes: the control plane without names and digests, and the conditions. */
 export async function kubernetesEssence(stage: Stage): Promise<Json> {
   const [plane, answer] = await Promise.all([stage.controlPlane(), stage.kube.request('GET', stage.path)]);
   const { annotations } = plane['metadata'] as { annotations?: Json };

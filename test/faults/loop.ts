@@ -1,4 +1,4 @@
-/** Renewals one after another while a reader reads as fast as it can. */
+/** Renewals one after another, while a reader reads as fast as possible. */
 import { isDeepStrictEqual } from 'node:util';
 import { configurationName } from './parts.ts';
 import { Reader, unexcused, type Mismatch, type Seen } from './reader.ts';
@@ -10,14 +10,17 @@ import type { World } from './world.ts';
 interface Loop {
   renewals: number;
   seen: Seen;
-  /** Snapshots that do not fit together and that nothing excuses. */
+  /** Snapshots whose files do not match, without an excuse. */
   unexcused: Mismatch[];
   logins: number;
-  /** What the last renewal left. */
+  /** The state after the last renewal. */
   end: Awaited<ReturnType<typeof renewal.essence>>;
 }
 
-/** Renews until the reader has taken so many snapshots, and so often at least. @param place the number of the namespace */
+/**
+ * Renews until the reader has taken the given number of snapshots, and at least the given number of times.
+ * @param place the number of the namespace
+ */
 export async function renewInALoop(
   world: World,
   place: number,
@@ -45,14 +48,14 @@ export async function renewInALoop(
   return { renewals, seen, unexcused: unexcused(stage, seen), logins, end };
 }
 
-/** The same as a row of the table. */
+/** The result as a row of the table. */
 export async function loopRow(
   world: World,
   place: number,
   configuration: Configuration,
   snapshots: number,
 ): Promise<Row> {
-  // the same key again would hide what a mismatch of certificate and key is
+  // with the same key, a mismatch of certificate and key would be invisible
   const always = { ...configuration, rotationPolicy: 'Always' as const };
   const began = Date.now();
   const { renewals, seen, unexcused, logins, end } = await renewInALoop(world, place, always, snapshots);

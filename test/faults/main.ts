@@ -1,6 +1,6 @@
 /**
  * `npm run test:faults`: each scenario × each request × each fault, on both products. Prints a table; the exit code is 1 when a
- * promise was broken. `--help` tells how to choose parts.
+ * promise was broken. `--help` shows how to choose parts.
  */
 import { parseArgs } from 'node:util';
 import { startStack } from '../stack/index.ts';
@@ -41,7 +41,7 @@ const { values } = parseArgs({
   },
 });
 
-/** Those of a list that an option names. @throws naming what it does not know */
+/** The members of a list that an option names. @throws for an unknown name */
 function choose<T>(option: string, from: readonly T[], name: (one: T) => string, byDefault = from): T[] {
   const given = values[option as keyof typeof values];
   if (typeof given !== 'string') return [...byDefault];
@@ -75,7 +75,7 @@ function parts(): Part[] {
   );
 }
 
-/** A world on servers of its own, for a while. */
+/** Calls a function with a world on servers of its own, and stops them afterwards. */
 async function inWorld(work: (world: World) => Promise<void>): Promise<void> {
   const stack = await startStack({ mode: 'processes', lean: true });
   const world = new World(stack);
@@ -83,7 +83,7 @@ async function inWorld(work: (world: World) => Promise<void>): Promise<void> {
     await world.start();
     await work(world);
   } catch (error) {
-    // what goes on side by side fails when the servers end: this came first
+    // parallel runs fail when the servers stop: this failure came first
     console.error(error);
     throw error;
   } finally {
@@ -92,7 +92,7 @@ async function inWorld(work: (world: World) => Promise<void>): Promise<void> {
   }
 }
 
-/** Each scenario and configuration gets fresh servers: they hold everything in memory, and keep some of it. */
+/** Each scenario and configuration gets new servers, because the servers keep their data in memory and do not free all of it. */
 async function main(): Promise<Row[]> {
   const rows = readRows(values.rows);
   const onRow = (row: Row) => {

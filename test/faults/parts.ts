@@ -25,7 +25,7 @@ export const allConfigurations: readonly Configuration[] = products.flatMap((pro
   (['Bundle', 'PKI'] as const).flatMap((source) => ([1, 2] as const).map((version) => ({ product, source, version }))),
 );
 
-/** Such as `OpenBao/Bundle/2`; RSA is said, P-256 is not. */
+/** Such as `OpenBao/Bundle/2`; names RSA, but not P-256. */
 export const configurationName = ({ product, source, version, keyType = 'ec' }: Configuration): string =>
   `${product}/${source}/${version}${keyType === 'rsa' ? '/RSA' : ''}`;
 
@@ -36,20 +36,20 @@ export interface Part {
   fault: Fault;
   /** `distinct`, `all`, `writes`, or numbers such as `12` and `10-40`. */
   requests: string;
-  /** Runs at a time. */
+  /** Number of parallel runs. */
   width?: number;
 }
 
 const everyRequest = () => true;
 
-/** Whether a request is counted. */
+/** Returns the function that decides whether a request is counted. */
 function counter({ side, requests, fault }: Part): (request: Counted) => boolean {
   if (requests === 'distinct' && differsOnlyWhereSomethingChanges(fault)) return mayChange;
   if (requests !== 'writes') return everyRequest;
   return side === 'Vault' ? isVaultWrite : isKubernetesWrite;
 }
 
-/** The numbers that are chosen of so many requests. */
+/** The chosen numbers among the requests. */
 function places(requests: string, count: number): number[] {
   const all = Array.from({ length: count }, (_, i) => i + 1);
   const range = /^(\d+)(?:-(\d+))?$/.exec(requests);
@@ -58,14 +58,14 @@ function places(requests: string, count: number): number[] {
   return all.filter((at) => at >= first && at <= last);
 }
 
-/** @throws when the undisturbed run is not what the others may be compared with */
+/** @throws if the undisturbed run is no valid reference for the others */
 export function assertSound({ name, expected }: Scenario, { end }: Run): void {
   const wrong = Object.keys(expected).filter((key) => !isDeepStrictEqual(end[key], expected[key]));
   if ('failed' in end || wrong.length > 0)
     throw new Error(`${name}, undisturbed: ${JSON.stringify(end['failed'] ?? wrong.map((key) => [key, end[key]]))}`);
 }
 
-/** What one run adds to its row. */
+/** Adds the result of one run to its row. */
 function add(row: Row, run: Run, undisturbed: Run): void {
   const verdict = verdictOf(run, undisturbed);
   row.runs += 1;
@@ -90,11 +90,11 @@ function say(part: Part, at: number, run: Run, undisturbed: Run): void {
   console.error(`${scenario.name} ${configurationName(configuration)} ${fault} at ${at} (${what}):${end}${seen}`);
 }
 
-/** Beyond what the undisturbed run made, so many requests are tried, in steps, as long as runs reach them. */
+/** Number of requests to try beyond those of the undisturbed run, in steps, as long as runs reach them. */
 const beyond = 24;
 const step = 3;
 
-/** Carries out a part. */
+/** Executes a part. */
 async function runPart(runner: Runner, part: Part, undisturbed: Run): Promise<Row> {
   const { fault, requests } = part;
   const series = seriesOf(part);
@@ -107,7 +107,7 @@ async function runPart(runner: Runner, part: Part, undisturbed: Run): Promise<Ro
   };
   const count = undisturbed.requests.length;
   await runner.disturbed(series, fault, places(requests, count), width, onRun);
-  // side by side no two runs make quite the same number of requests: the last ones are found by trying
+  // parallel runs make slightly different numbers of requests, so only trying finds the last ones
   for (let next = count; next < count + beyond && !/^\d/.test(requests); next += step) {
     const reached = row.injected;
     const more = Array.from({ length: step }, (_, i) => next + 1 + i);
@@ -132,14 +132,14 @@ const seriesOf = (part: Part): Series => ({
   counts: counter(part),
 });
 
-/** Whether there is a row of it. */
+/** Returns whether a row of the part exists. */
 export const isDone = (part: Part, rows: readonly Row[]): boolean => rows.some((row) => sameRow(row, nameOf(part)));
 
-/** Parts that may share servers have it in common. */
+/** Parts with the same key can share servers. */
 export const groupOf = ({ scenario, configuration }: Part): string =>
   `${scenario.name} ${configurationName(configuration)}`;
 
-/** Carries out parts of one scenario and configuration, which is run undisturbed once for each way of counting. */
+/** Executes parts of one scenario and configuration. Each way of counting gets one undisturbed run. */
 export async function runParts(
   runner: Runner,
   parts: readonly Part[],

@@ -1,44 +1,44 @@
 /**
- * The one place of a run where something fails. Both proxies ask it about each request of the run: it counts, says which
- * request fails and how, and, for a kill, lets nothing of the run pass any more until the operator is dead.
+ * The one request of a run that fails. Both proxies consult the point about each request of the run. It counts the requests and decides which
+ * one fails and how. For a kill, it lets no request of the run pass until the operator is dead.
  */
 import type { Socket } from 'node:net';
 
-/** What happens to the one request. */
+/** The effect on the one request. */
 export type Fault =
   /** The connection is closed before the request is passed on. */
   | 'dropped'
-  /** The request is carried out, and the connection closed instead of an answer. */
+  /** The server executes the request, and the connection is closed instead of an answer. */
   | 'answer lost'
-  /** The request is carried out, and the answer cut in its middle. */
+  /** The server executes the request, and the answer is cut in the middle. */
   | 'reset'
   /** The request is passed on after a pause shorter than any timeout. */
   | 'delayed'
-  /** The connection is closed at once, and the request carried out when all else has settled: stuck somewhere on its way. */
+  /** The connection is closed at once, and the server executes the request when everything else has settled, as if the network had held it. */
   | 'late'
-  /** The request is held until the caller gives it up, and carried out then. */
+  /** The request is held until the caller gives up, and the server executes it then. */
   | 'timed out'
-  /** Answered by the proxy, without the server. */
+  /** The proxy answers, without the server. */
   | 429
   | 500
   | 503
-  /** The caller's process is killed before the request is passed on, or after it was carried out. */
+  /** The caller's process is killed before the request is passed on, or after the server executed it. */
   | 'killed before'
   | 'killed after';
 
 export const isKill = (fault: Fault | undefined): boolean => fault === 'killed before' || fault === 'killed after';
 
 /**
- * Faults that nobody can tell from another one when the request changes nothing: an answer lost and a request carried out late are then
- * a dropped one, and killed before is killed after.
+ * Faults that equal another one if the request changes nothing: a lost answer and a late execution then equal a dropped request, and a kill
+ * before the request equals a kill after it.
  */
 export const differsOnlyWhereSomethingChanges = (fault: Fault): boolean =>
   fault === 'answer lost' || fault === 'late' || fault === 'killed before';
 
-/** Whether a request may change something, be it only a token. */
+/** Returns whether a request can change something, even if only a token. */
 export const mayChange = ({ method }: Counted): boolean => !/^(GET|LIST|HEAD)$/.test(method);
 
-/** Which of the operator's servers a request goes to. */
+/** The server of the operator that a request goes to. */
 export type Side = 'Vault' | 'Kubernetes';
 
 export interface Counted {
@@ -47,17 +47,17 @@ export interface Counted {
 }
 
 interface FaultPlan {
-  /** Which of the counted requests, from 1. */
+  /** The number of the counted request, from 1. */
   at: number;
   fault: Fault;
 }
 
-/** Writes of Vault as the project counts them: no logins, no token calls, no questions about capabilities. */
+/** Writes to Vault as the project counts them: no logins, no token calls, no capability queries. */
 export const isVaultWrite = ({ method, path }: Counted): boolean =>
   /^(POST|PUT|PATCH|DELETE)$/.test(method) &&
   !/^\/v1\/(auth\/[^/]+\/login|auth\/token\/.*|sys\/capabilities-self)$/.test(path);
 
-/** Writes of Kubernetes as the project counts them: no TokenRequests. */
+/** Writes to Kubernetes as the project counts them: no TokenRequests. */
 export const isKubernetesWrite = ({ method, path }: Counted): boolean =>
   /^(POST|PUT|PATCH|DELETE)$/.test(method) && !path.endsWith('/token');
 
@@ -73,7 +73,7 @@ export class FaultPoint {
   #settled = Promise.withResolvers<undefined>();
   readonly #late = new Set<Promise<unknown>>();
 
-  /** Counts anew from here on; without a plan nothing fails. */
+  /** Restarts the count; without a plan nothing fails. */
   arm(side: Side, counts: (request: Counted) => boolean, plan?: FaultPlan): void {
     [this.#side, this.#counts, this.#plan] = [side, counts, plan];
     [this.#counted, this.#injectedAt, this.#logins] = [[], undefined, 0];
@@ -81,7 +81,7 @@ export class FaultPoint {
     this.#settled = Promise.withResolvers();
   }
 
-  /** The run is over: nothing fails any more, be it that the operator still looks. */
+  /** Ends the run: nothing fails any more, also if the operator still reconciles. */
   disarm(): void {
     this.#plan = undefined;
   }
@@ -96,22 +96,22 @@ export class FaultPoint {
     return this.#logins;
   }
 
-  /** When the fault happened, milliseconds since the epoch; undefined: not yet. */
+  /** The time of the fault, milliseconds since the epoch; undefined: it has not occurred yet. */
   get injectedAt(): number | undefined {
     return this.#injectedAt;
   }
 
-  /** Resolves when the run has come to the place where the operator is to be killed. */
+  /** Resolves when the run has reached the point where the operator is to be killed. */
   get frozen(): Promise<undefined> {
     return this.#frozen.promise;
   }
 
-  /** Whether nothing of this run passes: the operator is as good as dead. */
+  /** Whether no request of this run passes, as if the operator were dead. */
   get isFrozen(): boolean {
     return this.#held !== undefined;
   }
 
-  /** Notes a request that is about to be passed on. @returns what is to happen to it */
+  /** Records a request that is about to be passed on. @returns the fault to apply to it */
   next(side: Side, request: Counted): Fault | undefined {
     if (side === 'Vault' && /^\/v1\/auth\/[^/]+\/login$/.test(request.path)) this.#logins += 1;
     if (side !== this.#side || !this.#counts(request)) return undefined;
@@ -121,7 +121,7 @@ export class FaultPoint {
     return this.#plan.fault;
   }
 
-  /** From now on nothing passes. */
+  /** Lets no request pass from now on. */
   freeze(): void {
     this.#held ??= new Set();
     this.#frozen.resolve(undefined);
@@ -132,25 +132,25 @@ export class FaultPoint {
     this.#held?.add(socket);
   }
 
-  /** The operator is dead: its connections are closed, and those of the next one pass. */
+  /** Called when the operator is dead: closes its connections, and lets those of the next operator pass. */
   thaw(): void {
     for (const socket of this.#held ?? []) socket.destroy();
     this.#held = undefined;
   }
 
-  /** Carries something out when all else has settled. */
+  /** Schedules an action for the time when everything else has settled. */
   later(action: () => Promise<unknown>): void {
     const done = this.#settled.promise.then(action).catch(() => undefined);
     this.track(done);
   }
 
-  /** Remembers something that the run's end waits for. */
+  /** Registers a promise that the end of the run waits for. */
   track(done: Promise<unknown>): void {
     this.#late.add(done);
     void done.finally(() => this.#late.delete(done));
   }
 
-  /** Everything else has settled: what is late happens now. Resolves when it has; gives whether there was anything. */
+  /** Called when everything else has settled: executes the late actions. Resolves when they are finished, with whether there were any. */
   async release(): Promise<boolean> {
     const any = this.#late.size > 0;
     this.#settled.resolve(undefined);

@@ -1,6 +1,6 @@
 /**
- * Proxies in front of the real servers that let one request of a run fail, in each way a network or a server can fail. The
- * server behind is real, and so is what it has done when an answer is lost.
+ * Proxies in front of the real servers that make one request of a run fail, in each way a network or a server can fail. The
+ * server behind is real, so it has executed the request if an answer is lost.
  */
 import http from 'node:http';
 import https from 'node:https';
@@ -45,7 +45,7 @@ function open(upstream: Upstream, incoming: http.IncomingMessage, onAnswer: (ans
 
 const ofTheConnection = ['transfer-encoding', 'content-length', 'connection', 'keep-alive'];
 
-/** The answer with a length instead of chunks. */
+/** The answer with a content length instead of chunks. */
 function whole(answer: http.IncomingMessage, body: Buffer): Passed {
   const status = answer.statusCode ?? 502;
   const headers = Object.fromEntries(
@@ -64,11 +64,11 @@ function forward(upstream: Upstream, incoming: http.IncomingMessage, body: Buffe
   });
 }
 
-/** A stream such as a watch: passed through as it comes. */
+/** Passes a stream such as a watch through as it arrives. */
 function stream(upstream: Upstream, incoming: http.IncomingMessage, outgoing: http.ServerResponse): void {
   const request = open(upstream, incoming, (answer) => {
     outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
-    outgoing.flushHeaders(); // a watch has begun when its head is there, long before its first event
+    outgoing.flushHeaders(); // a watch starts with its headers, long before its first event
     answer.pipe(outgoing);
     answer.on('error', () => outgoing.destroy());
   });
@@ -77,7 +77,7 @@ function stream(upstream: Upstream, incoming: http.IncomingMessage, outgoing: ht
   request.end();
 }
 
-/** What a server of the side says when it fails. */
+/** The error response of a failing server. */
 function failure(side: Side, status: number): string {
   if (side === 'Vault') return JSON.stringify({ errors: ['made by the test'] });
   const reason = { 429: 'TooManyRequests', 500: 'InternalError', 503: 'ServiceUnavailable' }[status];
@@ -186,14 +186,14 @@ async function listen(handle: (i: http.IncomingMessage, o: http.ServerResponse) 
   };
 }
 
-/** A write that was carried out, with the times it was sent and answered at, milliseconds since the epoch. */
+/** An executed write, with the times of its request and its answer, milliseconds since the epoch. */
 export interface Write {
   path: string;
   sent: number;
   answered: number;
 }
 
-/** A proxy in front of Vault for one resource. @param onWrite told of each write that was carried out */
+/** A proxy in front of Vault for one resource. @param onWrite called for each executed write */
 export function startVaultProxy(
   upstream: Upstream,
   point: FaultPoint,
@@ -206,8 +206,8 @@ export function startVaultProxy(
 }
 
 /**
- * A proxy in front of the API server for all resources. What concerns a namespace is asked of its point; watches, Leases and
- * what belongs to no run pass untouched, and so do Events, which are sent one after another beside the work of all resources.
+ * A proxy in front of the API server for all resources. It consults the point of a namespace about the requests for it. Watches, Leases and
+ * requests of no run pass unchanged. Events pass too, because the operator sends them one after another for all resources.
  * @param points by namespace
  */
 export function startKubernetesProxy(upstream: Upstream, points: ReadonlyMap<string, FaultPoint>): Promise<Proxy> {

@@ -1,7 +1,7 @@
 /**
- * Reads Vault as istiod's agent does, with exactly istiod's policy and each time afresh, and judges whether what it got is one
- * matched set. With `Bundle` one read gives all four files; with `PKI` there are four reads, and two writes of the operator
- * between which they may disagree.
+ * Reads Vault like the Vault Agent of istiod, with exactly istiod's policy and without a cache, and checks whether the files match.
+ * With `Bundle` one read returns all four files. With `PKI` there are four reads, and the files can mismatch between two writes of
+ * the operator.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { defects, type CaFiles } from '../support/certificates.ts';
@@ -16,7 +16,7 @@ export interface Mismatch {
   defects: string[];
 }
 
-/** What a reader saw. */
+/** The result of a reader. */
 export interface Seen {
   snapshots: number;
   mismatches: Mismatch[];
@@ -24,14 +24,14 @@ export interface Seen {
   last: string[] | undefined;
 }
 
-/** A token with istiod's policy and nothing else. The policy may be made later. */
+/** Creates a token with istiod's policy and nothing else. The policy can be created later. */
 async function istiodToken({ vault, policy }: Stage): Promise<string> {
   const body = { policies: [policy], no_default_policy: true, no_parent: true, ttl: '6h' };
   const answer = await vault.request('POST', 'auth/token/create', body);
   return (answer.body as { auth: { client_token: string } }).auth.client_token;
 }
 
-/** The four files as the templates of a stage render them; undefined while one of them is not there. */
+/** The four files as the templates of a stage render them; undefined: one of them does not exist yet. */
 async function readFiles(stage: Stage, token: string): Promise<CaFiles | undefined> {
   const read = async (path: string): Promise<Json | undefined> => {
     const { status, body } = await stage.vault.request('GET', path, undefined, token);
@@ -48,7 +48,7 @@ async function readFiles(stage: Stage, token: string): Promise<CaFiles | undefin
     return cert && key && chain && root ? { cert, key, chain, root } : undefined;
   }
   const { root: rootMount, intermediate } = stage.mounts;
-  // one after another, as four templates with timers of their own would
+  // one after another, like four templates with separate timers
   const cert = (await read(`${intermediate}/cert/ca`))?.['certificate'];
   const chain = (await read(`${intermediate}/cert/ca_chain`))?.['certificate'];
   const root = (await read(`${rootMount}/cert/ca`))?.['certificate'];
@@ -64,7 +64,7 @@ export class Reader {
   readonly #stage: Stage;
   readonly #pauseMs: () => number;
   #token: Promise<string> | undefined;
-  /** Verdicts by content: most snapshots are like the one before. */
+  /** Defects by content: most snapshots equal the previous one. */
   readonly #verdicts = new Map<string, string[]>();
   #seen: Seen = { snapshots: 0, mismatches: [], last: undefined };
   #stopping = new AbortController();
@@ -76,15 +76,15 @@ export class Reader {
     this.#pauseMs = pauseMs;
   }
 
-  /** Begins to read, and to count anew. */
+  /** Starts to read, and restarts the count. */
   start(): void {
     this.#seen = { snapshots: 0, mismatches: [], last: undefined };
     this.#stopping = new AbortController();
     this.#loop = this.#run(this.#stopping.signal);
-    this.#loop.catch(() => undefined); // `stop` tells
+    this.#loop.catch(() => undefined); // `stop` reports the error
   }
 
-  /** What it has seen so far. */
+  /** The result so far. */
   get seen(): Readonly<Seen> {
     return this.#seen;
   }
@@ -97,7 +97,7 @@ export class Reader {
     return this.#seen;
   }
 
-  /** Gives its token back. */
+  /** Revokes the token of the reader. */
   async dispose(): Promise<void> {
     if (this.#token) await this.#stage.vault.request('POST', 'auth/token/revoke', { token: await this.#token });
   }
@@ -132,7 +132,10 @@ export class Reader {
   }
 }
 
-/** From each write of the live entry to the next write of the default issuer: where certificate and key may disagree with `PKI`. */
+/**
+ * The intervals from each write of the CA entry to the next write of the default issuer, in which certificate and key can mismatch with
+ * `PKI`.
+ */
 function publications(stage: Stage): { from: number; to: number }[] {
   const { intermediate } = stage.mounts;
   const live = (write: Write) => write.path === stage.entryPath();
@@ -143,7 +146,7 @@ function publications(stage: Stage): { from: number; to: number }[] {
   });
 }
 
-/** Mismatches that nothing excuses: any with `Bundle`; with `PKI` those outside of a publication. */
+/** Mismatches without an excuse: any with `Bundle`; with `PKI` those outside of a publication. */
 export function unexcused(stage: Stage, { mismatches }: Seen): Mismatch[] {
   if (stage.configuration.source === 'Bundle') return mismatches;
   const gaps = publications(stage);

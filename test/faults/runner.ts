@@ -1,6 +1,7 @@
 /**
- * Runs a scenario with one request failing, many runs at a time. Kills are shared: each run of a batch comes to its own place and
- * is frozen there, nothing of it passes any more; when all are, the operator gets its SIGKILL, and the next one finds them all.
+ * Runs a scenario with one failing request, many runs in parallel. Runs share kills: each run of a batch reaches its own point and is
+ * frozen there, so that none of its requests passes. When all runs are frozen, the operator gets SIGKILL, and the next operator continues
+ * all of them.
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { Json } from '../support/cluster.ts';
@@ -10,7 +11,7 @@ import type { Scenario } from './scenarios/index.ts';
 import type { Configuration, Stage } from './stage.ts';
 import type { World } from './world.ts';
 
-/** What a set of runs has in common. */
+/** The common options of a set of runs. */
 export interface Series {
   scenario: Scenario;
   configuration: Configuration;
@@ -20,19 +21,19 @@ export interface Series {
 }
 
 export interface Run {
-  /** What was left at the end; or why there was no end. */
+  /** The state at the end, or the reason why the run did not end. */
   end: Json;
-  /** The requests that were counted, in their order. */
+  /** The counted requests, in order. */
   requests: readonly Counted[];
   injected: boolean;
-  /** Logins that the run cost, of all operators it took. */
+  /** The number of logins of all operators of the run. */
   logins: number;
   seen: Seen;
-  /** Snapshots that do not fit together and that nothing excuses. */
+  /** Snapshots whose files do not match, without an excuse. */
   mismatched: number;
 }
 
-/** Snapshots a second, of all readers together. */
+/** Snapshots per second, of all readers together. */
 const readRate = 15;
 
 interface Kept {
@@ -59,7 +60,7 @@ export class Runner {
 
   /**
    * One run for each of the given requests, each with that request failing.
-   * @param width how many at a time
+   * @param width number of parallel runs
    */
   async disturbed(
     series: Series,
@@ -81,7 +82,7 @@ export class Runner {
     await Promise.all(Array.from({ length: Math.min(width, places.length) }, (_, place) => worker(place)));
   }
 
-  /** Removes what is kept for further runs. */
+  /** Removes the stages that are kept for further runs. */
   async close(): Promise<void> {
     await Promise.all([...this.#kept.values()].map(({ stage }) => this.#end(stage)));
     this.#kept.clear();
@@ -99,7 +100,7 @@ export class Runner {
     return await this.#runOn(await this.#stage(place, series), place, series, plan);
   }
 
-  /** A stage in its start state. @param place which of the namespaces */
+  /** A stage in its start state. @param place the number of the namespace */
   async #stage(place: number, series: Series): Promise<Stage> {
     const kept = this.#kept.get(place);
     this.#kept.delete(place);
@@ -141,7 +142,7 @@ export class Runner {
     await stage.close();
   }
 
-  /** From the act to the essence. A fault that came only in the last look, or after it, asks for one more. */
+  /** Runs from the action to the end state. If the fault occurred only in the last reconcile or after it, another reconcile follows. */
   async #tell(stage: Stage, scenario: Scenario): Promise<Json> {
     await scenario.act(stage);
     await scenario.settled(stage);
@@ -156,7 +157,7 @@ export class Runner {
   }
 }
 
-/** What a run did to the promises, compared with the undisturbed one. */
+/** The promises that a run broke, compared with the undisturbed run. */
 export function verdictOf(run: Run, undisturbed: Run): 'same' | 'key lost' | 'duplicate' | 'different' {
   const counts = ({ end }: Run) => [end['issuers'], end['keys'], end['versions']];
   if (isDeepStrictEqual(run.end, undisturbed.end)) return 'same';
@@ -165,7 +166,7 @@ export function verdictOf(run: Run, undisturbed: Run): 'same' | 'key lost' | 'du
   return isDeepStrictEqual(counts(run), counts(undisturbed)) || 'failed' in run.end ? 'different' : 'duplicate';
 }
 
-/** The parts of two ends that differ. */
+/** The differences between two end states. */
 export function difference(run: Run, undisturbed: Run): Json {
   const keys = new Set([...Object.keys(run.end), ...Object.keys(undisturbed.end)]);
   const changed = [...keys].filter((key) => !isDeepStrictEqual(run.end[key], undisturbed.end[key]));

@@ -1,6 +1,6 @@
 /**
- * The stage of fault runs: one resource with names of its own, a Vault proxy of its own, and the point where something fails. A
- * namespace is used by one stage after another; mounts, policies, roles and objects are fresh.
+ * The stage of fault runs: one resource with separate names, a separate Vault proxy, and the point where a request fails.
+ * Stages use a namespace one after another; mounts, policies, roles and objects are new.
  */
 import { operatorPolicy, type ToMake } from '../../src/plan/vault/capabilities.ts';
 import { specSchema } from '../../src/api/schema.ts';
@@ -15,19 +15,19 @@ export interface Configuration {
   product: Product;
   source: 'Bundle' | 'PKI';
   version: 1 | 2;
-  /** Of both keys; P-256 unless given. */
+  /** Of both keys; default: P-256. */
   keyType?: 'ec' | 'rsa';
-  /** Of the intermediate's key; the delivery's own unless given. */
+  /** Of the intermediate's key; default: the delivery's own. */
   rotationPolicy?: 'Always' | 'Never';
 }
 
-/** What a stage stands on. */
+/** The servers and proxies of a stage. */
 export interface Ground {
   kube: Kube;
   vault: Vault;
   upstream: Upstream;
   board: Board;
-  /** The points of all namespaces: the API server's proxy asks them. */
+  /** The points of all namespaces, which the API server's proxy consults. */
   points: Map<string, FaultPoint>;
 }
 
@@ -39,14 +39,14 @@ export class Stage {
   #looks = 0;
   readonly #stopProxy: () => Promise<void>;
   readonly namespace: string;
-  /** Of the resource; everything else of the stage is named after it. */
+  /** The name of the resource; every other name of the stage derives from it. */
   readonly name: string;
   readonly configuration: Configuration;
   readonly resource: Json;
   readonly point: FaultPoint;
-  /** Writes to Vault that were carried out, in the order of their answers. */
+  /** Executed writes to Vault, in the order of their answers. */
   readonly writes: Write[];
-  /** A scenario's own memory, such as what was there before it acted. */
+  /** Data of a scenario, such as the state before its action. */
   readonly notes = new Map<string, unknown>();
 
   private constructor(
@@ -66,7 +66,7 @@ export class Stage {
     } = own);
   }
 
-  /** Makes the stage; the resource itself is left for the scenario to apply. */
+  /** Creates the stage. The scenario applies the resource itself. */
   static async make(
     ground: Ground,
     namespace: string,
@@ -133,7 +133,7 @@ export class Stage {
     if (status >= 300) throw new Error(`annotate ${this.name}: ${status} ${JSON.stringify(body)}`);
   }
 
-  /** Waits for the resource, or its absence, to be as wanted. */
+  /** Waits until the resource, or its absence, satisfies a check. */
   wait(what: string, check: (resource: Resource | undefined) => boolean): Promise<Resource | undefined> {
     return this.#ground.board.wait(this.namespace, this.name, what, check);
   }
@@ -145,7 +145,7 @@ export class Stage {
     return found;
   }
 
-  /** Asks for one more look, and waits until it has shown that all is well. */
+  /** Requests another reconcile, and waits until it is finished and the resource is provisioned. */
   async look(): Promise<void> {
     this.#looks += 1;
     const text = `look ${this.#looks}`;
@@ -158,18 +158,18 @@ export class Stage {
     return (await this.kube.request('GET', path)).body as Json;
   }
 
-  /** Sets the overlays of the control plane, as a person does. */
+  /** Sets the overlays of the control plane, as a user does. */
   async overlays(overlays: unknown[]): Promise<void> {
     const { name, namespace } = this;
     await applyOk(this.kube, { ...controlPlane(namespace, overlays), metadata: { name, namespace } });
   }
 
-  /** Tries until it succeeds. */
+  /** Repeats an action until it succeeds. */
   async eventually<T>(what: string, attempt: () => Promise<T>): Promise<T> {
     return await waitFor(what, async () => [await attempt()] as const, { intervalMs: 20 }).then(([done]) => done);
   }
 
-  /** Removes the resource and all that was made for it. */
+  /** Removes the resource and all objects that were created for it. */
   async close(): Promise<void> {
     const { kube, vault, mounts, name, namespace } = this;
     this.point.disarm();
@@ -206,7 +206,10 @@ function specOf(name: string, configuration: Configuration, address: string, inj
   };
 }
 
-/** Rights of the operator: exactly the policy that `deploy/vault` ships. The token outlives a run, so that renewals do not disturb the count. */
+/**
+ * The operator's permissions: exactly the policy in `deploy/vault`. The token is valid longer than a run, so that renewals do not change
+ * the count.
+ */
 async function grant(
   vault: Vault,
   role: string,

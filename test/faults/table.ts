@@ -1,10 +1,10 @@
-/** The table of fault runs: a row for each scenario, configuration, side and fault, kept in a file so that a run may come in portions. */
+/** The table of fault runs: a row for each scenario, configuration, side and fault, kept in a file so that a run can be split. */
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 
 export interface Row {
   scenario: string;
   configuration: string;
-  /** Whose requests failed. */
+  /** The server whose requests failed. */
   server: string;
   fault: string;
   /** Requests of the undisturbed run. */
@@ -16,7 +16,7 @@ export interface Row {
   'other differences': number;
   snapshots: number;
   'mismatched reads': number;
-  /** Mismatched where nothing excuses it: must be 0. */
+  /** Mismatches without an excuse: must be 0. */
   'of them unexcused': number;
   'most logins': number;
   seconds: number;
@@ -41,14 +41,14 @@ type Identity = Pick<Row, 'scenario' | 'configuration' | 'server' | 'fault'>;
 
 const identity = (row: Identity): string => [row.scenario, row.configuration, row.server, row.fault].join(' ');
 
-/** Whether two rows are of the same part. */
+/** Returns whether two rows belong to the same part. */
 export const sameRow = (one: Identity, other: Identity): boolean => identity(one) === identity(other);
 
-/** Whether a promise was broken in it. */
+/** Returns whether a row shows a broken promise. */
 export const isBroken = (row: Row): boolean =>
   row['keys lost'] + row['duplicate issuers or keys'] + row['other differences'] + row['of them unexcused'] > 0;
 
-/** Rows of earlier portions; the last one counts where a part was run again. */
+/** Rows of earlier runs; if a part was run again, the last row counts. */
 export function readRows(path: string | undefined): Row[] {
   if (path === undefined || !existsSync(path)) return [];
   const lines = readFileSync(path, 'utf8').split('\n').filter(Boolean);
@@ -60,7 +60,7 @@ export function keepRow(path: string | undefined, row: Row): void {
   if (path !== undefined) appendFileSync(path, `${JSON.stringify(row)}\n`);
 }
 
-/** One row for each scenario and server, with sums; of logins the most, of requests from least to most. */
+/** One row for each scenario and server: sums, the maximum of logins, and the range of requests. */
 function summed(rows: readonly Row[]): Record<string, string | number>[] {
   const groups = Map.groupBy(rows, (row) => `${row.scenario} ${row.server}`);
   return [...groups.values()].map((group) => {
@@ -88,7 +88,7 @@ function summed(rows: readonly Row[]): Record<string, string | number>[] {
   });
 }
 
-/** As Markdown. */
+/** The table as Markdown. */
 export function table(rows: readonly Row[], summary = false): string {
   const records: Record<string, string | number>[] = summary ? summed(rows) : rows.map((row) => ({ ...row }));
   const columns = Object.keys(records[0] ?? {});

@@ -1,4 +1,4 @@
-/** What all fault runs share: the operator, which can be killed and started again, its proxies, and the namespaces. */
+/** The common environment of all fault runs: the operator, which can be killed and restarted, its proxies, and the namespaces. */
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import type { ToMake } from '../../src/plan/vault/capabilities.ts';
 import { products, type Product, type SharedStack } from '../stack/index.ts';
@@ -32,7 +32,7 @@ export class World {
   readonly kube: Kube;
   readonly vaults: Record<Product, Vault>;
   readonly board: Board;
-  /** How often the operator was killed. */
+  /** The number of times the operator was killed. */
   kills = 0;
   readonly #points = new Map<string, FaultPoint>();
   readonly #upstreams: Record<Product, Upstream>;
@@ -61,7 +61,7 @@ export class World {
     this.#operator = await startOperator(this.#kubeconfig, flags);
   }
 
-  /** @throws when the operators' logs hold key or token material */
+  /** @throws if the operators' logs contain key or token material */
   async stop(): Promise<void> {
     this.board.stop();
     await this.#operator?.stop();
@@ -72,7 +72,7 @@ export class World {
       throw new Error(`key or token material is visible in: ${[...this.#found].sort().join('; ')}`);
   }
 
-  /** Between two parts of a long run: what the operator has logged so far is searched and given up. */
+  /** Between two parts of a long run: searches the operator's log for secrets, and discards it. */
   async tidy(): Promise<void> {
     if (!this.#operator || (await stat(this.#operator.logPath)).size < mostLog) return;
     await this.#operator.stop();
@@ -97,10 +97,10 @@ export class World {
   }
 
   /**
-   * A stage with fresh names.
+   * Creates a stage with new names.
    * @param place the number of the namespace; one stage at a time uses it
    * @param over merged over the spec
-   * @param rights of the operator in Vault beyond the usual ones
+   * @param rights additional permissions of the operator in Vault
    */
   async makeStage(
     place: number,
@@ -118,10 +118,10 @@ export class World {
   }
 }
 
-/** A kubeconfig with the same token for another address. */
+/** Writes a kubeconfig with the same token for another address. */
 async function through(address: string, kubeconfig: string): Promise<string> {
   const config = JSON.parse(await readFile(kubeconfig, 'utf8')) as { clusters: { name: string }[] };
-  // client-node refuses plain HTTP unless told so
+  // client-node refuses plain HTTP unless this is set
   const cluster = { server: address, 'insecure-skip-tls-verify': true };
   const clusters = config.clusters.map(({ name }) => ({ name, cluster }));
   const path = `${kubeconfig}.proxied`;

@@ -1,10 +1,10 @@
 /**
- * A stand-in for the agent injector's webhook and for the kubelet, where no pod is needed: see `node/` for one with
- * pods. Neither can run without a cluster's nodes.
+ * A stand-in for the webhook of Vault Agent Injector and for the kubelet, for tests without Pods; `node/` has one with
+ * Pods. Neither can run without the nodes of a cluster.
  *
- * It reads a pod's annotations as the injector documents them (`injection.ts`), builds the agent configuration that
- * the injector generates, and runs the real agent with it, once as the init container does, or for as long as the
- * sidecar does. The paths that a pod's volumes would have are mapped to folders of this machine.
+ * It reads the annotations of a Pod as the injector documents them (`injection.ts`), builds the agent configuration that
+ * the injector generates, and runs the real Vault Agent with it: once like the init container, or continuously like the
+ * sidecar. The paths of the volumes of a Pod are mapped to folders of this machine.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join, posix } from 'node:path';
@@ -15,25 +15,25 @@ import type { RunningServer, VaultServer } from './types.ts';
 import { tail } from './wait.ts';
 
 export interface AgentOptions {
-  /** The pod's annotations; those that are not the injector's do not matter. */
+  /** The annotations of the Pod; annotations of others than the injector are ignored. */
   readonly annotations: Readonly<Record<string, string>>;
-  /** Whose agent binary runs, and the address where the annotations name none. */
+  /** The server whose agent binary runs, and whose address is used if the annotations name none. */
   readonly vault: Pick<VaultServer, 'address' | 'agentBinary'>;
   /** The pod's service account token. */
   readonly token: string;
-  /** The folder that stands for the pod's secret volume (annotation `secret-volume-path`). */
+  /** The folder in place of the secret volume of the Pod (annotation `secret-volume-path`). */
   readonly dir: string;
   /** `init` runs the agent until it has rendered everything, `sidecar` until it is stopped. */
   readonly mode: AgentMode;
   /** Contents of the Secret that annotation `tls-secret` names: file name to content. */
   readonly tlsSecret?: Readonly<Record<string, string>>;
-  /** Milliseconds that an init agent may take; 30000 unless given. */
+  /** Timeout of an init agent, milliseconds; default 30000. */
   readonly deadlineMs?: number;
 }
 
-/** An agent; one of mode `init` has ended already. */
+/** An agent; in mode `init` it has already ended. */
 export interface Agent extends RunningServer {
-  /** False when the annotations ask for no injection: then nothing ran, and there are no files. */
+  /** False if the annotations request no injection: then nothing ran, and there are no files. */
   readonly injected: boolean;
   /** The files that the agent renders. */
   readonly files: readonly string[];
@@ -49,7 +49,7 @@ const nothing = (injected: boolean, config: unknown): Agent => ({
   stop: () => Promise.resolve(),
 });
 
-/** Both products' names of an agent's environment: OpenBao's agent reads BAO_… for VAULT_…. */
+/** The environment variables of an agent under the names of both products: OpenBao's agent reads BAO_… instead of VAULT_…. */
 export function agentEnv(env: Readonly<Record<string, string>>): Record<string, string> {
   return Object.fromEntries(
     Object.entries(env).flatMap(([name, value]) => [
@@ -60,11 +60,11 @@ export function agentEnv(env: Readonly<Record<string, string>>): Record<string, 
 }
 
 /**
- * Does for a pod's annotations what injector and kubelet do together: see the head of this file. Returns an agent
- * with `injected: false` where annotation `agent-inject` is absent or not true, and one that rendered nothing where
- * the annotations ask for no container of this mode.
- * @throws when a needed annotation is missing, one is not known, or (mode `init`) the agent fails or takes too long;
- * the message has its log's tail, and the agent is gone
+ * Does for the annotations of a Pod what injector and kubelet do together: see the head of this file. Returns an agent
+ * with `injected: false` if annotation `agent-inject` is absent or not true, and one that rendered nothing if the
+ * annotations request no container of this mode.
+ * @throws if a required annotation is missing, one is unknown, or (mode `init`) the agent fails or times out. The
+ * message contains the end of its log, and the agent has ended
  */
 export async function renderWithAgent(options: AgentOptions): Promise<Agent> {
   const injection = injectionOf(options.annotations, options.vault.address);

@@ -15,7 +15,7 @@ export interface ServingCertificate {
 }
 
 /**
- * Makes a CA and a serving certificate for the given DNS names and IP addresses, valid for 30 days, in `dir`.
+ * Creates a CA and a serving certificate for the given DNS names and IP addresses, valid for 30 days, in `dir`.
  * @throws when the `openssl` program is missing or fails
  */
 export async function makeServingCertificate(dir: string, names: readonly string[]): Promise<ServingCertificate> {

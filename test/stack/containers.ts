@@ -1,5 +1,5 @@
 /**
- * The stack in containers, by testcontainers. The Docker daemon has to be one of this machine: servers listen at
+ * The stack in containers, with testcontainers. The Docker daemon must run on this machine: servers listen on
  * ports of 127.0.0.1, and share their logs and certificates through a folder.
  */
 import { randomBytes } from 'node:crypto';
@@ -30,23 +30,23 @@ import type { KubeServer, Product, VaultServer } from './types.ts';
 import { auditConfig, finishVaultStart, productTraits, vaultClient, type VaultFacts } from './vault.ts';
 
 export interface AvailabilityOptions {
-  /** Starts a daemon and makes images where there are none, instead of reporting that; true unless given. */
+  /** If the daemon or images are missing, starts and builds them instead of reporting it; default true. */
   readonly prepare?: boolean;
   readonly onProgress?: (line: string) => void;
 }
 
 export interface Availability {
   readonly available: boolean;
-  /** In one line: why not, or what it stands on. */
+  /** One line: the reason why containers are not available, or what they run on. */
   readonly reason: string;
 }
 
-/** testcontainers takes a while to load, and process mode does without it. */
+/** Loads testcontainers only when needed: it loads slowly, and process mode does not use it. */
 const load = () => import('testcontainers');
 
 const message = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
-/** Whether the user names a Docker daemon, or one answers at a socket where they usually are. */
+/** Whether the environment names a Docker daemon, or one answers at a usual socket. */
 async function daemonMayAnswer(): Promise<boolean> {
   if (process.env['DOCKER_HOST'] !== undefined || existsSync(join(homedir(), '.testcontainers.properties')))
     return true;
@@ -60,19 +60,19 @@ async function daemonMayAnswer(): Promise<boolean> {
     try {
       if ((await call('http://localhost/_ping', { socketPath, timeoutMs: 5000 })).status === 200) return true;
     } catch {
-      // A socket that nobody serves any more.
+      // A socket without a server.
     }
   }
   return false;
 }
 
 /**
- * Finds out whether the stack can run in containers, and with `prepare` does what is needed for it: starts a Docker
- * daemon where none answers (see dockerd.ts), pulls the images, and makes those that cannot be pulled (see images.ts).
+ * Checks whether the stack can run in containers. With `prepare`, provides what is missing: starts a Docker daemon if
+ * none answers (see dockerd.ts), pulls the images, and builds those that cannot be pulled (see images.ts).
  */
 export async function containersAvailable(options: AvailabilityOptions = {}): Promise<Availability> {
   const { prepare = true, onProgress = (line: string): void => console.error(line) } = options;
-  // Before testcontainers looks: it remembers what it found.
+  // Before testcontainers searches for a daemon, because it caches the result.
   if (!(await daemonMayAnswer())) {
     if (!prepare) return { available: false, reason: 'no Docker daemon answers' };
     try {
@@ -80,7 +80,7 @@ export async function containersAvailable(options: AvailabilityOptions = {}): Pr
     } catch (error) {
       return { available: false, reason: message(error) };
     }
-    // Inside a container testcontainers would take the bridge's address; this daemon is beside us.
+    // Inside a container testcontainers would use the address of the bridge, but this daemon runs in the same container.
     process.env['TESTCONTAINERS_HOST_OVERRIDE'] ??= '127.0.0.1';
   }
   const { getContainerRuntimeClient } = await load();
@@ -102,7 +102,7 @@ export async function containersAvailable(options: AvailabilityOptions = {}): Pr
     if (await haveImage(docker, reference)) continue;
     if (canPull) {
       onProgress(`pulling ${reference} …`);
-      // One that cannot be pulled tells enough of the others.
+      // If one image cannot be pulled, the others are not tried.
       canPull = await pullImage(docker, reference);
       if (canPull) continue;
     }
@@ -117,7 +117,7 @@ export async function containersAvailable(options: AvailabilityOptions = {}): Pr
     }
     made.push(name);
   }
-  // It removes containers whose owner died; without its image they are left to `stop`.
+  // Ryuk removes containers whose owner has died; without its image, only `stop` removes them.
   const ryuk = process.env['RYUK_CONTAINER_IMAGE'] ?? 'testcontainers/ryuk:0.14.0';
   if (!(await haveImage(docker, ryuk)) && !(canPull && (await pullImage(docker, ryuk)))) {
     process.env['TESTCONTAINERS_RYUK_DISABLED'] = 'true';
@@ -126,7 +126,7 @@ export async function containersAvailable(options: AvailabilityOptions = {}): Pr
   return { available: true, reason: `Docker daemon on this machine, ${source}` };
 }
 
-/** The shared folder as the servers see it. */
+/** The path of the shared folder inside the containers. */
 const inside = '/stack';
 
 interface Part {
@@ -236,7 +236,7 @@ async function startVault(
   ]);
   const running = await prepared
     .withEnvironment({ HOME: inside, [`${traits.envPrefix}_DEV_ROOT_TOKEN_ID`]: rootToken })
-    // The public image's program may have this capability as a file attribute: without it, it could not be started.
+    // The program of the public image can have this capability as a file attribute, and then does not start without it.
     .withAddedCapabilities('IPC_LOCK')
     .withWaitStrategy(Wait.forLogMessage(/Unseal Key: /))
     .start();
@@ -265,7 +265,7 @@ async function startVault(
   };
 }
 
-/** Agents run as processes in container mode too: from the cache, else with the image's own binary. */
+/** Agents run as processes in container mode too: with the cached binary, or else with the binary of the image. */
 async function agentBinaryOf(product: Product, running: StartedTestContainer, dir: string): Promise<string> {
   const { server, binary } = productTraits[product];
   if (haveServer(server)) return serverFiles(server).binary;
@@ -283,8 +283,8 @@ async function agentBinaryOf(product: Product, running: StartedTestContainer, di
 }
 
 /**
- * Starts the stack in containers. `containersAvailable` has to have said that it can run.
- * @throws with the log of what did not start; nothing is left running
+ * Starts the stack in containers. `containersAvailable` must have returned that it can run.
+ * @throws with the log of the server that did not start; nothing is left running
  */
 export async function startContainerStack(): Promise<OwnedStack> {
   const { Network } = await load();

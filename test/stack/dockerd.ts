@@ -1,7 +1,7 @@
 /**
- * A Docker daemon of our own, for machines where none runs: needs root, and the program `dockerd`, which it installs
- * with apt-get (Debian package docker.io) where it is missing and that is possible. Data, sockets and pidfile are in
- * a temporary folder; it is ended by its process id, gently, so that it takes its containers along.
+ * A separate Docker daemon for machines where none runs. It needs root and the program `dockerd`. If the program is
+ * missing, it is installed with apt-get if possible (Debian package docker.io). Data, sockets and pidfile are in a temporary
+ * folder. The daemon is stopped by its process id with SIGTERM, so that it stops its containers too.
  */
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
@@ -31,7 +31,7 @@ let started: Promise<Dockerd> | undefined;
 
 /**
  * Starts the daemon, once for this process: it runs until `stop`, or until this process ends.
- * @throws when this is not root, or dockerd is missing and cannot be installed, or does not start; says which
+ * @throws if this user is not root, or dockerd is missing and cannot be installed, or does not start; the message names the cause
  */
 export function startDockerd(onProgress: (line: string) => void = () => undefined): Promise<Dockerd> {
   started ??= start(onProgress).catch((error: unknown) => {

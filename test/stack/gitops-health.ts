@@ -1,6 +1,6 @@
 /**
- * What GitOps tools say of an IstioVaultCA: asked of the libraries they are made of (`modules/gitops-health`) with the
- * checks that `deploy/` ships, and what docs/gitops.md promises. Every state that tests bring about is recorded and compared.
+ * The health of an IstioVaultCA according to GitOps tools, from their libraries (`modules/gitops-health`) with the checks
+ * in `deploy/`, and the health that docs/gitops.md documents. Every state that tests produce is recorded, and the two are compared.
  */
 import { spawnSync } from 'node:child_process';
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ import { watchObjects, type Watch } from './watch.ts';
 const collection = '/apis/istiovaultca.io/v1alpha1/istiovaultcas';
 const deploy = join(import.meta.dirname, '../../deploy');
 
-/** What of an IstioVaultCA its health depends on. */
+/** The part of an IstioVaultCA that its health depends on. */
 export interface Shown {
   readonly apiVersion: string;
   readonly kind: string;
@@ -31,19 +31,19 @@ export interface Shown {
     | undefined;
 }
 
-/** Each tool's word. */
+/** The result of each tool. */
 export interface Health {
   readonly kstatus: string;
   readonly argo: string;
   readonly flux: string;
 }
 
-/** What the tools say, and the message that Argo CD shows. */
+/** The results of the tools, and the message that Argo CD shows. */
 export interface Answer extends Health {
   readonly message: string;
 }
 
-/** Asks the tools about every object. @throws when the program fails */
+/** Evaluates every object with the tools. @throws if the program fails */
 export async function askTools(objects: readonly Shown[]): Promise<Answer[]> {
   const { binary } = await ensureServer('gitops-health');
   const { spec } = loadYaml(readFileSync(join(deploy, 'flux/health-checks.yaml'), 'utf8')) as {
@@ -67,7 +67,7 @@ export async function askTools(objects: readonly Shown[]): Promise<Answer[]> {
   });
 }
 
-/** What the tools are to say: the table of docs/gitops.md. */
+/** The documented results: the table of docs/gitops.md. */
 export function promisedHealth({ metadata, spec, status }: Shown): Health {
   if (metadata.deletionTimestamp !== undefined)
     return { kstatus: 'Terminating', argo: 'Progressing', flux: 'InProgress' };
@@ -81,7 +81,7 @@ export function promisedHealth({ metadata, spec, status }: Shown): Health {
   return { kstatus: plain, argo: spec?.suspend === true ? 'Suspended' : argo, flux };
 }
 
-/** Where a tool says something else than promised: a text for each object, with the object. */
+/** Differences between the tools and the documentation: a text for each object, with the object. */
 export async function disagreements(objects: readonly Shown[]): Promise<string[]> {
   const answers = await askTools(objects);
   return objects.flatMap((object, i) => {
@@ -94,11 +94,11 @@ export async function disagreements(objects: readonly Shown[]): Promise<string[]
   });
 }
 
-/** Where the states of a test run are recorded, in the directory of the stack. */
+/** The file with the recorded states of a test run, in the folder of the stack. */
 export const statesFile = 'istiovaultcas.jsonl';
 
 /**
- * Writes every state of every IstioVaultCA of an API server to a file, one JSON line each. The kind may not be there yet, and the API server may be
+ * Writes every state of every IstioVaultCA of an API server to a file, one JSON line each. The CRD need not exist yet, and the API server can be
  * restarted meanwhile.
  */
 export function recordStates(kube: Parameters<typeof watchObjects>[0], file: string): Watch {
@@ -114,12 +114,12 @@ export function recordStates(kube: Parameters<typeof watchObjects>[0], file: str
   return watchObjects<Shown & { metadata: { uid: string; resourceVersion: string } }>(kube, collection, {
     seen: record,
     gone: record,
-    // it is tried again: there is no such kind yet, or no API server
+    // retried: the CRD does not exist yet, or the API server does not run
     failed: () => undefined,
   });
 }
 
-/** Compares what was recorded with what is promised; gives how many states. @throws with ten of those of which a tool says something else */
+/** Compares the recorded states with the documentation. Returns the number of states. @throws with up to ten states that differ */
 export async function checkRecorded(file: string): Promise<number> {
   if (!existsSync(file)) return 0;
   const objects = readFileSync(file, 'utf8')

@@ -5,19 +5,19 @@ import type { Answer } from './types.ts';
 export interface CallOptions {
   readonly method?: string;
   readonly headers?: Readonly<Record<string, string>>;
-  /** A string goes out as it is, anything else as JSON. */
+  /** A string is sent unchanged, anything else as JSON. */
   readonly body?: unknown;
   /** PEM; the only CA that is trusted. */
   readonly ca?: string | undefined;
   /** Path of a unix socket to call instead of the URL's host. */
   readonly socketPath?: string;
-  /** Milliseconds; 30000 unless given. */
+  /** Milliseconds; default: 30000. */
   readonly timeoutMs?: number;
 }
 
 /**
- * Connections to servers of a run are kept and used again: a TLS handshake costs both sides several times what a request costs, and
- * tests ask many times a second. One agent for each CA, so that none trusts more than it is told.
+ * Connections to servers of a run are reused: a TLS handshake costs both sides several times as much as a request, and tests send
+ * many requests per second. There is one HTTP agent for each CA, so that each agent trusts only its own CA.
  */
 const agents = new Map<string, Agent>();
 
@@ -36,12 +36,12 @@ function parse(text: string): unknown {
   }
 }
 
-/** Whether a kept connection was closed by the server before it took the request: then the request goes out once more. */
+/** Whether the server closed a reused connection before it accepted the request: then the request is sent again. */
 const wasClosed = (request: ClientRequest, error: NodeJS.ErrnoException): boolean =>
   request.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE');
 
 /**
- * One HTTP call. With a CA it may use a connection of an earlier call again.
+ * Makes one HTTP call. With a CA it can reuse the connection of an earlier call.
  * @throws on network errors and after the timeout, never on a status
  */
 export function call(url: string, options: CallOptions = {}): Promise<Answer> {
@@ -79,7 +79,7 @@ export function call(url: string, options: CallOptions = {}): Promise<Answer> {
   });
 }
 
-/** The answer's body, when the status is one of those expected. @throws naming the call and what came instead */
+/** Returns the body of the response if the status is expected. @throws with the call and the response otherwise */
 export function expectStatus(answer: Answer, statuses: readonly number[], what: string): unknown {
   if (statuses.includes(answer.status)) return answer.body;
   throw new Error(`${what}: HTTP ${answer.status}: ${JSON.stringify(answer.body)}`);

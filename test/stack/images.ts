@@ -1,6 +1,6 @@
 /**
- * The images of container mode: the public ones, by name, each replaceable by a variable of the environment. Where
- * they cannot be pulled, images of the same names are made FROM scratch round the binaries of the server cache.
+ * The images of container mode: the public images by name, each replaceable with an environment variable. If they cannot
+ * be pulled, images with the same names are built FROM scratch with the binaries of the server cache.
  */
 import { open, stat } from 'node:fs/promises';
 import { Readable } from 'node:stream';
@@ -51,7 +51,7 @@ export const imageNames = Object.keys(images) as readonly ImageName[];
 export const imageReference = (name: ImageName): string =>
   process.env[images[name].variable] ?? `${images[name].repository}:${images[name].tag}`;
 
-/** On our own images only: the folder with Vault's plugins, which the public image has built in. */
+/** Only in images built here: the folder with Vault's plugins, which are part of the public image. */
 export const pluginsLabel = 'istio-vault-ca.plugins';
 
 type Docker = ContainerRuntimeClient['container']['dockerode'];
@@ -66,7 +66,7 @@ export async function haveImage(docker: Docker, reference: string): Promise<bool
   }
 }
 
-/** Reads a daemon's answer to its end. @throws when the signal comes first */
+/** Reads a daemon's response to its end. @throws if it is aborted first */
 function drain(stream: NodeJS.ReadableStream, signal: AbortSignal, onChunk: (chunk: string) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     signal.addEventListener('abort', () => reject(new Error('the Docker daemon takes too long')));
@@ -77,8 +77,8 @@ function drain(stream: NodeJS.ReadableStream, signal: AbortSignal, onChunk: (chu
 }
 
 /**
- * Pulls an image. Gives up when the registry does not answer within 20 seconds, or nothing moves for 60.
- * @returns whether the daemon has it now
+ * Pulls an image. Gives up if the registry does not answer within 20 seconds, or no data arrives for 60 seconds.
+ * @returns whether the daemon has the image now
  */
 export async function pullImage(docker: Docker, reference: string): Promise<boolean> {
   const abort = new AbortController();
@@ -141,8 +141,8 @@ async function* tar(members: readonly Member[]): AsyncGenerator<Buffer> {
 }
 
 /**
- * Makes an image FROM scratch round a server's static binary, under the public image's name.
- * @throws when the binary cannot be had, or the daemon refuses
+ * Builds an image FROM scratch with the static binary of a server, under the name of the public image.
+ * @throws if the binary is not available, or the daemon refuses
  */
 export async function makeImage(docker: Docker, name: ImageName, onProgress: (line: string) => void): Promise<void> {
   const { binary, plugins } = await ensureServer(name, { onProgress });

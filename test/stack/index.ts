@@ -36,18 +36,18 @@ export { ensureServers } from './servers.ts';
 export { waitFor } from './wait.ts';
 
 export interface StackOptions extends EnsureOptions {
-  /** Unless given: what TEST_STACK says; else containers where a Docker daemon has or gets the images. */
+  /** Default: the value of TEST_STACK; if it is unset, containers if a Docker daemon has or gets the images. */
   readonly mode?: StackMode;
   /** For very many requests, as processes only: no audit logs, and memory rather than garbage collection. */
   readonly lean?: boolean;
 }
 
-/** What a stack of processes is made of. */
+/** The parts of a stack of processes. */
 export const stackServers = ['etcd', 'kube-apiserver', 'openbao', 'vault'] as const;
 
 /**
  * Where the servers of a stack run: see `StackOptions.mode`.
- * @throws when containers are asked for by name and cannot be had
+ * @throws if containers are requested explicitly and are not available
  */
 export async function chooseMode(options: StackOptions = {}): Promise<StackMode> {
   const say = options.onProgress ?? ((line: string): void => console.error(line));
@@ -62,8 +62,8 @@ export async function chooseMode(options: StackOptions = {}): Promise<StackMode>
 }
 
 /**
- * Starts an API server and one server of each product, side by side.
- * @throws when one of them does not start, or containers were asked for by name and cannot be had
+ * Starts an API server and one server of each product, in parallel.
+ * @throws if one of them does not start, or containers are requested explicitly and are not available
  */
 export async function startStack(options: StackOptions = {}): Promise<OwnedStack> {
   const mode = await chooseMode(options);

@@ -1,7 +1,7 @@
 /**
- * What the agent injector (vault-k8s 1.7.6) makes of a pod's annotations, as its documentation has them: which
- * containers, and the configuration of the agent in them. All paths are those inside the pod. What it does not know of
- * the injector's annotations, it refuses.
+ * The effect of a Pod's annotations according to the documentation of Vault Agent Injector (vault-k8s 1.7.6): the
+ * containers, and the configuration of the agent in them. All paths are inside the Pod. An unknown annotation of the injector
+ * is an error.
  */
 import { posix } from 'node:path';
 
@@ -23,7 +23,7 @@ export interface Injection {
   readonly tlsSecret: string | undefined;
   /** Name of a projected volume whose token is used instead of the pod's own. */
   readonly tokenVolume: string | undefined;
-  /** Names of the containers that get the rendered files; all unless given. */
+  /** Names of the containers that get the rendered files; default: all. */
   readonly containers: readonly string[] | undefined;
   /** Mount paths of rendered files, the general one (`secret-volume-path`) first. */
   readonly mounts: readonly string[];
@@ -35,7 +35,7 @@ export interface Injection {
   readonly config: (mode: AgentMode, tokenPath: string) => Readonly<Record<string, unknown>>;
 }
 
-/** Annotations that shape containers rather than the configuration; no container runtime is here to heed them. */
+/** Annotations that affect containers and not the configuration. They are ignored, because there is no container runtime. */
 const ignored =
   /^(agent-inject-status|agent-(limits|requests)-.*|agent-run-as-.*|agent-set-security-context|agent-share-process-namespace|agent-copy-volume-mounts|agent-revoke-.*|go-max-procs)$/;
 
@@ -45,7 +45,7 @@ function parseBool(name: string, value: string): boolean {
   throw new Error(`annotation ${injectorPrefix}${name}: not a boolean: ${value}`);
 }
 
-/** Takes annotations out of a set one by one, so that what is left at the end is known to be unknown. */
+/** Takes annotations out of a set one by one, so that the remaining ones are unknown. */
 class Annotations {
   readonly #left = new Map<string, string>();
 
@@ -66,7 +66,7 @@ class Annotations {
     return value === undefined ? otherwise : parseBool(name, value);
   }
 
-  /** All with a prefix, by what follows it. */
+  /** All annotations with a prefix, by the rest of their names. */
   takeAll(start: string): Map<string, string> {
     const found = new Map<string, string>();
     for (const [name, value] of [...this.#left]) {
@@ -77,7 +77,7 @@ class Annotations {
     return found;
   }
 
-  /** @throws when something is left that would have a meaning */
+  /** @throws if an annotation is left that has an effect */
   refuseRest(): void {
     const rest = [...this.#left.keys()].filter((name) => !ignored.test(name));
     if (rest.length > 0)
@@ -128,8 +128,8 @@ function templates(annotations: Annotations): Templates {
 /**
  * Reads a pod's annotations.
  * @param address of Vault, where the annotations name none
- * @returns undefined where annotation `agent-inject` is absent or not true
- * @throws when a needed annotation is missing, or one is not known
+ * @returns undefined if annotation `agent-inject` is absent or not true
+ * @throws if a required annotation is missing, or one is unknown
  */
 export function injectionOf(of: Readonly<Record<string, string>>, address: string): Injection | undefined {
   const annotations = new Annotations(of);

@@ -11,8 +11,8 @@ const run = promisify(execFile);
 let module: Promise<string> | undefined;
 
 /**
- * Kinds of the chart that are left out. No kube-proxy runs, so the API server could not call the Service that istiod's
- * webhooks name, and with failurePolicy Fail would refuse what they select; nobody acts on the others.
+ * Kinds of the chart that are omitted. No kube-proxy runs, so the API server could not call the Service of istiod's
+ * webhooks, and with failurePolicy Fail it would refuse the objects that they select. No controller handles the others.
  */
 const leftOut = new Set([
   'MutatingWebhookConfiguration',
@@ -28,7 +28,7 @@ export interface RenderOptions {
   readonly values: Readonly<Record<string, unknown>>;
 }
 
-/** The objects of the chart, in its order. @throws with Helm's words */
+/** The objects of the chart, in its order. @throws with Helm's error output */
 export async function renderIstiod({ namespace, values }: RenderOptions): Promise<Record<string, unknown>[]> {
   const { binary } = await ensureServer('helm');
   module ??= istioModuleDir();

@@ -2,12 +2,12 @@
 import { Client, credentials, Metadata } from '@grpc/grpc-js';
 import { connect } from 'node:tls';
 
-/** Where an istiod serves. */
+/** The address of an istiod replica. */
 export interface IstiodAt {
   readonly host: string;
   /** Of the secure gRPC server: 15012 in a cluster. */
   readonly port: number;
-  /** The namespace of its Service, whose name the certificate bears. */
+  /** The namespace of its Service, whose name is in the certificate. */
   readonly namespace: string;
 }
 
@@ -56,7 +56,7 @@ function stringsOfField1(message: Buffer): string[] {
   return found;
 }
 
-/** What Node tells of a chain's certificate; the issuer is absent where the chain ends without its root. */
+/** Node's data about a certificate of a chain; the issuer is absent if the chain ends without its root. */
 interface ChainLink {
   readonly raw: Buffer;
   readonly fingerprint256: string;
@@ -71,7 +71,7 @@ const nameOf = ({ namespace }: IstiodAt): string => `istiod.${namespace}.svc`;
 /** The chain that a TLS handshake without credentials shows, leaf first, PEM: which CA this replica uses. */
 export function peerCertificates(at: IstiodAt): Promise<string[]> {
   return new Promise((resolve, reject) => {
-    // Nothing is sent: which chain it shows is what is asked, not whether to trust it.
+    // Nothing is sent. The caller wants the chain, and does not verify it.
     const socket = connect(
       { host: at.host, port: at.port, servername: nameOf(at), rejectUnauthorized: false, ALPNProtocols: ['h2'] },
       () => {
@@ -93,9 +93,9 @@ export function peerCertificates(at: IstiodAt): Promise<string[]> {
 }
 
 /**
- * Has a workload certificate signed. The answer: leaf, intermediates, and root-cert.pem as the last element.
- * @param roots what the workload trusts, PEM
- * @param timeoutMs until it gives up
+ * Requests a workload certificate. The response contains leaf, intermediates, and root-cert.pem as the last element.
+ * @param roots the roots that the workload trusts, PEM
+ * @param timeoutMs timeout, milliseconds
  */
 export async function createCertificate(
   at: IstiodAt,
@@ -106,7 +106,7 @@ export async function createCertificate(
   const client = new Client(`${at.host}:${at.port}`, credentials.createSsl(roots), {
     'grpc.ssl_target_name_override': nameOf(at),
     'grpc.default_authority': nameOf(at),
-    // its own connection: the pool would hand out one that stands since before a change
+    // a new connection: the pool could return one that was opened before a change
     'grpc.use_local_subchannel_pool': 1,
   });
   const metadata = new Metadata();

@@ -1,4 +1,4 @@
-/** The real istiod as a process beside a bare API server, with its CA files in a folder. */
+/** The real istiod as a process with an API server without controllers, and its CA files in a folder. */
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -13,13 +13,13 @@ import { waitFor } from './wait.ts';
 
 export interface IstiodOptions {
   readonly kube: Pick<KubeServer, 'adminKubeconfig'>;
-  /** Path; the administrator's unless given. */
+  /** Path of the kubeconfig; default: the administrator's. */
   readonly kubeconfig?: string;
   /** The folder with ca-cert.pem, ca-key.pem, cert-chain.pem and root-cert.pem (environment ROOT_CA_DIR). */
   readonly rootCaDir: string;
-  /** `istio-system` unless given; it has to exist. */
+  /** Default: `istio-system`; the namespace must exist. */
   readonly namespace?: string;
-  /** `default` unless given. */
+  /** Default: `default`. */
   readonly revision?: string;
   readonly extraEnv?: Readonly<Record<string, string>>;
 }
@@ -29,20 +29,20 @@ export interface Istiod extends RunningServer {
   readonly securePort: number;
   /** Port of /metrics (15014 in a cluster). */
   readonly monitoringPort: number;
-  /** The exit code or signal once it has ended: istiod refuses to start on bad CA files. */
+  /** The exit code or signal after its end: istiod refuses to start with invalid CA files. */
   readonly ended: () => number | string | undefined;
-  /** Waits until it is ready. @throws with its log's tail when it ends, or is not ready within 60 s */
+  /** Waits until it is ready. @throws with the end of its log if it ends, or is not ready within 60 seconds */
   ready(): Promise<void>;
   /** The chain that a TLS handshake without credentials shows, leaf first, PEM: which CA this replica uses. */
   peerCertificates(): Promise<string[]>;
-  /** Has a workload certificate signed. The answer: leaf, intermediates, and root-cert.pem as the last element. */
+  /** Requests a workload certificate. The response contains leaf, intermediates, and root-cert.pem as the last element. */
   createCertificate(request: CertificateRequest): Promise<string[]>;
 }
 
 /**
- * Starts istiod as a process, with free ports on 127.0.0.1, in an empty folder, and without what a cluster's
- * environment would tell it. It keeps to its own namespace: by default istiod writes its root into every one.
- * Does not wait: call `ready()`.
+ * Starts istiod as a process, with free ports on 127.0.0.1, in an empty folder, and without the environment variables of a
+ * cluster. It is limited to its own namespace, because by default istiod writes its root to every namespace. Does not
+ * wait: call `ready()`.
  */
 export async function startIstiod(options: IstiodOptions): Promise<Istiod> {
   const { binary } = await ensureServer('istiod');
@@ -51,7 +51,7 @@ export async function startIstiod(options: IstiodOptions): Promise<Istiod> {
   const first = await freePort(5);
   const [http, https, grpc, secure, monitoring] = [first, first + 1, first + 2, first + 3, first + 4];
   const dir = makeTemporaryDir('istiod');
-  // Paths like ./etc/istio and ./var/run are relative to where it starts: nothing may be there.
+  // Paths like ./etc/istio and ./var/run are relative to its working directory, which must be empty.
   mkdirSync(join(dir, 'empty'));
   const meshConfig = join(dir, 'mesh.json');
   const discoverySelectors = [{ matchLabels: { 'kubernetes.io/metadata.name': namespace } }];

@@ -17,7 +17,7 @@ import type { KubeServer } from './types.ts';
 import { waitFor } from './wait.ts';
 
 export interface KubeOptions {
-  /** Folder for its files; a temporary one, removed at the end, unless given. */
+  /** Folder for its files; default: a temporary one, which is removed at the end. */
   readonly dir?: string;
   /** More flags for kube-apiserver. */
   readonly extraArgs?: readonly string[];
@@ -25,7 +25,7 @@ export interface KubeOptions {
   readonly lean?: boolean;
 }
 
-/** What a client needs to know of a running API server; plain data, so that it can be handed to another process. */
+/** The data that a client of a running API server needs; plain data, so that another process can use it. */
 export interface KubeFacts {
   readonly url: string;
   readonly inClusterUrl: string;
@@ -37,14 +37,14 @@ export interface KubeFacts {
   readonly dir: string;
 }
 
-/** An API server of one's own: with what only its owner can do. */
+/** An API server with the functions that only its owner can use. */
 export interface OwnKubeServer extends KubeServer {
   readonly facts: KubeFacts;
-  /** Compacts etcd up to now: older versions can be neither listed nor watched from. */
+  /** Compacts etcd up to now: older versions can neither be listed nor be the start of a watch. */
   compactEtcd(): Promise<void>;
 }
 
-/** Everything of the interface that needs nothing but the facts. */
+/** The part of the interface that needs only the facts. */
 export function kubeClient(facts: KubeFacts): Omit<KubeServer, 'stop' | 'restart'> {
   return {
     url: facts.url,
@@ -107,7 +107,7 @@ export const kubeFileNames = {
 } as const;
 
 /**
- * Makes a CA, a serving certificate for `names`, the service account key, the administrator's token, the audit policy
+ * Creates a CA, a serving certificate for `names`, the service account key, the administrator's token, the audit policy
  * and the administrator's kubeconfig.
  */
 export async function makeKubeFiles(dir: string, names: readonly string[], url: string): Promise<KubeFiles> {
@@ -121,7 +121,7 @@ export async function makeKubeFiles(dir: string, names: readonly string[], url: 
     secret,
   );
   await writeFile(join(dir, kubeFileNames.tokens), `${adminToken},admin,admin,"system:masters"\n`, secret);
-  // Metadata only: bodies would put tokens into the log.
+  // Metadata only, because bodies contain tokens.
   await writeFile(
     join(dir, kubeFileNames.auditPolicy),
     JSON.stringify({
@@ -159,7 +159,7 @@ export function kubeApiserverArgs(dir: string, etcdUrl: string, bindAddress: str
   ];
 }
 
-/** Waits until an API server serves and has made what it makes at its start: bootstrap roles, system namespaces. */
+/** Waits until an API server serves and has created its initial objects: bootstrap roles, system namespaces. */
 export async function waitForKube(facts: KubeFacts, process?: ManagedProcess): Promise<void> {
   const client = kubeClient(facts);
   const options = { timeoutMs: 60_000, log: client.log, ...(process === undefined ? {} : { process }) };
@@ -173,9 +173,9 @@ export async function waitForKube(facts: KubeFacts, process?: ManagedProcess): P
 }
 
 /**
- * Starts etcd and kube-apiserver as processes on loopback, with a CA, keys and an administrator's token made for this
- * run, RBAC and an audit log. No controller runs: see `createNamespace` for what one would do.
- * @throws when one of them cannot be had or does not become ready; the message has its log's tail
+ * Starts etcd and kube-apiserver as processes on loopback, with a CA, keys and an administrator's token created for
+ * this run, RBAC and an audit log. No controller runs; `createNamespace` does the work of one.
+ * @throws if one of them is not available or does not become ready; the message contains the end of its log
  */
 export async function startKube(options: KubeOptions = {}): Promise<OwnKubeServer> {
   const [etcdFiles, apiserverFiles] = [await ensureServer('etcd'), await ensureServer('kube-apiserver')];
@@ -272,8 +272,8 @@ async function compact(etcdUrl: string): Promise<void> {
 }
 
 /**
- * Creates a namespace with what kube-controller-manager would put into it: the ServiceAccount `default` and the
- * ConfigMap `kube-root-ca.crt`. What is there already stays.
+ * Creates a namespace with the objects that kube-controller-manager creates in it: the ServiceAccount `default` and the
+ * ConfigMap `kube-root-ca.crt`. Existing objects stay unchanged.
  */
 export async function createNamespace(kube: Pick<KubeServer, 'request' | 'caPem'>, name: string): Promise<void> {
   const create = async (path: string, body: unknown): Promise<void> => {
@@ -288,9 +288,9 @@ export async function createNamespace(kube: Pick<KubeServer, 'request' | 'caPem'
 }
 
 /**
- * A bound token of a ServiceAccount, by TokenRequest. The ServiceAccount is created when it is not there.
- * @param audiences the API server's own unless given
- * @param seconds its life, at least 600; 3600 unless given
+ * Requests a bound token of a ServiceAccount with TokenRequest. Creates the ServiceAccount if it does not exist.
+ * @param audiences default: the API server's own
+ * @param seconds its lifetime, at least 600; default 3600
  */
 export async function requestToken(
   kube: Pick<KubeServer, 'request'>,

@@ -1,11 +1,11 @@
 /**
  * Child processes that cannot outlive their parent.
  *
- * Every child leads a process group of its own, is recorded here, and is ended by that group's id: SIGTERM, then
- * SIGKILL after a grace period. What is left when this process exits, or gets SIGINT or SIGTERM, is ended then. For
- * the exits that no handler sees (SIGKILL, a crash) there is a watchdog: one small shell, in a session of its own,
- * that is told each group and temporary folder over a pipe. The pipe closes when this process is gone, however it
- * went; the shell then ends the groups and removes the folders. Nothing is ever ended by name.
+ * Every child leads a process group of its own, is recorded here, and is ended by the id of that group: SIGTERM, then
+ * SIGKILL after a grace period. When this process exits, or gets SIGINT or SIGTERM, it ends the remaining groups. For
+ * exits without a handler (SIGKILL, a crash) there is a watchdog: one small shell, in a session of its own, which gets
+ * each group and temporary folder over a pipe. The pipe closes when this process ends, whatever the cause. The shell
+ * then ends the groups and removes the folders. Nothing is ever ended by name.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readFileSync, realpathSync, rmSync } from 'node:fs';
@@ -27,22 +27,22 @@ export interface ManagedProcess extends RunningServer {
 }
 
 export interface ProcessOptions {
-  /** What messages call it. */
+  /** Its name in messages. */
   readonly name: string;
   readonly command: string;
   readonly args: readonly string[];
-  /** The whole environment but PATH and TMPDIR, which are passed on. Nothing else is inherited. */
+  /** The whole environment except PATH and TMPDIR, which are inherited. Nothing else is inherited. */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd: string;
   /** Receives standard output and standard error, appended. */
   readonly logPath: string;
-  /** Milliseconds between SIGTERM and SIGKILL; 5000 unless given. */
+  /** Milliseconds between SIGTERM and SIGKILL; default: 5000. */
   readonly graceMs?: number;
-  /** Also at an abrupt end it gets SIGTERM first, and 20 seconds: it has something of its own to stop. */
+  /** Also at an abrupt end it gets SIGTERM first and 20 seconds, because it must stop processes of its own. */
   readonly gently?: boolean;
 }
 
-/** Environment of a Go server that serves very many requests: it collects garbage when it holds 2 GiB. */
+/** Environment of a Go server that serves very many requests: it collects garbage only at 2 GiB. */
 export const leanEnv = { GOGC: 'off', GOMEMLIMIT: '2GiB' } as const;
 
 const watchdogScript = `
@@ -83,18 +83,18 @@ function killGroup(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(-pid, signal);
   } catch {
-    // The group is gone already.
+    // The group has already ended.
   }
 }
 
 function cleanUpNow(): void {
-  // The watchdog goes on where this cannot wait.
+  // The watchdog continues, because this handler cannot wait.
   for (const child of running) killGroup(child.pid, gentle.has(child) ? 'SIGTERM' : 'SIGKILL');
   if (gentle.size > 0) return;
   for (const dir of temporaryDirs) rmSync(dir, { recursive: true, force: true });
 }
 
-/** Ends by the signal that came, after everything else has ended; others that listen for it decide for themselves. */
+/** Ends this process by the received signal after everything else has ended, unless other code listens for the signal. */
 function onSignal(signal: NodeJS.Signals): void {
   if (process.listenerCount(signal) > 1) return;
   void stopAll().finally(() => {
@@ -111,7 +111,7 @@ function tellWatchdog(line: string): void {
       cwd: '/',
     });
     watchdog.unref();
-    // A pipe is a socket to Node, and keeps the process alive unless told not to.
+    // A pipe is a socket to Node, which keeps the process alive unless it is unreferenced.
     (watchdog.stdin as unknown as { unref(): void }).unref();
     watchdog.stdin?.on('error', () => undefined);
     watchdog.on('error', () => undefined);
@@ -123,21 +123,21 @@ function tellWatchdog(line: string): void {
 }
 
 /**
- * Has a process of somebody else, such as a Jest worker, end with this one: a worker that waits for something in a test would not
- * notice by itself. What it started ends with it.
+ * Ends a process that this one did not start, such as a Jest worker, together with this one: a worker that waits in a test would not
+ * notice the end. The children of that process end with it.
  */
 export function endsWithThis(pid: number): void {
   if (pid !== process.pid) tellWatchdog(`helper ${pid}`);
 }
 
-/** From now on only what this process started ends with it: others have ended by themselves, and their ids may be used again. */
+/** From now on, only processes that this one started end with it: the others have ended, and their ids can be reused. */
 export function endsAlone(): void {
   tellWatchdog('alone');
 }
 
 /**
- * Makes a temporary folder that only this user can read. It is removed by `removeTemporaryDir`, and at the latest
- * when this process ends, unless KEEP_STACK=1.
+ * Creates a temporary folder that only this user can read. `removeTemporaryDir` removes it, or at the latest the end of
+ * this process, unless KEEP_STACK=1.
  * @param label a word for its name
  */
 export function makeTemporaryDir(label: string): string {
@@ -149,14 +149,14 @@ export function makeTemporaryDir(label: string): string {
   return dir;
 }
 
-/** Removes a folder made by `makeTemporaryDir`; does nothing when folders are kept. */
+/** Removes a folder that `makeTemporaryDir` created; does nothing if folders are kept. */
 export function removeTemporaryDir(dir: string): void {
   if (temporaryDirs.delete(dir)) rmSync(dir, { recursive: true, force: true, maxRetries: 3 });
 }
 
 /**
- * Starts a process of the kind that the head of this file describes. Returns at once; the caller waits for readiness.
- * @throws when the command cannot be started at all
+ * Starts a process as the head of this file describes. Returns at once; the caller waits for readiness.
+ * @throws if the command cannot be started
  */
 export function startProcess(options: ProcessOptions): ManagedProcess {
   const env: Record<string, string> = { ...options.env };
@@ -217,7 +217,7 @@ export function startProcess(options: ProcessOptions): ManagedProcess {
   return managed;
 }
 
-/** The whole text of a log file, or nothing where there is none yet. */
+/** The whole text of a log file; empty: there is none yet. */
 export function readLog(path: string): string {
   try {
     return readFileSync(path, 'utf8');
@@ -226,7 +226,7 @@ export function readLog(path: string): string {
   }
 }
 
-/** Stops everything this process started, the youngest first, and removes its temporary folders. */
+/** Stops everything that this process started, the newest first, and removes its temporary folders. */
 export async function stopAll(): Promise<void> {
   for (const child of [...running].reverse()) await child.stop();
   for (const dir of [...temporaryDirs]) removeTemporaryDir(dir);

@@ -1,6 +1,6 @@
 /**
- * OpenBao or Vault as users run it: nodes with integrated (raft) storage on disk, as processes on loopback, that are
- * initialized, sealed and unsealed, killed and started again.
+ * OpenBao or Vault as users run it: nodes with integrated (raft) storage on disk, as processes on loopback. Tests can
+ * initialize, seal, unseal, kill and restart them.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
@@ -14,16 +14,16 @@ import type { Product, RunningServer } from './types.ts';
 import { auditConfig, productTraits, vaultClient, type VaultFacts } from './vault.ts';
 import { waitFor } from './wait.ts';
 
-/** What a node says of itself; `gone` when it does not answer. */
+/** The status that a node reports; `gone`: it does not answer. */
 type NodeState = 'active' | 'standby' | 'sealed' | 'uninitialized' | 'gone';
 
 export interface RaftNode {
   readonly name: string;
   readonly port: number;
   state(): Promise<NodeState>;
-  /** Ends its process at once, as a crash of the machine would. */
+  /** Kills its process at once, like a crash of the machine. */
   kill(): Promise<void>;
-  /** Starts it on the storage it has; it comes up sealed. */
+  /** Starts it with its existing storage; it starts sealed. */
   start(): Promise<void>;
   unseal(): Promise<void>;
 }
@@ -32,11 +32,11 @@ export interface RaftCluster extends RunningServer {
   readonly product: Product;
   readonly nodes: readonly RaftNode[];
   readonly caPem: string;
-  /** Initializes the first node, unseals all, and waits until they have voted. */
+  /** Initializes the first node, unseals all nodes, and waits until they are voters. */
   initialize(): Promise<void>;
-  /** Waits for the node that leads. */
+  /** Waits for an active node and returns it. */
   active(): Promise<RaftNode>;
-  /** What clients need once it is initialized, but for the address: that is one of a node, or what stands before them. */
+  /** The data that clients need after the initialization, except the address: that of a node, or of a Service in front of the nodes. */
   facts(address: string): VaultFacts;
 }
 
@@ -61,7 +61,7 @@ function nodeConfig({ product, files, dir, ports, certificate }: Settings, port:
         `  retry_join {\n    leader_api_addr = ${text(addressOf(other))}\n    leader_ca_cert_file = ${text(join(dir, 'ca.pem'))}\n  }\n`,
     );
   return [
-    // The multiplier as HashiCorp recommends it in production: a lost leader is noticed within seconds.
+    // The multiplier that HashiCorp recommends for production: the cluster notices a lost leader within seconds.
     `storage "raft" {\n  path = ${text(join(dir, `data-${port}`))}\n  node_id = "node-${port}"\n  performance_multiplier = "1"\n${joins.join('')}}`,
     `listener "tcp" {\n  address = "127.0.0.1:${port}"\n  cluster_address = "127.0.0.1:${port + 1}"\n  tls_cert_file = ${text(certificate.certFile)}\n  tls_key_file = ${text(certificate.keyFile)}\n}`,
     `api_addr = ${text(addressOf(port))}\ncluster_addr = ${text(addressOf(port + 1))}`,
@@ -76,7 +76,7 @@ async function stateOf(port: number, caPem: string): Promise<NodeState> {
   return states[answer?.status ?? 0] ?? 'gone';
 }
 
-/** One node, not started yet. @param unsealKey known once the cluster is initialized */
+/** One node, not started yet. @param unsealKey defined after the initialization of the cluster */
 function makeNode(settings: Settings, port: number, unsealKey: () => string): RaftNode & RunningServer {
   const { product, files, dir, certificate } = settings;
   const name = `node-${port}`;
@@ -95,7 +95,7 @@ function makeNode(settings: Settings, port: number, unsealKey: () => string): Ra
         name: `${product} ${name}`,
         command: files.binary,
         args: ['server', `-config=${join(dir, `${name}.hcl`)}`],
-        // TMPDIR too: sockets of plugins stay behind when it is killed
+        // TMPDIR too: if the node is killed, sockets of plugins remain
         env: { HOME: dir, TMPDIR: dir },
         cwd: dir,
         logPath,
@@ -108,7 +108,7 @@ function makeNode(settings: Settings, port: number, unsealKey: () => string): Ra
       await child.exited;
     },
     unseal: async () => {
-      // while it joins the cluster it answers that there is nothing to unseal
+      // while the node joins the cluster, it answers that there is nothing to unseal
       const process = child === undefined ? {} : { process: child };
       const unsealed = async (): Promise<boolean> => {
         await call(`${addressOf(port)}/v1/sys/unseal`, {
@@ -126,7 +126,7 @@ function makeNode(settings: Settings, port: number, unsealKey: () => string): Ra
   };
 }
 
-/** Vault's own build here is without the Kubernetes auth method: as a plugin it must be known to the catalog first. */
+/** Registers the Kubernetes auth method in the plugin catalog: the Vault build here contains it only as a plugin. */
 async function registerPlugin(facts: VaultFacts, files: ServerFiles): Promise<void> {
   if (files.plugins === undefined) return;
   const sha256 = createHash('sha256')
@@ -141,7 +141,7 @@ async function registerPlugin(facts: VaultFacts, files: ServerFiles): Promise<vo
 
 /**
  * Starts the nodes, not yet initialized, with TLS for 127.0.0.1 and one audit log for all.
- * @throws when they cannot be had or do not answer; the message has the log's tail
+ * @throws if they are not available or do not answer; the message contains the end of the log
  */
 export async function startRaft(product: Product, count: number): Promise<RaftCluster> {
   const files = await ensureServer(productTraits[product].server);
@@ -200,7 +200,7 @@ export async function startRaft(product: Product, count: number): Promise<RaftCl
     await first.unseal();
     await waitFor('the first node to lead', async () => (await first.state()) === 'active', { log });
     const client = vaultClient(facts(addressOf(first.port)));
-    // else a new node waits ten seconds for its vote
+    // otherwise a new node waits ten seconds to become a voter
     const autopilot = { server_stabilization_time: '1s' };
     await client.request('POST', 'sys/storage/raft/autopilot/configuration', autopilot);
     await Promise.all(nodes.slice(1).map((node) => node.unseal()));

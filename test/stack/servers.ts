@@ -1,5 +1,5 @@
 /**
- * The real servers and tools that tests and the demo run: where they are kept, and how they get there.
+ * The cache of the real servers and tools that tests and the demo run.
  *
  * They are built, or downloaded, once into a cache folder outside the repository, in a folder named by version:
  * `$ISTIO_VAULT_CA_CACHE`, else `$XDG_CACHE_HOME/istio-vault-ca`, else `~/.cache/istio-vault-ca`; then `servers/`.
@@ -17,7 +17,7 @@ import { tail } from './wait.ts';
 
 export type { ServerName } from './builds/catalog.ts';
 
-/** Whether there is a server of that name. */
+/** Whether a server of that name exists. */
 export const isServerName = (name: string): name is ServerName => Object.hasOwn(servers, name);
 
 /** The version of a server, as in its folder's name. */
@@ -32,7 +32,7 @@ export interface ServerFiles {
 }
 
 export interface EnsureOptions {
-  /** Gets one line now and then while something is built; standard error unless given. */
+  /** Gets a progress line from time to time during a build; default: standard error. */
   readonly onProgress?: (line: string) => void;
 }
 
@@ -101,7 +101,7 @@ async function ensureGroup(
 ): Promise<void> {
   const unlock: (() => void)[] = [];
   try {
-    // In the same order in every process, so that no two of them wait for each other.
+    // In the same order in every process, so that no two processes wait for each other.
     for (const name of serverNames.filter((known) => names.includes(known))) {
       const { dir } = serverFiles(name);
       mkdirSync(dir, { recursive: true });
@@ -169,7 +169,7 @@ function missingPrograms(name: ServerName): { readonly pkg: string; readonly out
 /**
  * The folder of Istio's own module, of the version that istiod is built from: its charts and CRDs are in
  * `manifests/charts`.
- * @throws when Go is missing, or the module cannot be had
+ * @throws if Go is missing, or the module is not available
  */
 export async function istioModuleDir(): Promise<string> {
   const result = await run('go', ['mod', 'download', '-json', 'istio.io/istio'], {

@@ -1,4 +1,4 @@
-/** How the stack of a Jest worker, which Jest's own process started, reaches the worker's test files: facts in a file, and a control socket. */
+/** Passes the stack of a Jest worker, which Jest's own process started, to the worker's test files: facts in a file, and a control socket. */
 import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
@@ -19,7 +19,7 @@ interface StackFacts {
   readonly vaults: Record<Product, VaultFacts>;
 }
 
-/** The stack as a test file gets it: the same, but nobody but its owner stops it. */
+/** The stack for a test file: the same, except that only its owner can stop it. */
 export interface SharedStack {
   readonly mode: StackMode;
   readonly dir: string;
@@ -27,15 +27,15 @@ export interface SharedStack {
   readonly vaults: Record<Product, Omit<VaultServer, 'stop'>>;
 }
 
-/** A stack together with the facts that make clients of it in another process. */
+/** A stack, with the facts from which another process creates clients. */
 export interface OwnedStack extends Stack {
   readonly kubeFacts: KubeFacts;
   readonly vaultFacts: Record<Product, VaultFacts>;
 }
 
 /**
- * Writes the facts of a stack to a file that only this user can read and serves the one thing that only the stack's
- * owner can do, a restart of the API server, on a unix socket. Returns the file's path and what ends the service.
+ * Writes the facts of a stack to a file that only this user can read. Serves the restart of the API server, which only the
+ * owner of the stack can do, on a unix socket. Returns the path of the file and a function that ends the service.
  */
 export async function share(stack: OwnedStack): Promise<{ path: string; close: () => Promise<void> }> {
   const controlSocket = join(stack.dir, 'control.sock');
@@ -67,8 +67,8 @@ export async function share(stack: OwnedStack): Promise<{ path: string; close: (
 }
 
 /**
- * The stack of this Jest worker. Test files use it one after another: use names of your own, and unseal what you seal.
- * @throws when there is none
+ * The stack of this Jest worker. Test files use it one after another: use unique names, and unseal every server that you seal.
+ * @throws if there is none
  */
 export function sharedStack(): SharedStack {
   const path = process.env[factsVariable];

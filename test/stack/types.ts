@@ -3,14 +3,14 @@ export type Product = 'OpenBao' | 'Vault';
 
 export const products: readonly Product[] = ['OpenBao', 'Vault'];
 
-/** Where the servers run: as processes on loopback, or in containers. */
+/** How the servers run: as processes on loopback, or in containers. */
 export type StackMode = 'processes' | 'containers';
 
 /** Something that runs until it is stopped. */
 export interface RunningServer {
   /** Everything it has written to its output so far. */
   readonly log: () => string;
-  /** Stops it and waits until it is gone. Stopping twice is fine. */
+  /** Stops it and waits for its end. Can be called twice. */
   stop(): Promise<void>;
 }
 
@@ -22,9 +22,9 @@ export interface Answer {
 
 /** A Kubernetes API server with its etcd, and no controllers. */
 export interface KubeServer extends RunningServer {
-  /** `https://127.0.0.1:<port>`, as tests reach it. */
+  /** `https://127.0.0.1:<port>`, the address for tests. */
   readonly url: string;
-  /** As a Vault server of the same stack reaches it: equal to `url` in process mode. */
+  /** The address for a Vault server of the same stack: equal to `url` in process mode. */
   readonly inClusterUrl: string;
   /** The CA of its serving certificate. */
   readonly caPem: string;
@@ -35,7 +35,7 @@ export interface KubeServer extends RunningServer {
   /** Writes a kubeconfig that authenticates with the given bearer token; returns its path. */
   kubeconfigWithToken(token: string, name: string): Promise<string>;
   /**
-   * One raw call as administrator. A string body goes out as it is, anything else as JSON; the content type is
+   * Makes one raw call as administrator. A string body is sent unchanged, anything else as JSON; the content type is
    * `application/json`, and `application/merge-patch+json` for PATCH, unless given. Never throws on a status.
    */
   request(method: string, path: string, body?: unknown, contentType?: string): Promise<Answer>;
@@ -45,7 +45,7 @@ export interface KubeServer extends RunningServer {
 
 /** A Vault or OpenBao server in dev mode: in memory, unsealed, with KV version 2 at `secret/`. */
 export interface VaultServer extends RunningServer {
-  /** Whether it is a process or a container: decides at which address it reaches the API server. */
+  /** Process or container: determines the address at which it reaches the API server. */
   readonly mode: StackMode;
   readonly product: Product;
   readonly version: string;

@@ -17,17 +17,17 @@ import type { Answer, KubeServer, Product, StackMode, VaultServer } from './type
 import { waitFor, type WaitOptions } from './wait.ts';
 
 export interface VaultOptions {
-  /** Serves TLS with a certificate for 127.0.0.1; true unless given. */
+  /** Serves TLS with a certificate for 127.0.0.1; default: true. */
   readonly tls?: boolean;
-  /** `<address>:<port>` to listen at; 127.0.0.1 and a free port unless given. The next port must be free too. */
+  /** `<address>:<port>` to listen at; default: 127.0.0.1 and a free port. The next port must be free too. */
   readonly devListen?: string;
-  /** Folder for its files; a temporary one, removed at the end, unless given. */
+  /** Folder for its files; default: a temporary one, which is removed at the end. */
   readonly dir?: string;
   /** For very many requests: no audit device, and memory rather than garbage collection. */
   readonly lean?: boolean;
 }
 
-/** What a client needs to know of a running server; plain data, so that it can be handed to another process. */
+/** The data that a client of a running server needs; plain data, so that another process can use it. */
 export interface VaultFacts {
   readonly mode: StackMode;
   readonly product: Product;
@@ -41,7 +41,7 @@ export interface VaultFacts {
   readonly logPath: string;
 }
 
-/** How the two products differ where a dev server is started. */
+/** The differences between the two products in starting a dev server. */
 export const productTraits: Readonly<
   Record<Product, { server: ServerName; binary: string; envPrefix: string; auditByConfig: boolean }>
 > = {
@@ -49,11 +49,11 @@ export const productTraits: Readonly<
   Vault: { server: 'vault', binary: 'vault', envPrefix: 'VAULT', auditByConfig: false },
 };
 
-/** The configuration by which OpenBao gets its audit device: it takes none through the API. */
+/** The configuration of OpenBao's audit device, which OpenBao does not accept through the API. */
 export const auditConfig = (path: string): string =>
   `audit "file" "to-file" {\n  options {\n    file_path = ${JSON.stringify(path)}\n  }\n}\n`;
 
-/** Everything of the interface that needs nothing but the facts. */
+/** The part of the interface that needs only the facts. */
 export function vaultClient(facts: VaultFacts): Omit<VaultServer, 'stop'> {
   const request = (method: string, path: string, body?: unknown, token = facts.rootToken): Promise<Answer> =>
     call(`${facts.address}/v1/${path}`, {
@@ -93,16 +93,16 @@ async function waitForVault(
 ): Promise<void> {
   const get = (path: string) =>
     call(`${facts.address}/v1/${path}`, { ca: facts.caPem, headers: { 'x-vault-token': facts.rootToken } });
-  // A fresh KV version 2 answers 400 until its upgrade is done, and 404 until dev mode has mounted it.
+  // A new KV version 2 answers 400 until its upgrade is finished, and 404 until dev mode has mounted it.
   for (const path of ['sys/health', 'secret/config']) {
     await waitFor(`${facts.product} to answer ${path} with 200`, async () => (await get(path)).status === 200, options);
   }
 }
 
 /**
- * What is the same for a process and a container once the server is starting: waits for its CA, the unseal key it
- * prints, and its readiness, and enables the audit device where that goes through the API.
- * @param auditLog its path as the server sees it; undefined: none is wanted
+ * The common part for a process and a container after the start of the server: waits for its CA, the unseal key that it
+ * prints, and its readiness, and enables the audit device if the API allows it.
+ * @param auditLog its path for the server; undefined: no audit device
  */
 export async function finishVaultStart(
   facts: Omit<VaultFacts, 'unsealKey' | 'caPem' | 'version'>,
@@ -139,7 +139,7 @@ export async function finishVaultStart(
 /**
  * Starts OpenBao or Vault in dev mode as a process on loopback: in memory, unsealed, with a random root token, a file
  * audit device, and TLS unless told otherwise. The Kubernetes auth method can be enabled on both.
- * @throws when it cannot be had or does not become ready; the message has its log's tail
+ * @throws if it is not available or does not become ready; the message contains the end of its log
  */
 export async function startVault(
   product: Product,
@@ -158,7 +158,7 @@ export async function startVault(
   try {
     return await retryTakenPorts(async () => {
       await child?.stop();
-      // It listens for its cluster on the port after its API port.
+      // Its cluster port is the port after its API port.
       const listen = options.devListen ?? `127.0.0.1:${await freePort(2)}`;
       const rootToken = randomBytes(16).toString('hex');
       const auditLog = join(dir, 'audit.log');
@@ -173,7 +173,7 @@ export async function startVault(
           ...(traits.auditByConfig && !lean ? [`-config=${join(dir, 'audit.hcl')}`] : []),
           ...(files.plugins === undefined ? [] : [`-dev-plugin-dir=${files.plugins}`]),
         ],
-        // In the environment, where other users do not see it, rather than among the arguments.
+        // In the environment and not in the arguments, which other users can read.
         env: {
           HOME: dir,
           [`${traits.envPrefix}_DEV_ROOT_TOKEN_ID`]: rootToken,
@@ -208,7 +208,7 @@ export async function startVault(
  * Enables the Kubernetes auth method at a mount and points it at the API server, with a reviewer of its own: the
  * ServiceAccount `vault-reviewer` in namespace `vault`, bound to ClusterRole `system:auth-delegator`, by a token of
  * one day.
- * @throws when the mount is taken already
+ * @throws if the mount already exists
  */
 export async function enableKubernetesAuth(
   vault: Pick<VaultServer, 'request' | 'mode'>,

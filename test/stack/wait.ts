@@ -1,11 +1,11 @@
 import type { ManagedProcess } from './processes.ts';
 
 export interface WaitOptions {
-  /** Milliseconds until it gives up; 30000 unless given. */
+  /** Timeout, milliseconds; default 30000. */
   readonly timeoutMs?: number;
-  /** Milliseconds between two looks; unless given 50, and 200 in a wait that takes longer than two seconds. */
+  /** Interval between two checks, milliseconds; default 50, and 200 in a wait that has taken longer than 2 s. */
   readonly intervalMs?: number;
-  /** Whose log the error shows. */
+  /** The process whose log the error contains. */
   readonly log?: () => string;
   /** Gives up at once when this process ends. */
   readonly process?: ManagedProcess;
@@ -16,13 +16,13 @@ export function tail(log: string, lines = 25): string {
   return log.trimEnd().split('\n').slice(-lines).join('\n');
 }
 
-/** A pause between two looks at a condition; never a way to wait for one. */
+/** A pause between two checks of a condition; never a replacement for a check. */
 export const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /**
- * Looks until `check` gives something other than `undefined` or `false`, and returns that.
+ * Calls `check` until it returns something other than `undefined` or `false`, and returns that.
  * @param what completes "waited … s for …"
- * @throws when the time is over, or the process has ended; the message has the last error and the log's tail
+ * @throws after the timeout, or if the process has ended; the message contains the last error and the end of the log
  */
 export async function waitFor<T>(
   what: string,

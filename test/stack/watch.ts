@@ -1,4 +1,4 @@
-/** List and watch, as Kubernetes' own clients do: a listener that is told of every object's latest version. */
+/** List and watch, like Kubernetes' own clients: a listener gets the latest version of every object. */
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { request } from 'node:https';
@@ -11,10 +11,10 @@ interface Watchable {
 }
 
 export interface WatchHandlers<T> {
-  /** An object is there, or has changed; also after a connection was lost, for all objects again. */
+  /** Called for an object that exists or has changed; after a lost connection, again for all objects. */
   readonly seen: (object: T) => void;
   readonly gone: (object: T) => void;
-  /** The connection was lost or an answer was bad; it is made again. */
+  /** Called if the connection was lost or a response was invalid; the watch reconnects. */
   readonly failed: (error: unknown) => void;
 }
 
@@ -27,7 +27,7 @@ interface WatchEvent<T> {
   readonly object: T;
 }
 
-/** The administrator's token. The kubeconfig is one of `kube.ts`, which is JSON. */
+/** The administrator's token. The kubeconfig comes from `kube.ts` and is JSON. */
 function adminToken(kube: Pick<KubeServer, 'adminKubeconfig'>): string {
   const config = JSON.parse(readFileSync(kube.adminKubeconfig, 'utf8')) as { users: [{ user: { token: string } }] };
   return config.users[0].user.token;
@@ -35,7 +35,7 @@ function adminToken(kube: Pick<KubeServer, 'adminKubeconfig'>): string {
 
 /**
  * Watches a collection until it is stopped.
- * @param path of the collection, which may have a query
+ * @param path of the collection; can contain a query
  */
 export function watchObjects<T extends Watchable>(
   kube: Pick<KubeServer, 'request' | 'url' | 'caPem' | 'adminKubeconfig'>,
@@ -67,7 +67,7 @@ export function watchObjects<T extends Watchable>(
     for (const object of body.items) take({ type: 'MODIFIED', object });
     return body.metadata.resourceVersion;
   };
-  /** Settles when the API server ends the watch, or something goes wrong. */
+  /** Settles when the API server ends the watch, or at an error. */
   const stream = (resourceVersion: string): Promise<void> =>
     new Promise((resolve, reject) => {
       const url = new URL(`${kube.url}${path}`);
@@ -111,7 +111,7 @@ export function watchObjects<T extends Watchable>(
     while (!stopped) {
       try {
         const version = await list();
-        // it may have been stopped meanwhile, which the compiler cannot know
+        // it can be stopped meanwhile, which the compiler does not know
         if (!(stopped as boolean)) await stream(version);
       } catch (error) {
         if (stopped as boolean) return;

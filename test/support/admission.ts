@@ -1,4 +1,4 @@
-/** What the API server makes of new pods. Webhook configurations, quotas and labels of a namespace are taken up only some time after they were written. */
+/** How the API server admits new Pods. It applies webhook configurations, quotas and namespace labels only some time after they were written. */
 import { waitFor } from '../stack/index.ts';
 import { injectorPrefix } from '../stack/injection.ts';
 import type { Kube } from './cluster.ts';
@@ -14,8 +14,9 @@ const pod = {
 };
 
 /**
- * Waits until a pod that asks for the agent would come with it, without it, or be refused with such a message. None is made.
- * @param how what comes of the pod
+ * Waits until the API server would inject Vault Agent into a Pod that requests it, would not inject it, or would refuse the Pod with a given
+ * message. Creates no Pod.
+ * @param how the expected result
  */
 export async function podsCome(
   kube: Kube,

@@ -1,9 +1,9 @@
-/** Reads a log that grows, one JSON object a line, from where the last reading stopped. */
+/** Reads a growing log, one JSON object per line, from the position where the last read stopped. */
 import { open } from 'node:fs/promises';
 
 const chunkBytes = 1 << 20;
 
-/** Gives all entries of one log so far. What follows the last newline is still being written, and left for the next time. */
+/** Returns all entries of one log so far. Text after the last newline is incomplete and is left for the next read. */
 function growingLog<T>(path: string, keep: (line: unknown) => T | undefined): () => Promise<readonly T[]> {
   const found: T[] = [];
   let offset = 0;
@@ -11,7 +11,7 @@ function growingLog<T>(path: string, keep: (line: unknown) => T | undefined): ()
   const take = (chunk: Buffer): void => {
     const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
     const end = bytes.lastIndexOf(0x0a);
-    // a copy: the chunk's memory is used again
+    // a copy, because the buffer of the chunk is reused
     rest = Buffer.from(bytes.subarray(end + 1));
     if (end < 0) return;
     for (const line of bytes.toString('utf8', 0, end).split('\n')) {
@@ -33,7 +33,7 @@ function growingLog<T>(path: string, keep: (line: unknown) => T | undefined): ()
       await file.close();
     }
   };
-  // one reading after another: two at once would take the same bytes twice
+  // reads run one after another: two at once would read the same bytes twice
   let reading: Promise<void> = Promise.resolve();
   return async () => {
     reading = reading.catch(() => undefined).then(readOn);
@@ -43,9 +43,9 @@ function growingLog<T>(path: string, keep: (line: unknown) => T | undefined): ()
 }
 
 /**
- * Gives the entries of a log so far, by its path. Each log is read once, however often it is asked for.
- * @param keep what is kept of a line's object; undefined: nothing
- * @throws when there is no such file, or a line is no JSON
+ * Returns the entries of a log so far, by its path. Each byte of a log is read once, however often the function is called.
+ * @param keep selects the data to keep from the object of a line; undefined: the line is dropped
+ * @throws if the file does not exist, or a line is not JSON
  */
 export function growingLogs<T>(keep: (line: unknown) => T | undefined): (path: string) => Promise<readonly T[]> {
   const logs = new Map<string, () => Promise<readonly T[]>>();

@@ -1,4 +1,4 @@
-/** Counts writes as the project promises them: in the audit logs of Vault and of the API server, less logins, tokens, leases and reviews. */
+/** Counts writes in the audit logs of Vault and of the API server, without logins, tokens, Leases and reviews. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { growingLogs } from './audit-log.ts';
 import type { Kube } from './cluster.ts';
@@ -10,7 +10,7 @@ interface VaultLine {
   request?: { operation: string; path: string };
 }
 
-/** What is kept of an entry of Vault's audit log. */
+/** The fields of an entry of Vault's audit log that are kept. */
 export interface VaultEntry {
   type: 'request' | 'response';
   failed: boolean;
@@ -18,7 +18,7 @@ export interface VaultEntry {
   path: string;
 }
 
-/** Requests and responses in a Vault's audit log so far. */
+/** Requests and responses in the audit log of a Vault server so far. */
 export const vaultEntries = growingLogs((line): VaultEntry | undefined => {
   const { type, error = '', request } = line as VaultLine;
   if ((type !== 'request' && type !== 'response') || request === undefined) return undefined;
@@ -41,7 +41,7 @@ interface KubeLine {
   responseStatus?: { code?: number };
 }
 
-/** What is kept of an entry of the API server's audit log. */
+/** The fields of an entry of the API server's audit log that are kept. */
 export interface KubeEntry {
   verb: string;
   user: string;
@@ -70,8 +70,8 @@ const operatorUser = 'system:serviceaccount:istio-vault-ca:istio-vault-ca';
 
 /**
  * Writes of a user in the API server's audit log, as `verb resource/subresource namespace/name`.
- * @param user the operator unless given
- * @param which also those that were refused, unless only what was `done` counts
+ * @param user default: the operator
+ * @param which `done` counts only accepted writes; otherwise refused writes count too
  */
 export async function kubeWrites(
   kube: Kube,
@@ -89,13 +89,13 @@ export async function kubeWrites(
     );
 }
 
-/** How many requests of any kind the operator's token has made: a reconcile shows in it even when it writes nothing. */
+/** The number of reads of a path in Vault's audit log so far. Each reconcile reads, even if it writes nothing. */
 async function vaultReads(vault: Vault, path: string): Promise<number> {
   const entries = await vaultEntries(vault.auditLog);
   return entries.filter((e) => e.type === 'request' && e.operation === 'read' && e.path === path).length;
 }
 
-/** Waits until a path was read so many more times: that many reconciles have looked at it. */
+/** Waits until a path was read the given number of times more, which shows that many reconciles. */
 export async function waitForReads(vault: Vault, path: string, more: number, timeoutMs = 90_000): Promise<void> {
   const from = await vaultReads(vault, path);
   const end = Date.now() + timeoutMs;

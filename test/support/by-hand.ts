@@ -1,4 +1,4 @@
-/** What somebody has made by hand with the procedure: Vault's side by its own command line, and the control plane's overlay. */
+/** A CA created with the manual procedure: in Vault with its own command line, and in the control plane with the overlay. */
 import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import type { Scene } from './scene.ts';
 const run = promisify(execFile);
 const script = join(import.meta.dirname, '..', 'by-hand', 'procedure.sh');
 
-/** Runs the procedure with a scene's names. @param over further variables of the script */
+/** Runs the manual procedure with the names of a scene. @param over additional variables of the script */
 export async function makeByHand(
   { vault, namespace, resource }: Scene,
   over: Record<string, string> = {},
@@ -44,7 +44,7 @@ export async function makeByHand(
   }
 }
 
-/** The overlay of the procedure's last step: whole maps and a whole list, as its page has them. */
+/** The overlay of the last step of the manual procedure: whole maps and a whole list, as in its documentation. */
 export function overlayByHand({ namespace, resource }: Pick<Scene, 'namespace' | 'resource'>): unknown[] {
   const { keyStore } = resource['spec'] as { keyStore: { version?: number } };
   const [kv, data] =

@@ -1,14 +1,14 @@
-/** Looks for key and token material in everything the operator shows: log, events, status, metrics, objects. */
+/** Searches everything the operator writes or exposes for key and token material: log, Events, status, metrics, objects. */
 import { createPrivateKey } from 'node:crypto';
 import type { Json, Kube } from './cluster.ts';
 import type { Scene, Vault } from './scene.ts';
 
-/** Strings that must never appear: the stored keys, in every form they could take on the way out. */
+/** Strings that must never appear: the stored keys in every encoding in which they could leak. */
 export async function secretsOf(scene: Scene): Promise<string[]> {
   const { vault } = scene;
   const store = (scene.resource['spec'] as { keyStore: { mount: string; path: string; version?: number } }).keyStore;
   const path = store.version === 1 ? `${store.mount}/${store.path}` : `${store.mount}/data/${store.path}`;
-  // a server of the test's own may have ended with it: then the forms of secrets are searched for, but not these values
+  // the own server of a test can be stopped already: then only the forms of secrets are searched for, not these values
   const answer = await vault.request('GET', path).catch(() => undefined);
   const body = (answer?.body ?? {}) as { data?: Json & { data?: Json } };
   const entry = store.version === 1 ? body.data : body.data?.data;
@@ -19,7 +19,7 @@ export async function secretsOf(scene: Scene): Promise<string[]> {
   return [...middle.map((line) => line.slice(0, 40)).filter((line) => line.length > 20), pkcs8.slice(40, 80)];
 }
 
-/** Forms of secrets that need no knowledge of their value. */
+/** Patterns of secrets that are recognizable without their value. */
 const patterns = [
   /-----BEGIN [A-Z ]*PRIVATE KEY-----/,
   /\bhv[sbr]\.[A-Za-z0-9_-]{20,}/,
@@ -27,7 +27,7 @@ const patterns = [
   /\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}/,
 ];
 
-/** Where a secret shows; empty when nowhere. */
+/** The places that contain a secret; empty: none. */
 export function leaks(texts: Record<string, string>, secrets: string[]): string[] {
   return Object.entries(texts).flatMap(([name, text]) => [
     ...secrets.filter((secret) => text.includes(secret)).map(() => `${name}: a stored secret`),
@@ -35,7 +35,7 @@ export function leaks(texts: Record<string, string>, secrets: string[]): string[
   ]);
 }
 
-/** Every object of the kinds that the operator writes or could write to, in all namespaces, as text. */
+/** All objects of the kinds that the operator can write, in all namespaces, as text. */
 export async function everythingVisible(kube: Kube): Promise<Record<string, string>> {
   const paths = {
     resources: '/apis/istiovaultca.io/v1alpha1/istiovaultcas',
@@ -50,7 +50,7 @@ export async function everythingVisible(kube: Kube): Promise<Record<string, stri
   return Object.fromEntries(await Promise.all(texts));
 }
 
-/** Tokens of Vault that are alive besides the root token, by accessor: to see that the operator revokes its own. */
+/** Accessors of valid Vault tokens except the root token, to check that the operator revokes its own. */
 export async function tokenAccessors(vault: Vault): Promise<string[]> {
   const body = (await vault.request('LIST', 'auth/token/accessors')).body as { data?: { keys?: string[] } };
   return body.data?.keys ?? [];

@@ -1,4 +1,4 @@
-/** Judges certificates with node:crypto alone, not with the operator's code. */
+/** Checks certificates with node:crypto alone, independently of the operator's code. */
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -30,7 +30,7 @@ export async function readCaFiles(dir: string): Promise<CaFiles> {
   };
 }
 
-/** Everything that is wrong with a set of files; empty when it is what istiod needs. */
+/** The defects of a set of CA files; empty: istiod can use them. */
 export function defects(files: CaFiles): string[] {
   const out: string[] = [];
   const [cert] = blocks(files.cert);
@@ -54,7 +54,7 @@ export function defects(files: CaFiles): string[] {
   return out;
 }
 
-/** `openssl verify` of a chain; throws with openssl's words when it does not verify. */
+/** Verifies a chain with `openssl verify`. @throws with the output of openssl if it does not verify */
 export async function opensslVerify(leaf: string, intermediates: string, root: string): Promise<void> {
   const dir = await mkdtemp(join(tmpdir(), 'openssl-'));
   try {

@@ -1,4 +1,4 @@
-/** What tests and the demo do to the cluster as its administrator: install the operator's manifests, apply and read objects. */
+/** Actions of tests and the demo as cluster administrator: install the operator's manifests, apply and read objects. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { loadAllYaml, loadYaml } from '../../src/runtime/yaml.ts';
@@ -11,7 +11,7 @@ export type Kube = Omit<KubeServer, 'stop'>;
 
 const top = join(import.meta.dirname, '..', '..');
 
-/** Where an object of a manifest lives on the API server. */
+/** The path of an object of a manifest on the API server. */
 function collectionOf(object: Json): string {
   const apiVersion = String(object['apiVersion']);
   const kind = String(object['kind']).toLowerCase();
@@ -23,14 +23,14 @@ function collectionOf(object: Json): string {
 
 const pathOf = (object: Json): string => `${collectionOf(object)}/${String((object['metadata'] as Json)['name'])}`;
 
-/** Server-side apply as `kubectl apply --server-side` sends it; gives the API server's answer. */
+/** Server-side apply as `kubectl apply --server-side` sends it. Returns the response of the API server. */
 export async function apply(kube: Kube, object: Json, manager = 'kubectl'): Promise<{ status: number; body: Json }> {
   const path = `${pathOf(object)}?fieldManager=${manager}&force=true`;
   const answer = await kube.request('PATCH', path, JSON.stringify(object), 'application/apply-patch+yaml');
   return { status: answer.status, body: answer.body as Json };
 }
 
-/** Writes an object's status, as its controller would. */
+/** Writes the status of an object, like its controller. */
 export async function setStatus(kube: Kube, path: string, status: Json): Promise<void> {
   const answer = await kube.request(
     'PATCH',
@@ -41,14 +41,14 @@ export async function setStatus(kube: Kube, path: string, status: Json): Promise
   if (answer.status >= 300) throw new Error(`status of ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
 }
 
-/** Applies and insists. */
+/** Applies an object. @throws if the API server refuses it */
 export async function applyOk(kube: Kube, object: Json): Promise<Json> {
   const { status, body } = await apply(kube, object);
   if (status >= 300) throw new Error(`apply ${pathOf(object)}: ${status} ${JSON.stringify(body['message'] ?? body)}`);
   return body;
 }
 
-/** All objects of a kustomization: its resources, and those of folders it names. No patches or generators are carried out. */
+/** All objects of a kustomization: its resources, and those of the folders that it names. Patches and generators are not applied. */
 async function kustomization(folder: string): Promise<Json[]> {
   const { resources = [] } = loadYaml(await readFile(join(top, folder, 'kustomization.yaml'), 'utf8')) as {
     resources?: string[];
@@ -70,7 +70,7 @@ export async function manifest(file: string): Promise<Json[]> {
 
 /**
  * Installs CRDs and the operator's RBAC exactly as `deploy/` has them (but for the Deployment, since no kubelet runs),
- * and gives a kubeconfig of its service account.
+ * and returns a kubeconfig of its service account.
  */
 export async function installOperator(kube: Kube, options: { secrets?: boolean } = {}): Promise<string> {
   const objects = [
@@ -96,7 +96,7 @@ export async function installOperator(kube: Kube, options: { secrets?: boolean }
   return await kube.kubeconfigWithToken(token, 'istio-vault-ca');
 }
 
-/** The agent injector's webhook, as its Helm chart registers it. Nobody answers it: no pods are made in these tests. */
+/** The webhook of Vault Agent Injector, as its Helm chart registers it. No server runs behind it: these tests create no Pods. */
 export async function registerInjector(kube: Kube, namespaceSelector: Json = {}): Promise<void> {
   await applyOk(kube, injectorConfiguration({ url: 'https://127.0.0.1:1/mutate' }, namespaceSelector));
 }
@@ -140,7 +140,7 @@ export function conditionOf(resource: Resource, type: string): Condition | undef
   return resource.status?.conditions?.find((c) => c.type === type);
 }
 
-/** Waits until a condition of the current generation says so; the error shows all conditions. */
+/** Waits until a condition has the given values for the current `metadata.generation`. The error contains all conditions. */
 export async function waitForCondition(
   kube: Kube,
   namespace: string,
@@ -172,7 +172,7 @@ export async function waitForCondition(
   }
 }
 
-/** Asks for a reconcile, as `reconcile-requested-at` promises it, and waits until it was done. */
+/** Requests a reconcile with `reconcile-requested-at`, and waits until it is finished. */
 export async function requestReconcile(kube: Kube, namespace: string, name: string, text: string): Promise<Resource> {
   const annotations = { 'istiovaultca.io/reconcile-requested-at': text };
   await kube.request('PATCH', resourcePath(namespace, name), { metadata: { annotations } });

@@ -37,13 +37,13 @@ const crd = ({ group, version, kind, plural, scope }: Named, spec: Json): Json =
   },
 });
 
-/** What the Sail operator says of an Istio that it has reconciled. */
+/** The status that the Sail operator writes to a reconciled Istio. */
 export const sailStatus = (activeRevisionName: string): Json => ({
   activeRevisionName,
   conditions: [{ type: 'Reconciled', status: 'True', reason: 'Reconciled' }],
 });
 
-/** A resource type of a GitOps tool: whatever stands in it. */
+/** A resource type of a GitOps tool, with any content. */
 export const openCrd = (named: Named): Json => crd(named, open);
 
 const pilot = { ...open, properties: { env: texts, podAnnotations: texts } };
@@ -70,7 +70,7 @@ export const sailCrds: readonly Json[] = [
   ),
 ];
 
-/** Applies CRDs, and waits until each of their types is served. */
+/** Applies CRDs, and waits until the API server serves each of their types. */
 export async function serveCrds(kube: Kube, crds: Json[]): Promise<void> {
   for (const crd of crds) await applyOk(kube, crd);
   for (const crd of crds) {

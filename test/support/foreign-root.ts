@@ -1,4 +1,4 @@
-/** A root that is not Vault's: what a mesh trusts that signs by itself today. */
+/** A root that Vault did not issue, as trusted by a mesh with a self-signed CA. */
 import { execFile } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
 import { promisify } from 'node:util';
@@ -13,7 +13,7 @@ export async function makeForeignRoot(): Promise<{ pem: string; fingerprint: str
   return { pem, fingerprint: new X509Certificate(pem).fingerprint256.replaceAll(':', '').toLowerCase() };
 }
 
-/** Has the mesh of a namespace trust such a root, and no other. */
+/** Makes the mesh of a namespace trust such a root and no other. */
 export async function trustForeignRoot(kube: Kube, namespace: string): ReturnType<typeof makeForeignRoot> {
   const root = await makeForeignRoot();
   await applyOk(kube, {

@@ -1,4 +1,4 @@
-/** What every end-to-end file begins and ends with: the operator installed and running, and its resources gone afterwards. */
+/** Setup and teardown of every end-to-end file: installs and runs the operator, and removes its resources at the end. */
 import { afterAll, beforeAll } from '@jest/globals';
 import { products, sharedStack, waitFor } from '../stack/index.ts';
 import { getResource, installOperator, registerInjector, resourcePath } from './cluster.ts';
@@ -7,13 +7,16 @@ import { everythingVisible, leaks, secretsOf } from './canary.ts';
 import { prepareVault, scenes } from './scene.ts';
 
 export interface Harness {
-  /** The operator that runs now. */
+  /** The running operator. */
   operator: () => RunningOperator;
   /** Stops it and starts another one. */
   restart: (flags?: string[]) => Promise<void>;
 }
 
-/** Deletes every IstioVaultCA. The operator is not there any more to take its finalizer off. */
+/**
+ * Removes the finalizer of every IstioVaultCA and deletes the resource. The operator, which would remove the finalizer, does not run any
+ * more.
+ */
 async function deleteResources(): Promise<void> {
   const { kube } = sharedStack();
   const all = (await kube.request('GET', '/apis/istiovaultca.io/v1alpha1/istiovaultcas')).body as {
@@ -29,7 +32,7 @@ async function deleteResources(): Promise<void> {
   }
 }
 
-/** @param flags of the first operator */
+/** @param flags command line of the first operator */
 export function useOperator(flags: string[] = []): Harness {
   const { kube, vaults } = sharedStack();
   let kubeconfig = '';

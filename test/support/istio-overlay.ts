@@ -1,4 +1,4 @@
-/** What Istio's own path library makes of patches of an IstioOperator: asked of a small program that is built with it. */
+/** The effect of patches of an IstioOperator according to Istio's own path library, from a small program that is built with it. */
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { ensureServer } from '../stack/servers.ts';
@@ -11,9 +11,9 @@ export interface Patch {
 
 export interface Outcome {
   object: Json;
-  /** What the library said about each patch; empty for nothing. Istio goes on with the next one all the same. */
+  /** The error of the library for each patch; empty: none. After an error, Istio continues with the next patch. */
   errors: string[];
-  /** What istiod's pod gets of the object; with an error Istio can render nothing of it. */
+  /** The values of the object that istiod's Pod gets; after an error Istio cannot render the object. */
   pod: {
     env: { name: string; value?: string; valueFrom?: unknown }[];
     annotations: Record<string, string>;
@@ -21,7 +21,7 @@ export interface Outcome {
   };
 }
 
-/** By the encoding of the base: `yaml` is Istio's, `json` that of a caller who reads the object from JSON. */
+/** Results by the encoding of the base object: `yaml` as Istio reads it, `json` as a caller reads it from JSON. */
 type Answer = Record<'yaml' | 'json', Outcome>;
 
 export interface IstioOverlay {
@@ -29,7 +29,7 @@ export interface IstioOverlay {
   stop(): void;
 }
 
-/** Starts the program, which answers in order until it is stopped. It ends with this process, however that ends. */
+/** Starts the program, which answers in order until it is stopped. It ends with this process, whatever the cause. */
 export async function startIstioOverlay(): Promise<IstioOverlay> {
   const { binary } = await ensureServer('istio-overlay');
   const child = spawn(binary, { stdio: ['pipe', 'pipe', 'pipe'], env: {} });

@@ -1,7 +1,7 @@
 /**
  * A stand-in for TSB's operator and Istio's rendering: from a ControlPlane's overlay to what istiod's pod template would carry.
  * It follows Istio's documented path grammar for the map-shaped paths that the operator writes and for the whole list and map
- * that the procedure by hand writes, and knows no others.
+ * that the manual procedure writes, and knows no others.
  */
 import type { Json } from './cluster.ts';
 
@@ -21,7 +21,7 @@ export function overlaysOf(controlPlane: Json): Overlay[] {
   return spec.components?.istio?.kubeSpec?.overlays ?? [];
 }
 
-/** Env and annotations that the overlay for one IstioOperator sets, in the order of its patches. */
+/** Environment variables and annotations that the overlay for one IstioOperator sets, in the order of its patches. */
 export function podTemplateOf(controlPlane: Json, istioOperator = 'tsb-istiocontrolplane'): PodTemplate {
   const out: PodTemplate = { env: {}, annotations: {} };
   let envList: { name: string; value: string }[] = [];
@@ -35,7 +35,7 @@ export function podTemplateOf(controlPlane: Json, istioOperator = 'tsb-istiocont
     if (path === 'spec.components.pilot.k8s.podAnnotations') out.annotations = { ...(value as Record<string, string>) };
     if (path === 'spec.components.pilot.k8s.env') envList = value as typeof envList;
   }
-  // Istio merges the list over the values by name, whichever patch came first
+  // Istio merges the list over the values by name, independently of the order of the patches
   for (const { name, value } of envList) out.env[name] = value;
   return out;
 }

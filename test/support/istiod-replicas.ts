@@ -1,7 +1,7 @@
 /**
- * Stand-in for a Deployment's controllers and for istiod itself: Deployment, ReplicaSet and pods are written by hand, their statuses too, and
- * a plain TLS server plays istiod's port 15012. What the operator reads and whom it asks is real; which certificates istiod would show is not
- * tested here.
+ * Stand-in for a Deployment's controllers and for istiod itself: the test writes Deployment, ReplicaSet and Pods with their statuses, and a
+ * plain TLS server acts as istiod's port 15012. The operator's reads and handshakes are real. The certificates that istiod would present are
+ * not tested here.
  */
 import { createServer, type Server } from 'node:tls';
 import { applyOk, type Json, type Kube } from './cluster.ts';
@@ -26,7 +26,7 @@ export async function issueLeaf({ vault, namespace }: Scene): Promise<Identity> 
   return { key: data.private_key, chain: `${data.certificate}\n${data.issuing_ca}\n` };
 }
 
-/** Plays port 15012 on an address of 127.0.0.0/8; what it shows can be changed. */
+/** Acts as port 15012 on an address of 127.0.0.0/8; its certificate can be changed. */
 export async function playIstiod(
   address: string,
   shows: Identity,
@@ -54,7 +54,7 @@ async function request(kube: Kube, method: string, path: string, body: Json, typ
 const hash = 'newest';
 const labels = { app: 'istiod', 'istio.io/rev': 'default', 'pod-template-hash': hash };
 
-/** Pod as the injector would have left it: the operator's annotations, and the agent's containers. */
+/** A Pod after injection: the operator's annotations and the containers of Vault Agent. */
 const podTemplate = ({ env, annotations }: PodTemplate): Json => ({
   metadata: { labels, annotations },
   spec: {
@@ -69,7 +69,7 @@ const podTemplate = ({ env, annotations }: PodTemplate): Json => ({
   },
 });
 
-/** Replicas by hand. A paused Deployment is left alone where there is a controller after all. */
+/** Replicas that the test writes itself. The Deployment is paused, so that a running controller does not change it. */
 export class Replicas {
   readonly #kube: Kube;
   readonly #namespace: string;
@@ -82,7 +82,7 @@ export class Replicas {
     this.#template = template;
   }
 
-  /** The Deployment and its ReplicaSet, with all replicas there. */
+  /** Writes the Deployment and its ReplicaSet, with all replicas available. */
   async deploy(replicas: number): Promise<void> {
     const [kube, namespace] = [this.#kube, this.#namespace];
     await kube.request('POST', `/api/v1/namespaces/${namespace}/serviceaccounts`, { metadata: { name: 'istiod' } });
@@ -114,7 +114,7 @@ export class Replicas {
     await request(kube, 'PATCH', path, { status }, 'application/merge-patch+json');
   }
 
-  /** A pod, injected unless said otherwise, with the status that a kubelet would give it. */
+  /** Writes a Pod, injected by default, with the status that a kubelet would write. */
   async pod(name: string, status: Json, injected = true): Promise<void> {
     const template = podTemplate(this.#template) as { metadata: { annotations: Json }; spec: { containers: Json[] } };
     const agent = (of: string) => ({ name: of, image: 'vault' });
@@ -154,7 +154,7 @@ const containerStatus = (name: string, state: Json, over: Json = {}) => ({
   ...over,
 });
 
-/** The status of a pod that is well. */
+/** The status of a healthy Pod. */
 export const wellAt = (podIP: string): Json => ({
   phase: 'Running',
   podIP,
@@ -163,7 +163,7 @@ export const wellAt = (podIP: string): Json => ({
   containerStatuses: ['discovery', 'vault-agent'].map((name) => containerStatus(name, { running: { startedAt } })),
 });
 
-/** The status of a pod whose Vault agent has tried to log in since long ago. */
+/** The status of a Pod whose Vault Agent has tried to log in for a long time. */
 export const hangingInit = (): Json => ({
   phase: 'Pending',
   initContainerStatuses: [containerStatus('vault-agent-init', { running: { startedAt } }, { ready: false })],
@@ -172,7 +172,7 @@ export const hangingInit = (): Json => ({
   ),
 });
 
-/** `istio-ca-root-cert` as istiod would write it. */
+/** Writes `istio-ca-root-cert` like istiod. */
 export async function writeMeshRoot(kube: Kube, namespace: string, pem: string): Promise<void> {
   await applyOk(kube, {
     apiVersion: 'v1',

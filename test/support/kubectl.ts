@@ -1,4 +1,4 @@
-/** The real kubectl, as the stack's administrator. */
+/** The real kubectl with the rights of the stack's administrator. */
 import { execFile } from 'node:child_process';
 import { ensureServer } from '../stack/servers.ts';
 import { makeTemporaryDir } from '../stack/processes.ts';
@@ -6,7 +6,7 @@ import type { Kube } from './cluster.ts';
 
 let home: string | undefined;
 
-/** Runs it and gives what it printed. @throws with its words when it exits otherwise than with 0 */
+/** Runs kubectl and returns its output. @throws with the output if the exit code is not 0 */
 export async function kubectl(kube: Kube, ...args: string[]): Promise<string> {
   const { binary } = await ensureServer('kubectl');
   home ??= makeTemporaryDir('kubectl');

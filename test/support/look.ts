@@ -1,4 +1,4 @@
-/** What lies in Vault for a scene, read as its administrator. */
+/** Reads the objects of a scene in Vault as administrator. */
 import type { Scene } from './scene.ts';
 
 interface Store {
@@ -15,7 +15,7 @@ function entryPath(scene: Scene, suffix: '' | '-staging' | '-state' = ''): strin
   return version === 1 ? `${mount}/${path}${suffix}` : `${mount}/data/${path}${suffix}`;
 }
 
-/** An entry's data; undefined when there is none. */
+/** The data of an entry; undefined: the entry does not exist. */
 export async function entry(
   scene: Scene,
   suffix: '' | '-staging' | '-state' = '',
@@ -26,7 +26,7 @@ export async function entry(
   return (version === 1 ? data : (data?.['data'] ?? undefined)) as Record<string, string> | undefined;
 }
 
-/** Writes an entry behind the operator's back. */
+/** Writes an entry as another client than the operator. */
 export async function writeEntry(
   scene: Scene,
   data: Record<string, string>,
@@ -38,7 +38,7 @@ export async function writeEntry(
   if (status >= 300) throw new Error(`writing ${path}: ${status}`);
 }
 
-/** Names under a path; none when there is nothing. */
+/** Names under a path; empty: there are none. */
 async function names(scene: Scene, path: string): Promise<string[]> {
   const { body } = await scene.vault.request('LIST', path);
   return (body as { data?: { keys?: string[] } }).data?.keys ?? [];

@@ -1,4 +1,4 @@
-/** Meshes for the tests of what the operator says of istiod: the operator, a stand-in for a node, and what a user sees in status. */
+/** Meshes for the tests of the verification of istiod: the operator, a stand-in for a node, and the status that a user sees. */
 import { afterAll, beforeAll, jest } from '@jest/globals';
 import { sharedStack, startNode, waitFor, type StandInNode } from '../stack/index.ts';
 import { podsCome } from './admission.ts';
@@ -26,15 +26,15 @@ export interface Replica {
 }
 
 export interface MeshOptions {
-  /** Merged over the scene's spec. */
+  /** Fields merged over the spec of the scene. */
   spec?: Json;
-  /** Of istiod; 1 unless given. */
+  /** Replicas of istiod; default 1. */
   replicas?: number;
-  /** More for the stand-in of Tetrate's operator. */
+  /** Additional options of the stand-in for Tetrate's operator. */
   tetrate?: Pick<TetrateOperatorOptions, 'values' | 'over'>;
-  /** Whether the operator may read logs here; true unless given. */
+  /** Whether the operator is allowed to read logs in this namespace; default true. */
   logs?: boolean;
-  /** Once the control plane has its fields, before istiod is rolled out. */
+  /** Called when the control plane has its fields, before istiod is rolled out. */
   before?: () => Promise<void>;
 }
 
@@ -44,7 +44,7 @@ const name = 'istioca';
 const logsRole = 'istio-vault-ca-logs';
 const logsBinding = `/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/${logsRole}`;
 
-/** One mesh a namespace, all with the same operator, node and Vault (OpenBao). */
+/** One mesh per namespace, all with the same operator, node and OpenBao server. */
 export class Meshes {
   #node: StandInNode | undefined;
   readonly #tetrate = new Map<string, TetrateOperator>();
@@ -56,7 +56,7 @@ export class Meshes {
   }
 
   async open(): Promise<void> {
-    // namespaces get the right one by one, so that one can be without it
+    // each namespace gets the permission separately, so that one can be without it
     for (const object of await manifest('deploy/components/logs/rights/clusterrole.yaml')) await applyOk(kube, object);
     await kube.request('DELETE', logsBinding);
     this.#node = await startNode({ kube, vault });
@@ -68,7 +68,7 @@ export class Meshes {
     await this.#node?.stop();
   }
 
-  /** A resource that is provisioned, and its istiod on the way. */
+  /** Creates a resource, and waits until it is provisioned; its istiod is being rolled out. */
   async start(namespace: string, options: MeshOptions = {}): Promise<void> {
     const scene = await makeScene(kube, vault, { namespace, spec: options.spec ?? {} });
     if (options.logs !== false) await this.allowLogs(namespace);
@@ -91,14 +91,14 @@ export class Meshes {
     });
   }
 
-  /** From now on a namespace's control plane is acted on. */
+  /** Starts the stand-in for Tetrate's operator for the control plane of a namespace. */
   runTetrate(namespace: string, options: Partial<TetrateOperatorOptions> = {}): void {
     const operator = startTetrateOperator({ kube, namespace, ...options });
     this.#tetrate.set(namespace, operator);
     this.#logs.push(operator);
   }
 
-  /** From now on nobody acts on it. */
+  /** Stops it. */
   async stopTetrate(namespace: string): Promise<void> {
     await this.#tetrate.get(namespace)?.stop();
     this.#tetrate.delete(namespace);
@@ -109,7 +109,7 @@ export class Meshes {
     return (status as { istiod?: Replica[] } | undefined)?.istiod ?? [];
   }
 
-  /** Waits until a replica is said to be in a phase, for a reason. */
+  /** Waits until the status shows a replica in a phase, with a reason. */
   async replica(namespace: string, phase: string, reason: string): Promise<Replica> {
     let last: Replica[] = [];
     return await waitFor(
@@ -122,7 +122,7 @@ export class Meshes {
     );
   }
 
-  /** Waits until `IstiodReady` says so, and gives it. */
+  /** Waits until `IstiodReady` has the given values, and returns the condition. */
   async istiodReady(namespace: string, status: string, reason: string): Promise<Condition> {
     const what = { type: 'IstiodReady', status, reason };
     const found = conditionOf(await waitForCondition(kube, namespace, name, what, 120_000), 'IstiodReady');
@@ -130,27 +130,27 @@ export class Meshes {
     return found;
   }
 
-  /** Waits until every replica is proven. */
+  /** Waits until every replica is verified. */
   async proven(namespace: string): Promise<Condition> {
     return await this.istiodReady(namespace, 'True', 'IstiodProven');
   }
 
-  /** A merge patch of the resource. */
+  /** Sends a merge patch of the resource. */
   async patch(namespace: string, change: Json): Promise<void> {
     const { status, body } = await kube.request('PATCH', resourcePath(namespace, name), change);
     if (status !== 200) throw new Error(`patch ${namespace}/${name}: ${status} ${JSON.stringify(body)}`);
   }
 
-  /** Deletes a pod, so that its ReplicaSet makes another one. */
+  /** Deletes a Pod, so that its ReplicaSet creates another one. */
   async remake(namespace: string, pod: string): Promise<void> {
     const { status } = await kube.request('DELETE', `/api/v1/namespaces/${namespace}/pods/${pod}`);
     if (status !== 200) throw new Error(`delete pod ${namespace}/${pod}: ${status}`);
   }
 }
 
-/** @param flags of the operator */
+/** @param flags command line of the operator */
 export function useMeshes(flags: string[]): Meshes {
-  // more than the waits of one test together: a wait that is in vain says what it waited for
+  // longer than the waits of one test together, so that a failed wait reports what it waited for
   jest.setTimeout(600_000);
   const meshes = new Meshes();
   useOperator(flags);

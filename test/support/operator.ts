@@ -1,4 +1,4 @@
-/** The operator as users run it: the bundled program, as a process of its own, under the shipped RBAC. */
+/** The operator as users run it: the bundled program as a separate process, with the shipped RBAC. */
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -9,10 +9,10 @@ import { waitFor } from '../stack/wait.ts';
 const top = join(import.meta.dirname, '..', '..');
 let built: Promise<unknown> | undefined;
 
-/** Names the bundled program where it is built already: Jest's global setup does it once for all files. */
+/** Environment variable with the path of the bundled program, which Jest's global setup builds once for all files. */
 export const operatorVariable = 'TEST_OPERATOR';
 
-/** The path of `dist/main.js`, which is bundled first, once a process, unless the environment names one. */
+/** The path of `dist/main.js`. If the environment names no path, the program is bundled first, once per process. */
 export async function buildOperator(): Promise<string> {
   const given = process.env[operatorVariable];
   if (given !== undefined) return given;
@@ -59,14 +59,14 @@ export async function startOperator(kubeconfig: string, flags: string[] = []): P
   return Object.assign(operator, { metrics });
 }
 
-/** How a command of the program ended, and what it said. */
+/** The exit code of a command of the program, and its output. */
 export interface Said {
   code: number;
   stdout: string;
   stderr: string;
 }
 
-/** Runs a command of the program to its end. @param stdin what it can read there */
+/** Runs a command of the program to its end. @param stdin its standard input */
 export async function runProgram(args: string[], stdin = ''): Promise<Said> {
   const main = await buildOperator();
   return await new Promise((resolve, reject) => {

@@ -1,14 +1,14 @@
-/** What must be the same after an outage as before it, and what the operator did meanwhile. */
+/** The state that must be equal before and after an outage, and the operator's writes meanwhile. */
 import { createHash } from 'node:crypto';
 import { kubeWrites, vaultEntries, vaultWrites } from './audit.ts';
 import { getResource, type Kube } from './cluster.ts';
 import type { RunningOperator } from './operator.ts';
 import type { Scene, Vault } from './scene.ts';
 
-/** Of anything that holds a key only this, so that no failing test prints it. */
+/** A digest instead of data that contains a key, so that no failing test prints the key. */
 const digest = (value: unknown): string => createHash('sha256').update(JSON.stringify(value)).digest('hex');
 
-/** The last good state: live entry with its version, issuers, control plane with its resourceVersion, what status shows. */
+/** The last good state: CA entry with its version, issuers, control plane with its `resourceVersion`, status. */
 export async function lastGood({ kube, vault, namespace, name }: Scene): Promise<unknown> {
   const data = async (method: string, path: string): Promise<unknown> => {
     const { status, body } = await vault.request(method, path);
@@ -26,8 +26,8 @@ export async function lastGood({ kube, vault, namespace, name }: Scene): Promise
 }
 
 /**
- * The operator's writes for one scene: in Vault all, in Kubernetes all but its status and its Events, which say how things are.
- * What the scene's administrator does in Vault goes to paths with `operator-` in their name, or without the scene's.
+ * The operator's writes for one scene: in Vault all, in Kubernetes all except its status and its Events, which only report.
+ * The scene's administrator writes in Vault to paths that contain `operator-`, or that do not contain the name of the scene.
  */
 export async function writesFor({
   kube,
@@ -44,8 +44,8 @@ export async function writesFor({
 }
 
 /**
- * The operator's writes in Vault that were carried out, sorted, without the scene's name and what is random in them. A standby
- * of OpenBao tries a write itself, writes its failure to the audit log, and hands it on.
+ * The operator's executed writes in Vault, sorted, without the name of the scene and random parts. A standby node
+ * of OpenBao tries a write itself, writes its failure to the audit log, and forwards it.
  */
 export async function carriedOut({ vault, namespace }: Scene): Promise<string[]> {
   return (await vaultEntries(vault.auditLog))
@@ -57,12 +57,12 @@ export async function carriedOut({ vault, namespace }: Scene): Promise<string[]>
     .sort();
 }
 
-/** How often the operator has written the status of a resource. */
+/** The number of the operator's writes to the status of a resource. */
 export async function statusWrites(kube: Kube, namespace: string): Promise<number> {
   return (await kubeWrites(kube)).filter((line) => line.includes(`istiovaultcas/status ${namespace}/`)).length;
 }
 
-/** How often the operator has asked any Vault for a token, also in vain. */
+/** The number of the operator's logins to any Vault server, failed ones included. */
 export async function logins(operator: RunningOperator): Promise<number> {
   return Number(/^istio_vault_ca_vault_logins_total (\d+)/m.exec(await operator.metrics())?.[1] ?? NaN);
 }

@@ -1,6 +1,6 @@
 /**
- * A real cluster of three with integrated storage, from before it is initialized: its leader killed, its quorum lost, all of it
- * restarted. Two resources, as users have them: one through a Service that selects any node, one through that of the active node.
+ * A real cluster of three nodes with integrated storage, starting uninitialized: its leader is killed, its quorum is lost, all nodes are
+ * restarted. Two resources use it: one through a Service that selects any node, one through the Service of the active node.
  */
 import { afterAll, describe, expect, it } from '@jest/globals';
 import { sharedStack, waitFor, type Product, type VaultServer } from '../stack/index.ts';
@@ -18,7 +18,7 @@ let asked = 0;
 const look = (scene: Scene): Promise<Resource> =>
   requestReconcile(kube, scene.namespace, 'istioca', String((asked += 1)));
 
-/** Looks until the reason is there: a leader that was killed, or a node that restarts, is not noticed at once by its cluster. */
+/** Polls until the reason is present: a cluster does not notice a killed leader or a restarted node at once. */
 async function seenInTime(scene: Scene, reason: string): Promise<void> {
   const now = await waitFor(
     `${scene.namespace} to show ${reason}`,
@@ -36,7 +36,7 @@ async function seenInTime(scene: Scene, reason: string): Promise<void> {
 const answersAgain = (scene: Scene): Promise<Resource> =>
   waitForCondition(kube, scene.namespace, 'istioca', { type: 'VaultReady', status: 'True' });
 
-/** The tests, in order: each begins with the cluster that the one before leaves. */
+/** The tests, in order: each starts with the cluster as the previous test left it. */
 export function testRaftOutages(product: Product): void {
   const { operator } = useOperator();
   describe(product, () => {
@@ -53,7 +53,7 @@ export function testRaftOutages(product: Product): void {
       writes: await Promise.all(scenes.map(writesFor)),
     });
     const tokens = () => Promise.all(scenes.map(({ namespace }) => tokensOf(vault, namespace)));
-    /** As the labels of the pods tell it to the Service. */
+    /** Routes the Service of the active node to it, as the labels of the Pods would, and returns the node. */
     const followLeader = async (): Promise<RaftNode> => {
       const leader = await cluster.active();
       active.route([leader.port]);
@@ -107,7 +107,7 @@ export function testRaftOutages(product: Product): void {
         await vault.request('POST', `auth/kubernetes/role/operator-${namespace}`, { token_ttl: '1h' });
       for (const { namespace } of scenes)
         await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' }, 90_000);
-      // what standbys answer may lag behind: it must not be taken for what is there, and nothing be done twice
+      // responses of standby nodes can be outdated: the operator must not take them for the present state or repeat a write
       const [throughAny, throughActive] = await Promise.all(scenes.map(carriedOut));
       expect(throughAny).toEqual(throughActive);
       const lines = operator().log().split('\n');
@@ -137,7 +137,7 @@ export function testRaftOutages(product: Product): void {
       if (!last || !first) throw new Error('no node is left');
       const [one, other] = scenes;
       if (!one || !other) throw new Error('no scenes');
-      // OpenBao's standby would go on answering who has a token
+      // a standby node of OpenBao would still answer requests with the token
       for (const accessor of before.tokens[0] ?? [])
         await vault.request('POST', 'auth/token/revoke-accessor', { accessor });
       await leader.kill();
@@ -149,7 +149,7 @@ export function testRaftOutages(product: Product): void {
       await followLeader();
       await Promise.all(scenes.map(answersAgain));
       expect(await state()).toEqual(before.state);
-      // one new token for the one that was taken, however often it was asked for in vain; the other one is kept
+      // one new token for the revoked one, however many requests failed; the other token is kept
       const [ofAny, ofActive] = await tokens();
       expect(ofAny).toHaveLength(1);
       expect(ofActive).toEqual(before.tokens[1]);

@@ -1,10 +1,10 @@
-/** The files as istiod's pod would see them: the real agent, with istiod's own login, from what the control plane carries. */
+/** The CA files in istiod's Pod: rendered by the real Vault Agent, with istiod's own login, from the fields of the control plane. */
 import { makeTemporaryDir, renderWithAgent, requestToken } from '../stack/index.ts';
 import type { Json } from './cluster.ts';
 import { podTemplateOf, type PodTemplate } from './istiod-pod.ts';
 import type { Scene } from './scene.ts';
 
-/** @param serviceAccount istiod's, `istiod` unless given */
+/** @param serviceAccount the service account of istiod; default `istiod` */
 export async function renderFiles(
   scene: Scene,
   serviceAccount = 'istiod',

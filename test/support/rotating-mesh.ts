@@ -1,6 +1,6 @@
 /**
- * A mesh to rotate: istiod of three replicas, and workloads whose certificates live for 30 seconds and who make connections with each other
- * all the while. A stack of its own, so that a whole cluster trusts one root.
+ * A mesh for root rotations: istiod with three replicas, and workloads that connect to each other continuously. Their certificates have a
+ * lifetime of 30 seconds. It has a stack of its own, so that a whole cluster trusts one root.
  */
 import { afterAll, afterEach, beforeAll, expect } from '@jest/globals';
 import {
@@ -65,23 +65,23 @@ export function useRotatingMesh() {
     await Promise.all([kube.stop(), vault.stop()]);
   });
 
-  // a phase may take the life of a certificate, the minute of slack, and a rollout
+  // a phase can take the lifetime of a certificate, one minute of clock slack, and a rollout
   const patience = { timeoutMs: 300_000, intervalMs: 200, log: () => operator.log().slice(-3000) };
   const resource = async (namespace: string): Promise<Resource> => await getResource(kube, namespace, 'istioca');
   const ready = async (namespace: string): Promise<Resource> =>
     await waitForCondition(kube, namespace, 'istioca', { type: 'Ready', status: 'True' }, 180_000);
 
-  /** Fingerprints as status has them. */
+  /** Fingerprints in the status. */
   const fingerprints = (bundle: string): string[] =>
     blocks(bundle).map((c) => c.fingerprint256.replaceAll(':', '').toLowerCase());
 
-  /** Names in the mounts of a scene. */
+  /** Names of objects in the mounts of a scene. */
   async function list(path: string): Promise<string[]> {
     const { body } = await vault.request('LIST', path);
     return (body as { data: { keys: string[] } }).data.keys;
   }
 
-  /** Fingerprints of the roots that the mesh's ConfigMap has. */
+  /** Fingerprints of the roots in the ConfigMap of the mesh. */
   async function meshRoots(namespace: string): Promise<string[]> {
     const { body } = await kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/istio-ca-root-cert`);
     return fingerprints((body as { data?: Record<string, string> }).data?.['root-cert.pem'] ?? '');
@@ -91,7 +91,7 @@ export function useRotatingMesh() {
     resource,
     ready,
     meshRoots,
-    /** istiod of three replicas, all proven. */
+    /** Creates a resource and three replicas of istiod, and waits until all are verified. */
     mesh: async (namespace: string, spec: Record<string, unknown> = {}): Promise<void> => {
       const scene = await makeScene(kube, vault, {
         namespace,
@@ -115,7 +115,7 @@ export function useRotatingMesh() {
         return roots.length === 1 && roots[0] === status?.root?.fingerprint;
       });
     },
-    /** Workloads begin to work; at the end of the test they stop. */
+    /** Starts workloads; they stop at the end of the test. */
     work: async (namespace: string): Promise<Workloads> => {
       workloads = new Workloads({ kube, namespace, certificateSeconds });
       await workloads.start();
@@ -125,7 +125,7 @@ export function useRotatingMesh() {
       const { status } = await kube.request('PATCH', resourcePath(namespace, 'istioca'), { metadata: { annotations } });
       expect(status).toBe(200);
     },
-    /** Waits until the resource is as wanted. */
+    /** Waits until the resource satisfies a check. */
     until: async (what: string, namespace: string, check: (found: Resource) => boolean): Promise<Resource> =>
       await waitFor(
         what,
@@ -135,7 +135,7 @@ export function useRotatingMesh() {
         },
         patience,
       ),
-    /** Waits until a rotation is in a phase, or over. */
+    /** Waits until a rotation is in a phase, or is finished. */
     inPhase: async (namespace: string, phase: string | undefined): Promise<Resource> =>
       await waitFor(
         `the rotation of ${namespace} to be ${phase ?? 'over'}`,
@@ -146,10 +146,10 @@ export function useRotatingMesh() {
         },
         patience,
       ),
-    /** How many of something lie in the intermediate mount. */
+    /** The number of objects of a kind in the intermediate mount. */
     count: async (namespace: string, what: 'keys' | 'issuers'): Promise<number> =>
       (await list(`${namespace}-ca/${what}`)).length,
-    /** Somebody removes a root from its mount. */
+    /** Removes a root from its mount. */
     removeRoot: async (namespace: string, fingerprint: string | undefined): Promise<void> => {
       for (const id of await list(`${namespace}-pki/issuers`)) {
         const { body } = await vault.request('GET', `${namespace}-pki/issuer/${id}`);
@@ -158,7 +158,7 @@ export function useRotatingMesh() {
       }
       expect(await list(`${namespace}-pki/issuers`)).toHaveLength(1);
     },
-    /** SIGKILL, and another operator at once. */
+    /** Kills the operator with SIGKILL and starts another one at once. */
     kill: async (): Promise<void> => {
       process.kill(operator.pid, 'SIGKILL');
       await operator.exited;

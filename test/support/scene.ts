@@ -1,4 +1,4 @@
-/** One stage for one resource: a namespace with a control plane, a Vault role for the operator, and the names of what it will make. */
+/** The environment of one resource: a namespace with a control plane, a Vault role for the operator, and the names of the objects to create. */
 import { operatorPolicy, type ToMake } from '../../src/plan/vault/capabilities.ts';
 import { specSchema } from '../../src/api/schema.ts';
 import { createNamespace, enableKubernetesAuth, type VaultServer } from '../stack/index.ts';
@@ -12,7 +12,7 @@ export interface Scene {
   vault: Vault;
   namespace: string;
   name: string;
-  /** The resource as a user would write it. */
+  /** The resource as a user writes it. */
   resource: Json;
 }
 
@@ -21,23 +21,23 @@ export { merge };
 export interface SceneOptions {
   namespace: string;
   name?: string;
-  /** Merged over the smallest spec with names of this scene. */
+  /** Fields merged over the smallest spec with the names of this scene. */
   spec?: Json;
-  /** Overlays that stand in the ControlPlane already; undefined: no ControlPlane at all. */
+  /** Overlays that the ControlPlane already contains; undefined: there is no ControlPlane. */
   overlays?: unknown[] | null;
-  /** Gives the operator no role in Vault. */
+  /** Creates no Vault role for the operator. */
   withoutRole?: boolean;
-  /** What the operator must make beyond its own mounts. */
+  /** What the operator must create besides its own mounts. */
   make?: Partial<ToMake>;
 }
 
-/** Enables Kubernetes auth for the operator and istiod, once a server. */
+/** Enables Kubernetes auth for the operator and istiod, once per server. */
 export async function prepareVault(kube: Kube, vault: Vault): Promise<void> {
   const found = await vault.request('GET', 'sys/auth/kubernetes');
   if (found.status !== 200) await enableKubernetesAuth(vault, kube);
 }
 
-/** Rights of the operator in Vault: exactly the policy that `deploy/vault` ships, with this scene's names. */
+/** The operator's permissions in Vault: exactly the policy in `deploy/vault`, with the names of this scene. */
 export async function grantOperator(
   vault: Vault,
   role: string,
@@ -53,12 +53,12 @@ export async function grantOperator(
     bound_service_account_namespaces: [namespace],
     audience: 'vault',
     token_policies: [role],
-    // short, so that every test renews it
+    // a short TTL, so that every test renews the token
     token_ttl: '10s',
   });
 }
 
-/** Tokens that need no renewal within a test: where logins are counted, a machine that stands still for a moment must not cost one. */
+/** Sets a token TTL that needs no renewal within a test. Where a test counts logins, a pause of the machine must not cause one. */
 export const grantLongTokens = ({ vault, namespace }: Pick<Scene, 'vault' | 'namespace'>) =>
   vault.request('POST', `auth/kubernetes/role/operator-${namespace}`, { token_ttl: '1h' });
 
@@ -69,10 +69,10 @@ export const controlPlane = (namespace: string, overlays: unknown[]): Json => ({
   spec: { hub: 'hub.example.invalid/tsb', components: { istio: { traceSamplingRate: 50, kubeSpec: { overlays } } } },
 });
 
-/** Every scene of this test file: at its end everything visible is searched for their secrets. */
+/** Every scene of this test file. At its end, everything that the operator exposes is searched for their secrets. */
 export const scenes: Scene[] = [];
 
-/** Makes the stage; the resource itself is left for the test to apply. */
+/** Creates the environment. The test applies the resource itself. */
 export async function makeScene(kube: Kube, vault: Vault, options: SceneOptions): Promise<Scene> {
   const { namespace, name = 'istioca' } = options;
   await createNamespace(kube, namespace);

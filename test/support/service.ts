@@ -1,6 +1,6 @@
 /**
- * A stand-in for a Kubernetes Service: one address before one or several servers, which takes each new connection to the
- * next of them and looks into none; and the ways in which the network before a server fails.
+ * A stand-in for a Kubernetes Service: one address in front of servers, which forwards each new connection to the next server
+ * without reading it. It can also simulate network failures.
  */
 import { createConnection, createServer, type AddressInfo, type Socket } from 'node:net';
 import { freePort } from '../stack/ports.ts';
@@ -8,20 +8,20 @@ import { freePort } from '../stack/ports.ts';
 export interface Service {
   /** `https://127.0.0.1:<port>`: the servers behind it speak TLS. */
   readonly address: string;
-  /** Where new connections go from now on, in turn; with none they are closed at once. */
+  /** Sets the targets of new connections, used in turn; without targets, connections are closed at once. */
   route(ports: readonly number[]): void;
   /** Ends every connection and refuses new ones. */
   refuse(): Promise<void>;
-  /** Takes connections and bytes, and answers nothing: a host that is gone, or a firewall that drops. */
+  /** Accepts connections and bytes without an answer, like a failed host or a firewall that drops packets. */
   swallow(): Promise<void>;
-  /** Every answer comes so much later, milliseconds. */
+  /** Delays every answer, milliseconds. */
   slow(ms: number): void;
-  /** Passes everything on again; what was swallowed is lost with its connection. */
+  /** Forwards everything again; bytes that were dropped are lost with their connection. */
   restore(): Promise<void>;
   stop(): Promise<void>;
 }
 
-/** Starts one in front of servers on loopback. */
+/** Starts a stand-in in front of servers on loopback. */
 export async function startService(ports: readonly number[]): Promise<Service> {
   const port = await freePort();
   const open = new Set<Socket>();

@@ -1,4 +1,4 @@
-/** Specs that fit the schema, for what judges them: the CEL rules, evaluated by the API server and by our commands. */
+/** Specs that satisfy the schema, to test the CEL rules as evaluated by the API server and by the commands. */
 import fc from 'fast-check';
 import { merge, type Json } from './json.ts';
 
@@ -13,7 +13,7 @@ export const smallestSpec: Json = {
 const secretRef = { name: 'a' };
 const annotation = (name: string, value: string): Json => ({ delivery: { annotations: { [name]: value } } });
 
-/** Each breaks one rule: the path that the rule blames, and what is merged over the smallest spec. */
+/** Specs that violate one rule each: the path that the rule reports, and the fields merged over the smallest spec. */
 export const breaking: [string, Json][] = [
   ['spec.vault.tls', { vault: { tls: { caSecretRef: { name: 'a' }, caConfigMapRef: { name: 'b' } } } }],
   ['spec.vault.auth', { vault: { auth: { method: 'AppRole' } } }],
@@ -37,7 +37,7 @@ export const breaking: [string, Json][] = [
   ['spec.intermediate.renewBefore', { intermediate: { renewBefore: '43800h' } }],
   ['spec', { root: { mount: 'pki' }, intermediate: { mount: 'pki/below' } }],
   ['spec.keyStore.manage', { keyStore: { manage: false } }],
-  // at the edge of a rule
+  // at the boundary of a rule
   ['spec.root.key.bits', { root: { key: { type: 'rsa', bits: 384 } } }],
   ['spec.intermediate.importRef', { intermediate: { importRef: { secretRef } } }],
   ['spec.keyStore.path', { keyStore: { path: 'a/b-staging' } }],
@@ -52,12 +52,12 @@ export const breaking: [string, Json][] = [
   ['spec.intermediate.ttl', { intermediate: { ttl: '24h', maxWorkloadCertTTL: '720m' } }],
   ['spec.intermediate.renewBefore', { intermediate: { ttl: '60m', renewBefore: '1h' } }],
   ['spec', { keyStore: { mount: 'istioca' } }],
-  // longer than the 63 bits of nanoseconds that Go has for a duration: the rule cannot be evaluated, so its place is blamed
+  // longer than Go's duration, 63 bits of nanoseconds: the rule cannot be evaluated, so the path of the rule is reported
   ['spec', { root: { ttl: '2562048h' } }],
   ['spec.delivery', { delivery: { refreshInterval: '999999999h' } }],
 ];
 
-/** None breaks a rule. */
+/** Specs that violate no rule. */
 export const obeying: Json[] = [
   {},
   { vault: { tls: {} } },
@@ -84,12 +84,12 @@ export const obeying: Json[] = [
   { intermediate: { ttl: '24h1ms', maxWorkloadCertTTL: '12h' } },
   { intermediate: { ttl: '60m', renewBefore: '59m59s999ms' } },
   { root: { mount: 'pki' }, intermediate: { mount: 'pki2' }, keyStore: { mount: 'below/pki' } },
-  // what no rule compares may be longer than Go can count
+  // a duration that no rule compares can be longer than Go's maximum
   { kubernetesAuth: { tokenTTL: '999999999h' } },
   { root: { source: 'External', ttl: '999999999h' }, intermediate: { ttl: '2562048h' } },
 ];
 
-/** Each changes one field that cannot be changed, against the smallest spec. */
+/** Specs that change one immutable field of the smallest spec each. */
 export const changing: [string, Json][] = [
   ['spec.vault.namespace', { vault: { namespace: 'team' } }],
   ['spec.root.source', { root: { source: 'Existing' } }],
@@ -107,7 +107,7 @@ export const changing: [string, Json][] = [
   ['spec.controlPlane.revision', { controlPlane: { revision: 'one' } }],
 ];
 
-/** A value that is mostly the default. */
+/** A value that is usually the default. */
 const seldom = (...values: unknown[]): fc.Arbitrary<unknown> =>
   fc.oneof({ weight: 3, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary: fc.constantFrom(...values) });
 
@@ -116,7 +116,7 @@ const mounts = ['pki', 'pki/a', 'pki2', 'kv', 'kv/a', 'istioca', 'istioca/a/b'];
 const key = fc.record({ type: seldom('rsa', 'ec'), bits: seldom(256, 384, 2048, 3072, 4096) });
 const login = { role: 'r' };
 
-/** Specs that fit the schema, over all fields that a rule reads. */
+/** Specs that satisfy the schema, over all fields that a rule reads. */
 export const specs: fc.Arbitrary<Json> = fc
   .record({
     vault: fc.record({

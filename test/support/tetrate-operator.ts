@@ -11,16 +11,16 @@ import { merge } from './scene.ts';
 export interface TetrateOperatorOptions {
   kube: Kube;
   namespace: string;
-  /** Of istiod; 1 unless given. */
+  /** Replicas of istiod; default 1. */
   replicas?: number;
-  /** More values of the chart. */
+  /** Additional values of the chart. */
   values?: Json;
-  /** What istiod's pod template gets instead of what the ControlPlane says, as by somebody who changes things behind it. */
+  /** Values of istiod's Pod template that replace those of the ControlPlane, as if another client had changed the Deployment. */
   over?: Partial<PodTemplate>;
 }
 
 export interface TetrateOperator {
-  /** What went wrong, if anything. */
+  /** The errors so far; empty: none. */
   log(): string;
   stop(): Promise<void>;
 }
@@ -35,7 +35,7 @@ function valuesOf(
   const { env, annotations } = podTemplateOf(controlPlane);
   const base: Json = {
     global: { istioNamespace: namespace },
-    // several meshes on one API server: each keeps to its own namespace, or they would fight over istio-ca-root-cert
+    // several meshes on one API server: each is limited to its own namespace, otherwise they would overwrite each other's istio-ca-root-cert
     meshConfig: { discoverySelectors: [{ matchLabels: { 'kubernetes.io/metadata.name': namespace } }] },
     autoscaleEnabled: false,
     replicaCount: replicas,
@@ -46,7 +46,7 @@ function valuesOf(
   });
 }
 
-/** Starts it for the ControlPlane of one namespace. Errors are said in its log, and tried again at the next change. */
+/** Starts the stand-in for the ControlPlane of one namespace. It logs errors and retries at the next change. */
 export function startTetrateOperator(options: TetrateOperatorOptions): TetrateOperator {
   const { kube, namespace } = options;
   const lines: string[] = [];

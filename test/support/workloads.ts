@@ -1,8 +1,8 @@
 /**
- * What workloads would notice of a rotation. They have certificates signed by istiod all the time, each from any replica that is ready, and
- * with the roots that came along they make mutual TLS connections with each other without end. What is kept: that a certificate came to its
- * end and no replica had given another one, and every handshake that fails while both certificates last. So there is a failure of the first
- * kind whenever there are no handshakes to judge.
+ * The effects of a rotation on workloads. Workloads continuously request certificates from any ready replica of istiod, and make mutual TLS
+ * connections with each other with the roots that they received. Two kinds of failure are recorded: a certificate expired before any
+ * replica issued another one, and a handshake failed while both certificates were valid. If there are no handshakes to evaluate, there is
+ * therefore a failure of the first kind.
  */
 import { execFile } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
@@ -23,9 +23,9 @@ interface Identity {
   key: string;
   /** The leaf and its intermediates, PEM. */
   chain: string;
-  /** What came with it: root-cert.pem of the replica that signed. */
+  /** root-cert.pem of the replica that signed the certificate. */
   roots: string;
-  /** Of the leaf, milliseconds since the epoch. */
+  /** `notAfter` of the leaf, milliseconds since the epoch. */
   ends: number;
 }
 
@@ -47,7 +47,7 @@ async function makeKeyAndCsr(): Promise<{ key: string; csr: string }> {
   }
 }
 
-/** One mutual TLS connection, each side with its own certificate and its own roots. @throws what either side says */
+/** Makes one mutual TLS connection, each side with its own certificate and its own roots. @throws the error of either side */
 async function shakeHands(server: Identity, client: Identity): Promise<void> {
   const listening = createServer({
     key: server.key,
@@ -66,7 +66,7 @@ async function shakeHands(server: Identity, client: Identity): Promise<void> {
     key: client.key,
     cert: client.chain,
     ca: client.roots,
-    // names are URIs of SPIFFE: that the chain holds is what counts
+    // names are SPIFFE URIs: only the chain is verified
     checkServerIdentity: () => undefined,
   });
   try {
@@ -82,7 +82,7 @@ export interface WorkloadOptions {
   kube: Kube;
   /** istiod's. */
   namespace: string;
-  /** Life of their certificates, seconds; a new one is asked for at half of it. */
+  /** Lifetime of the certificates, seconds; a workload requests a new one at half of it. */
   certificateSeconds: number;
 }
 
@@ -91,7 +91,7 @@ export class Workloads {
   readonly failures: string[] = [];
   /** Handshakes between them. */
   verifications = 0;
-  /** Requests that met a replica in its end or its beginning, and went to another one. */
+  /** The number of requests that reached a starting or stopping replica and were sent to another one. */
   repeated = 0;
   readonly #o: WorkloadOptions;
   readonly #identities: Identity[] = [];
@@ -111,13 +111,13 @@ export class Workloads {
     this.#loops = [this.#renewing(0), this.#renewing(1), this.#verifying()];
   }
 
-  /** Until each has a certificate that came after now, and they have spoken with each other by these. */
+  /** Waits until each workload has a certificate that was issued after the call, and they have connected with these. */
   async renewed(): Promise<void> {
     const options = { timeoutMs: 2000 * this.#o.certificateSeconds, log: () => this.failures.join('\n') };
     const before = [...this.#identities];
     const all = () => this.#identities.every((identity, place) => identity !== before[place]);
     await waitFor('workloads to renew their certificates', all, options);
-    // the two that are under way may have begun with older ones
+    // the two handshakes in progress can have started with older certificates
     const verified = this.verifications + 4;
     await waitFor('workloads to speak with each other', () => this.verifications >= verified, options);
   }
@@ -127,7 +127,7 @@ export class Workloads {
     await Promise.all(this.#loops);
   }
 
-  /** Addresses of replicas as the Service would have them. */
+  /** Addresses of replicas, as in the Service. */
   async #ready(): Promise<string[]> {
     const { kube, namespace } = this.#o;
     const { body } = await kube.request('GET', `/api/v1/namespaces/${namespace}/pods?labelSelector=app%3Distiod`);
@@ -139,7 +139,7 @@ export class Workloads {
       .map(({ status }) => status.podIP ?? '');
   }
 
-  /** What the namespace trusts: by that a workload's agent judges istiod. */
+  /** The roots that the namespace trusts; a workload verifies istiod with them. */
   async #trusted(): Promise<Buffer> {
     const { kube, namespace } = this.#o;
     const { body } = await kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/istio-ca-root-cert`);
@@ -147,8 +147,8 @@ export class Workloads {
   }
 
   /**
-   * A certificate from any replica. A replica that ends or hangs at that moment is no failure: an agent asks the next one.
-   * @throws when there is none until then
+   * Requests a certificate from any replica. A replica that stops or hangs at that moment is no failure: a workload asks the next one.
+   * @throws if no replica issues one in time
    */
   async #renew(until: number): Promise<Identity> {
     const { namespace, certificateSeconds } = this.#o;
@@ -161,7 +161,7 @@ export class Workloads {
         const host = hosts[Math.floor(Math.random() * hosts.length)];
         if (host !== undefined) {
           const at = { host, port: 15012, namespace };
-          // one that hangs leaves time for another one
+          // a replica that hangs leaves time for another one
           const answer = await createCertificate(at, await this.#trusted(), request, (until - Date.now()) / 2);
           const roots = answer.pop() ?? '';
           return {
@@ -213,7 +213,7 @@ export class Workloads {
           await shakeHands(server, client);
           this.verifications += 1;
         } catch (error) {
-          // one may have come to its end just now
+          // a certificate can have expired just now
           if (bothLast()) this.failures.push(`handshake: ${String(error)}`);
         }
       }

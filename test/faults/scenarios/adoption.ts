@@ -1,4 +1,4 @@
-/** Taking over what somebody made by hand with the procedure of test/by-hand: the same root, intermediate and key afterwards. */
+/** Adoption of a CA that was created with the manual procedure of test/by-hand: root, intermediate and key must stay the same. */
 import { overlayByHand } from '../../support/by-hand.ts';
 import { blocks } from '../../support/certificates.ts';
 import type { Json } from '../../support/cluster.ts';
@@ -6,14 +6,17 @@ import { kubernetesEssence, vaultEssence } from '../essence.ts';
 import type { Stage } from '../stage.ts';
 import type { Scenario } from './scenario.ts';
 
-/** A call that must succeed; gives its data. */
+/** Makes a call and returns its data. @throws if it fails */
 async function call({ vault }: Stage, path: string, body: Json, method = 'POST'): Promise<Record<string, string>> {
   const answer = await vault.request(method, path, body);
   if (answer.status >= 300) throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
   return (answer.body as { data?: Record<string, string> } | undefined)?.data ?? {};
 }
 
-/** The procedure's commands as API calls: its command line would take longer than the run. P-256, and a root that outlives what it signs. */
+/**
+ * The commands of the procedure as API calls, because its command line takes longer than the run. P-256, and a root that expires after
+ * the intermediate.
+ */
 async function makeCaByHand(stage: Stage): Promise<void> {
   const { mounts, configuration } = stage;
   const { root, intermediate, keyStore } = mounts;
@@ -39,7 +42,7 @@ async function makeCaByHand(stage: Stage): Promise<void> {
   const { version } = configuration;
   await call(stage, `sys/mounts/${keyStore}`, { type: 'kv', options: { version: String(version) } });
   const entry = { 'ca-key.pem': `${private_key}\n` };
-  // KV 2 answers 400 until the upgrade of its fresh mount is done
+  // KV 2 answers 400 until the upgrade of its new mount is finished
   await stage.eventually('the key to be stored', () =>
     call(stage, stage.entryPath(), version === 2 ? { data: entry } : entry),
   );
@@ -61,7 +64,7 @@ async function grantIstiod(stage: Stage): Promise<void> {
   });
 }
 
-/** Whether certificate and key are those that were made by hand. */
+/** Returns whether certificate and key are those of the manual procedure. */
 async function unchanged(stage: Stage): Promise<boolean> {
   const made = stage.notes.get('made') as { certificate: string; key: string };
   const { mounts, vault, configuration } = stage;
@@ -79,7 +82,7 @@ export const adoption: Scenario = {
   reusable: false,
   leastWrites: 6,
   expected: {
-    // by hand the bundle goes into the intermediate mount, and with it the root as an issuer without a key
+    // the manual procedure writes the bundle to the intermediate mount, and with it the root as an issuer without a key
     issuers: { root: 1, intermediate: 2 },
     keys: { root: 1, intermediate: 1 },
     liveDefects: [],

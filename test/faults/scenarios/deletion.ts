@@ -1,9 +1,12 @@
-/** `deletionPolicy: Delete`: what the resource made goes, the root mount only when that is confirmed; the control plane is as before. */
+/**
+ * `deletionPolicy: Delete`: the objects that the resource created are removed, the root mount only if confirmed; the control plane is
+ * restored.
+ */
 import { isDeepStrictEqual } from 'node:util';
 import type { Stage } from '../stage.ts';
 import type { Scenario } from './scenario.ts';
 
-/** Which of the stage's things are still in Vault. */
+/** The objects of the stage that still exist in Vault. */
 async function left(stage: Stage): Promise<string[]> {
   const { mounts, policy, name, vault } = stage;
   const paths = [
@@ -20,7 +23,7 @@ async function left(stage: Stage): Promise<string[]> {
   return paths.filter((_, i) => statuses[i] === 200).map(([what]) => what);
 }
 
-/** Provisioned, and in the second scenario confirmed. */
+/** A provisioned resource; in the second scenario with a confirmed removal of the root. */
 async function prepare(stage: Stage, confirm: boolean): Promise<void> {
   stage.notes.set('spec', (await stage.controlPlane())['spec']);
   await stage.apply();

@@ -7,7 +7,7 @@ import type { Scenario } from './scenario.ts';
 const generationOf = (resource: Resource | undefined): number => resource?.status?.intermediate?.generation ?? 0;
 const before = (stage: Stage): number => Number(stage.notes.get('generation') ?? 0);
 
-/** Asks for a new intermediate. */
+/** Requests a new intermediate. */
 async function rotate(stage: Stage): Promise<void> {
   const generation = generationOf(await stage.provisioned());
   stage.notes.set('generation', generation);

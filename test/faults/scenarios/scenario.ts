@@ -1,28 +1,28 @@
-/** A story that is told undisturbed once, and then again and again with something failing in it. */
+/** A sequence of actions that is run once undisturbed, and then repeatedly with one failure. */
 import type { ToMake } from '../../../src/plan/vault/capabilities.ts';
 import type { Json } from '../../support/cluster.ts';
 import type { Configuration, Stage } from '../stage.ts';
 
 export interface Scenario {
   readonly name: string;
-  /** A run ends where the next one may begin: the stage is kept. */
+  /** The end state of a run is the start state of the next one: the stage is kept. */
   readonly reusable: boolean;
-  /** Merged over the smallest spec. */
+  /** Fields merged over the smallest spec. */
   readonly spec?: (configuration: Configuration) => Json;
-  /** Rights of the operator in Vault beyond the usual ones. */
+  /** Additional permissions of the operator in Vault. */
   readonly rights?: Partial<ToMake>;
-  /** What the undisturbed run must show, so that the others are not compared with something broken. */
+  /** The required result of the undisturbed run, so that the other runs are not compared with a broken one. */
   readonly expected: Json;
-  /** So many writes to Vault it makes at least. */
+  /** The minimum number of writes to Vault. */
   readonly leastWrites: number;
-  /** Makes the start state; nothing fails yet. */
+  /** Creates the start state; nothing fails yet. */
   prepare(stage: Stage): Promise<void>;
-  /** What sets it going; from here on something may fail. */
+  /** Starts the action; from here on a request can fail. */
   act(stage: Stage): Promise<void>;
-  /** Waits for its end. */
+  /** Waits for the end of the action. */
   settled(stage: Stage): Promise<void>;
-  /** Looks once more at what was reached, where there is something to look at: a fault may fall into that look, too. */
+  /** Triggers another reconcile of the result, if there is one: a fault can hit this reconcile too. */
   look(stage: Stage): Promise<void>;
-  /** What must be the same as at the end of the undisturbed run. */
+  /** The state that must equal the end of the undisturbed run. */
   essence(stage: Stage): Promise<Json>;
 }

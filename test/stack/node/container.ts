@@ -1,4 +1,4 @@
-/** A container of the stand-in for the kubelet: its process, started again whenever it ends, and the state that its status shows. */
+/** A container of the stand-in for the kubelet: its process, which is restarted whenever it ends, and the state in the status of the Pod. */
 import { randomBytes } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -35,16 +35,16 @@ export interface ContainerStatus {
 
 export interface ContainerOptions {
   readonly spec: Container;
-  /** Of an init container: it is done when it has ended well. */
+  /** An init container, which is finished after exit code 0. */
   readonly init: boolean;
-  /** What a message calls the pod: `name_namespace(uid)`. */
+  /** The Pod's name in messages: `name_namespace(uid)`. */
   readonly podLabel: string;
-  /** Folder for its logs, one file an instance. */
+  /** Folder for its logs, one file per instance. */
   readonly dir: string;
-  /** The first back-off; it doubles up to 32 times as much, as the kubelet's does from 10 s to 5 min. */
+  /** The first back-off, milliseconds; it doubles up to a factor of 32, like the kubelet's from 10 seconds to 5 minutes. */
   readonly backOffMs: number;
   readonly start: (logPath: string) => Promise<ManagedProcess>;
-  /** Whether it answers its readiness probe; ready as soon as it runs unless given. */
+  /** The readiness probe; default: ready as soon as it runs. */
   readonly probe?: () => Promise<boolean>;
   readonly probeMs: number;
   readonly changed: () => void;
@@ -52,7 +52,7 @@ export interface ContainerOptions {
 
 const now = (): string => new Date().toISOString().replace(/\.\d+Z$/, 'Z');
 
-/** A shell's way to tell a signal in an exit code, which is also containerd's. */
+/** The exit code for a signal, as shells and containerd report it. */
 const signalCodes: Readonly<Record<string, number>> = {
   SIGHUP: 129,
   SIGINT: 130,
@@ -86,7 +86,7 @@ export class ContainerRunner {
     return this.#stopping.signal.aborted;
   }
 
-  /** An init container that has ended well; any other that is ready. */
+  /** True for an init container that has ended with exit code 0, and for any other container that is ready. */
   get done(): boolean {
     const { state, ready } = this.status();
     return this.#options.init ? 'terminated' in state && state.terminated.exitCode === 0 : ready;
@@ -109,20 +109,20 @@ export class ContainerRunner {
     };
   }
 
-  /** What the running instance has written, or the last one; with `previous`, the one before that. */
+  /** The output of the running or last instance; with `previous`, of the instance before it. */
   log(previous = false): string | undefined {
     const instance = this.#restarts - (previous ? 1 : 0);
     return instance < 0 || this.#id === undefined ? undefined : readLog(this.#logPath(instance));
   }
 
-  /** Sends a signal to all processes of the running instance. @throws when none runs */
+  /** Sends a signal to all processes of the running instance. @throws if none runs */
   kill(signal: NodeJS.Signals): void {
     if (this.#process === undefined || this.#process.ended() !== undefined)
       throw new Error(`container ${this.name} of ${this.#options.podLabel} does not run`);
     process.kill(-this.#process.pid, signal);
   }
 
-  /** Runs until it is stopped, or, of an init container, until it has ended well. */
+  /** Runs the container until it is stopped; an init container until it has ended with exit code 0. */
   async run(): Promise<void> {
     let failures = 0;
     let instance = 0;
@@ -133,10 +133,10 @@ export class ContainerRunner {
       instance++;
       if (this.#options.init && ended.exitCode === 0) return;
       const { backOffMs, podLabel } = this.#options;
-      // the kubelet forgets after ten minutes, which is sixty times its first back-off
+      // the kubelet resets the back-off after ten minutes, which is sixty times its first back-off
       failures = Date.now() - started > 60 * backOffMs ? 1 : failures + 1;
       this.#last = ended;
-      // it starts again at once the first time
+      // the first restart has no delay
       if (failures === 1) continue;
       const wait = backOffMs * Math.min(32, 2 ** (failures - 2));
       const message = `back-off ${wait / 1000}s restarting failed container=${this.name} pod=${podLabel}`;
@@ -145,7 +145,7 @@ export class ContainerRunner {
     }
   }
 
-  /** Ends it for good. */
+  /** Stops the container permanently. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#process?.stop();
@@ -168,7 +168,7 @@ export class ContainerRunner {
     });
   }
 
-  /** @returns undefined when it could not start */
+  /** @returns undefined if it did not start */
   async #runOnce(instance: number): Promise<Terminated | undefined> {
     let child: ManagedProcess;
     try {
@@ -186,7 +186,7 @@ export class ContainerRunner {
     const startedAt = now();
     this.#ready = this.#options.probe === undefined && !this.#options.init;
     this.#set({ running: { startedAt } });
-    // stopped while it was being started
+    // it was stopped during its start
     if (this.#isStopped()) await child.stop();
     const probing = this.#watchReadiness(child);
     const exitCode = exitCodeOf(await child.exited);

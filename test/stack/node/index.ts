@@ -1,9 +1,9 @@
 /**
- * A stand-in for a cluster's node: a real kube-controller-manager makes pods of Deployments, a stand-in for the agent
- * injector's webhook injects the agent, and a stand-in for the kubelet runs the real agent and the real istiod in them.
- * What is not real says so at its top: `kubelet.ts`, `runtime.ts`, `volumes.ts`, `injector.ts`.
+ * A stand-in for a node of a cluster: a real kube-controller-manager creates Pods for Deployments, a stand-in for the webhook of
+ * Vault Agent Injector injects the agent, and a stand-in for the kubelet runs the real agent and the real istiod in the Pods.
+ * The heads of `kubelet.ts`, `runtime.ts`, `volumes.ts` and `injector.ts` describe what is not real.
  *
- * Server processes only: an API server in a container reaches neither the webhook nor the node.
+ * Works only with server processes: an API server in a container can reach neither the webhook nor the node.
  */
 import { randomBytes, randomInt } from 'node:crypto';
 import { mkdirSync, symlinkSync } from 'node:fs';
@@ -20,28 +20,28 @@ import type { RunningPod } from './pod.ts';
 
 export interface NodeOptions {
   readonly kube: Pick<KubeServer, 'request' | 'url' | 'caPem' | 'adminKubeconfig'>;
-  /** Whose agent runs in the pods, and the address where their annotations name none. */
+  /** The server whose agent runs in the Pods, and whose address is used if their annotations name none. */
   readonly vault: Pick<VaultServer, 'address' | 'agentBinary'>;
-  /** Namespaces whose pods it runs; all unless given. */
+  /** Namespaces whose Pods it runs; default: all. */
   readonly namespaces?: readonly string[];
-  /** Milliseconds of the first back-off of a container that keeps ending; 500 unless given (a kubelet: 10 s). */
+  /** The first back-off of a container that ends repeatedly, milliseconds; default 500 (a kubelet: 10 seconds). */
   readonly backOffMs?: number;
-  /** Milliseconds between two readiness probes; 250 unless given (istiod's chart asks for 3 s). */
+  /** Interval of readiness probes, milliseconds; default 250 (istiod's chart: 3 seconds). */
   readonly probeMs?: number;
 }
 
 export interface StandInNode extends RunningServer {
   readonly name: string;
-  /** Its InternalIP, at which its kubelet's HTTPS server listens. */
+  /** Its InternalIP, on which the HTTPS server of its kubelet listens. */
   readonly address: string;
   readonly injector: StandInInjector;
-  /** The pods of a namespace that run here now, terminating ones included. */
+  /** The Pods of a namespace that run here, terminating ones included. */
   pods(namespace: string): RunningPod[];
-  /** @throws when it does not run here */
+  /** @throws if the Pod does not run here */
   pod(namespace: string, name: string): RunningPod;
 }
 
-/** A folder with the one program that the agent's image has besides a shell's. */
+/** A folder with the only program of the agent's image besides those of a shell. */
 function agentPath(dir: string, agentBinary: string): string {
   const path = join(dir, 'agent-bin');
   mkdirSync(path);
@@ -50,8 +50,8 @@ function agentPath(dir: string, agentBinary: string): string {
 }
 
 /**
- * Starts a node: from then on the API server's Deployments become pods, and pods run.
- * @throws when a server cannot be had or does not become ready
+ * Starts a node: from then on, Deployments of the API server get Pods, and the Pods run.
+ * @throws if a server is not available or does not become ready
  */
 export async function startNode(options: NodeOptions): Promise<StandInNode> {
   const { kube, vault } = options;
@@ -76,7 +76,7 @@ export async function startNode(options: NodeOptions): Promise<StandInNode> {
     namespaces: options.namespaces,
     backOffMs: options.backOffMs ?? 500,
     probeMs: options.probeMs ?? 250,
-    // what is tried again and again is said once
+    // a repeated error is reported once
     say: (line) => lines.includes(line) || lines.push(line),
   });
   const podOf = (namespace: string, pod: string) =>
@@ -98,7 +98,7 @@ export async function startNode(options: NodeOptions): Promise<StandInNode> {
   const logNow = (): string => log ?? [valueOf(controllers)?.log() ?? '', ...lines].join('\n');
   let stopping: Promise<void> | undefined;
   const stopAll = async (): Promise<void> => {
-    // first what would make new pods
+    // first the controllers, which would create new Pods
     await valueOf(controllers)?.stop();
     const hook: StandInInjector | undefined = valueOf(injector);
     await hook?.unregister();

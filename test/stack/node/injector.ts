@@ -1,7 +1,7 @@
 /**
- * A stand-in for the agent injector's program (vault-k8s 1.7.6), which cannot be had here: a webhook that the API
- * server really calls. What it makes of a pod's annotations is `injection.ts`, which keeps to its documentation. It
- * leaves out what shapes only a container of a real runtime: resources and security contexts.
+ * A stand-in for Vault Agent Injector (vault-k8s 1.7.6), which is not available here: a webhook that the API server
+ * really calls. `injection.ts` evaluates the annotations of a Pod according to the documentation. Settings that affect only a
+ * container of a real runtime are omitted: resources and security contexts.
  */
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
@@ -17,7 +17,7 @@ import type { Container, EnvVar, Pod, Volume, VolumeMount } from './objects.ts';
 export const injectorName = 'vault-agent-injector-cfg';
 const configurations = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';
 
-/** The configuration as the injector's Helm chart has it, but with an address in place of a Service. */
+/** The configuration as in the injector's Helm chart, but with an address instead of a Service. */
 export function injectorConfiguration(
   clientConfig: Readonly<Record<string, unknown>>,
   namespaceSelector: Readonly<Record<string, unknown>> = {},
@@ -107,8 +107,8 @@ interface PatchOperation {
 }
 
 /**
- * What the injector does to a pod, as a JSON patch; nothing where it does nothing.
- * @throws where the injector refuses: the API server then refuses the pod
+ * The injector's changes of a Pod as a JSON patch; empty: no change.
+ * @throws if the injector refuses the Pod; the API server then refuses it too
  */
 function injectAgent(pod: Pod, namespace: string, address: string): PatchOperation[] {
   const annotations = pod.metadata.annotations ?? {};
@@ -181,19 +181,19 @@ async function bodyOf(request: IncomingMessage): Promise<string> {
 }
 
 export interface StandInInjector {
-  /** Registers its webhook, for namespaces that a selector fits; all unless given. */
+  /** Registers its webhook for the namespaces that match a selector; default: all. */
   register(namespaceSelector?: Readonly<Record<string, unknown>>): Promise<void>;
-  /** Takes the webhook away: pods come as they are. */
+  /** Removes the webhook: Pods are created unchanged. */
   unregister(): Promise<void>;
-  /** Serves again after `stop`, at the same address. */
+  /** Serves again after `stop`, on the same address. */
   start(): Promise<void>;
-  /** Stops serving; the webhook stays registered, and with failurePolicy Ignore pods come as they are. */
+  /** Stops serving. The webhook stays registered, and with failurePolicy Ignore Pods are created unchanged. */
   stop(): Promise<void>;
 }
 
 /**
  * Starts the webhook and registers it.
- * @param address of Vault, where a pod's annotations name none
+ * @param address of Vault, if the annotations of a Pod name none
  */
 export async function startInjector(
   kube: Pick<KubeServer, 'request'>,

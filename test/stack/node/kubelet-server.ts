@@ -1,4 +1,4 @@
-/** The part of the kubelet's HTTPS server that the API server's `pods/log` asks. Anybody may ask: it is on loopback. */
+/** The part of the kubelet's HTTPS server that the API server uses for `pods/log`. It has no access control, because it listens on loopback. */
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -17,13 +17,13 @@ interface LogAnswer {
 
 function lastLines(text: string, count: number): string {
   const lines = text.split('\n');
-  // what follows the last newline is a line only if there is something
+  // text after the last newline is a line only if it is not empty
   if (lines.at(-1) === '') lines.pop();
   const kept = count === 0 ? [] : lines.slice(-count);
   return kept.map((line) => `${line}\n`).join('');
 }
 
-/** What the kubelet answers, in its words. */
+/** The kubelet's response, with its wording. */
 function logsOf(pod: PodRunner | undefined, container: string, query: URLSearchParams): LogAnswer {
   if (query.get('follow') === 'true') return { status: 501, text: 'the stand-in for the kubelet does not follow logs' };
   const runner = pod?.container(container);

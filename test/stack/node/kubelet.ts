@@ -1,11 +1,11 @@
 /**
- * A stand-in for the kubelet, and for the scheduler as far as a single node needs one: it binds every pending pod to
- * its node, runs what the pod says as processes of this machine (`runtime.ts`), and writes true statuses. Every pod
- * has an address of its own in 127.0.0.0/8, so that all have the same ports; that needs Linux.
+ * A stand-in for the kubelet, and for the scheduler of a single node: it binds every pending Pod to its node, runs the
+ * containers as processes of this machine (`runtime.ts`), and writes their real status. Every Pod has a separate address in
+ * 127.0.0.0/8, so that all can use the same ports; this needs Linux.
  *
- * It has no volumes but those that hold files of the API server, no other probes than readiness by HTTP, no resources,
- * no pod lifecycle hooks, no static pods, no Events. Its clocks are faster than the kubelet's: the back-off and the
- * period of probes are options.
+ * It supports only volumes with files of the API server and HTTP readiness probes. It has no resources, no lifecycle
+ * hooks, no static Pods and no Events. Its times are shorter than the kubelet's: the back-off and the interval of probes
+ * are options.
  */
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ export interface KubeletOptions {
   /** The first three bytes of its pods' addresses; the node's own ends in 1. */
   readonly subnet: string;
   readonly dir: string;
-  /** Namespaces whose pods it takes; all unless given. */
+  /** Namespaces whose pods it takes; default: all. */
   readonly namespaces: readonly string[] | undefined;
   readonly backOffMs: number;
   readonly probeMs: number;
@@ -48,7 +48,7 @@ export class Kubelet {
     return [...this.#pods.values()];
   }
 
-  /** Registers the node and begins to take pods. @param port of its HTTPS server */
+  /** Registers the node and starts to run Pods. @param port of its HTTPS server */
   async start(port: number): Promise<void> {
     const { kube, nodeName: name, subnet, say } = this.#options;
     const capacity = { cpu: String(availableParallelism()), memory: '8Gi', pods: '250' };
@@ -78,7 +78,7 @@ export class Kubelet {
     });
   }
 
-  /** Ends its pods' processes, and removes their objects and the node's. */
+  /** Ends the processes of its Pods, and removes their objects and the Node object. */
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#watch?.stop();
@@ -97,7 +97,7 @@ export class Kubelet {
     await this.#request('DELETE', `/api/v1/nodes/${this.#options.nodeName}`);
   }
 
-  /** The API server may be gone before the node, at the end of a test: that is said, and no failure. */
+  /** At the end of a test, the API server can stop before the node: this is logged and no failure. */
   async #request(method: string, path: string, body?: unknown): Promise<void> {
     const { kube, say } = this.#options;
     try {
@@ -164,7 +164,7 @@ export class Kubelet {
           metadata: { name, namespace, uid },
           target: { apiVersion: 'v1', kind: 'Node', name: nodeName },
         });
-        // gone, or bound already
+        // deleted, or already bound
         if (status === 201 || status === 404 || status === 409) return;
         say(`${podKey(pod)}: binding: HTTP ${status}: ${JSON.stringify(body)}`);
       } catch (error) {

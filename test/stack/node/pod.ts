@@ -20,21 +20,21 @@ export interface PodOptions {
   readonly say: (line: string) => void;
 }
 
-/** What a test can see of a running pod beyond its object, and do to it. */
+/** The access of a test to a running Pod, beyond its object. */
 export interface RunningPod {
   readonly namespace: string;
   readonly name: string;
   readonly uid: string;
-  /** Its own address, with the ports that its containers listen at. */
+  /** Its address; its containers listen on their usual ports there. */
   readonly ip: string;
   /**
-   * The folder of this machine behind a mount path of a container (`discovery` unless given): to read what was
-   * rendered, or to take a file away.
+   * The folder of this machine for a mount path of a container (default `discovery`), to read rendered files or to
+   * remove a file.
    */
   folder(mountPath: string, container?: string): string;
-  /** Sends a signal to a container's processes; SIGKILL unless given. @throws when it does not run */
+  /** Sends a signal to the processes of a container; default SIGKILL. @throws if it does not run */
   kill(container: string, signal?: NodeJS.Signals): void;
-  /** What a container's last instance has written, or with `previous` the one before; nothing where it never ran. */
+  /** The output of the last instance of a container, or with `previous` of the one before; empty if it never ran. */
   log(container: string, previous?: boolean): string;
 }
 
@@ -108,14 +108,14 @@ export class PodRunner implements RunningPod {
     return [...this.#init, ...this.#containers].find((runner) => runner.name === name);
   }
 
-  /** Takes a newer version of the object; a deletion is carried out. */
+  /** Applies a newer version of the object; executes a deletion. */
   update(pod: Pod): void {
     this.#pod = pod;
     if (pod.metadata.deletionTimestamp === undefined || this.#ending !== undefined) return;
     this.#ending = this.#remove();
   }
 
-  /** Ends its processes and removes its files, and leaves its object alone. */
+  /** Ends its processes and removes its files, but not its object. */
   async abandon(): Promise<void> {
     this.#ended = true;
     await Promise.all([...this.#init, ...this.#containers].map((runner) => runner.stop()));
@@ -124,7 +124,7 @@ export class PodRunner implements RunningPod {
     if (process.env['KEEP_STACK'] !== '1') rmSync(this.#options.dir, { recursive: true, force: true, maxRetries: 3 });
   }
 
-  /** Settles when a deletion under way is done. @param giveUp an API server that does not answer is not waited for */
+  /** Settles when a deletion in progress is finished. @param giveUp aborts the wait for an API server that does not answer */
   async settled(giveUp = false): Promise<void> {
     this.#givenUp ||= giveUp;
     await this.#ending;
@@ -144,7 +144,7 @@ export class PodRunner implements RunningPod {
         dir: join(dir, 'logs', spec.name),
         backOffMs,
         probeMs,
-        // not there yet, or not any more: to a probe both is "no"
+        // no answer counts as not ready
         ...(get === undefined
           ? {}
           : {
@@ -195,7 +195,7 @@ export class PodRunner implements RunningPod {
       try {
         const body = { gracePeriodSeconds: 0, preconditions: { uid: this.uid } };
         const { status } = await kube.request('DELETE', path, body);
-        // gone, or another one of this name by now
+        // deleted, or replaced by another Pod with the same name
         if (status === 200 || status === 404 || status === 409) return;
         say(`${podKey(this.#pod)}: delete: HTTP ${status}`);
       } catch (error) {
@@ -206,7 +206,7 @@ export class PodRunner implements RunningPod {
     }
   }
 
-  /** Has the status written, once for all changes that come while one is being written. */
+  /** Schedules a write of the status. Changes during a write result in one further write. */
   #changed(): void {
     if (this.#dirty) return;
     this.#dirty = true;

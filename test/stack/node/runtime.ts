@@ -3,11 +3,10 @@
  * container's mounts as links.
  *
  * There are two images: istiod's, for a container named `discovery`, and the agent's, for one whose name begins with
- * `vault-agent`. Commands and arguments run as the pod has them; what differs is what needs a mount or network
- * namespace: absolute paths under a mount, or in the environment, are those of the folder, and istiod listens at the
- * pod's address instead of at all, with a kubeconfig in place of the paths of the in-cluster configuration. Files that
- * a program looks for at an absolute path of its own, it does not find: of istiod's, only its own token, by which it
- * would learn the issuer if it were outside a cluster.
+ * `vault-agent`. Commands and arguments run as in the Pod, except where they need a mount or network namespace: absolute
+ * paths under a mount, or in the environment, are replaced by paths in the folder. istiod listens only on the address of the
+ * Pod, and uses a kubeconfig instead of the in-cluster configuration. A program does not find files at other absolute
+ * paths. For istiod this affects only its own token, from which it would learn the issuer outside a cluster.
  */
 import { mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
@@ -40,7 +39,7 @@ export class CannotStart extends Error {
 export interface PodSandbox {
   readonly pod: Pod;
   readonly address: PodAddress;
-  /** Folder of all that belongs to the pod. */
+  /** Folder of the Pod. */
   readonly dir: string;
   /** Folder by volume name. */
   readonly volumes: ReadonlyMap<string, string>;
@@ -57,10 +56,10 @@ export function mountsOf(sandbox: PodSandbox, container: Container): Map<string,
   );
 }
 
-/** The folder that stands for a container's root, with its mounts as links. */
+/** Creates the folder in place of a container's root, with its mounts as links. */
 async function makeRoot(sandbox: PodSandbox, container: Container, mounts: Map<string, string>): Promise<string> {
   const root = join(sandbox.dir, 'containers', container.name, 'root');
-  // shorter ones first: one may lie within another
+  // shorter ones first: one can be within another
   for (const [path, folder] of [...mounts].sort(([a], [b]) => a.length - b.length)) {
     const link = join(root, path);
     await mkdir(dirname(link), { recursive: true, mode: 0o700 });
@@ -74,7 +73,7 @@ async function makeRoot(sandbox: PodSandbox, container: Container, mounts: Map<s
 async function valueOf(runtime: Runtime, { pod, address }: PodSandbox, env: EnvVar): Promise<string | undefined> {
   const { fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef } = env.valueFrom ?? {};
   if (fieldRef !== undefined) return fieldOf(pod, address, fieldRef.fieldPath);
-  // without a limit it is the node's capacity
+  // without a limit, the capacity of the node applies
   if (resourceFieldRef?.resource === 'limits.cpu') return String(availableParallelism());
   const ref = configMapKeyRef ?? secretKeyRef;
   if (ref !== undefined) {
@@ -95,7 +94,7 @@ async function environment(
   container: Container,
 ): Promise<Record<string, string>> {
   const api = new URL(runtime.kube.url);
-  // what the kubelet adds for the Service of the API server, and the runtime for the host name
+  // the kubelet adds the variables of the API server's Service, and the runtime the host name
   const env: Record<string, string> = {
     HOSTNAME: sandbox.pod.metadata.name,
     KUBERNETES_SERVICE_HOST: api.hostname,
@@ -116,7 +115,7 @@ interface Program {
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** istiod's image: its entrypoint, told where it may listen, and whose rights it has. */
+/** istiod's image: its entrypoint, with the address to listen on and a kubeconfig. */
 async function istiodProgram(
   runtime: Runtime,
   sandbox: PodSandbox,
@@ -146,9 +145,9 @@ async function istiodProgram(
     `--grpcAddr=${podIP}:15010`,
     `--secureGRPCAddr=${podIP}:15012`,
     `--monitoringAddr=${podIP}:15014`,
-    // its introspection port is on loopback, once for all pods
+    // its introspection port is on loopback, which all Pods share
     '--ctrlz_port=0',
-    // there are no proxies whose connections it would have to drain for ten seconds
+    // there are no proxies, so it needs no ten seconds to drain connections
     '--shutdownDuration=1s',
   ];
   return { command: [...(container.command ?? [runtime.istiod]), ...(container.args ?? []), ...here], env };
@@ -177,7 +176,7 @@ function agentProgram(
 }
 
 /**
- * Starts a container once more.
+ * Starts an instance of a container.
  * @param logPath of this instance
  * @throws CannotStart
  */

@@ -1,6 +1,6 @@
 /**
- * A pod's volumes as folders of this machine. They are filled when the pod starts and not refreshed: tokens are good
- * for longer than a test runs, and nothing here changes a Secret or ConfigMap under a running pod.
+ * The volumes of a Pod as folders of this machine. They are filled when the Pod starts and not refreshed: tokens are valid
+ * longer than a test runs, and no test changes a Secret or ConfigMap of a running Pod.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -8,7 +8,7 @@ import { expectStatus } from '../http.ts';
 import type { KubeServer } from '../types.ts';
 import type { DownwardItem, KeyToPath, Pod, ProjectedSource, Volume } from './objects.ts';
 
-/** What the kubelet knows of a pod besides its object. */
+/** The kubelet's data about a Pod besides its object. */
 export interface PodAddress {
   readonly podIP: string;
   readonly hostIP: string;
@@ -17,7 +17,7 @@ export interface PodAddress {
 type Files = ReadonlyMap<string, Buffer>;
 type Kube = Pick<KubeServer, 'request'>;
 
-/** The value of a downward API field. @throws for a field that is not known here */
+/** The value of a downward API field. @throws for an unknown field */
 export function fieldOf(pod: Pod, address: PodAddress, path: string): string {
   const { metadata, spec } = pod;
   const keyed = /^metadata\.(labels|annotations)\['(.+)'\]$/.exec(path);
@@ -42,7 +42,7 @@ interface Data {
   readonly binaryData?: Readonly<Record<string, string>>;
 }
 
-/** The entries of a Secret or ConfigMap. @returns undefined where there is none, and that is allowed */
+/** The entries of a Secret or ConfigMap. @returns undefined if it is optional and does not exist */
 export async function entriesOf(
   kube: Kube,
   namespace: string,
@@ -77,7 +77,7 @@ const downward = (pod: Pod, address: PodAddress, items: readonly DownwardItem[] 
     items.map(({ path, fieldRef }) => [path, Buffer.from(fieldOf(pod, address, fieldRef?.fieldPath ?? ''))] as const),
   );
 
-/** A token bound to the pod, as the kubelet asks for it. */
+/** Requests a token bound to the Pod, like the kubelet. */
 async function tokenOf(kube: Kube, pod: Pod, audience: string | undefined, seconds: number): Promise<Buffer> {
   const { namespace, name, uid } = pod.metadata;
   const account = pod.spec.serviceAccountName ?? 'default';
@@ -129,9 +129,9 @@ async function contentOf(kube: Kube, pod: Pod, address: PodAddress, volume: Volu
 }
 
 /**
- * Makes and fills the folders of a pod's volumes below `dir`.
+ * Creates and fills the folders of the volumes of a Pod below `dir`.
  * @returns folder by volume name
- * @throws as long as something that a volume needs is not there: the kubelet tries again
+ * @throws while an object that a volume needs does not exist: the kubelet retries
  */
 export async function mountVolumes(
   kube: Kube,
