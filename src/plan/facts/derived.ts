@@ -116,10 +116,7 @@ export class DerivedVault extends Memo {
     return tier === 'root' ? this.ownRoots : this.ownIntermediates;
   }
 
-  /**
-   * The highest CA generation of any root or root key of this resource; 0: none. Keys of removed roots count, so that no number is used
-   * twice.
-   */
+  /** The highest CA generation of any root or root key of this resource; 0: none. Keys of removed roots count: no number is used twice. */
   get highestRootGeneration(): number {
     const keys = (this.vault.rootPki?.keys ?? []).map((key) => generationOf(this.identity, 'root', key.name) ?? 0);
     return Math.max(0, ...this.ownRoots.map((issuer) => issuer.generation), ...keys);

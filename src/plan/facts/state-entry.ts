@@ -79,8 +79,11 @@ interface PreexistingVersions {
 export interface StateEntry {
   /** The highest CA generation of an intermediate that was used, whether published or given up. */
   highestGeneration: number;
+  /** The current root; during a rotation, the root that it began with. A mere intent has the CA generation before that of the root to create. */
   root?: Issued<RootSpec>;
+  /** The current intermediate. A mere intent has the CA generation 0. */
   intermediate?: Issued<IntermediateSpec>;
+  /** undefined: no root rotation is in progress. */
   rotation?: Rotation;
   /** Name of the Kubernetes auth role that this resource owns, recorded before the role is written. */
   role: string;
