@@ -1,8 +1,8 @@
 /**
- * The planner: from what is wanted and what is there to what to do now. Pure; time comes in.
+ * The planner: derives problems and steps from the desired and the observed state. Pure; the time is an argument.
  *
- * Checks come first, named after the fact they find. One that blocks everything empties the steps. Then come the steps whose
- * preconditions hold now; what depends on them follows in the next round, from a new observation.
+ * Checks run first; each is named after the problem that it finds. If a problem blocks all writes, the plan has no steps. Otherwise it has the
+ * steps whose preconditions hold now. Steps that depend on them follow in the next iteration, from a new observation.
  */
 import { caDigest, DerivedState } from './facts/derived.ts';
 import type { Desired } from './facts/desired.ts';
@@ -26,7 +26,7 @@ import { rootSteps } from './vault/root.ts';
 import { foundationSteps, versionSteps } from './vault/foundation.ts';
 import { renderSteps } from './control-plane/steps.ts';
 
-/** Checks of the spec that need nothing but the spec; a refused spec never reaches Vault. */
+/** Problems that the spec alone shows. If there is one, the operator does not connect to Vault. */
 export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
   return [
     specChecks.notYetSupported(d),
@@ -39,11 +39,12 @@ export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
   ].filter((problem) => problem !== undefined);
 }
 
+/** Problems that the observation shows, in the order in which a condition shows them. */
 function checkObserved(s: DerivedState): Problem[] {
-  // whoever does not own the control plane has nothing to say about the rest
+  // the other problems do not concern a resource that does not own the control plane
   const conflict = ownership.controlPlaneConflict(s);
   if (conflict) return [conflict];
-  // nothing else was read then: what is unknown must not look absent
+  // without these capabilities most of Vault was not read, and objects only appear to be missing
   const denied = servers.forbidden(s);
   if (denied) return [denied];
   return [
@@ -73,17 +74,18 @@ function checkObserved(s: DerivedState): Problem[] {
   ].filter((problem) => problem !== undefined);
 }
 
+/** Steps in Vault: foundation, mounts, then everything else in parallel. */
 function vaultSteps(s: DerivedState): Step[] {
   const foundation = foundationSteps(s);
   if (foundation.length > 0) return foundation;
   const mounts = mountSteps(s);
-  // policy and role are written blindly, the mounts are not: whoever loses the race for a mount stops before them
+  // Vault refuses to create a mount that exists, but overwrites a policy and a role: a resource that loses the race for a mount stops here
   if (mounts.length > 0) return mounts;
   return [...rootSteps(s), ...accessSteps(s), ...versionSteps(s), ...intermediateSteps(s)];
 }
 
 /**
- * Decides what to do now.
+ * Plans the next iteration.
  * @param now milliseconds since the epoch
  */
 export function plan(d: Desired, o: Observed, now: number): Plan {
@@ -93,21 +95,22 @@ export function plan(d: Desired, o: Observed, now: number): Plan {
   return { problems, steps };
 }
 
+/** Steps if no problem blocks all writes: claim the control plane, then steps in Vault, then the fields of the control plane. */
 function allowedSteps(s: DerivedState, problems: Problem[]): Step[] {
   const target = s.kubernetes.controlPlane;
   const patches = s.spec.controlPlane.write === 'Patch';
-  // what is taken back is not claimed again and again, nor is somebody else's ConfigMap: then the oldest resource wins, as without any
+  // no claim while others revert the fields, or if others own the ConfigMap with Helm values; unclaimed, the oldest IstioVaultCA is the owner
   const { contest } = s.kubernetes;
   const foreign = s.spec.controlPlane.kind === 'HelmValues' && (target?.conflicts.length ?? 0) > 0;
   if (patches && target && target.owner !== s.identity.name && !contest && !foreign)
     return [{ kind: 'ClaimControlPlane', target: objectName(s.desired) }];
   const steps = vaultSteps(s);
   if (steps.length > 0) return steps;
-  const live = s.currentCa;
+  const ca = s.currentCa;
   const blockers = problems.filter((p) => p.blocks === 'controlPlane').map((p) => p.reason);
-  if (!patches) return live ? renderSteps(s, blockers) : [];
-  if (target && !target.carriesFields && blockers.length === 0 && live)
-    return [{ kind: 'PatchControlPlane', digest: caDigest(live), target: objectName(s.desired) }];
+  if (!patches) return ca ? renderSteps(s, blockers) : [];
+  if (target && !target.carriesFields && blockers.length === 0 && ca)
+    return [{ kind: 'PatchControlPlane', digest: caDigest(ca), target: objectName(s.desired) }];
   return ['current', 'other'].includes(s.kubernetes.rendered)
     ? [{ kind: 'RemoveRender', name: renderName(s.desired) }]
     : [];

@@ -1,4 +1,6 @@
-/** Rules on the spec alone, for what CEL cannot see or an older schema let through: nothing in Vault is changed by a refused spec. */
+/**
+ * Checks of the spec alone, for rules that CEL cannot express, and for specs that an older schema accepted. Each problem blocks all writes.
+ */
 import { parseGoDuration } from '../api/duration.ts';
 import type { Spec } from '../api/schema.ts';
 import type { Desired } from './facts/desired.ts';
@@ -12,10 +14,10 @@ const refuse = (condition: Problem['condition'], reason: Problem['reason'], mess
   blocks: 'all',
 });
 
-/** What belongs to the API but not to this version: refused, never ignored. */
+/** The spec has fields or values of the API that this version does not support. The operator refuses them and never ignores them. */
 export function notYetSupported(d: Desired): Problem | undefined {
   const { spec } = d;
-  const asked: [boolean, string][] = [
+  const unsupported: [boolean, string][] = [
     [
       spec.vault.auth.method !== 'Kubernetes' && spec.vault.auth.method !== 'Token',
       `spec.vault.auth.method: ${spec.vault.auth.method}`,
@@ -28,7 +30,7 @@ export function notYetSupported(d: Desired): Problem | undefined {
     [!spec.policy.manage, 'spec.policy.manage: false'],
     [!spec.kubernetesAuth.manage, 'spec.kubernetesAuth.manage: false'],
   ];
-  const fields = asked.filter(([unsupported]) => unsupported).map(([, field]) => field);
+  const fields = unsupported.filter(([used]) => used).map(([, field]) => field);
   if (fields.length === 0) return undefined;
   return refuse(
     'VaultReady',
@@ -37,7 +39,7 @@ export function notYetSupported(d: Desired): Problem | undefined {
   );
 }
 
-/** Sail names the revisions of an Istio itself, and its fields are for all of them. */
+/** The spec names a revision of an `Istio` of the Sail operator. Sail names the revisions itself, and the fields apply to all of them. */
 export function revisionOfSail({ spec }: Desired): Problem | undefined {
   const { kind, revision } = spec.controlPlane;
   if (kind !== 'Sail' || revision === undefined) return undefined;
@@ -48,6 +50,7 @@ export function revisionOfSail({ spec }: Desired): Problem | undefined {
   );
 }
 
+/** The intermediate has a longer lifetime than the root. */
 export function intermediateOutlivesRoot({ spec }: Desired): Problem | undefined {
   if (spec.root.source !== 'Generate') return undefined;
   if (parseGoDuration(spec.intermediate.ttl) <= parseGoDuration(spec.root.ttl)) return undefined;
@@ -58,7 +61,7 @@ export function intermediateOutlivesRoot({ spec }: Desired): Problem | undefined
   );
 }
 
-/** Renewed before it is issued, an intermediate would be renewed for ever. */
+/** `renewBefore` is not shorter than the lifetime of the intermediate, so that every intermediate would be due for renewal at once. */
 export function renewBeforeTooLong({ spec }: Desired): Problem | undefined {
   const { renewBefore, ttl } = spec.intermediate;
   if (renewBefore === undefined || parseGoDuration(renewBefore) < parseGoDuration(ttl)) return undefined;
@@ -69,10 +72,10 @@ export function renewBeforeTooLong({ spec }: Desired): Problem | undefined {
   );
 }
 
-/** A private CA of Vault must reach istiod's agent, which mounts Secrets only. */
+/** Vault's CA certificate is in a ConfigMap, and istiod's Vault Agent, which can mount only a Secret, does not get it otherwise. */
 export function agentCaMissing({ spec }: Desired): Problem | undefined {
-  const given = (name: string) => `vault.hashicorp.com/${name}` in spec.delivery.annotations;
-  if (spec.vault.tls?.caConfigMapRef === undefined || (given('ca-cert') && given('tls-secret'))) return undefined;
+  const isSet = (name: string) => `vault.hashicorp.com/${name}` in spec.delivery.annotations;
+  if (spec.vault.tls?.caConfigMapRef === undefined || (isSet('ca-cert') && isSet('tls-secret'))) return undefined;
   return refuse(
     'VaultReady',
     'AgentCAMissing',
@@ -80,13 +83,17 @@ export function agentCaMissing({ spec }: Desired): Problem | undefined {
   );
 }
 
+/**
+ * `delivery.annotations` has keys outside `vault.hashicorp.com/`, values that are not one plain line, or annotations that the operator sets
+ * itself or that would bypass them.
+ */
 export function deliveryAnnotationsRefused({ spec }: Desired): Problem | undefined {
   const field = 'spec.delivery.annotations';
-  const unreadable = Object.entries(spec.delivery.annotations)
+  const malformed = Object.entries(spec.delivery.annotations)
     .filter(([key, value]) => !key.startsWith('vault.hashicorp.com/') || /\n|: /.test(value))
     .map(([key]) => key);
-  if (unreadable.length > 0) {
-    const message = `${field}: ${unreadable.join(', ')}: keys must begin with vault.hashicorp.com/, values be one line without ": "`;
+  if (malformed.length > 0) {
+    const message = `${field}: ${malformed.join(', ')}: keys must begin with vault.hashicorp.com/, values be one line without ": "`;
     return refuse('ControlPlanePatched', 'InvalidSpec', message);
   }
   const refused = refusedDeliveryAnnotations(spec);
@@ -98,7 +105,7 @@ export function deliveryAnnotationsRefused({ spec }: Desired): Problem | undefin
   );
 }
 
-/** KV 1 has no check-and-set, so only the Lease keeps two operators apart. */
+/** The key store is KV 1 without leader election. KV 1 has no check-and-set, so only the Lease prevents concurrent writes of two operators. */
 export function kv1NeedsLeaderElection({ keyStore }: Spec, leaderElection: boolean): Problem | undefined {
   if (keyStore.version === 2 || leaderElection) return undefined;
   return refuse(

@@ -1,4 +1,4 @@
-/** A key store with `delete_version_after`: no key is begun with there, and what istiod needs is kept alive. */
+/** A key store with `delete_version_after`: the operator stores no first key there, and keeps a CA that is already published. */
 import { describe, expect, it } from '@jest/globals';
 import { annotations } from '../../src/api/annotations.ts';
 import { rfc3339 } from '../../src/api/time.ts';
@@ -14,17 +14,17 @@ const d = desiredOf();
 const lifetime = (from = start): Lifetime => ({ from, to: from + 24 * hour });
 const kinds = (steps: Step[]) => steps.map((step) => step.kind);
 
-/** By Vault's clock. */
+/** A world at a time of Vault's clock, milliseconds since the epoch. */
 const at = ({ vault, kubernetes }: Observed, time: number): Observed => ({ vault: { ...vault, time }, kubernetes });
 
-/** What is written at that time vanishes a day later. */
+/** A world in which Vault deletes each entry a day after it is written. @param from when entries without a lifetime were written */
 function ending({ vault, kubernetes }: Observed, from = start): Observed {
   const slot = <T>(s: Slot<T>): Slot<T> => (s.entry ? { ...s, lifetime: s.lifetime ?? lifetime(from) } : s);
   const { live, staging, state } = vault;
   return { vault: { ...vault, live: slot(live), staging: slot(staging), state: slot(state) }, kubernetes };
 }
 
-/** As long as the setting stands. */
+/** Options of `converge` for a key store whose setting stays, at a time of Vault's clock. */
 const standing = (now = start) => ({
   now,
   next: (desired: typeof d, o: Observed, ours: number) => plan(desired, at(ending(o, now), now), ours),

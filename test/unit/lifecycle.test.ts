@@ -1,4 +1,4 @@
-/** Properties of what comes after the first issue: renewal, reissue, adoption, deletion. */
+/** Properties of the planner after the first issue: renewal, reissue, adoption, deletion. */
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { annotations } from '../../src/api/annotations.ts';
@@ -29,13 +29,13 @@ const live = (world: Observed) => ownEntry(world.vault.live)!;
 const state = (world: Observed) => ownEntry(world.vault.state)!;
 const provisioned = (desired = d) => converge(desired, emptyWorld()).world;
 const subset = (steps: Step[], bits: number) => steps.filter((_, i) => (bits >> i) & 1);
-/** Which steps of which rounds a crash lets through. */
+/** The steps that are executed despite crashes: a bit mask for each iteration. */
 const crashes = fc.array(fc.nat(31), { maxLength: 20 });
 const crashing = (bits: number[]) => ({
   pick: (steps: Step[], round: number) => (round < bits.length ? subset(steps, bits[round]!) : steps),
 });
 
-/** Keys that lie in Vault's mount, staging or live entry must never be lost while a certificate for them is served. */
+/** Whether the key in the CA entry is the key of its certificate. */
 const ofOneSet = (world: Observed) => live(world).publicKey === live(world).certificate?.publicKey;
 
 describe('renewal', () => {
@@ -195,7 +195,7 @@ describe('an intermediate that is short for what istiod allows', () => {
     const { problems, steps } = plan(desired, showing(world, limit), start);
     return [steps.length, ...problems.map(({ reason, blocks }) => `${reason} ${blocks}`)];
   };
-  /** Issued while istiod allowed a day. */
+  /** A world with an intermediate that was issued while istiod allowed workload certificates of a day. */
   const issued = () => converge(short, showing(emptyWorld(), 24 * hour)).world;
   const refused = [0, 'IntermediateTTLTooShort all'];
 

@@ -1,4 +1,4 @@
-/** Worlds for properties of the planner; what steps make of them is `src/plan/simulate.ts`. */
+/** Worlds, that is, observations to begin with, for properties of the planner. `src/plan/simulate.ts` applies steps to them. */
 import { specSchema, type Spec } from '../../src/api/schema.ts';
 import { desire, type Desired } from '../../src/plan/facts/desired.ts';
 import { plannedCertificate, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
@@ -22,7 +22,7 @@ export const desiredOf = (over: Record<string, unknown> = {}, annotations: Recor
 
 const emptySlot = () => ({ casVersion: 0, entry: undefined });
 
-/** A Vault with nothing of ours, and a control plane that nobody configured. */
+/** A Vault without objects of the resource, and a control plane without its fields. */
 export function emptyWorld(): Observed {
   return {
     vault: {
@@ -65,10 +65,10 @@ export function emptyWorld(): Observed {
 }
 
 const day = 24 * 3_600_000;
-/** The time at which worlds begin. */
+/** The present time of a new world, milliseconds since the epoch. */
 export const start = Date.parse('2030-01-01T00:00:00Z');
 
-/** A CA certificate with ten or five years to live. */
+/** A CA certificate, valid for ten years (a root) or five (an intermediate). @param issuer undefined: self-signed */
 export function someCa(
   name: string,
   issuer: CertificateFacts | undefined,
@@ -89,7 +89,7 @@ export function someCa(
   return plannedCertificate(about, issuer?.fingerprint);
 }
 
-/** What the manual procedure leaves: everything there, nothing marked, keys without names. */
+/** The objects that the manual procedure creates: a complete CA without markers and without names of keys. */
 export function handMadeWorld(d: Desired): Observed {
   const world = emptyWorld();
   const root = someCa('hand-made root', undefined);
@@ -125,7 +125,7 @@ export function handMadeWorld(d: Desired): Observed {
   return world;
 }
 
-/** The world of `identity`, as if another resource had made it that is gone. */
+/** A world of `identity`, changed as if a deleted resource had created the objects. */
 export function leftBehind({ vault, kubernetes }: Observed): Observed {
   const gone = { ...identity, name: 'gone', uid: 'u-9' };
   const theirs = (text: string) =>
@@ -166,20 +166,21 @@ export function leftBehind({ vault, kubernetes }: Observed): Observed {
   };
 }
 
-/** What follows from a world. @param now milliseconds since the epoch */
+/** The derived state of a world. @param now milliseconds since the epoch */
 export const derived = (d: Desired, o: Observed, now = start): DerivedState => new DerivedState(d, o, now);
 
+/** Result of {@link converge}. */
 export interface Way {
   /** The world at the end. */
   world: Observed;
   done: Step[];
-  /** The plan that had no steps left. */
+  /** The last plan, which has no steps. */
   last: Plan;
 }
 
 /**
- * Rounds until nothing is left.
- * @param pick may carry out only some of a round's steps: the rest is lost to a crash
+ * Runs iterations until a plan has no steps.
+ * @param pick selects the steps of an iteration that are executed; a crash prevents the others
  */
 export function converge(
   d: Desired,
@@ -208,7 +209,7 @@ export function converge(
   throw new Error(`no end after 90 rounds; last steps: ${ends.join(', ')}`);
 }
 
-/** What must hold at the end, however it was reached. */
+/** The part of a world that must be equal at the end, whichever steps led there. */
 export const essence = (d: Desired, { vault, kubernetes }: Observed) => ({
   mounts: [vault.kvMount, vault.rootMount, vault.intermediateMount],
   policy: vault.policy,

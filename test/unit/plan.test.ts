@@ -10,10 +10,10 @@ import { converge, desiredOf, emptyWorld, essence, identity, someCa, start, deri
 const now = start;
 const d = desiredOf();
 
-/** The world after so many rounds. */
-function after(from: Observed, rounds: number): Observed {
+/** The world after a number of iterations. */
+function after(from: Observed, iterations: number): Observed {
   let world = from;
-  for (let round = 0; round < rounds; round += 1)
+  for (let i = 0; i < iterations; i += 1)
     for (const step of plan(d, world, now).steps) world = simulateStep(d, world, step, now);
   return world;
 }
@@ -56,12 +56,12 @@ describe('the first reconcile', () => {
 
   it('writes the control plane only after everything in Vault', () => {
     const { done } = converge(d, emptyWorld());
-    // what follows only remembers that it was
+    // the last step records that the control plane has carried the fields
     expect(kinds(done).slice(kinds(done).indexOf('PatchControlPlane'))).toEqual(['PatchControlPlane', 'WriteState']);
   });
 });
 
-/** Damage that somebody may do behind the operator's back. */
+/** Changes that others can make to objects of the operator, by name. */
 const damages: Record<string, (w: Observed) => void> = {
   'live entry removed': (w) => void (w.vault.live = { casVersion: w.vault.live.casVersion, entry: undefined }),
   'live key replaced': (w) => {
@@ -209,14 +209,22 @@ describe('guards', () => {
 
   it('a lost root is RootLost, never a new one', () => {
     const world = provisioned();
+    const { serial } = world.vault.rootPki!.issuers[0]!.certificate;
     world.vault.rootPki = { issuers: [], keys: [], defaultIssuerId: '' };
     expect(plan(d, world, now)).toMatchObject({ steps: [], problems: [{ reason: 'RootLost' }] });
+    const message = plan(d, world, now).problems[0]?.message;
+    expect(message).toContain(`Mount pki/ no longer contains the root certificate with serial ${serial}. Restore`);
+    expect(message).toContain(`set annotation istiovaultca.io/allow-reissue=${serial}, then restart istiod`);
   });
 
   it('an empty Vault behind a configured control plane is RootLost', () => {
     const world = emptyWorld();
     world.kubernetes.controlPlane = { owner: identity.name, carriesFields: true, writtenBefore: true, conflicts: [] };
     expect(plan(d, world, now)).toMatchObject({ steps: [], problems: [{ reason: 'RootLost' }] });
+    world.kubernetes.meshRoots = [another];
+    const message = plan(d, world, now).problems.find(({ reason }) => reason === 'RootLost')?.message;
+    expect(message).toContain('but mount pki/ contains no root certificate of this resource');
+    expect(message).toContain(`istiovaultca.io/allow-reissue=${another.serial}, then`);
   });
 
   it('a mesh with another root is left alone until confirmed', () => {
@@ -239,6 +247,7 @@ describe('guards', () => {
     world.kubernetes.injector = { found: false, selectsNamespace: false, name: '' };
     const { world: end, last } = converge(d, world);
     expect(last.problems.map((p) => p.reason)).toEqual(['InjectorNotFound']);
+    expect(last.problems[0]?.message).toContain('No mutating webhook named vault.hashicorp.com is registered. Without');
     expect(essence(d, end)).toMatchObject({ liveDefect: undefined, fields: false });
   });
 

@@ -22,19 +22,25 @@ export function controlPlaneNotFound(s: DerivedState): Problem | undefined {
   };
 }
 
-/** Without the injector istiod would start without files, and sign by itself: so it is not told to look for them. */
+/**
+ * No webhook of Vault Agent Injector is registered, or none selects the namespace. istiod would start without the CA files and use its
+ * self-signed CA, so the operator does not write the fields yet.
+ */
 export function injectorNotFound(s: DerivedState): Problem | undefined {
   const { injector, controlPlane } = s.kubernetes;
   if (s.desired.annotations[known.skipPreflight] === 'true' || controlPlane?.carriesFields) return undefined;
   if (injector.found && injector.selectsNamespace) return undefined;
   const { namespace } = s.identity;
-  const why = injector.found
-    ? `the Vault agent injector's webhook ${injector.name} does not select namespace ${namespace} (its namespaceSelector)`
-    : 'no mutating webhook of the Vault agent injector is registered (none calls a path /mutate for pods with the name vault.hashicorp.com)';
+  const [cause, action] = injector.found
+    ? [
+        `The mutating webhook ${injector.name} of Vault Agent Injector does not select namespace ${namespace}`,
+        'Change the namespaceSelector of the webhook or the labels of the namespace',
+      ]
+    : ['No mutating webhook named vault.hashicorp.com is registered', 'Install the injector'];
   return {
     condition: 'ControlPlanePatched',
     reason: 'InjectorNotFound',
-    message: `${why}; istiod would sign by itself. Install the injector or change its selector, or annotate this resource with ${known.skipPreflight}=true`,
+    message: `${cause}. Without Vault Agent Injector, istiod gets no CA files and uses its self-signed CA, so the operator does not configure it yet. ${action}, or set annotation ${known.skipPreflight}=true.`,
     blocks: 'controlPlane',
   };
 }

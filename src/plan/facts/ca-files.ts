@@ -1,7 +1,10 @@
-/** The four files of a plugged-in Istio CA: the Vault path that Vault Agent reads each from, and its template. */
+/** The four files of istiod's plugged-in CA: the Vault path from which Vault Agent reads each file, and its template. */
 import type { Spec } from '../../api/schema.ts';
 
-/** Paths of the key store as the API has them: KV 2 puts `data/` between mount and path. */
+/**
+ * API path of an entry of the key store. KV 2 has `data/` between mount and path.
+ * @param suffix empty: the CA entry
+ */
 export function kvDataPath(spec: Spec, suffix: '' | '-staging' | '-state' = ''): string {
   const { mount, path, version } = spec.keyStore;
   return version === 2 ? `${mount}/data/${path}${suffix}` : `${mount}/${path}${suffix}`;
@@ -12,7 +15,7 @@ export const caFiles = ['ca-cert.pem', 'ca-key.pem', 'cert-chain.pem', 'root-cer
 
 export type CaFile = (typeof caFiles)[number];
 
-/** Where the agent reads a file, and the template that renders it with a newline at its end. */
+/** The Vault path from which Vault Agent reads a file, and the template that renders the file with a newline at its end. */
 export function fileSource(spec: Spec, file: CaFile): { path: string; template: string } {
   const fromPki: Partial<Record<CaFile, string>> = {
     'ca-cert.pem': `${spec.intermediate.mount}/cert/ca`,

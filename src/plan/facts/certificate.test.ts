@@ -13,7 +13,7 @@ import {
   splitPem,
 } from './certificate.ts';
 
-/** Without key identifiers only the signature tells two issuers of one name apart. */
+/** Without key identifiers, only the signature distinguishes two issuers of the same name. */
 const noIds = 'subjectKeyIdentifier=none\nauthorityKeyIdentifier=none';
 const profiles: Record<string, string> = {
   ca: `basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n${noIds}`,
@@ -33,13 +33,13 @@ const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: dir,
 const read = (name: string) => readFileSync(join(dir, name), 'utf8');
 const ec = (curve: string) => ['ec', '-pkeyopt', `ec_paramgen_curve:${curve}`];
 
-/** A self-signed certificate `<name>.pem` with its key. */
+/** Creates a self-signed certificate `<name>.pem` and its key `<name>.key`. */
 function make(name: string, key: string[], profile: string, subject = `/CN=${name}`, ...more: string[]): string {
   const files = ['-keyout', `${name}.key`, '-out', `${name}.pem`, '-config', 'c.cnf', '-extensions', profile];
   openssl('req', '-x509', '-newkey', ...key, '-nodes', ...files, '-subj', subject, '-utf8', ...more);
   return read(`${name}.pem`);
 }
-/** A certificate that `issuer` signs. */
+/** Creates a certificate `<name>.pem` that `issuer` signs. */
 function sign(name: string, issuer: string, profile: string): string {
   openssl('req', '-new', '-newkey', ...ec('prime256v1'), '-nodes', '-keyout', `${name}.key`, '-out', `${name}.csr`, '-config', 'c.cnf', '-subj', `/CN=${name}`); // prettier-ignore
   openssl('x509', '-req', '-in', `${name}.csr`, '-out', `${name}.pem`, '-CA', `${issuer}.pem`, '-CAkey', `${issuer}.key`, '-extfile', 'c.cnf', '-extensions', profile); // prettier-ignore
@@ -83,7 +83,7 @@ describe('facts of a certificate', () => {
     { profile: 'short', maxPathLength: 0, isCa: true, canSignCertificates: true },
     { profile: 'long', maxPathLength: 3, isCa: true, canSignCertificates: true },
     { profile: 'noUsage', maxPathLength: undefined, isCa: true, canSignCertificates: true },
-    // to openssl a certificate that may not sign certificates is no CA
+    // OpenSSL, which node:crypto uses, does not report a certificate without keyCertSign as a CA
     { profile: 'noSign', maxPathLength: undefined, isCa: false, canSignCertificates: false },
     { profile: 'leaf', maxPathLength: undefined, isCa: false, canSignCertificates: false },
     { profile: 'bare', maxPathLength: undefined, isCa: false, canSignCertificates: true },

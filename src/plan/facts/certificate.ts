@@ -1,4 +1,7 @@
-/** Public facts of certificates and keys, by node:crypto and, for extensions, @peculiar/asn1-x509. Private keys come in and only their public half goes out. */
+/**
+ * Reads certificates and keys with node:crypto, and two extensions with @peculiar/asn1-x509. Returns public data only: of a private key, the
+ * hash of its public half.
+ */
 import {
   createHash,
   createHmac,
@@ -22,23 +25,26 @@ import {
 export interface CertificateFacts {
   /** One PEM block ending in a newline. */
   pem: string;
-  /** Lower-case hex pairs with colons, as Vault prints it. */
+  /** Lower-case hex pairs with colons, as Vault prints serial numbers. */
   serial: string;
   /** SHA-256 of the DER, 64 lower-case hex digits. */
   fingerprint: string;
-  /** SHA-256 of the SubjectPublicKeyInfo, hex: what ties a certificate to a key. */
+  /** SHA-256 of the SubjectPublicKeyInfo, 64 lower-case hex digits. Equal for a certificate and the key that it was issued for. */
   publicKey: string;
   /** Milliseconds since the epoch. */
   notBefore: number;
+  /** Milliseconds since the epoch. */
   notAfter: number;
+  /** An attribute that the subject does not have is empty. */
   subject: { commonName: string; organization: string };
-  /** Subject and issuer are the same name: a root. */
+  /** Subject and issuer have the same name, as in a root certificate. */
   selfIssued: boolean;
   isCa: boolean;
-  /** basicConstraints path length; undefined when unlimited. */
+  /** Path length of the basic constraints; undefined: unlimited. */
   maxPathLength: number | undefined;
   canSignCertificates: boolean;
   keyType: 'rsa' | 'ec' | 'other';
+  /** Size of the RSA modulus or of the curve; 0: unknown. */
   keyBits: number;
 }
 
@@ -64,7 +70,10 @@ function keyFacts(key: KeyObject): Pick<CertificateFacts, 'keyType' | 'keyBits'>
   return { keyType: 'other', keyBits: 0 };
 }
 
-/** RFC 5280, 4.2.1.9 and 4.2.1.3; a certificate without key usage may be used for anything. */
+/**
+ * Basic constraints and key usage: RFC 5280, sections 4.2.1.9 and 4.2.1.3. A certificate without the key usage extension can be used for any
+ * purpose.
+ */
 function caExtensions(der: Buffer): Pick<CertificateFacts, 'maxPathLength' | 'canSignCertificates'> {
   const extensions: Extension[] = Array.from(AsnConvert.parse(der, Certificate).tbsCertificate.extensions ?? []);
   const value = (id: string) => extensions.find((extension) => extension.extnID === id)?.extnValue;
@@ -76,35 +85,35 @@ function caExtensions(der: Buffer): Pick<CertificateFacts, 'maxPathLength' | 'ca
   };
 }
 
-/** One attribute of a subject as node:crypto prints it (`CN=…` lines); it gives undefined for a certificate without a subject. */
+/** Value of one attribute of a subject, which node:crypto prints as lines such as `CN=…`; empty: the subject does not have the attribute. */
 function attribute(subject: string | undefined, name: string): string {
   const line = subject?.split('\n').find((l) => l.startsWith(`${name}=`));
   return line?.slice(name.length + 1) ?? '';
 }
 
 /**
- * Facts of the first certificate in a PEM text.
- * @returns undefined when there is none or it cannot be parsed
+ * Reads the first certificate in a PEM text.
+ * @returns undefined if the text contains no certificate, or the first one cannot be parsed
  */
 export function certificateFacts(pemText: string): CertificateFacts | undefined {
   const [pem] = splitPem(pemText);
   if (pem === undefined) return undefined;
-  const seen = remembered.get(pem);
-  if (seen) return seen;
+  const cached = cache.get(pem);
+  if (cached) return cached;
   const planned = plannedOf(pem);
   const facts = planned ? { ...planned.facts, pem } : parse(pem);
   if (!facts) return undefined;
-  if (remembered.size >= mostRemembered) remembered.clear();
-  remembered.set(pem, facts);
+  if (cache.size >= mostCached) cache.clear();
+  cache.set(pem, facts);
   return facts;
 }
 
-/** Every round looks at the same few certificates again; parsing is most of its work. Public data only. */
-const remembered = new Map<string, CertificateFacts>();
-const mostRemembered = 500;
+/** Parsed certificates by PEM text: each iteration reads the same few certificates, and parsing is most of its work. Public data only. */
+const cache = new Map<string, CertificateFacts>();
+const mostCached = 500;
 
 function factsOf(pem: string, cert: X509Certificate): CertificateFacts {
-  // node:crypto gives undefined for an empty subject, such as that of istiod's own certificate, whatever its types say
+  // contrary to its types, node:crypto returns undefined for an empty subject, such as that of istiod's serving certificate
   const subject = (cert.subject as string | undefined) ?? '';
   return {
     pem,
@@ -123,39 +132,40 @@ function factsOf(pem: string, cert: X509Certificate): CertificateFacts {
   };
 }
 
-/** node:crypto parses lazily: a damaged certificate fails only when its key or its extensions are looked at. */
+/** Parses one PEM block; undefined: not a certificate. node:crypto parses lazily, so reading the key or the extensions can fail too. */
 function parse(pem: string): CertificateFacts | undefined {
   try {
     return factsOf(pem, new X509Certificate(pem));
   } catch {
-    return undefined; // not a certificate: callers treat it like the absence of one, and say so
+    return undefined; // callers treat the text like a missing certificate
   }
 }
 
-/** Facts of every certificate in a PEM bundle; blocks that do not parse are left out. */
+/** Reads every certificate in a PEM bundle; the result omits blocks that cannot be parsed. */
 export function bundleFacts(bundle: string): CertificateFacts[] {
   return splitPem(bundle).flatMap((pem) => certificateFacts(pem) ?? []);
 }
 
-/** The hash of the public half of a private key; undefined when the text is not an unencrypted private key. */
+/** SHA-256 of the SubjectPublicKeyInfo of a private key, hex; undefined: the text is not an unencrypted private key. */
 export function publicKeyOfPrivate(pem: string): string | undefined {
   try {
     return spkiHash(createPublicKey(createPrivateKey(pem)));
   } catch {
-    return undefined; // an unreadable key matches no certificate
+    return undefined; // a key that cannot be read matches no certificate
   }
 }
 
+/** Content of a planned certificate. */
 interface Planned {
   facts: Omit<CertificateFacts, 'pem'>;
-  /** Fingerprint of the one that would sign it. */
+  /** Fingerprint of the certificate that would sign this one. */
   issuer: string;
 }
 
 /**
- * A certificate that does not exist, for looking ahead: its text carries its facts under a seal of this process, so no text that is read
- * from a server is ever taken for one.
- * @param issuer fingerprint of the one that would sign it; undefined: it signs itself
+ * Creates a planned certificate: one that does not exist, for a dry run. Its PEM text contains its facts and an HMAC by a key of this
+ * process, so a text from a server is never taken for a planned certificate.
+ * @param issuer fingerprint of the certificate that would sign this one; undefined: self-signed
  */
 export function plannedCertificate(
   about: Omit<CertificateFacts, 'pem' | 'serial' | 'fingerprint'>,
@@ -166,20 +176,20 @@ export function plannedCertificate(
   const facts = { ...about, serial, fingerprint };
   const planned: Planned = { facts, issuer: issuer ?? fingerprint };
   const text = Buffer.from(JSON.stringify(planned)).toString('base64');
-  return { ...facts, pem: `-----BEGIN CERTIFICATE-----\nplanned ${text} ${sealOf(text)}\n-----END CERTIFICATE-----\n` };
+  return { ...facts, pem: `-----BEGIN CERTIFICATE-----\nplanned ${text} ${hmacOf(text)}\n-----END CERTIFICATE-----\n` };
 }
 
-const sealKey = randomBytes(32);
-const sealOf = (text: string): string => createHmac('sha256', sealKey).update(text).digest('hex');
+const hmacKey = randomBytes(32);
+const hmacOf = (text: string): string => createHmac('sha256', hmacKey).update(text).digest('hex');
 
-/** What a certificate of {@link plannedCertificate} says; undefined for any other. */
+/** Content of a certificate of {@link plannedCertificate}; undefined: any other text. */
 function plannedOf(pem: string): Planned | undefined {
-  const [, text, seal] = /^-----BEGIN CERTIFICATE-----\nplanned (\S+) (\S+)\n/.exec(pem) ?? [];
-  if (text === undefined || seal !== sealOf(text)) return undefined;
+  const [, text, hmac] = /^-----BEGIN CERTIFICATE-----\nplanned (\S+) (\S+)\n/.exec(pem) ?? [];
+  if (text === undefined || hmac !== hmacOf(text)) return undefined;
   return JSON.parse(Buffer.from(text, 'base64').toString()) as Planned;
 }
 
-/** Whether `issuer` signed `subject` (signature and names; validity is judged elsewhere). */
+/** Whether `issuer` signed `subject`, by signature and names. The validity period does not count. */
 export function isSignedBy(subject: CertificateFacts, issuer: CertificateFacts): boolean {
   const known = verified.get(subject.pem)?.get(issuer.pem);
   if (known !== undefined) return known;
@@ -202,11 +212,11 @@ function verifies(subject: CertificateFacts, issuer: CertificateFacts): boolean 
   try {
     return child.checkIssued(parent) && child.verify(parent.publicKey);
   } catch {
-    return false; // a signature of an unknown or damaged kind verifies nothing
+    return false; // a signature that is damaged or of an unknown kind cannot be verified
   }
 }
 
-/** Whether a CSR is for the public half of a private key: it holds that key's SubjectPublicKeyInfo (RFC 2986, 4.1) byte by byte. */
+/** Whether a CSR is for a private key: the CSR contains the bytes of the key's SubjectPublicKeyInfo (RFC 2986, section 4.1). */
 export function csrCarriesKey(csrPem: string, privateKeyPem: string): boolean {
   const der = Buffer.from(csrPem.replace(/-----[^-]+-----|\s/g, ''), 'base64');
   return der.includes(createPublicKey(createPrivateKey(privateKeyPem)).export({ type: 'spki', format: 'der' }));

@@ -1,6 +1,6 @@
 /**
- * Derived state: what follows from the desired and the observed state before anything is decided, such as which certificates this resource
- * owns, which CA is current, and which root signs. Each value is computed when it is first asked for, and kept. Pure.
+ * Derived state: values that follow from the desired and the observed state before any decision, such as the certificates that this resource
+ * owns, the current CA, and the root that signs. The first use of a value computes and caches it. Pure.
  */
 import { createHash } from 'node:crypto';
 import type { Spec } from '../../api/schema.ts';
@@ -19,6 +19,7 @@ import {
 } from './observed.ts';
 import type { Rotation, StateEntry } from './state-entry.ts';
 
+/** Level of the CA hierarchy. */
 export type Tier = 'root' | 'intermediate';
 
 /** An issuer that this resource owns, with its CA generation. */
@@ -28,16 +29,16 @@ export interface OwnIssuer extends Issuer {
 
 /** Which roots of this CA sign and are trusted. */
 export interface RootRoles {
-  /** The root that signs intermediates; undefined: there is none, or it is lost. */
+  /** The root that signs intermediates; undefined: no root exists, or the root is lost. */
   signer: OwnIssuer | undefined;
   /**
-   * The roots that istiod distributes, in their order in root-cert.pem; undefined while the certificate of one is unknown. A lost root stays
-   * trusted as long as the phase of the rotation requires it: the CA entry holds its certificate.
+   * The roots that istiod is to distribute, in their order in root-cert.pem; undefined: the certificate of one of them is unknown, or no root
+   * exists. A lost root stays trusted as long as the phase of the rotation requires: the CA entry contains its certificate.
    */
   trusted: CertificateFacts[] | undefined;
 }
 
-/** The content of a CA entry that is valid and of this CA. */
+/** Content of a CA entry that is valid and was issued by this CA. */
 export type CurrentCa = CaEntry & { certificate: CertificateFacts };
 
 /** A reference to an issued root, as the state entry records it. */
@@ -46,13 +47,14 @@ interface IssuedReference {
   serial?: string;
 }
 
-/** Base of the two kinds of derived state: keeps each value once it is computed. */
+/** Base of the two kinds of derived state: caches computed values. */
 class Memo {
   readonly #values = new Map<unknown, unknown>();
 
   /**
-   * The value under a key, computed at the first call. The key is a name, or the function itself.
-   * @param compute must depend on nothing that can change
+   * Returns the value of a key, which the first call computes.
+   * @param key a name, or the function that computes the value
+   * @param compute must not depend on anything that can change
    */
   once<T>(key: unknown, compute: () => T): T {
     if (!this.#values.has(key)) this.#values.set(key, compute());
@@ -60,7 +62,7 @@ class Memo {
   }
 }
 
-/** What follows from the desired state and from what was read of Vault alone. */
+/** Values that follow from the desired state and the observation of Vault alone. */
 export class DerivedVault extends Memo {
   readonly desired: Desired;
   readonly vault: ObservedVault;
@@ -79,26 +81,27 @@ export class DerivedVault extends Memo {
     return this.desired.identity;
   }
 
-  /** The state entry, if this resource owns it. */
+  /** The state entry; undefined: there is none, it cannot be parsed, or this resource does not own it. */
   get stateEntry(): StateEntry | undefined {
     return ownEntry(this.vault.state);
   }
 
-  /** The root rotation in progress. */
+  /** The root rotation in progress; undefined: none. */
   get rotation(): Rotation | undefined {
     return this.stateEntry?.rotation;
   }
 
-  /** The CA entry, if this resource owns it; it need not be valid. */
+  /** The CA entry, which can be invalid; undefined: there is none, or it does not carry the marker of this resource. */
   get caEntry(): CaEntry | undefined {
     return ownEntry(this.vault.live);
   }
 
+  /** The staging entry; undefined: there is none, or it does not carry the marker of this resource. */
   get stagingEntry(): StagingEntry | undefined {
     return ownEntry(this.vault.staging);
   }
 
-  /** Roots that this resource owns, also retired and rolled-back ones; newest CA generation first. */
+  /** Roots that this resource owns, including retired and rolled-back roots; newest CA generation first. */
   get ownRoots(): OwnIssuer[] {
     return this.once('ownRoots', () => this.#ownIssuers('root'));
   }
@@ -108,17 +111,18 @@ export class DerivedVault extends Memo {
     return this.once('ownIntermediates', () => this.#ownIssuers('intermediate'));
   }
 
+  /** Issuers of one tier that this resource owns, newest CA generation first. */
   ownIssuers(tier: Tier): OwnIssuer[] {
     return tier === 'root' ? this.ownRoots : this.ownIntermediates;
   }
 
-  /** The highest CA generation of any root or root key of this resource, including keys of removed roots: no number is given out twice. */
+  /** The highest CA generation of any root or root key of this resource; 0: none. Keys of removed roots count: no number is used twice. */
   get highestRootGeneration(): number {
     const keys = (this.vault.rootPki?.keys ?? []).map((key) => generationOf(this.identity, 'root', key.name) ?? 0);
     return Math.max(0, ...this.ownRoots.map((issuer) => issuer.generation), ...keys);
   }
 
-  /** The highest CA generation of an intermediate that any entry or key name of this resource shows. */
+  /** The highest CA generation of an intermediate in any entry or key name of this resource; 0: none. */
   get highestGeneration(): number {
     const names = (this.vault.intermediatePki?.keys ?? []).map(
       (key) => generationOf(this.identity, 'intermediate', key.name) ?? 0,
@@ -132,12 +136,15 @@ export class DerivedVault extends Memo {
     );
   }
 
-  /** An issued root of this resource in the root mount, by its fingerprint. */
+  /** The root with the fingerprint of a reference; undefined: the root mount does not contain it. */
   findRoot(issued: IssuedReference | undefined): OwnIssuer | undefined {
     return this.ownRoots.find(({ certificate }) => certificate.fingerprint === issued?.fingerprint);
   }
 
-  /** The root that the state entry records, if the root mount holds it. During a rotation it is the root that the rotation replaces. */
+  /**
+   * The root that the state entry records; undefined: none is recorded, or the root mount does not contain it. During a rotation it is the
+   * root that the rotation replaces.
+   */
   get recordedRoot(): OwnIssuer | undefined {
     return this.findRoot(this.stateEntry?.root);
   }
@@ -145,7 +152,7 @@ export class DerivedVault extends Memo {
   /**
    * The current root outside a rotation: the recorded root or, if only the intent to create one is recorded, the root created since. If the
    * state entry is lost: the root that signed the current or, failing that, the newest intermediate. The mount can also contain retired and
-   * rolled-back roots.
+   * rolled-back roots, which do not count. undefined: there is no such root, or it is lost.
    */
   get rootOutsideRotation(): OwnIssuer | undefined {
     const recorded = this.stateEntry?.root;
@@ -156,8 +163,8 @@ export class DerivedVault extends Memo {
   }
 
   /**
-   * The content of the CA entry, if it is valid and of this CA. Content that is only consistent in itself, under a root of somebody else,
-   * was not written by the operator and does not count.
+   * The content of the CA entry; undefined: it is not valid, or not issued by this CA. The operator did not write content that is consistent
+   * in itself but signed by the root of another CA.
    */
   get currentCa(): CurrentCa | undefined {
     return this.once('currentCa', () => {
@@ -170,13 +177,16 @@ export class DerivedVault extends Memo {
     });
   }
 
-  /** The issuer of the intermediate mount that carries the certificate of the current CA. */
+  /** The issuer with the certificate of the current CA; undefined: the intermediate mount does not contain it. */
   get currentIssuer(): Issuer | undefined {
     const fingerprint = this.currentCa?.certificate.fingerprint;
     return this.vault.intermediatePki?.issuers.find((issuer) => issuer.certificate.fingerprint === fingerprint);
   }
 
-  /** The root that was issued last, as the state entry or, if that is lost, the CA entry shows it. The root mount may not hold it any more. */
+  /**
+   * The root that was issued last, as recorded in the state entry or, if that is lost, contained in the CA entry. The root mount can have lost
+   * it. undefined: neither entry names a root.
+   */
   get lastKnownRoot(): IssuedReference | undefined {
     const recorded = this.stateEntry?.root;
     if (recorded?.fingerprint ?? recorded?.serial) return recorded;
@@ -185,12 +195,15 @@ export class DerivedVault extends Memo {
     return roots.find((root) => entry?.certificate && isSignedBy(entry.certificate, root)) ?? roots[0];
   }
 
-  /** Id of the key of a CA or staging entry in the intermediate mount: by a certificate for the key, its given name, or its id. */
+  /**
+   * Id of the key of a CA or staging entry in the intermediate mount: found by a certificate for the key, else by the recorded or generated
+   * name, or the recorded id. undefined: the mount does not contain the key.
+   */
   keyIdOf(pki: Pki, entry: { publicKey: string | undefined; keyRef: string; generation: number }): string | undefined {
-    const carried = pki.issuers.find((i) => i.keyId !== '' && i.certificate.publicKey === entry.publicKey);
+    const issuer = pki.issuers.find((i) => i.keyId !== '' && i.certificate.publicKey === entry.publicKey);
     const generated = generationName(this.identity, 'intermediate', entry.generation);
     const ref = entry.keyRef || generated;
-    return carried?.keyId ?? pki.keys.find(({ id, name }) => id === ref || name === ref || name === generated)?.id;
+    return issuer?.keyId ?? pki.keys.find(({ id, name }) => id === ref || name === ref || name === generated)?.id;
   }
 
   #ownIssuers(tier: Tier): OwnIssuer[] {
@@ -207,8 +220,8 @@ export class DerivedVault extends Memo {
   }
 
   /**
-   * Issuers that this resource owns although their key has another name, such as adopted ones: those that the state entry records, and the
-   * certificates of the CA entry.
+   * Issuers that this resource owns although their key has another name, for example adopted issuers: those that the state entry records, and
+   * the certificates in the CA entry. `generation` is the CA generation that counts for them.
    */
   #recordedIssuers(tier: Tier): { fingerprints: Set<string>; generation: number } {
     const state = this.stateEntry;
@@ -226,7 +239,7 @@ export class DerivedVault extends Memo {
   }
 }
 
-/** What follows from the desired state and from everything that was observed, at one time. */
+/** Values that follow from the desired state and the whole observation, at one point in time. */
 export class DerivedState extends DerivedVault {
   readonly observed: Observed;
   /** Milliseconds since the epoch. */
@@ -242,22 +255,25 @@ export class DerivedState extends DerivedVault {
     return this.observed.kubernetes;
   }
 
-  /** Which roots sign and are trusted: by the phase of a rotation, if one is in progress. */
+  /** The root that signs and the trusted roots, which depend on the phase of a rotation in progress. */
   get rootRoles(): RootRoles {
     return this.once('rootRoles', () => this.#rootRoles());
   }
 
-  /** The root that signs intermediates. */
+  /** The root that signs intermediates; undefined: no root exists, or the root is lost. */
   get signer(): OwnIssuer | undefined {
     return this.rootRoles.signer;
   }
 
-  /** The desired content of root-cert.pem: PEM blocks. */
+  /** The desired content of root-cert.pem: PEM blocks; undefined as in {@link RootRoles.trusted}. */
   get trustBundle(): string | undefined {
     return this.rootRoles.trusted?.map(({ pem }) => pem).join('');
   }
 
-  /** When the intermediate is to be renewed, milliseconds since the epoch; undefined: there is none, or it expires with its root. */
+  /**
+   * When the intermediate is to be renewed, milliseconds since the epoch; undefined: there is no current CA or no root, or the intermediate
+   * does not expire before its root.
+   */
   get renewAt(): number | undefined {
     const { currentCa, signer } = this;
     if (!currentCa || !signer || currentCa.certificate.notAfter >= signer.certificate.notAfter) return undefined;
@@ -279,7 +295,7 @@ export class DerivedState extends DerivedVault {
       case 'Distributing':
         return { signer: from, trusted: certificates(state.root, rotation.to) };
       case 'Switching':
-        // nobody can distribute a root whose certificate no mount, entry or ConfigMap holds
+        // a root cannot be distributed if no mount, entry or ConfigMap contains its certificate
         return { signer, trusted: certificates(state.root, rotation.to) ?? certificates(last) };
       case 'Retiring':
         return { signer, trusted: certificates(last) };
@@ -287,29 +303,29 @@ export class DerivedState extends DerivedVault {
   }
 
   /**
-   * Certificates of recorded roots: from the CA entry (also one that is about to be adopted), the root mount, or the mesh; those of the CA
-   * entry in its order. undefined: the certificate of one of them is unknown.
+   * Certificates of recorded roots, from the CA entry (including one that is about to be adopted), the root mount, or the mesh. Those in the
+   * CA entry keep their order. undefined: the certificate of one of them is unknown.
    */
   #certificatesOf(roots: (IssuedReference | undefined)[]): CertificateFacts[] | undefined {
     const published = bundleFacts(this.caEntry?.root ?? this.vault.live.foreign?.root ?? '');
     const issued = this.ownRoots.map(({ certificate }) => certificate);
     const known = [...published, ...issued, ...(this.kubernetes.meshRoots ?? [])];
-    const found = roots
+    const certificates = roots
       .map((root) => known.find(({ fingerprint }) => fingerprint === root?.fingerprint))
       .filter((certificate) => certificate !== undefined);
-    if (found.length < roots.length) return undefined;
-    const place = ({ fingerprint }: CertificateFacts) => published.findIndex((one) => one.fingerprint === fingerprint);
+    if (certificates.length < roots.length) return undefined;
+    const index = ({ fingerprint }: CertificateFacts) => published.findIndex((one) => one.fingerprint === fingerprint);
     // a new root goes last: istiod before 1.30 compares the bytes of the roots that it had
-    return found.sort((a, b) => (place(a) + 1 || Infinity) - (place(b) + 1 || Infinity) || 0);
+    return certificates.sort((a, b) => (index(a) + 1 || Infinity) - (index(b) + 1 || Infinity) || 0);
   }
 }
 
-/** Makes a function of derived state compute its value once for each derived state. */
+/** Wraps a function of derived state, so that it runs once for each derived state. */
 export function derivedOnce<S extends DerivedVault, T>(compute: (s: S) => T): (s: S) => T {
   return (s) => s.once(compute, () => compute(s));
 }
 
-/** Why the content of a CA entry is not valid; undefined: it is valid, or there is none. */
+/** Why the content of a CA entry is not valid; undefined: it is valid, or there is no entry. */
 export function caEntryDefect(entry: CaEntry | undefined): string | undefined {
   if (!entry) return undefined;
   const { certificate } = entry;
@@ -324,7 +340,7 @@ export function caEntryDefect(entry: CaEntry | undefined): string | undefined {
   return undefined;
 }
 
-/** Digest of what istiod serves: certificate, chain and roots; SHA-256, 64 hex digits. */
+/** Digest of the public files of a CA entry (certificate, chain and roots): SHA-256, 64 lower-case hex digits. */
 export function caDigest(entry: CaEntry): string {
   return createHash('sha256')
     .update([entry.certificate?.pem ?? '', entry.chain, entry.root].join('\n'))

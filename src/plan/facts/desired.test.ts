@@ -11,7 +11,7 @@ const mark = '# istio-vault-ca cluster=c-1 ns=istio-system name=istioca uid=u-1 
 const reads = (...paths: string[]) =>
   `${[mark, ...paths.map((p) => `path "${p}" {\n  capabilities = ["read"]\n}`)].join('\n')}\n`;
 
-/** Written out from contract.md, Delivery. */
+/** Expected policies and templates, written by hand from the specification of the delivery. */
 const golden = [
   {
     source: 'Bundle',

@@ -1,14 +1,16 @@
-/** What the spec asks for, in the terms of Vault and of istiod's pod: pure. */
+/** Desired state: what the spec and the annotations of a resource request, with defaults and in the units of Vault. Pure. */
 import { createHash } from 'node:crypto';
 import { parseGoDuration } from '../../api/duration.ts';
 import type { Spec } from '../../api/schema.ts';
 import { markerOf, type Identity } from './identity.ts';
 import type { IntermediateSpec, RootSpec } from './state-entry.ts';
 
+/** A Go duration in whole seconds, rounded down. */
 export const seconds = (goDuration: string): number => Math.floor(parseGoDuration(goDuration) / 1000);
 
 export interface Desired {
   identity: Identity;
+  /** The ownership marker of objects that this resource creates. */
   mark: string;
   spec: Spec;
   /** Annotations of the resource. */
@@ -17,6 +19,7 @@ export interface Desired {
   intermediate: IntermediateSpec;
 }
 
+/** Derives the desired state. @param annotations of the resource */
 export function desire(identity: Identity, spec: Spec, annotations: Record<string, string>): Desired {
   const { root, intermediate } = spec;
   return {
@@ -44,17 +47,20 @@ export function desire(identity: Identity, spec: Spec, annotations: Record<strin
   };
 }
 
-/** Texts of action annotations are compared and recorded up to this length; longer ones by their hash. */
+/** Characters. A longer text of an action annotation is compared and recorded by its hash. */
 const longestText = 256;
 
-/** The text of an action annotation as the state records it once it is handled; undefined when it is not set. */
+/** The text of an action annotation as the state entry records it after the action; undefined: the annotation is not set. */
 export function handledText(d: Desired, annotation: string): string | undefined {
   const text = d.annotations[annotation];
   if (text === undefined || text.length <= longestText) return text;
   return `sha256:${createHash('sha256').update(text).digest('hex')}`;
 }
 
-/** The text of an action annotation that is not handled yet. @param handled as the state has it; undefined: there is no state */
+/**
+ * The text of an action annotation that requests an action not yet taken; undefined: the annotation requests none.
+ * @param handled handled texts by annotation, as the state entry records them; undefined: there is no state entry
+ */
 export function pendingRequest(
   d: Desired,
   handled: Record<string, string> | undefined,
@@ -64,27 +70,34 @@ export function pendingRequest(
   return text === handled?.[annotation] ? undefined : text;
 }
 
-/** Whether a renewal makes a new key: with `PKI` delivery key and certificate change in two writes, so the key stays by default. */
+/**
+ * Whether a renewal generates a new key. With `delivery.source: PKI` the key and the certificate change in two writes, so the default is to
+ * keep the key.
+ */
 export function newKeyAtRenewal(spec: Spec): boolean {
   const byDelivery = spec.delivery.source === 'Bundle' ? 'Always' : 'Never';
   return (spec.intermediate.key.rotationPolicy ?? byDelivery) === 'Always';
 }
 
-/** The longest workload certificate, in milliseconds: spec, else what istiod allows. */
+/** The longest lifetime of a workload certificate, in milliseconds: as the spec says, else as istiod allows. */
 export function maxWorkloadCertTtlMs(spec: Spec, fromIstiod: number | 'unknown'): number | 'unknown' {
-  const asked = spec.intermediate.maxWorkloadCertTTL;
-  return asked === undefined ? fromIstiod : parseGoDuration(asked);
+  const fromSpec = spec.intermediate.maxWorkloadCertTTL;
+  return fromSpec === undefined ? fromIstiod : parseGoDuration(fromSpec);
 }
 
 /**
- * How long before its end an intermediate is renewed, in milliseconds; never less than the longest workload certificate. While it is not
- * known what istiod allows, that does not count: an istiod that is not there signs nothing, and to guess Istio's default would have many an
- * intermediate renewed at once because istiod is gone for a moment. Nor does more than half of the life that is asked for: else what is
- * issued would be due at once, again and again.
+ * How long before it expires an intermediate is renewed, in milliseconds: `renewBefore`, by default a third of the lifetime, and at least
+ * the longest lifetime of a workload certificate.
+ *
+ * That minimum has two limits. It is zero while the lifetime that istiod allows is unknown: a missing istiod signs nothing, and Istio's
+ * default in its place would have many intermediates renewed at once whenever istiod is missing for a moment. It is at most half of
+ * `spec.intermediate.ttl`: otherwise each new intermediate would be due for renewal immediately.
+ * @param lifetimeMs lifetime of the current intermediate
+ * @param fromIstiod the longest lifetime that istiod allows, in milliseconds
  */
-export function renewBeforeMs(spec: Spec, lifeMs: number, fromIstiod: number | 'unknown'): number {
+export function renewBeforeMs(spec: Spec, lifetimeMs: number, fromIstiod: number | 'unknown'): number {
   const { renewBefore, ttl } = spec.intermediate;
   const longest = maxWorkloadCertTtlMs(spec, fromIstiod);
   const atLeast = longest === 'unknown' ? 0 : Math.min(longest, parseGoDuration(ttl) / 2);
-  return Math.max(renewBefore === undefined ? lifeMs / 3 : parseGoDuration(renewBefore), atLeast);
+  return Math.max(renewBefore === undefined ? lifetimeMs / 3 : parseGoDuration(renewBefore), atLeast);
 }

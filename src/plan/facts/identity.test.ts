@@ -11,7 +11,7 @@ import {
 } from './identity.ts';
 
 const part = fc.stringMatching(/^[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?$/);
-/** Names of objects are subdomains: labels joined by dots. https://kubernetes.io/docs/concepts/overview/working-with-objects/names/ */
+/** Object names are DNS subdomains: labels joined by dots. https://kubernetes.io/docs/concepts/overview/working-with-objects/names/ */
 const name = fc.array(part, { minLength: 1, maxLength: 3 }).map((labels) => labels.join('.'));
 const identity: fc.Arbitrary<Identity> = fc.record({ cluster: fc.uuid(), namespace: part, name, uid: fc.uuid() });
 const origin = fc.constantFrom('made' as const, 'adopted' as const);

@@ -1,24 +1,25 @@
-/** Who owns what: marks and names that carry the identity of a resource into Vault. */
+/** Ownership markers and names of Vault objects, which identify the resource that an object belongs to. */
 import { createHash } from 'node:crypto';
 
-/** What identifies a resource across clusters and re-creations. */
+/** Identifies a resource across clusters. */
 export interface Identity {
-  /** UID of the cluster's kube-system namespace. */
+  /** UID of the namespace kube-system, which identifies the cluster. */
   cluster: string;
   namespace: string;
   name: string;
-  /** UID of the resource; another one with the same cluster, namespace and name is the same owner. */
+  /** UID of the resource. A re-created resource has another UID and counts as the same owner. */
   uid: string;
 }
 
+/** Whether the resource created an object or adopted it. */
 export type Origin = 'made' | 'adopted';
 
-/** The mark on a mount's description, a policy's first comment and a KV entry. */
+/** The ownership marker: part of a mount's description, the first comment of a policy, or a field of a KV entry. */
 export function markerOf(id: Identity, origin: Origin = 'made'): string {
   return `istio-vault-ca cluster=${id.cluster} ns=${id.namespace} name=${id.name} uid=${id.uid} origin=${origin}`;
 }
 
-/** Reads a mark; undefined when the text carries none. */
+/** Reads an ownership marker; undefined: the text contains none. */
 export function parseMarker(text: string | undefined): (Identity & { origin: Origin }) | undefined {
   const match = /istio-vault-ca cluster=(\S+) ns=(\S+) name=(\S+) uid=(\S+) origin=(made|adopted)/.exec(text ?? '');
   if (!match) return undefined;
@@ -26,23 +27,23 @@ export function parseMarker(text: string | undefined): (Identity & { origin: Ori
   return { cluster, namespace, name, uid, origin: origin === 'adopted' ? 'adopted' : 'made' };
 }
 
-/** Ours: the same cluster, namespace and name; a re-created resource has another uid and is still the owner. */
+/** Whether a text contains the ownership marker of a resource: cluster, namespace and name are equal. A re-created resource has another UID. */
 export function isOwnMarker(id: Identity, text: string | undefined): boolean {
-  const mark = parseMarker(text);
-  return mark?.cluster === id.cluster && mark.namespace === id.namespace && mark.name === id.name;
+  const marker = parseMarker(text);
+  return marker?.cluster === id.cluster && marker.namespace === id.namespace && marker.name === id.name;
 }
 
-/** Eight hex digits that tell our keys and issuers from those of other resources. */
+/** Eight hex digits that distinguish the keys and issuers of this resource from those of other resources. */
 export function identityHash(id: Identity): string {
   return createHash('sha256').update(`${id.cluster}/${id.namespace}/${id.name}`).digest('hex').slice(0, 8);
 }
 
-/** Name of the key and the issuer of a CA generation; `root` ones carry an r. */
+/** Name of the key and the issuer of a CA generation. The number in the name of a root follows the letter r. */
 export function generationName(id: Identity, tier: 'root' | 'intermediate', generation: number): string {
   return `ivca-${identityHash(id)}-${tier === 'root' ? 'r' : ''}${generation}`;
 }
 
-/** The generation in a name of ours; undefined when the name is not ours or of the other tier. */
+/** The CA generation in a name of {@link generationName}; undefined: the name is of another resource or tier. */
 export function generationOf(id: Identity, tier: 'root' | 'intermediate', name: string): number | undefined {
   const prefix = `ivca-${identityHash(id)}-${tier === 'root' ? 'r' : ''}`;
   const rest = name.startsWith(prefix) ? name.slice(prefix.length) : '';

@@ -1,111 +1,118 @@
 /**
- * What one look at istiod saw: plain data, public facts only. Texts of others (logs, kubelet messages) come in cleaned, see
- * `src/istiod/log-lines.ts`. `undefined` means: not there, or not looked for.
+ * Result of one observation of istiod: plain data without secrets. `src/istiod/log-lines.ts` sanitizes foreign texts (log lines, kubelet
+ * messages). Unless a field says otherwise, `undefined` means that the value does not exist or was not read.
  */
 import { digestAnnotation } from '../../api/annotations.ts';
 import type { CertificateFacts } from './certificate.ts';
 
-/** What a replica showed in a TLS handshake. It has proven to hold the leaf's key; all else is judged by the plan. */
+/** Certificates that a replica sent in a TLS handshake. The handshake verified only that the replica has the key of `leaf`. */
 export interface Served {
   leaf: CertificateFacts;
-  /** What it sent along, in that order; whether it belongs together is for the plan to judge. */
+  /** Further certificates, in the order in which the replica sent them. They need not form a chain. */
   chain: CertificateFacts[];
-  /** The issuer's name as the leaf gives it, on one line. */
+  /** Issuer name in `leaf`, on one line. */
   issuer: string;
 }
 
-/** A handshake that was tried and did not come about, in a few stable words. */
+/** A request to a replica that failed: the cause in a few words, equal for equal causes. */
 export interface Unreachable {
   unreachable: string;
 }
 
+/** State of a container in the status of a Pod. https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-states */
 export type ContainerState =
   | { kind: 'waiting'; reason: string; message: string }
   | { kind: 'running'; sinceMs: number }
   | { kind: 'terminated'; reason: string; exitCode: number; message: string };
 
-/** A container as the kubelet tells of it. */
+/** A container, as the status of its Pod reports it. */
 export interface IstiodContainer {
   name: string;
   init: boolean;
   ready: boolean;
   restarts: number;
   state: ContainerState;
-  /** How its run before this one ended. */
+  /** How the previous run of the container ended; undefined: there was none. `endedMs`: milliseconds since the epoch. */
   last: { reason: string; exitCode: number; endedMs: number } | undefined;
-  /** Telling lines of its log; undefined: not asked for. */
+  /** Lines of the container's log that indicate a cause; undefined: the log was not requested. */
   log: string[] | 'unreadable' | undefined;
 }
 
-/** What of a pod or a pod template concerns the CA. */
+/** Settings of a Pod or a Pod template that concern the CA. */
 export interface IstiodSettings {
-  /** Those under `vault.hashicorp.com/` and `istiovaultca.io/`. */
+  /** Annotations under `vault.hashicorp.com/` and `istiovaultca.io/`. */
   annotations: Record<string, string>;
-  /** Plain values of the container `discovery`. */
+  /** Environment variables of container `discovery` that concern the CA. A value from another source (`valueFrom`) is empty. */
   env: Record<string, string>;
 }
 
 export interface IstiodDeployment {
   name: string;
+  /** Label `istio.io/rev`, by default `default`. */
   revision: string;
   serviceAccount: string;
-  /** Istio's, such as `1.24.1`; empty when neither label nor image tells. */
+  /** Version of Istio, such as `1.24.1`; empty: neither a label nor the image shows it. */
   version: string;
   /** `ISTIO_MULTIROOT_MESH` is true. */
   multiRoot: boolean;
-  /** The longest workload certificate that it allows, milliseconds; Istio's default where its template only says where that stands. */
+  /**
+   * The longest lifetime of a workload certificate that istiod allows, milliseconds. Istio's default counts if `MAX_WORKLOAD_CERT_TTL` is not
+   * set or has its value from another source.
+   */
   maxWorkloadCertTtlMs: number;
+  /** Of the Pod template. */
   settings: IstiodSettings;
-  /** All of its pods; those of the newest template; those that serve. */
+  /** `desired`: `spec.replicas`. `current`: all Pods; `updated`: Pods of the newest template; `available`: available Pods. */
   replicas: { desired: number; current: number; updated: number; available: number };
-  /** Its controller has seen the newest template. */
+  /** The Deployment controller has observed the newest template. */
   observed: boolean;
-  /** Why pods cannot be made: condition `ReplicaFailure`. */
+  /** Message of condition `ReplicaFailure`: why Pods cannot be created. undefined: the condition is not `True`. */
   failure: string | undefined;
-  /** Condition `Progressing` is False: `ProgressDeadlineExceeded`. */
+  /** Condition `Progressing` is `False` (`ProgressDeadlineExceeded`). */
   deadlinePassed: boolean;
 }
 
-/** A living pod of the newest ReplicaSet of a Deployment. */
+/** A Pod of the newest ReplicaSet of a Deployment that has not ended and is not being deleted. */
 export interface IstiodPod {
   name: string;
   deployment: string;
   /** Milliseconds since the epoch. */
   createdMs: number;
   settings: IstiodSettings;
-  /** The injector has been at it. */
+  /** The Pod has the annotation or a container of Vault Agent Injector. */
   injected: boolean;
-  /** Why no node takes it. */
+  /** Why the Pod cannot be scheduled; undefined: it is scheduled, or the scheduler has not tried. */
   unschedulable: string | undefined;
   containers: IstiodContainer[];
-  /** undefined: not tried, since `discovery` does not run. */
+  /** Result of the TLS handshake; undefined: not tried, because container `discovery` does not run. */
   served: Served | Unreachable | undefined;
-  /** Fingerprints of the roots that it hands out with a certificate; undefined: not asked, which is done only during a root rotation. */
+  /** Fingerprints of the roots that the replica distributes; undefined: not requested. The operator requests them only for a root rotation. */
   handedOut?: string[] | Unreachable;
 }
 
-/** `istio-ca-root-cert` of a namespace. */
+/** ConfigMap `istio-ca-root-cert` of a namespace. */
 export interface MeshBundle {
   namespace: string;
-  /** Fingerprints of the certificates in it. */
+  /** Fingerprints of the certificates in the ConfigMap. */
   roots: string[];
 }
 
 export interface ObservedIstiod {
   deployments: IstiodDeployment[];
   pods: IstiodPod[];
-  /** Names of pods that are being deleted and still run: until they are gone they may sign. */
+  /** Names of Pods that are being deleted and still run. They can sign workload certificates until they end. */
   ending: string[];
-  /** Of every namespace that may be read. */
+  /** ConfigMaps of all namespaces, except namespaces that istiod's `discoverySelectors` exclude. */
   bundles: MeshBundle[] | 'unreadable';
-  /** The namespaces whose resources the operator sees; empty: all. Of another namespace it is not known whose mesh it is of. */
+  /** Namespaces whose IstioVaultCAs the operator sees; empty: all. For any other namespace, the mesh that it belongs to is unknown. */
   confinedTo: string[];
-  /** Fingerprints of roots that belong to IstioVaultCAs of other namespaces: a namespace that has one of them is of another mesh. */
+  /** Fingerprints of roots of IstioVaultCAs in other namespaces. A namespace whose ConfigMap contains one of them belongs to another mesh. */
   rootsOfOthers: string[];
 }
 
-/** The CA's digest that a pod or template carries. */
+/** The digest of the CA in the annotations of a Pod or a Pod template; undefined: the annotation is not set. */
 export const digestOf = ({ annotations }: IstiodSettings): string | undefined => annotations[digestAnnotation];
 
+/** A container of a Pod by its name; undefined: the Pod does not have it. */
 export const containerOf = (pod: IstiodPod, name: string): IstiodContainer | undefined =>
   pod.containers.find((container) => container.name === name);

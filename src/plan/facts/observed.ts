@@ -1,6 +1,7 @@
 /**
- * What one round of reading saw: public facts only, as plain data. A read that failed is not in here; it is a
- * `Problem` of that observation. `undefined` always means: read, and not there.
+ * Result of one observation: plain data without secrets. A failed read is a `Problem` instead, or `unreadable` where a field allows it.
+ * Unless a field says otherwise, `undefined` means that the object was read and does not exist. If `vault.missingCapabilities` is not empty,
+ * most of Vault was not read, and the absence of an object means nothing.
  */
 import type { CertificateFacts } from './certificate.ts';
 import type { IntermediateSpec, StateEntry } from './state-entry.ts';
@@ -10,87 +11,101 @@ import type { ObservedIstiod } from './observed-istiod.ts';
 export interface Mount {
   type: string;
   description: string;
-  /** Seconds; 0 means the server's default. */
+  /** Seconds; 0: the default of the server. */
   maxLeaseTtl: number;
-  /** KV version; undefined for other types. */
+  /** undefined: the mount has another type than `kv`. */
   kvVersion?: 1 | 2;
 }
 
+/** An issuer of a PKI mount. */
 export interface Issuer {
   id: string;
-  /** Empty for an issuer without a key. */
+  /** Empty: the mount does not contain the key of the issuer. */
   keyId: string;
-  /** Name of its key; empty when it has none. */
+  /** Empty: the key has no name, or the mount does not contain it. */
   keyName: string;
   certificate: CertificateFacts;
 }
 
-/** What a PKI mount holds. */
+/** Public content of a PKI mount. */
 export interface Pki {
   issuers: Issuer[];
+  /** The name of a key without a name is empty. */
   keys: { id: string; name: string }[];
+  /** Empty: the mount has no default issuer. */
   defaultIssuerId: string;
 }
 
-/** From when to when Vault keeps what was written, milliseconds since the epoch by its clock. */
+/** When a version of a KV entry was written and when Vault deletes it: milliseconds since the epoch, by Vault's clock. */
 export interface Lifetime {
   from: number;
   to: number;
 }
 
-/** A place in the KV mount: what stands there, and the version that a check-and-set must name. */
+/** A path in the KV mount: its entry, and the version that a check-and-set must name. */
 export interface Slot<T> {
-  /** KV 2: the current version, 0 for never written. KV 1: always 0. */
+  /** KV 2: the current version, 0: never written. KV 1: always 0. */
   casVersion: number;
-  /** undefined: nothing there. `foreign`: an entry without our mark. */
+  /**
+   * undefined: the path has no entry, or one that carries the marker of this resource and cannot be parsed. `foreign`: the entry does not
+   * carry the marker of this resource.
+   */
   entry: T | 'foreign' | undefined;
-  /** The mark in the entry; empty when it has none. */
+  /** The text in the marker field of the entry; empty: the field is missing. undefined: the path has no entry. */
   mark?: string;
-  /** Vault deletes what stands there by itself; undefined: it stays. */
+  /** Set if Vault deletes the current version itself (`delete_version_after`). */
   lifetime?: Lifetime;
-  /** What a foreign live entry shows of itself. */
+  /** CA entry only: content of a `foreign` entry. */
   foreign?: ForeignCaEntry;
 }
 
-/** What is looked at in a live entry without our mark. */
+/** Content of a CA entry that does not carry the marker of this resource. */
 interface ForeignCaEntry {
-  /** Hash of the public half of its ca-key.pem; undefined when that is no private key. */
+  /** SHA-256 of the SubjectPublicKeyInfo of ca-key.pem, hex; undefined: ca-key.pem is missing or not a private key. */
   publicKey: string | undefined;
+  /** CA generation; 0: the entry has none. */
   generation: number;
-  /** The certificates of its root-cert.pem; empty when it has none. */
+  /** The certificates in root-cert.pem, as PEM blocks; empty: none. */
   root: string;
-  /** Names of its fields that an operator's live entry does not have; without any mark, all but the four files. */
+  /** Names of fields that the operator does not write to a CA entry. In an entry without any marker these are all but the four files. */
   others: string[];
 }
 
-/** The live entry: what istiod reads. */
+/** The CA entry (KV entry `<path>`), from which istiod's Vault Agent reads the four files. */
 export interface CaEntry {
+  /** CA generation. */
   generation: number;
-  /** Name or id of the key in the mount; empty: the generation's own name. */
+  /** Name or id of the key in the intermediate mount; empty: the key has the name of the CA generation. */
   keyRef: string;
+  /** ca-cert.pem; undefined: not a certificate. */
   certificate: CertificateFacts | undefined;
-  /** PEM texts of the public files, as stored. */
+  /** cert-chain.pem, as stored. */
   chain: string;
+  /** root-cert.pem, as stored. */
   root: string;
-  /** Hash of the public half of the stored key; undefined when it is no private key. */
+  /** SHA-256 of the SubjectPublicKeyInfo of ca-key.pem, hex; undefined: not a private key. */
   publicKey: string | undefined;
 }
 
-/** The staging entry: a key made by us that istiod may not see yet. */
+/** The staging entry (KV entry `<path>-staging`): a key that the operator stored and has not published. */
 export interface StagingEntry {
+  /** CA generation. */
   generation: number;
-  /** Of a key that is signed again: its name or id in the mount; else empty. */
+  /** Name or id in the intermediate mount of a published key that is certified again; empty: a new key. */
   keyRef: string;
+  /** What the key was staged for; undefined: cannot be parsed. */
   spec: IntermediateSpec | undefined;
   /** Ids of issuers that carried the key before it was staged. */
   before: string[];
+  /** SHA-256 of the SubjectPublicKeyInfo of the key, hex; undefined: not a private key. */
   publicKey: string | undefined;
-  /** Why it was begun: goes into the history. */
+  /** Why the CA generation was started; the history records it. */
   reason: string;
-  /** The text of `rotate-intermediate` that it answers. */
+  /** The text of annotation `rotate-intermediate` that requested the CA generation; undefined: none did. */
   request: string | undefined;
 }
 
+/** A role of the Kubernetes auth method. */
 export interface KubernetesRole {
   serviceAccountNames: string[];
   serviceAccountNamespaces: string[];
@@ -100,139 +115,160 @@ export interface KubernetesRole {
   audience: string;
 }
 
+/** Configuration of the Kubernetes auth method. */
 export interface KubernetesAuthConfig {
   host: string;
+  /** PEM. */
   caCert: string;
   disableLocalCaJwt: boolean;
-  /** undefined: the server does not say. */
+  /** Whether `token_reviewer_jwt` is set; undefined: the server does not report it. */
   reviewerJwtSet: boolean | undefined;
 }
 
 export interface ObservedVault {
   product: 'Vault' | 'OpenBao';
   version: string;
-  /** Its clock when this look began, milliseconds since the epoch. */
+  /** Vault's clock at the first observation of the reconcile, milliseconds since the epoch. */
   time: number;
-  /** Paths and capabilities that the token lacks. */
+  /** Capabilities that the operator's token lacks, by path. */
   missingCapabilities: { path: string; missing: string[] }[];
-  /** Only read when the spec asks for a device. */
+  /** undefined: does not exist, or `spec.audit` is not set. */
   auditDevice: { type: string; options: Record<string, string> } | undefined;
   kvMount: Mount | undefined;
   rootMount: Mount | undefined;
   intermediateMount: Mount | undefined;
   authMount: Mount | undefined;
-  /** undefined: the mount is absent or not of type pki. */
+  /** undefined: the mount does not exist, has another type, or is not owned by this resource and `spec.adopt` is not set. */
   rootPki: Pki | undefined;
+  /** undefined: as for `rootPki`. */
   intermediatePki: Pki | undefined;
-  /** How many versions KV 2 keeps of the live entry; undefined: KV 1, or never set. */
+  /** KV 2: `max_versions` of the CA entry; undefined: not set, or KV 1. */
   liveVersions: number | undefined;
-  /** Versions of the live entry before the one that stands that still hold something (KV 2). */
+  /** KV 2: versions of the CA entry before the current one that are not destroyed. */
   liveOlder: number[];
+  /** The CA entry, KV entry `<path>`. This entry and the next two count as missing if the mount has another KV version than the spec. */
   live: Slot<CaEntry>;
+  /** The staging entry, KV entry `<path>-staging`. */
   staging: Slot<StagingEntry>;
+  /** The state entry, KV entry `<path>-state`. */
   state: Slot<StateEntry>;
+  /** Text of istiod's policy. */
   policy: string | undefined;
+  /** undefined: does not exist, or the auth mount does not have the type `kubernetes`. */
   role: KubernetesRole | undefined;
-  /** Only read when the configuration is ours to write. */
+  /** undefined: does not exist, or this resource does not own the auth mount. */
   authConfig: KubernetesAuthConfig | undefined;
-  /** Only read during deletion. */
+  /** undefined: the resource is not being deleted. */
   remains: Remains | undefined;
 }
 
-/** What decides during deletion whether shared mounts, and a root, may go. */
+/** Decides during cleanup whether shared mounts and the root mount can be removed. */
 export interface Remains {
-  /** Names in the key store besides our three. */
+  /** Names of entries in the KV mount, except the three of this resource. */
   otherEntries: string[];
-  /** Roles of the auth mount besides ours. */
+  /** Names of roles of the auth mount, except the role of this resource. */
   otherRoles: string[];
-  /** Roles of the root mount, by which others have certificates signed; undefined: not asked for. */
+  /** Names of roles of the root mount, with which others can have certificates signed; undefined: removal of the root mount is not requested. */
   rootRoles: string[] | undefined;
-  /** Valid certificates that the root mount has issued; undefined: not asked for, or too many to read. */
+  /** Valid certificates that the root mount issued; undefined: removal of the root mount is not requested, or there are too many to read. */
   signed: { serial: string; publicKey: string; selfIssued: boolean }[] | undefined;
 }
 
-/** In `made`: the control plane has carried the fields once, so istiod hands this CA's certificates out. */
+/** Value in `StateEntry.made`: the control plane has carried the fields at least once, so istiod distributes the roots of this CA. */
 export const fieldsAppliedFlag = 'fields';
 
-/** Somebody else who manages a field of the control plane. */
+/** Another field manager of a field of the control plane. */
 export interface OtherManager {
-  /** The name by which it writes: its field manager. */
+  /** Name of the field manager. */
   name: string;
-  /** Whose mark it, or the object, bears. */
+  /** The tool that the name of the field manager, or labels and annotations of the object, indicate. */
   tool?: 'Argo CD' | 'Flux' | 'Flux Helm' | 'Helm';
 }
 
-/** What a control plane adapter says about its object. */
+/** State of the control plane object, as an adapter reports it. */
 export interface ControlPlaneFacts {
-  /** Name in the owner annotation. */
+  /** Name of the IstioVaultCA in the owner annotation; undefined: the annotation is not set. */
   owner: string | undefined;
-  /** Every field stands as desired. */
+  /** With `write: Patch`: the operator has set every desired field. With `write: Render`: every desired field is committed. */
   carriesFields: boolean;
-  /** At least one field of ours was written before. */
+  /** The object contains at least one field that the operator wrote. */
   writtenBefore: boolean;
-  /** Somebody else's values at exactly our places. */
+  /** Other values at the paths of desired fields, or values that override a desired field. `place` is the path. */
   conflicts: { place: string; value: string; manager?: string }[];
-  /** With `write: Render`: places where nobody else has set the wanted value. */
+  /** With `write: Render`: paths of desired fields that are not committed yet. */
   missing?: string[];
-  /** With `write: Render`: what this operator wrote before stands by others too, and can be given back. */
+  /** With `write: Render`: all desired fields are committed, so fields that the operator wrote before can be released. */
   superfluous?: boolean;
-  /** Revisions of istiod that the object does not reach any more. */
+  /** Revisions of istiod that run but that the object no longer configures. */
   leftBehind?: string[];
-  /** The tool whose mark the object bears. */
+  /** The tool that labels and annotations of the object indicate. */
   tool?: OtherManager['tool'];
-  /** Why nothing seems to carry out what the object says. */
+  /** Why it appears that no controller applies the object to istiod: a text for the user. undefined: no indication of it. */
   unreconciled?: string;
-  /** Who else manages the fields that are ours to write. */
+  /** Another field manager of a field that the operator writes. */
   managedBy?: OtherManager;
-  /** Who else has set such a field to what is wanted: that stays when ours are given back. */
+  /** Another field manager that has set such a field to the desired value. The field stays when the operator releases its own. */
   sharedWith?: OtherManager;
 }
 
-/** The object is there, and is none that the fields can be written to. */
+/** The object exists, but the fields cannot be written to it, for example because it is being deleted. */
 export interface Unfit {
   unfit: {
     reason: 'ControlPlaneNotFound' | 'ControlPlaneUnfit' | 'Forbidden';
+    /** A text for the user. */
     message: string;
-    /** Name in the owner annotation, where fields may have been written while it was fit. */
+    /** Name in the owner annotation. The object can carry fields from a time when it was fit. */
     owner?: string | undefined;
   };
 }
 
-/** The fields were taken back too often: they are left alone for a while. */
+/** Another field manager has reverted the operator's write too often: the operator pauses writing. */
 export interface RepeatedConflict {
-  /** When it is tried again, milliseconds since the epoch. */
+  /** When the operator retries, milliseconds since the epoch. */
   untilMs: number;
-  /** Who took them back, as far as it is known. */
+  /** The field manager that reverted the write; undefined: unknown. */
   by: OtherManager | undefined;
 }
 
 export interface ObservedKubernetes {
-  /** undefined: the object or its CRD is not there, or it is unfit. */
+  /** undefined: the object does not exist, its CRD is not installed, or the object is unfit. */
   controlPlane: ControlPlaneFacts | undefined;
+  /** Set if the object is unfit. */
   controlPlaneUnfit?: Unfit['unfit'];
-  /** Somebody takes the fields back again and again. */
+  /** Set while the operator pauses writing. */
   contest?: RepeatedConflict;
-  /** The ConfigMap with what is to be committed: as it must be, otherwise, not there, or somebody else's. */
+  /**
+   * The ConfigMap with the content to commit. `current`: has the desired content; `other`: has other content; `none`: does not exist;
+   * `foreign`: is not owned by this resource.
+   */
   rendered: 'current' | 'other' | 'none' | 'foreign';
+  /** Whether the API server serves the kind of the control plane. */
   controlPlaneServed: boolean;
-  /** Whether this resource may own the control plane; else the name of the one that does. */
+  /** `us`: this resource owns or can claim the control plane. Otherwise the name of the IstioVaultCA that does. */
   ownerIs: 'us' | { name: string };
-  /** Service accounts of istiod's Deployments; `unreadable` when that is forbidden. */
+  /** Service accounts of istiod's Deployments; `unreadable`: the operator lacks the permission to list them. */
   istiodServiceAccounts: string[] | 'unreadable';
-  /** Revisions of istiod's Deployments in the namespace that are not of this control plane. */
+  /** Revisions of istiod's Deployments in the namespace that do not belong to this control plane. */
   otherRevisions?: string[];
-  /** The longest workload certificate that istiod allows, milliseconds; `unknown`: it is not there, or may not be read. */
+  /**
+   * The longest lifetime of a workload certificate that istiod allows, milliseconds; `unknown`: istiod has no Deployment, or the operator
+   * lacks the permission to list Deployments.
+   */
   maxWorkloadCertTtlMs: number | 'unknown';
-  /** Certificates of `istio-ca-root-cert` in this namespace; undefined when the ConfigMap is not there. */
+  /** Certificates in ConfigMap `istio-ca-root-cert` of this namespace; undefined: the ConfigMap does not exist. */
   meshRoots: CertificateFacts[] | undefined;
+  /** The mutating webhook of Vault Agent Injector. If it is not registered, `found` is false and `name` is empty. */
   injector: { found: boolean; selectsNamespace: boolean; name: string; failurePolicy?: string };
-  /** PEM of the API server's CA for the auth mount's configuration; undefined when not needed. */
+  /** PEM of the API server's CA for the configuration of the auth mount; undefined: this resource does not write that configuration. */
   kubernetesCa: string | undefined;
-  /** Resources of this cluster, as `namespace/name`, that marks in our places name and that are not there any more. */
+  /** IstioVaultCAs of this cluster, as `namespace/name`, that markers on objects at the paths of this resource name and that do not exist. */
   goneOwners: string[];
-  /** Only read during deletion: pods and Deployments of istiod that carry our annotations. */
+  /** Pods and Deployments of istiod that carry the annotations of this resource; empty unless the resource is being deleted. */
   istiodUses: string[];
-  /** istiod's replicas. undefined: not looked at, which is done only when nothing else is left to do, or unreadable. */
+  /**
+   * undefined: not observed, or the observation failed, which is a `Problem`. The operator observes istiod's replicas only if no step is left
+   * or if it does not write (`mode: Plan`).
+   */
   istiod: ObservedIstiod | undefined;
 }
 
@@ -241,7 +277,7 @@ export interface Observed {
   kubernetes: ObservedKubernetes;
 }
 
-/** The entry in a slot if it is ours. */
+/** The entry of a slot; undefined: there is none, or it does not carry the marker of this resource. */
 export function ownEntry<T>(slot: Slot<T>): T | undefined {
   return slot.entry === 'foreign' ? undefined : slot.entry;
 }

@@ -1,27 +1,34 @@
-/** What stands in the way, as data: found by a check or by a failed call, shown in a condition, never thrown away. */
+/** Problems as data: a check or a failed call creates a problem, and a condition shows it. */
 import { reasons, type Reason, type ReasonKind, type ReasonRow, type StageCondition } from '../../api/conditions.ts';
 
 export interface Problem {
-  /** The condition it shows in. */
+  /** The condition that shows the problem. */
   condition: StageCondition;
   reason: Reason;
-  /** Field, value and remedy, for a person. No secrets. */
+  /** Field, value and remedy, for the user. Contains no secrets. */
   message: string;
-  /** What must not be done while it lasts: `all` nothing is written anywhere; `controlPlane` its fields are not written. */
+  /**
+   * Writes that the problem blocks. `all`: every write to Vault and the control plane; `controlPlane`: the istiod fields of the control
+   * plane; `nothing`: none.
+   */
   blocks: 'all' | 'controlPlane' | 'nothing';
-  /** When to reconcile again, in milliseconds from now, where that depends on what was observed; else the row of the reason in `src/api/conditions.ts` decides. */
+  /**
+   * When the resource is rechecked, in milliseconds from now, if that depends on the observation. Otherwise the row of the reason in
+   * `src/api/conditions.ts` applies.
+   */
   retryAfterMs?: number;
 }
 
+/** Who acts on a problem. */
 export const kindOf = (problem: Problem): ReasonKind => reasons[problem.reason].kind;
 
-/** When the resource is reconciled again because of a problem, in milliseconds from now; undefined: not before an event, or by back-off. */
+/** When a problem has the resource rechecked, in milliseconds from now; undefined: at the next event or `--resync`, or after the back-off. */
 export function recheckAfterMs({ reason, retryAfterMs }: Problem): number | undefined {
   const row: ReasonRow = reasons[reason];
   return retryAfterMs ?? row.recheckMs;
 }
 
-/** A failed observation or step, carrying its problem through the async code. */
+/** Error of a failed observation or step, with its problem. */
 export class ProblemError extends Error {
   override readonly name = 'ProblemError';
   readonly problem: Problem;
@@ -31,7 +38,7 @@ export class ProblemError extends Error {
   }
 }
 
-/** A bug of the operator's own. */
+/** The problem for an unexpected error, that is, a bug of the operator. */
 export const internalError: Problem = {
   condition: 'VaultReady',
   reason: 'InternalError',

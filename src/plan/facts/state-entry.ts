@@ -1,26 +1,31 @@
 /**
- * Data recorded in the state entry, KV entry `<path>-state`: what must survive the loss of everything else. Issued certificates, a root
- * rotation in progress, handled annotation texts and history, without key material.
+ * Data of the state entry, KV entry `<path>-state`, which must survive the loss of everything else: issued certificates, a root rotation in
+ * progress, owned objects, handled annotation texts and history. No key material.
  */
-/** What a root is issued for; a change of any of these waits for `rotate-root`. TTL in seconds. */
+
+/** Properties of a root certificate. A change of any of them takes effect only with annotation `rotate-root`. */
 export interface RootSpec {
   commonName: string;
   organization: string;
+  /** Seconds. */
   ttl: number;
   keyType: 'rsa' | 'ec';
   keyBits: number;
 }
 
-/** What an intermediate is issued for; a change of any of these asks for a new generation. TTL in seconds. */
+/** Properties of an intermediate certificate. A change of any of them starts a new CA generation. */
 export interface IntermediateSpec extends RootSpec {
   source: 'Issue' | 'Import';
+  /** Name of the Secret with the key to import; empty: none. */
   importRef: string;
   maxPathLength: number;
 }
 
-/** What is recorded of one issued certificate. */
+/** One issued certificate. Without `fingerprint`, only the intent to issue it is recorded. */
 export interface Issued<S> {
+  /** CA generation. */
   generation: number;
+  /** The properties that the certificate was requested with. */
   spec: S;
   issuerId?: string;
   keyId?: string;
@@ -38,49 +43,60 @@ export interface HistoryEntry {
 }
 
 export type RotationPhase = 'Issuing' | 'Distributing' | 'Switching' | 'Retiring';
-/** A root rotation under way. `StateEntry.root` is the root that it began with, until its end. */
+
+/** A root rotation in progress. Until the rotation ends, `StateEntry.root` is the root that it began with. */
 export interface Rotation {
   phase: RotationPhase;
   /** RFC 3339. */
   startedAt: string;
-  /** When every replica was first seen to have what the phase brought, RFC 3339: from then on older workload certificates run out. */
+  /**
+   * When the change of the phase was first observed on every replica and in every namespace, RFC 3339. Workload certificates from before
+   * expire from then on.
+   */
   reachedAt?: string;
-  /** The root that it leads to; with its ids once that is made. */
+  /** The new root, with its ids once it is created. */
   to: Issued<RootSpec>;
-  /** It was called off, and leads back to the root that it began with. */
+  /** The rotation is being rolled back to the root that it began with. */
   back: boolean;
-  /** It was found under way, and who trusts the root that it leads away from is not known: it is not rolled back. */
+  /**
+   * This resource did not start the rotation, or lost the record of it. Which workloads trust the root that the rotation retires is unknown,
+   * so the rotation is not rolled back while the new root exists.
+   */
   found?: boolean;
-  /** The longest workload certificate that istiod was seen to allow since it began, milliseconds; 0: not seen yet. */
+  /** The longest lifetime of a workload certificate that istiod allowed at any observation of the rotation, milliseconds; 0: unknown. */
   longestMs: number;
 }
 
-/** Versions of the live entry that a person wrote. */
+/** Versions of the CA entry that the operator did not write. */
 interface PreexistingVersions {
-  /** The last of them, which was taken over: the ones before it are none of our business. */
+  /** The newest of them, which is the adopted one if the entry was adopted. The operator never destroys the versions before it. */
   version: number;
-  /** Hash of the public half of the key in it; undefined when it holds none. */
+  /** SHA-256 of the SubjectPublicKeyInfo of the key in that version, hex; undefined: the version contains no private key. */
   publicKey?: string;
 }
 
-/** `<path>-state`: what must survive the loss of everything else. No key material. */
+/** Content of the state entry. */
 export interface StateEntry {
+  /** The highest CA generation of an intermediate that was used, whether published or given up. */
   highestGeneration: number;
+  /** The current root; during a rotation, the root that it began with. A mere intent has the CA generation before that of the root to create. */
   root?: Issued<RootSpec>;
+  /** The current intermediate. A mere intent has the CA generation 0. */
   intermediate?: Issued<IntermediateSpec>;
+  /** undefined: no root rotation is in progress. */
   rotation?: Rotation;
-  /** The Kubernetes auth role that is ours, recorded before it is written. */
+  /** Name of the Kubernetes auth role that this resource owns, recorded before the role is written. */
   role: string;
-  /** Names of shared things that we made, as `kind:path`. */
+  /** Names of objects that this resource created, as `kind:path`, and the flag `fields` (see `fieldsAppliedFlag` in `observed.ts`). */
   made: string[];
-  /** Names of what was taken over from somebody else, as `kind:path`. */
+  /** Names of objects that this resource adopted, as `kind:path`. */
   adopted: string[];
-  /** KV 2: what stood in the live entry before the first publication, where it was not an operator's. */
+  /** KV 2: set if the CA entry had versions that the operator did not write before the first publication. */
   stood?: PreexistingVersions;
-  /** Public halves (SHA-256 of the SubjectPublicKeyInfo) of the intermediate keys of all generations, newest first. */
+  /** SHA-256 of the SubjectPublicKeyInfo of the intermediate keys, hex: the newest 200 CA generations, newest first. */
   publicKeys: string[];
-  /** Texts of action annotations that are done, by annotation. */
+  /** Texts of action annotations whose action was taken, by annotation. */
   handled: Record<string, string>;
-  /** Newest first, ten at most. */
+  /** Newest first, at most ten. */
   history: HistoryEntry[];
 }

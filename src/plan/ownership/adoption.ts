@@ -1,8 +1,8 @@
 /**
- * Who owns what, and taking over what somebody made by hand or a gone resource left, without replacing the CA.
+ * Adoption (`spec.adopt`): this resource becomes the owner of objects that users created, or that a deleted resource left, and keeps the CA.
  *
- * Adoption is decided once, while `<path>-state` is not ours yet, and recorded there before anything else is touched: from then
- * on what it names is ours, whether its mark was rewritten already or not.
+ * The planner decides on adoption once, before this resource has a state entry. The first write records the adopted objects in the state
+ * entry. From then on this resource owns them, whether or not their markers are rewritten already.
  */
 import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { bundleFacts, isSignedBy, splitPem, type CertificateFacts } from '../facts/certificate.ts';
@@ -11,19 +11,19 @@ import { isOwnMarker } from '../facts/identity.ts';
 import { ownEntry, type Issuer, type ObservedVault, type Pki } from '../facts/observed.ts';
 import { adopting, ownsRole, roleFits, ownables, type Ownable } from './ownership.ts';
 
-/** What stands in our places and would be taken over. */
+/** Objects at the paths of this resource that are to be adopted. */
 export interface Adoption {
-  /** Names of all of it. */
-  things: string[];
-  /** The CA itself; undefined when only things beside it are taken over. */
+  /** Names of all objects, as `kind:path`. */
+  objects: string[];
+  /** undefined: neither a PKI mount nor the CA entry is to be adopted. */
   ca:
     | {
-        /** The root that signed the intermediate. */
+        /** The root that signed the intermediate; without an intermediate, the default issuer. undefined: there is none. */
         root: Issuer | undefined;
-        /** A second root that is handed out: somebody was replacing the one by the other. */
-        leaving: Issuer | undefined;
+        /** The second root in root-cert.pem, if there is one: a root rotation is in progress. */
+        retiring: Issuer | undefined;
         intermediate: Issuer | undefined;
-        /** Of what a gone resource left; 1 for what was made by hand. */
+        /** CA generation: as in the CA entry of a deleted resource, 1 for a CA that users created. */
         generation: number;
       }
     | undefined;
@@ -32,64 +32,69 @@ export interface Adoption {
 const defaultIssuer = (pki: Pki | undefined): Issuer | undefined =>
   pki?.issuers.find((issuer) => issuer.id === pki.defaultIssuerId);
 
-/** Public half of the key in the live entry, be that ours already or not. */
-const liveKey = ({ live }: ObservedVault): string | undefined => live.foreign?.publicKey ?? ownEntry(live)?.publicKey;
+/** Public key of the CA entry, which this resource owns or not; undefined: the entry does not exist or contains no private key. */
+const caEntryKey = ({ live }: ObservedVault): string | undefined =>
+  live.foreign?.publicKey ?? ownEntry(live)?.publicKey;
 
-/** The intermediate whose key lies in the live entry; else the default issuer, to say what does not fit. */
+/** The intermediate with the key of the CA entry. Otherwise the default issuer, so that a message can name what does not match. */
 function intermediateToAdopt(vault: ObservedVault): Issuer | undefined {
   const { intermediatePki } = vault;
-  const standing = defaultIssuer(intermediatePki);
-  const key = liveKey(vault);
-  if (standing?.certificate.publicKey === key) return standing;
-  return intermediatePki?.issuers.find((i) => i.certificate.publicKey === key) ?? standing;
+  const preferred = defaultIssuer(intermediatePki);
+  const key = caEntryKey(vault);
+  if (preferred?.certificate.publicKey === key) return preferred;
+  return intermediatePki?.issuers.find((i) => i.certificate.publicKey === key) ?? preferred;
 }
 
-/** The certificates of root-cert.pem in the live entry, be that ours already or not: as they lie there, and those that can be read. */
-function handedOut({ live }: ObservedVault): { blocks: string[]; roots: CertificateFacts[] } {
+/**
+ * root-cert.pem of the CA entry, which this resource owns or not: `blocks` has every PEM block, `roots` each certificate that can be parsed,
+ * without duplicates.
+ */
+function distributedRoots({ live }: ObservedVault): { blocks: string[]; roots: CertificateFacts[] } {
   const text = live.foreign?.root ?? ownEntry(live)?.root ?? '';
   const all = new Map(bundleFacts(text).map((root) => [root.fingerprint, root]));
   return { blocks: splitPem(text), roots: [...all.values()] };
 }
 
-/** The root of what is taken over: of several that verify the intermediate the one that is handed out. */
+/** The root to adopt: the one that signed the intermediate and, of several such roots, the one in root-cert.pem. */
 function rootToAdopt(vault: ObservedVault, intermediate: Issuer | undefined): Issuer | undefined {
   const signed = intermediate?.certificate ?? ownEntry(vault.live)?.certificate;
   if (!signed) return defaultIssuer(vault.rootPki);
   const signers = (vault.rootPki?.issuers ?? []).filter((i) => isSignedBy(signed, i.certificate));
-  const given = handedOut(vault).roots.map(({ fingerprint }) => fingerprint);
-  return signers.find(({ certificate }) => given.includes(certificate.fingerprint)) ?? signers[0];
+  const distributed = distributedRoots(vault).roots.map(({ fingerprint }) => fingerprint);
+  return signers.find(({ certificate }) => distributed.includes(certificate.fingerprint)) ?? signers[0];
 }
 
 /**
- * What would be taken over now.
- * @returns undefined when nothing is: not asked for, done already, or nothing of others stands in our places; a text when what is there
- *   does not fit together
+ * Objects that are to be adopted now.
+ * @returns undefined: adoption is not requested or took place before, or the paths have no object of another owner. A text: why the
+ *   objects cannot be adopted, for the user
  */
 export const adoptionOf = derivedOnce((s: DerivedState): Adoption | string | undefined => {
   if (!adopting(s)) return undefined;
   const { vault } = s;
   const { rootMount, intermediateMount, live, policy, role, authMount } = ownables(s);
-  const foreign = (found: (Ownable | undefined)[]) =>
-    found.filter((thing) => thing !== undefined).filter((thing) => !isOwnMarker(s.identity, thing.text));
-  const parts = foreign([rootMount, intermediateMount, live]);
-  const shared = s.spec.kubernetesAuth.config.manage ? authMount : undefined;
-  const beside = foreign([policy, ownsRole(s) || !roleFits(s) ? undefined : role, shared]);
-  const names = [...parts, ...beside].map((thing) => thing.name);
-  if (parts.length === 0) return names.length > 0 ? { things: names, ca: undefined } : undefined;
+  const foreign = (objects: (Ownable | undefined)[]) =>
+    objects.filter((object) => object !== undefined).filter((object) => !isOwnMarker(s.identity, object.text));
+  const ofCa = foreign([rootMount, intermediateMount, live]);
+  const configured = s.spec.kubernetesAuth.config.manage ? authMount : undefined;
+  const ofAccess = foreign([policy, ownsRole(s) || !roleFits(s) ? undefined : role, configured]);
+  const objects = [...ofCa, ...ofAccess].map((object) => object.name);
+  if (ofCa.length === 0) return objects.length > 0 ? { objects, ca: undefined } : undefined;
   const intermediate = intermediateToAdopt(vault);
   const root = rootToAdopt(vault, intermediate);
-  const others = handedOut(vault).roots.filter((one) => one.fingerprint !== root?.certificate.fingerprint);
-  const leaving = vault.rootPki?.issuers.find((i) => i.certificate.fingerprint === others[0]?.fingerprint);
-  const ca = { root, leaving, intermediate, generation: Math.max(1, vault.live.foreign?.generation ?? 1) };
-  const defect = defectOf(s.desired, ca, vault);
-  if (defect !== undefined) return `${defect}; ${putBack}`;
-  return fieldsDefect(s.desired, vault) ?? rootsDefect(s.desired, ca, others, vault) ?? { things: names, ca };
+  const others = distributedRoots(vault).roots.filter((one) => one.fingerprint !== root?.certificate.fingerprint);
+  const retiring = vault.rootPki?.issuers.find((i) => i.certificate.fingerprint === others[0]?.fingerprint);
+  const ca = { root, retiring, intermediate, generation: Math.max(1, vault.live.foreign?.generation ?? 1) };
+  const defect = caDefect(s.desired, ca, vault);
+  if (defect !== undefined) return `${defect}; ${caRemedy}`;
+  return fieldsDefect(s.desired, vault) ?? rootsDefect(s.desired, ca, others, vault) ?? { objects, ca };
 });
 
-const putBack =
+const caRemedy =
   'nothing was changed. Put the matching parts back, or choose other mounts and paths and let a new CA be made';
 
-function defectOf(
+/** Why key, intermediate and root are not one CA; undefined: they are, or there is neither an intermediate nor a CA entry to adopt. */
+function caDefect(
   { spec }: Desired,
   { root, intermediate }: NonNullable<Adoption['ca']>,
   vault: ObservedVault,
@@ -100,7 +105,7 @@ function defectOf(
     return `the key store entry ${entry} holds a key, but mount ${spec.intermediate.mount} has no issuer for it`;
   }
   const name = `the intermediate ${intermediate.certificate.serial} of ${spec.intermediate.mount}`;
-  const key = liveKey(vault);
+  const key = caEntryKey(vault);
   if (key === undefined) return `${entry} holds no ca-key.pem that is the private key of ${name}`;
   if (key !== intermediate.certificate.publicKey) {
     return `ca-key.pem of ${entry} is not the key of ${name}`;
@@ -111,11 +116,15 @@ function defectOf(
   return undefined;
 }
 
+/** A message names at most this many fields. */
 const mostNamed = 5;
 
-/** What somebody keeps beside the key: the entry is written as a whole from then on, so that it would be gone. Names only, never what they hold. */
+/**
+ * Why the CA entry cannot be adopted: it contains fields of others. The operator writes the whole entry, so these fields would be lost. The
+ * text has their names, never their values. undefined: there is no such field.
+ */
 function fieldsDefect({ spec: { keyStore } }: Desired, { live }: ObservedVault): string | undefined {
-  // on KV 1 it says how often agents look, and is ours to set
+  // on KV 1, field `ttl` sets how often Vault Agent reads the entry again, and the operator sets it
   const others = (live.foreign?.others ?? []).filter((name) => name !== 'ttl' || keyStore.version === 2);
   if (others.length === 0) return undefined;
   const more = others.length > mostNamed ? ` and ${others.length - mostNamed} more` : '';
@@ -124,36 +133,37 @@ function fieldsDefect({ spec: { keyStore } }: Desired, { live }: ObservedVault):
 }
 
 /**
- * Why the roots that are handed out cannot be taken over, with what to do. Two that have their keys in the root mount are a rotation, which goes on.
- * Any other may be trusted for a reason that is not known here, and this resource would take it out.
+ * Why the distributed roots cannot be adopted, with the remedy; undefined: they can. Two roots with their keys in the root mount are a
+ * rotation, which continues. Any other root can be trusted for an unknown reason, and this resource would remove it from root-cert.pem.
+ * @param others distributed roots, except the one to adopt
  */
 function rootsDefect(
   desired: Desired,
-  { root, leaving }: NonNullable<Adoption['ca']>,
+  { root, retiring }: NonNullable<Adoption['ca']>,
   others: CertificateFacts[],
   vault: ObservedVault,
 ): string | undefined {
   const { keyStore, root: spec, delivery } = desired.spec;
-  const { blocks, roots } = handedOut(vault);
+  const { blocks, roots } = distributedRoots(vault);
   const file = `root-cert.pem of ${keyStore.mount}/${keyStore.path}`;
-  const unread = 'or take root-cert.pem out of the entry, if istiod does not read it there';
+  const alternative = 'or take root-cert.pem out of the entry, if istiod does not read it there';
   if (blocks.some((block) => bundleFacts(block).length === 0))
-    return `${file} holds a certificate that cannot be read; nothing was changed. Put it right, ${unread}`;
+    return `${file} holds a certificate that cannot be read; nothing was changed. Put it right, ${alternative}`;
   const [first] = others;
   if (!first || !root) return undefined;
   if (others.length === roots.length)
-    return `${file} does not hold the root ${root.certificate.serial}, which signed the intermediate; nothing was changed. Put that root into it, ${unread}`;
+    return `${file} does not hold the root ${root.certificate.serial}, which signed the intermediate; nothing was changed. Put that root into it, ${alternative}`;
   const takeOut = (what: string) =>
-    `nothing was changed. Take ${what} out of the entry once no workload certificate is left under it, ${unread}`;
+    `nothing was changed. Take ${what} out of the entry once no workload certificate is left under it, ${alternative}`;
   if (others.length > 1)
     return `${file} hands out ${roots.length} roots, and a rotation has two: besides the one that signs, ${others.map(nameOf).join(', ')}; ${takeOut('each but one')}`;
-  if (!leaving?.keyId)
+  if (!retiring?.keyId)
     return `${file} also hands out the root ${nameOf(first)}, whose key is not in ${spec.mount}: this resource hands out only its own, and who trusts only that one would fail; ${takeOut('it')}`;
   if (delivery.source === 'PKI')
-    return `${file} hands out two roots, and with spec.delivery.source: PKI istiod gets one; nothing was changed. Set spec.delivery.source: Bundle until the root ${nameOf(first)} has left it, ${unread}`;
+    return `${file} hands out two roots, and with spec.delivery.source: PKI istiod gets one; nothing was changed. Set spec.delivery.source: Bundle until the root ${nameOf(first)} has left it, ${alternative}`;
   return undefined;
 }
 
-/** A root for people. */
+/** Names a root in a message. */
 const nameOf = ({ subject, serial, fingerprint }: CertificateFacts): string =>
   `"${subject.commonName || subject.organization}" (serial ${serial}, SHA-256 ${fingerprint})`;

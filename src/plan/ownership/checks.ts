@@ -1,5 +1,8 @@
-/** Whose things stand in our places: found before the first write, so that nothing is half done. */
-import type { DerivedState } from '../facts/derived.ts';
+/**
+ * Checks that every object at the paths of this resource is owned by the resource or can be adopted. They run before the first write, so that
+ * nothing is left half done.
+ */
+import type { DerivedState, Tier } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { adoptionOf } from './adoption.ts';
 import { abandonedStagingMarker, adoptable, ownables, owns, ownsRole, roleFits, type Ownable } from './ownership.ts';
@@ -14,121 +17,107 @@ const problem = (condition: Problem['condition'], reason: Problem['reason'], mes
   blocks: 'all',
 });
 
-/** What can be done about a thing of somebody else, by whose it is. */
-function remedy(s: DerivedState, thing: Ownable | undefined, other: string): string {
-  const mark = parseMarker(thing?.text);
-  const otherwise = `${other}, or remove it if nobody needs it`;
-  const named = thing && s.stateEntry?.made.includes(thing.name);
-  if (!mark && named)
+/**
+ * What the user can do about an object that this resource does not own.
+ * @param alternative to adoption
+ */
+function remedyFor(s: DerivedState, object: Ownable | undefined, alternative: string): string {
+  const marker = parseMarker(object?.text);
+  const otherwise = `${alternative}, or remove it if nobody needs it`;
+  const wasOwned = object && s.stateEntry?.made.includes(object.name);
+  if (!marker && wasOwned)
     return `it was, and holds something else now: restore it; do not remove it before you know what it holds`;
-  if (!mark) return s.spec.adopt ? otherwise : `set spec.adopt: true to take it over as it is; else ${otherwise}`;
-  const owner = `${mark.cluster}/${mark.namespace}/${mark.name}`;
-  if (mark.cluster !== s.identity.cluster)
+  if (!marker) return s.spec.adopt ? otherwise : `set spec.adopt: true to take it over as it is; else ${otherwise}`;
+  const owner = `${marker.cluster}/${marker.namespace}/${marker.name}`;
+  if (marker.cluster !== s.identity.cluster)
     return `it is marked for ${owner} of another cluster; when that is gone, set spec.adopt: true and annotation ${known.takeOver}=${owner}; else ${otherwise}`;
-  return s.kubernetes.goneOwners.includes(`${mark.namespace}/${mark.name}`)
-    ? `it is marked for ${mark.namespace}/${mark.name}, which is gone: set spec.adopt: true to take it over; else ${otherwise}`
-    : `it belongs to IstioVaultCA ${mark.namespace}/${mark.name}: ${other}`;
+  return s.kubernetes.goneOwners.includes(`${marker.namespace}/${marker.name}`)
+    ? `it is marked for ${marker.namespace}/${marker.name}, which is gone: set spec.adopt: true to take it over; else ${otherwise}`
+    : `it belongs to IstioVaultCA ${marker.namespace}/${marker.name}: ${alternative}`;
 }
 
-/** What can be done about an entry in the place of ours for a key that is not published yet: it is never taken over. */
-function stagedRemedy(s: DerivedState, thing: Ownable): string {
+/** What the user can do about an entry at the path of the staging entry that this resource does not own. Such an entry is never adopted. */
+function stagingRemedyFor(s: DerivedState, object: Ownable): string {
   const { mount, path, version } = s.spec.keyStore;
-  const mark = parseMarker(thing.text);
-  const other = 'choose another path';
+  const marker = parseMarker(object.text);
+  const alternative = 'choose another path';
   const remove = `\`vault kv ${version === 2 ? 'metadata delete' : 'delete'} -mount=${mount} ${path}-staging\``;
-  if (!mark) return `${other}, or remove it if nobody needs it: ${remove}`;
-  const inCluster = mark.cluster === s.identity.cluster;
-  const owner = `${mark.namespace}/${mark.name}`;
+  if (!marker) return `${alternative}, or remove it if nobody needs it: ${remove}`;
+  const inCluster = marker.cluster === s.identity.cluster;
+  const owner = `${marker.namespace}/${marker.name}`;
   const what = `it is a key of IstioVaultCA ${owner} that was never published`;
-  if (inCluster && !s.kubernetes.goneOwners.includes(owner)) return `${what}: ${other}`;
+  if (inCluster && !s.kubernetes.goneOwners.includes(owner)) return `${what}: ${alternative}`;
   const destroyed = `and it is destroyed; or remove it: ${remove}`;
   if (inCluster) return `${what}, and that resource is gone: set spec.adopt: true, ${destroyed}`;
-  const named = `${mark.cluster}/${owner}`;
+  const named = `${marker.cluster}/${owner}`;
   return `${what}, of another cluster; when that resource is gone, set spec.adopt: true and annotation ${known.takeOver}=${named}, ${destroyed}`;
 }
 
-function notOwned(
+const notOwned = (condition: Problem['condition'], path: string, remedy: string): Problem =>
+  problem(condition, 'MountNotOwned', `${path} exists and is not this resource's; ${remedy}`);
+
+/** A PKI mount that is neither owned nor adoptable, or an adoptable one of another type. */
+function mountProblem(
   s: DerivedState,
   condition: Problem['condition'],
-  place: string,
-  thing: Ownable | undefined,
-  other: string,
-): Problem {
-  return notOurs(condition, place, remedy(s, thing, other));
-}
-
-const notOurs = (condition: Problem['condition'], place: string, what: string): Problem =>
-  problem(condition, 'MountNotOwned', `${place} exists and is not this resource's; ${what}`);
-
-function foreignMount(
-  s: DerivedState,
-  condition: Problem['condition'],
-  field: string,
-  path: string,
-  found: { mount: Mount | undefined; thing: Ownable | undefined },
+  tier: Tier,
+  mount: Mount | undefined,
+  object: Ownable | undefined,
 ): Problem | undefined {
-  const { mount, thing } = found;
-  if (!mount || !thing || owns(s, thing)) return undefined;
-  if (!adoptable(s, thing)) {
-    return notOwned(s, condition, `${field}: ${path} (type ${mount.type})`, thing, 'choose another mount');
-  }
+  if (!mount || !object || owns(s, object)) return undefined;
+  const path = `spec.${tier}.mount: ${s.spec[tier].mount}`;
+  if (!adoptable(s, object))
+    return notOwned(condition, `${path} (type ${mount.type})`, remedyFor(s, object, 'choose another mount'));
   if (mount.type === 'pki') return undefined;
-  return problem(
-    condition,
-    'MountTypeMismatch',
-    `${field}: ${path} is of type ${mount.type}, not pki; choose another mount`,
-  );
+  return problem(condition, 'MountTypeMismatch', `${path} is of type ${mount.type}, not pki; choose another mount`);
 }
 
-export function rootMountNotOwned(s: DerivedState): Problem | undefined {
-  const found = { mount: s.vault.rootMount, thing: ownables(s).rootMount };
-  return foreignMount(s, 'RootReady', 'spec.root.mount', s.spec.root.mount, found);
-}
+export const rootMountNotOwned = (s: DerivedState): Problem | undefined =>
+  mountProblem(s, 'RootReady', 'root', s.vault.rootMount, ownables(s).rootMount);
 
-export function intermediateMountNotOwned(s: DerivedState): Problem | undefined {
-  const found = { mount: s.vault.intermediateMount, thing: ownables(s).intermediateMount };
-  return foreignMount(s, 'IntermediateReady', 'spec.intermediate.mount', s.spec.intermediate.mount, found);
-}
+export const intermediateMountNotOwned = (s: DerivedState): Problem | undefined =>
+  mountProblem(s, 'IntermediateReady', 'intermediate', s.vault.intermediateMount, ownables(s).intermediateMount);
 
-/** A KV entry without our mark in one of our three places. */
+/** The CA, state or staging entry is neither owned nor, as far as that is possible, adoptable or abandoned. */
 export function keyStoreEntryNotOwned(s: DerivedState): Problem | undefined {
   const { mount, path } = s.spec.keyStore;
   const { live, staging, state } = ownables(s);
-  const place = `spec.keyStore.path: the entry ${mount}/${path}`;
+  const entryPath = `spec.keyStore.path: the entry ${mount}/${path}`;
   const foreign = [
-    { suffix: '', slot: s.vault.live, thing: live },
-    { suffix: '-state', slot: s.vault.state, thing: state },
-  ].find(({ slot, thing }) => slot.entry === 'foreign' && !(thing && (owns(s, thing) || adoptable(s, thing))));
-  if (foreign) return notOwned(s, 'KeyStored', `${place}${foreign.suffix}`, foreign.thing, 'choose another path');
+    { suffix: '', slot: s.vault.live, object: live },
+    { suffix: '-state', slot: s.vault.state, object: state },
+  ].find(({ slot, object }) => slot.entry === 'foreign' && !(object && (owns(s, object) || adoptable(s, object))));
+  if (foreign)
+    return notOwned('KeyStored', `${entryPath}${foreign.suffix}`, remedyFor(s, foreign.object, 'choose another path'));
   if (!staging || s.vault.staging.entry !== 'foreign' || abandonedStagingMarker(s) !== undefined) return undefined;
-  return notOurs('KeyStored', `${place}-staging`, stagedRemedy(s, staging));
+  return notOwned('KeyStored', `${entryPath}-staging`, stagingRemedyFor(s, staging));
 }
 
 export function policyNotOwned(s: DerivedState): Problem | undefined {
   const { policy } = ownables(s);
   if (!policy || owns(s, policy) || adoptable(s, policy)) return undefined;
-  const place = `spec.policy.name: policy ${s.spec.policy.name}`;
-  return notOwned(s, 'AccessReady', place, policy, 'choose another name');
+  const path = `spec.policy.name: policy ${s.spec.policy.name}`;
+  return notOwned('AccessReady', path, remedyFor(s, policy, 'choose another name'));
 }
 
 export function roleNotOwned(s: DerivedState): Problem | undefined {
   const { role } = ownables(s);
   if (!role || ownsRole(s) || (roleFits(s) && adoptable(s, role))) return undefined;
   const { mount, role: name } = s.spec.kubernetesAuth;
-  const place = `spec.kubernetesAuth.role: role ${name} of auth/${mount}`;
-  if (roleFits(s)) return notOwned(s, 'AccessReady', place, role, 'choose another name');
-  const whose = `it is for policies ${s.vault.role?.policies.join(', ')} in namespaces ${s.vault.role?.serviceAccountNamespaces.join(', ')}`;
-  return problem('AccessReady', 'MountNotOwned', `${place} is somebody else's (${whose}): choose another name`);
+  const path = `spec.kubernetesAuth.role: role ${name} of auth/${mount}`;
+  if (roleFits(s)) return notOwned('AccessReady', path, remedyFor(s, role, 'choose another name'));
+  const purpose = `it is for policies ${s.vault.role?.policies.join(', ')} in namespaces ${s.vault.role?.serviceAccountNamespaces.join(', ')}`;
+  return problem('AccessReady', 'MountNotOwned', `${path} is somebody else's (${purpose}): choose another name`);
 }
 
-/** What is to be taken over must be one CA: a key, its certificate, and the root that signed it. */
+/** The objects to adopt are not one CA: a key, its certificate, and the root that signed the certificate. */
 export function adoptionMismatch(s: DerivedState): Problem | undefined {
-  const found = adoptionOf(s);
-  if (typeof found !== 'string') return undefined;
-  return problem('KeyStored', 'AdoptionMismatch', `spec.adopt: ${found}`);
+  const mismatch = adoptionOf(s);
+  if (typeof mismatch !== 'string') return undefined;
+  return problem('KeyStored', 'AdoptionMismatch', `spec.adopt: ${mismatch}`);
 }
 
-/** Two resources for one control plane: the other one wins, and this one writes nothing anywhere. */
+/** Another IstioVaultCA owns the control plane. This resource then writes nothing, neither to Vault nor to the control plane. */
 export function controlPlaneConflict(s: DerivedState): Problem | undefined {
   const { ownerIs } = s.kubernetes;
   if (ownerIs === 'us') return undefined;

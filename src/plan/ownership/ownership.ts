@@ -1,107 +1,112 @@
 /**
- * Which objects in Vault this resource owns: by the ownership marker that an object carries, or because the state entry names the object.
- * Pure.
+ * Decides which objects in Vault this resource owns: by the ownership marker that an object carries, or because the state entry names the
+ * object. Pure.
  */
 import { derivedOnce, type DerivedState, type DerivedVault } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { isOwnMarker, markerOf, parseMarker, type Identity, type Origin } from '../facts/identity.ts';
 
-/** An object that carries an ownership marker, or that the state entry names. */
+/** An existing object in Vault that can carry an ownership marker, or that the state entry can name. */
 export interface Ownable {
-  /** `kind:path`, as the state names it. */
+  /** `kind:path`, as the state entry names the object. */
   name: string;
-  /** The text that would carry the mark. */
+  /** The part of the object that contains the marker, if there is one. */
   text: string;
 }
 
-/** The first line of a policy carries its mark. */
+/** The part of a policy that contains the marker: the first line. */
 const policyMarker = (policy: string): string => policy.split('\n')[0] ?? '';
 
-/** Objects at the paths of this resource, by role; undefined: there is none. */
+/** The objects at the paths of this resource, owned by it or not; undefined: the path has no object. */
 export const ownables = derivedOnce((s: DerivedVault) => {
   const { root, intermediate, keyStore, policy, kubernetesAuth } = s.spec;
-  const thing = (present: unknown, name: string, text: string | undefined): Ownable | undefined =>
-    present === undefined ? undefined : { name, text: text ?? '' };
+  const ownable = (object: unknown, name: string, text: string | undefined): Ownable | undefined =>
+    object === undefined ? undefined : { name, text: text ?? '' };
   return {
-    rootMount: thing(s.vault.rootMount, `mount:${root.mount}`, s.vault.rootMount?.description),
-    intermediateMount: thing(
+    rootMount: ownable(s.vault.rootMount, `mount:${root.mount}`, s.vault.rootMount?.description),
+    intermediateMount: ownable(
       s.vault.intermediateMount,
       `mount:${intermediate.mount}`,
       s.vault.intermediateMount?.description,
     ),
-    live: thing(s.vault.live.entry, `entry:${keyStore.path}`, s.vault.live.mark),
-    staging: thing(s.vault.staging.entry, `entry:${keyStore.path}-staging`, s.vault.staging.mark),
-    state: thing(s.vault.state.entry, `entry:${keyStore.path}-state`, s.vault.state.mark),
-    policy: thing(s.vault.policy, `policy:${policy.name}`, policyMarker(s.vault.policy ?? '')),
-    role: thing(s.vault.role, `role:${kubernetesAuth.role}`, ''),
-    authMount: thing(s.vault.authMount, `auth:${kubernetesAuth.mount}`, s.vault.authMount?.description),
+    live: ownable(s.vault.live.entry, `entry:${keyStore.path}`, s.vault.live.mark),
+    staging: ownable(s.vault.staging.entry, `entry:${keyStore.path}-staging`, s.vault.staging.mark),
+    state: ownable(s.vault.state.entry, `entry:${keyStore.path}-state`, s.vault.state.mark),
+    policy: ownable(s.vault.policy, `policy:${policy.name}`, policyMarker(s.vault.policy ?? '')),
+    role: ownable(s.vault.role, `role:${kubernetesAuth.role}`, ''),
+    authMount: ownable(s.vault.authMount, `auth:${kubernetesAuth.mount}`, s.vault.authMount?.description),
   };
 });
 
-/** Ours by its mark, or because the state says that it was taken over, or was ours before somebody wrote over its mark. */
-export function owns(s: DerivedVault, thing: Ownable): boolean {
+/** Whether this resource owns an object: by the marker, because the state entry lists it as adopted, or because it lost its marker. */
+export function owns(s: DerivedVault, object: Ownable): boolean {
   return (
-    isOwnMarker(s.identity, thing.text) ||
-    s.stateEntry?.adopted.includes(thing.name) === true ||
-    lostItsMarker(s, thing)
+    isOwnMarker(s.identity, object.text) ||
+    s.stateEntry?.adopted.includes(object.name) === true ||
+    lostItsMarker(s, object)
   );
 }
 
-/** Seen with our mark before, and without any now. What lies in a mount must not be somebody else's. */
-
-function lostItsMarker(s: DerivedVault, thing: Ownable): boolean {
+/**
+ * Whether the state entry lists an object as created by this resource although it carries no marker. A PKI mount must also be empty or contain
+ * the recorded certificate: otherwise it is not the mount that the resource created.
+ */
+function lostItsMarker(s: DerivedVault, object: Ownable): boolean {
   const { vault, stateEntry: state } = s;
-  if (parseMarker(thing.text) || !state?.made.includes(thing.name)) return false;
-  const contents = [
+  if (parseMarker(object.text) || !state?.made.includes(object.name)) return false;
+  const mount = [
     { name: `mount:${s.spec.root.mount}`, pki: vault.rootPki, recorded: state.root?.fingerprint },
     {
       name: `mount:${s.spec.intermediate.mount}`,
       pki: vault.intermediatePki,
       recorded: state.intermediate?.fingerprint,
     },
-  ].find(({ name }) => name === thing.name);
-  if (!contents?.pki || contents.pki.issuers.length + contents.pki.keys.length === 0) return true;
-  return contents.pki.issuers.some((issuer) => issuer.certificate.fingerprint === contents.recorded);
+  ].find(({ name }) => name === object.name);
+  if (!mount?.pki || mount.pki.issuers.length + mount.pki.keys.length === 0) return true;
+  return mount.pki.issuers.some((issuer) => issuer.certificate.fingerprint === mount.recorded);
 }
 
-/** Names of what carries our mark as made by us, or as taken over. */
+/** Names of the objects whose marker says that this resource created them, or adopted them. */
 export function markedAs(s: DerivedVault, origin: Origin): string[] {
   const { rootMount, intermediateMount, live, policy } = ownables(s);
   return [rootMount, intermediateMount, live, policy]
-    .filter((thing) => thing !== undefined)
+    .filter((object) => object !== undefined)
     .filter(({ text }) => isOwnMarker(s.identity, text) && parseMarker(text)?.origin === origin)
     .map(({ name }) => name);
 }
 
-/** Whether we made a thing or took it over: its mark says it, and until that is written, the state. */
-function originOf(s: DerivedVault, thing: Ownable | undefined): Origin {
-  if (!thing) return 'made';
-  const mark = isOwnMarker(s.identity, thing.text) ? parseMarker(thing.text) : undefined;
-  return mark?.origin ?? (s.stateEntry?.adopted.includes(thing.name) ? 'adopted' : 'made');
+/** Whether this resource created or adopted an object: by the marker or, until the marker is written, by the state entry. */
+function originOf(s: DerivedVault, object: Ownable | undefined): Origin {
+  if (!object) return 'made';
+  const marker = isOwnMarker(s.identity, object.text) ? parseMarker(object.text) : undefined;
+  return marker?.origin ?? (s.stateEntry?.adopted.includes(object.name) ? 'adopted' : 'made');
 }
 
-/** The mark that a thing must carry. */
-export const markerFor = (s: DerivedVault, thing: Ownable | undefined): string =>
-  markerOf(s.identity, originOf(s, thing));
+/** The marker that an object must carry. @param object undefined: this resource is about to create it */
+export const markerFor = (s: DerivedVault, object: Ownable | undefined): string =>
+  markerOf(s.identity, originOf(s, object));
 
-/** Whether the auth mount's configuration is ours to write. */
+/** Whether this resource owns the auth mount, and so writes its configuration. */
 export function ownsAuthMount(s: DerivedVault): boolean {
   const { authMount } = ownables(s);
   return authMount !== undefined && owns(s, authMount);
 }
 
-/** A role carries no mark: it is ours if the state names it, or if its policies are exactly our marked policy. */
+/**
+ * Whether this resource owns the role. A role cannot carry a marker: the resource owns it if the state entry names it, or if its only policy
+ * is the policy with the marker of this resource.
+ */
 export function ownsRole(s: DerivedVault): boolean {
   const { role, policy } = s.vault;
   if (!role) return false;
   if (s.stateEntry?.role === s.spec.kubernetesAuth.role) return true;
-  const ourPolicy = policy !== undefined && isOwnMarker(s.identity, policyMarker(policy));
-  return ourPolicy && role.policies.length === 1 && role.policies[0] === s.spec.policy.name;
+  const ownsPolicy = policy !== undefined && isOwnMarker(s.identity, policyMarker(policy));
+  return ownsPolicy && role.policies.length === 1 && role.policies[0] === s.spec.policy.name;
 }
 
 /**
- * A role names no owner. One that is for another policy or another namespace is somebody's who lives, and is never taken over; whose the
- * policy is tells its mark.
+ * Whether the role can be adopted as far as its content shows: it is for the policy and the namespace of this resource. A role for another
+ * policy or namespace is in use by others. The marker of the policy shows the owner.
  */
 export function roleFits(s: DerivedVault): boolean {
   const { namespace } = s.identity;
@@ -112,48 +117,51 @@ export function roleFits(s: DerivedVault): boolean {
   );
 }
 
-/** Names of what was taken over, as far as marks tell when the memory is lost; a role is told by its policy. */
+/** Names of adopted objects, for a lost state entry: as markers show. A role counts as adopted with its policy. */
 export function adoptedByMarker(s: DerivedVault): string[] {
   const { policy, role } = ownables(s);
-  const marked = markedAs(s, 'adopted');
-  return role && policy && marked.includes(policy.name) && ownsRole(s) ? [...marked, role.name] : marked;
+  const adopted = markedAs(s, 'adopted');
+  return role && policy && adopted.includes(policy.name) && ownsRole(s) ? [...adopted, role.name] : adopted;
 }
 
-/** Owners of this cluster that marks in our places name, as `namespace/name`: whether they are gone must be asked. */
+/**
+ * Other IstioVaultCAs of this cluster that markers at the paths of this resource name, as `namespace/name`. The caller finds out whether they
+ * exist.
+ */
 export function otherOwners(s: DerivedVault): string[] {
-  const marks = Object.values(ownables(s)).map((thing) => thing && parseMarker(thing.text));
-  const others = marks.filter(
-    (mark) => mark?.cluster === s.identity.cluster && !isOwnMarker(s.identity, markerOf(mark)),
+  const markers = Object.values(ownables(s)).map((object) => object && parseMarker(object.text));
+  const others = markers.filter(
+    (marker) => marker?.cluster === s.identity.cluster && !isOwnMarker(s.identity, markerOf(marker)),
   );
-  return [...new Set(others.map((mark) => `${mark?.namespace ?? ''}/${mark?.name ?? ''}`))];
+  return [...new Set(others.map((marker) => `${marker?.namespace ?? ''}/${marker?.name ?? ''}`))];
 }
 
-/** Adoption happens once, before the state is ours. */
+/** Whether adoption can take place: once, before this resource has a state entry. */
 export const adopting = (s: DerivedVault): boolean => s.spec.adopt && s.stateEntry === undefined;
 
-/** The resource that a mark names is gone: the operator has looked, or, in another cluster, a person says so. */
-function isGone(s: DerivedState, mark: Identity): boolean {
-  const owner = `${mark.namespace}/${mark.name}`;
-  if (mark.cluster === s.identity.cluster) return s.kubernetes.goneOwners.includes(owner);
-  return s.desired.annotations[known.takeOver] === `${mark.cluster}/${owner}`;
+/** Whether the resource that a marker names does not exist: observed in this cluster, confirmed by annotation `take-over` for another. */
+function isDeleted(s: DerivedState, marker: Identity): boolean {
+  const owner = `${marker.namespace}/${marker.name}`;
+  if (marker.cluster === s.identity.cluster) return s.kubernetes.goneOwners.includes(owner);
+  return s.desired.annotations[known.takeOver] === `${marker.cluster}/${owner}`;
 }
 
 /**
- * Whether a thing may be taken over: `adopt` allows what is unmarked or of a gone resource of this cluster; what another cluster
- * left needs the `take-over` annotation that names it.
+ * Whether an object can be adopted. `spec.adopt` allows objects without a marker and objects of a deleted resource of this cluster. An object
+ * of a resource of another cluster also needs annotation `take-over`, which names that resource.
  */
-export function adoptable(s: DerivedState, thing: Ownable): boolean {
+export function adoptable(s: DerivedState, object: Ownable): boolean {
   if (!adopting(s)) return false;
-  const mark = parseMarker(thing.text);
-  return !mark || isGone(s, mark);
+  const marker = parseMarker(object.text);
+  return !marker || isDeleted(s, marker);
 }
 
 /**
- * The mark of what a gone resource has staged, where it may be destroyed: a key that was never published serves nobody. One without a mark is a
- * person's, and stays.
+ * The marker of a staging entry that a deleted resource left, if the entry can be destroyed: nothing uses a key that was never published. An
+ * entry without a marker was not written by the operator, and stays. undefined: there is no such entry, or `spec.adopt` is not set.
  */
 export function abandonedStagingMarker(s: DerivedState): string | undefined {
-  const { mark, entry } = s.vault.staging;
-  const owner = parseMarker(mark);
-  return s.spec.adopt && entry === 'foreign' && owner && isGone(s, owner) ? mark : undefined;
+  const { mark: marker, entry } = s.vault.staging;
+  const owner = parseMarker(marker);
+  return s.spec.adopt && entry === 'foreign' && owner && isDeleted(s, owner) ? marker : undefined;
 }

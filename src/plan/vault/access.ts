@@ -7,22 +7,29 @@ import type { ObservedKubernetes, KubernetesRole, KubernetesAuthConfig } from '.
 import type { Step } from '../steps.ts';
 import { markerFor, ownables, ownsAuthMount } from '../ownership/ownership.ts';
 
-/** The policy of istiod's agent: read on exactly the paths of the templates. */
+/**
+ * Text of istiod's policy: capability `read` on exactly the paths that the templates read.
+ * @param marker ownership marker, by default the one of a policy that this resource creates
+ */
 export function policyText(desired: Desired, marker = desired.mark): string {
   const paths = [...new Set(caFiles.map((file) => fileSource(desired.spec, file).path))];
   return [`# ${marker}`, ...paths.map((p) => `path "${p}" {\n  capabilities = ["read"]\n}`), ''].join('\n');
 }
 
-/** Service accounts the role is bound to; `current` keeps a role from being narrowed when istiod cannot be read. */
-function serviceAccountNames(spec: Spec, found: string[] | 'unreadable', current: string[]): string[] {
+/**
+ * Service accounts that the role is bound to: as the spec says, else those of istiod's Deployments, else the default names.
+ * @param observed service accounts of istiod's Deployments
+ * @param current service accounts of the existing role, which stay if the operator cannot list Deployments
+ */
+function serviceAccountNames(spec: Spec, observed: string[] | 'unreadable', current: string[]): string[] {
   if (spec.kubernetesAuth.serviceAccountNames !== undefined) return spec.kubernetesAuth.serviceAccountNames;
   const { revision } = spec.controlPlane;
-  const guess = [revision === undefined ? 'istiod' : `istiod-${revision}`, 'istiod-service-account'];
-  if (found === 'unreadable') return current.length > 0 ? current : guess;
-  return found.length > 0 ? found : guess;
+  const defaults = [revision === undefined ? 'istiod' : `istiod-${revision}`, 'istiod-service-account'];
+  if (observed === 'unreadable') return current.length > 0 ? current : defaults;
+  return observed.length > 0 ? observed : defaults;
 }
 
-/** The Kubernetes auth role of istiod's agent. */
+/** The Kubernetes auth role of istiod's Vault Agent. @param current the existing role; undefined: there is none */
 export function desiredRole(
   { spec, identity }: Desired,
   k: ObservedKubernetes,
@@ -38,7 +45,7 @@ export function desiredRole(
   };
 }
 
-/** The configuration of the auth mount, but for the reviewer's token. */
+/** Configuration of the auth mount without the token of the token reviewer. @param kubernetesCa PEM of the API server's CA */
 export function desiredAuthConfig({ spec }: Desired, kubernetesCa: string): KubernetesAuthConfig {
   const { config } = spec.kubernetesAuth;
   return {
@@ -48,6 +55,8 @@ export function desiredAuthConfig({ spec }: Desired, kubernetesCa: string): Kube
     reviewerJwtSet: config.tokenReviewer.mode === 'Secret',
   };
 }
+
+/** Whether two configurations are equal. `reviewerJwtSet` counts only if both have it. */
 function sameAuthConfig(a: KubernetesAuthConfig, b: KubernetesAuthConfig): boolean {
   return (
     a.host === b.host &&
@@ -56,6 +65,7 @@ function sameAuthConfig(a: KubernetesAuthConfig, b: KubernetesAuthConfig): boole
     (a.reviewerJwtSet === undefined || b.reviewerJwtSet === undefined || a.reviewerJwtSet === b.reviewerJwtSet)
   );
 }
+
 /** Steps that write the policy, enable the auth mount, and write its configuration and role. */
 export function accessSteps(s: DerivedState): Step[] {
   const steps: Step[] = [];

@@ -1,17 +1,23 @@
-/** What the operator's token must be able to do in Vault for a spec: checked before the first write, and the source of the shipped policy. */
+/**
+ * Capabilities that the operator's token needs in Vault for a spec. The operator checks them before the first write, and the policy in
+ * `deploy/` is generated from them.
+ */
 import type { Spec } from '../../api/schema.ts';
 import { kvDataPath } from '../facts/ca-files.ts';
 
-/** What is not there yet and must be made, beyond what every spec needs. */
+/** Work that needs further capabilities, beyond those that every spec needs. */
 export interface ToMake {
+  /** The auth mount does not exist. */
   authMount: boolean;
+  /** This resource writes the configuration of the auth mount. */
   authConfig: boolean;
+  /** The audit device does not exist. */
   auditDevice: boolean;
-  /** The root mount goes too when the resource is deleted. */
+  /** Cleanup removes the root mount too. */
   rootGoes?: boolean;
 }
 
-/** Path → capabilities. Only what the operator's own calls need. */
+/** Capabilities by API path: only those that the operator's requests need. */
 export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, string[]> {
   const { root, intermediate, keyStore, policy, kubernetesAuth } = spec;
   const needed = new Map<string, string[]>();
@@ -45,7 +51,8 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
     add(kvDataPath(spec, '-staging'), 'create', 'read', 'update', 'delete');
   }
   add(`sys/policies/acl/${policy.name}`, 'create', 'read', 'update');
-  // sys/auth/* and sys/audit are root-protected paths: reading one needs sudo
+  // sys/auth/* and sys/audit are root-protected: reading them needs sudo
+  // https://developer.hashicorp.com/vault/docs/concepts/policies#root-protected-api-endpoints
   const auth = kubernetesAuth.mount;
   add(`sys/auth/${auth}`, ...(make.authMount ? ['create', 'update'] : []), 'read', 'sudo');
   add(`auth/${auth}/role/${kubernetesAuth.role}`, 'create', 'read', 'update');
@@ -58,7 +65,7 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
   return needed;
 }
 
-/** What `deletionPolicy: Delete` needs besides. */
+/** Adds the capabilities that `deletionPolicy: Delete` needs. */
 function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): void {
   const { root, intermediate, keyStore, policy, kubernetesAuth } = spec;
   const add = (path: string, ...capabilities: string[]) =>
@@ -81,7 +88,7 @@ function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): v
   add(`${root.mount}/cert/+`, 'read');
 }
 
-/** The same as a policy document. */
+/** The capabilities of {@link requiredCapabilities} as the text of a Vault policy. */
 export function operatorPolicy(spec: Spec, make: ToMake): string {
   const rules = [...requiredCapabilities(spec, make)].map(
     ([path, capabilities]) => `path "${path}" {\n  capabilities = [${capabilities.map((c) => `"${c}"`).join(', ')}]\n}`,

@@ -1,4 +1,7 @@
-/** Vault's `delete_version_after`: a key store that deletes what it is given, by itself and without a word. */
+/**
+ * KV entries that Vault deletes itself, because `delete_version_after` is set for the mount or the entry.
+ * https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2
+ */
 import { reasons } from '../../api/conditions.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import { rfc3339 } from '../../api/time.ts';
@@ -6,51 +9,53 @@ import { abandonedStagingMarker } from '../ownership/ownership.ts';
 import { ownEntry, type Lifetime, type Observed, type Slot } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
 
+/** Middle of a lifetime, milliseconds since the epoch. */
 const halfOf = ({ from, to }: Lifetime): number => from + (to - from) / 2;
 
 /**
- * Half of its time is over, by the clock that set it: it is written again, and the new version lives as long anew, or for good once the setting is
- * gone. Since that clock is read once a reconcile, nothing is written anew twice in one.
+ * Whether half of the lifetime of an entry is over, by Vault's clock, which set the lifetime. The operator then writes the entry again. The new
+ * version has a new lifetime of the same length, or none once the setting is removed. The operator reads Vault's clock once in a reconcile, so
+ * it does not write an entry twice in one.
  */
 export const needsRewrite = ({ lifetime }: Slot<unknown>, { vault }: Observed): boolean =>
   lifetime !== undefined && vault.time >= halfOf(lifetime);
 
 /**
- * What we have written, or are about to take over, would vanish. The state tells it before a key is stored: then none is. What is published already is kept
- * alive and renewed all the same, since istiod needs it.
+ * Vault deletes an entry that the operator wrote or is about to adopt. The state entry, which is written first, shows the setting before any
+ * key is stored, and then the operator stores none. A CA that is published already is kept and renewed all the same, because istiod needs it.
  */
 export function keyStoreDeletes(s: DerivedState): Problem | undefined {
   const { mount, path } = s.spec.keyStore;
   const { live, staging, state } = s.vault;
-  const ending = [
+  const expiring = [
     { name: path, slot: live },
-    // what a gone resource has left there is destroyed anyway
+    // an abandoned staging entry is destroyed anyway
     ...(abandonedStagingMarker(s) === undefined ? [{ name: `${path}-staging`, slot: staging }] : []),
     { name: `${path}-state`, slot: state },
   ].flatMap(({ name, slot }) => (slot.lifetime ? [{ name, version: slot.casVersion, lifetime: slot.lifetime }] : []));
-  if (ending.length === 0) return undefined;
-  // published already, be it written over since
+  if (expiring.length === 0) return undefined;
+  // published already; others can have overwritten the entry since
   const { made = [], history = [] } = ownEntry(state) ?? {};
-  const needed =
+  const published =
     ownEntry(live) !== undefined || made.includes(`entry:${path}`) || (live.entry === undefined && history.length > 0);
-  const what = ending.map(({ name, lifetime }) => `${mount}/${name} on ${rfc3339(lifetime.to)}`).join(', ');
-  const meanwhile = needed
+  const what = expiring.map(({ name, lifetime }) => `${mount}/${name} on ${rfc3339(lifetime.to)}`).join(', ');
+  const meanwhile = published
     ? 'While that lasts, what is published and what is recorded is written anew when half of its time is over, and is lost when this operator is away for longer, or something else stops it'
     : 'No key is stored there';
   const commands = [
     `vault write ${mount}/config delete_version_after=0s`,
-    ...ending.map(({ name }) => `vault kv metadata put -mount=${mount} -delete-version-after=0s ${name}`),
-    ...ending.map(({ name, version }) => `vault kv undelete -mount=${mount} -versions=${version} ${name}`),
+    ...expiring.map(({ name }) => `vault kv metadata put -mount=${mount} -delete-version-after=0s ${name}`),
+    ...expiring.map(({ name, version }) => `vault kv undelete -mount=${mount} -versions=${version} ${name}`),
   ];
   const due = [live, state].flatMap(({ lifetime }) => (lifetime ? [halfOf(lifetime) - s.vault.time] : []));
   return {
     condition: 'KeyStored',
     reason: 'TTLTruncated',
     message: `spec.keyStore: Vault deletes ${what}, since delete_version_after is set for the mount or the entry. ${meanwhile}. Take the setting away, and then the end that it has given: ${commands.map((command) => `\`${command}\``).join(', ')}`,
-    blocks: needed ? 'nothing' : 'all',
+    blocks: published ? 'nothing' : 'all',
     retryAfterMs: Math.max(
       1_000,
-      Math.min(reasons.TTLTruncated.recheckMs, ...(needed ? due.filter((ms) => ms > 0) : [])),
+      Math.min(reasons.TTLTruncated.recheckMs, ...(published ? due.filter((ms) => ms > 0) : [])),
     ),
   };
 }

@@ -1,4 +1,4 @@
-/** Steps that everything else in Vault stands on: key store, state entry and audit device, strictly in this order. Pure. */
+/** Steps that must precede all others in Vault: key store, state entry and audit device, strictly in this order. Pure. */
 import type { DerivedState } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations } from '../../api/annotations.ts';
@@ -8,8 +8,11 @@ import { intendedState } from './state.ts';
 import { needsRewrite } from './entry-lifetime.ts';
 import type { Step } from '../steps.ts';
 
-/** A phase of a rotation is worth an Event of its own, and so is a roll-back that is not done. */
-function whyRecorded(before: StateEntry | undefined, after: StateEntry): { reason: string; event?: string } {
+/**
+ * Why the state entry is written, for the user, and the reason of the Event if it is not the default one. Each phase of a root rotation has its
+ * own Event, and so has a request for a rollback that is not possible.
+ */
+function reasonToWrite(before: StateEntry | undefined, after: StateEntry): { reason: string; event?: string } {
   const [was, is] = [before?.rotation, after.rotation];
   if (before && !before.made.includes(fieldsAppliedFlag) && after.made.includes(fieldsAppliedFlag))
     return { reason: 'the control plane carries the fields' };
@@ -28,15 +31,15 @@ function whyRecorded(before: StateEntry | undefined, after: StateEntry): { reaso
   if (!was) return { reason: 'root rotation begins', event: 'RootRotationStarted' };
   if (was.back && !is.back)
     return { reason: 'root rotation turns forward again: the root before cannot sign', event: 'RootRotationPhase' };
-  const way = is.back ? ', on its way back' : '';
+  const direction = is.back ? ', on its way back' : '';
   const reached = is.reachedAt === undefined ? '' : ' is everywhere; workload certificates run out';
   return {
-    reason: `root rotation: ${is.phase}${way}${reached}`,
+    reason: `root rotation: ${is.phase}${direction}${reached}`,
     event: is.back && !was.back ? 'RootRotationCalledOff' : 'RootRotationPhase',
   };
 }
 
-/** The key store, the memory in it, then what the memory must know of beforehand; strictly in this order. */
+/** Steps for the key store, the state entry and the audit device. The state entry records the intent before the audit device is enabled. */
 export function foundationSteps(s: DerivedState): Step[] {
   const { keyStore, audit } = s.spec;
   if (!s.vault.kvMount) {
@@ -44,7 +47,7 @@ export function foundationSteps(s: DerivedState): Step[] {
   }
   const state = intendedState(s);
   if (!isDeepStrictEqual(state, s.stateEntry)) {
-    return [{ kind: 'WriteState', state, cas: s.vault.state.casVersion, ...whyRecorded(s.stateEntry, state) }];
+    return [{ kind: 'WriteState', state, cas: s.vault.state.casVersion, ...reasonToWrite(s.stateEntry, state) }];
   }
   if (needsRewrite(s.vault.state, s))
     return [{ kind: 'WriteState', state, cas: s.vault.state.casVersion, reason: 'Vault would have deleted it' }];
@@ -52,10 +55,13 @@ export function foundationSteps(s: DerivedState): Step[] {
   return [{ kind: 'EnableAudit', path: audit.path, type: audit.type, options: audit.options }];
 }
 
-/** istiod's policy reads older versions of the live entry too: only the one before it is kept. */
+/** Versions of the CA entry that KV 2 keeps: the current and the previous one. istiod's policy also allows it to read older versions. */
 const keptVersions = 2;
 
-/** Vault then deletes those that are too many at the next write: not where a person's are among them. */
+/**
+ * Step that limits the versions of the CA entry. Vault deletes the versions beyond the limit at the next write, so there is no such step if the
+ * operator did not write some of the versions.
+ */
 export function versionSteps(s: DerivedState): Step[] {
   const limited = s.spec.keyStore.version === 1 || s.vault.liveVersions === keptVersions;
   if (limited || s.stateEntry?.stood) return [];

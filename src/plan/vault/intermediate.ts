@@ -1,6 +1,6 @@
 /**
- * Issuing an intermediate so that a crash is harmless: the key is stored before Vault acts on it, every later step can be
- * repeated, and the live entry alone decides what is current. See docs/adr/0002.
+ * Steps that issue an intermediate. A crash between them does no harm: the key is stored before it is imported into Vault's PKI mount, every
+ * later step can be repeated, and the CA entry alone decides which CA is current. See docs/adr/0002. Pure.
  */
 import type { OwnIssuer, CurrentCa, DerivedState } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
@@ -11,12 +11,12 @@ import { isSignedBy } from '../facts/certificate.ts';
 import { needsRewrite } from './entry-lifetime.ts';
 import { newKeyAtRenewal, pendingRequest } from '../facts/desired.ts';
 import { generationName, generationOf } from '../facts/identity.ts';
-import { ownEntry, type Issuer, type Observed, type StagingEntry } from '../facts/observed.ts';
+import type { Issuer, Pki, StagingEntry } from '../facts/observed.ts';
 import { servedEverywhere } from '../rotation/gates.ts';
 import { recordedState, withGeneration } from './state.ts';
 import type { Step } from '../steps.ts';
 
-/** Why a new generation is needed; undefined when the live one serves. */
+/** Why a new CA generation is needed, for the user; undefined: none is needed. */
 export function newGenerationReason(s: DerivedState): string | undefined {
   const state = s.stateEntry;
   if (!s.currentCa) {
@@ -27,19 +27,22 @@ export function newGenerationReason(s: DerivedState): string | undefined {
   if (state?.intermediate && !isDeepStrictEqual(state.intermediate.spec, s.desired.intermediate))
     return `spec.intermediate changed (${changed(state.intermediate.spec, s.desired.intermediate)})`.slice(0, 256);
   if (rotationRequest(s) !== undefined) return `asked for by ${annotations.rotateIntermediate}`;
-  if (signedByAnother(s)) return `root rotation${state?.rotation?.back ? ' rolled back' : ''}`;
+  if (signedByOtherRoot(s)) return `root rotation${state?.rotation?.back ? ' rolled back' : ''}`;
   const due = s.renewAt;
   return due !== undefined && s.now >= due ? 'renewal' : undefined;
 }
 
-/** The live intermediate is under a root of ours that does not sign any more. */
-function signedByAnother(s: DerivedState): boolean {
-  const live = s.currentCa;
-  const signer = s.signer;
-  return live !== undefined && signer !== undefined && !isSignedBy(live.certificate, signer.certificate);
+/** Whether a root that no longer signs issued the current intermediate. */
+function signedByOtherRoot(s: DerivedState): boolean {
+  const { currentCa, signer } = s;
+  return currentCa !== undefined && signer !== undefined && !isSignedBy(currentCa.certificate, signer.certificate);
 }
 
-/** What differs between the spec something was issued for and the one that stands. */
+/**
+ * Lists the properties that differ, for the user.
+ * @param was properties that a certificate was issued with
+ * @param is desired properties
+ */
 export function changed(was: object, is: object): string {
   const before = new Map(Object.entries(was));
   return Object.entries(is)
@@ -48,68 +51,73 @@ export function changed(was: object, is: object): string {
     .join(', ');
 }
 
-/** A text of `rotate-intermediate` that was not answered yet. */
+/** The text of annotation `rotate-intermediate` that requests a new CA generation not yet issued; undefined: no request. */
 const rotationRequest = (s: DerivedState): string | undefined =>
   pendingRequest(s.desired, s.stateEntry?.handled, annotations.rotateIntermediate);
 
-/** With `rotationPolicy: Never` the published key is signed again, if it is as the spec asks and lies in the mount. */
+/**
+ * Id of the published key in the intermediate mount, if a renewal keeps the key (`rotationPolicy: Never`) and the key has the desired type and
+ * size; undefined: a new key is needed.
+ */
 function reusedKey(s: DerivedState): string | undefined {
-  const live = s.currentCa;
-  if (!live || newKeyAtRenewal(s.spec) || !s.vault.intermediatePki) return undefined;
-  const { keyType, keyBits } = live.certificate;
+  const ca = s.currentCa;
+  if (!ca || newKeyAtRenewal(s.spec) || !s.vault.intermediatePki) return undefined;
+  const { keyType, keyBits } = ca.certificate;
   if (keyType !== s.desired.intermediate.keyType || keyBits !== s.desired.intermediate.keyBits) return undefined;
-  return s.keyIdOf(s.vault.intermediatePki, live);
+  return s.keyIdOf(s.vault.intermediatePki, ca);
 }
 
-/** Clock difference, in milliseconds, between Vault and here that a comparison of ends must bear. */
-const clockSlackMs = 60_000;
+/** Tolerated difference between Vault's clock and the operator's clock, milliseconds. */
+const clockSkewMs = 60_000;
 
+/** The step that has the root sign a staged key. If the root expires before the desired lifetime ends, the intermediate expires with it. */
 function signStep(s: DerivedState, root: OwnIssuer, staged: StagingEntry, keyId: string): Step {
-  const endsFirst = root.certificate.notAfter - clockSlackMs < s.now + s.desired.intermediate.ttl * 1000;
+  const expiresFirst = root.certificate.notAfter - clockSkewMs < s.now + s.desired.intermediate.ttl * 1000;
   return {
     kind: 'SignIntermediate',
     generation: staged.generation,
     keyId,
     spec: s.desired.intermediate,
     rootIssuerId: root.id,
-    notAfter: endsFirst ? rfc3339(root.certificate.notAfter) : undefined,
+    notAfter: expiresFirst ? rfc3339(root.certificate.notAfter) : undefined,
   };
 }
 
-/** Recorded while the staged entry, which knows the spec it was made for, still stands. */
+/** The step that records what was issued. It precedes the removal of the staging entry, which contains the properties that were requested. */
 function recordStep(s: DerivedState): Step[] {
   const state = recordedState(s);
   return state ? [{ kind: 'WriteState', state, cas: s.vault.state.casVersion, reason: 'what was issued' }] : [];
 }
 
-/** Fingerprints of what was published: the live certificate and those of the history. */
+/** Fingerprints of published certificates: the one in the CA entry and those in the history. */
 function publishedFingerprints(s: DerivedState): Set<string> {
   const history = s.stateEntry?.history ?? [];
   return new Set([s.caEntry?.certificate?.fingerprint ?? '', ...history.map((entry) => entry.fingerprint)]);
 }
 
-/** Issuers of the intermediate mount that carry a key. */
+/** Issuers of the intermediate mount that have their key in the mount and are for the given public key. */
 const issuersOf = (s: DerivedState, publicKey: string | undefined): Issuer[] =>
   (s.vault.intermediatePki?.issuers ?? []).filter((i) => i.certificate.publicKey === publicKey && i.keyId !== '');
 
-/** Issuers that were signed for a staged generation and not published yet, newest first. */
+/** Issuers that were signed for a staged CA generation and are not published, newest first. */
 function unpublishedIssuers(s: DerivedState, staged: StagingEntry): Issuer[] {
-  const known = publishedFingerprints(s);
+  const published = publishedFingerprints(s);
   return issuersOf(s, staged.publicKey)
-    .filter((i) => !staged.before.includes(i.id) && !known.has(i.certificate.fingerprint))
+    .filter((i) => !staged.before.includes(i.id) && !published.has(i.certificate.fingerprint))
     .sort((a, b) => b.certificate.notBefore - a.certificate.notBefore);
 }
 
 /**
- * A staged key that cannot be read, or was made for another spec, is given up; its number is never given out again. What was signed
- * for a key that stays is removed first, else the next generation of the same key would take it for its own.
+ * Steps that give up a staged key, because the key cannot be read or was staged for other properties. The number of its CA generation is never
+ * used again. If the key is a published one, issuers that were signed for the given-up generation are removed first: otherwise the next
+ * generation with the same key would publish them as its own.
  */
 function discardStaged(s: DerivedState, staged: StagingEntry, remove: Step): Step[] {
   const { mount } = s.spec.intermediate;
-  const spare = staged.keyRef === '' ? [] : unpublishedIssuers(s, staged);
-  if (spare.length > 0) {
+  const unused = staged.keyRef === '' ? [] : unpublishedIssuers(s, staged);
+  if (unused.length > 0) {
     const what = `unpublished issuers of generation ${staged.generation}`;
-    return [{ kind: 'Collect', mount, issuerIds: spare.map((i) => i.id), keyIds: [], what }];
+    return [{ kind: 'Collect', mount, issuerIds: unused.map((i) => i.id), keyIds: [], what }];
   }
   const state = s.stateEntry;
   const next = state && withGeneration(state, staged);
@@ -117,7 +125,7 @@ function discardStaged(s: DerivedState, staged: StagingEntry, remove: Step): Ste
   return [{ kind: 'WriteState', state: next, cas: s.vault.state.casVersion, reason: 'a generation was given up' }];
 }
 
-/** From a staged key to the published set: exactly one next step. */
+/** The next step from a staged key to the published CA. */
 function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
   const root = s.signer;
   const { mount } = s.spec.intermediate;
@@ -135,7 +143,7 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     const name = generationName(s.identity, 'intermediate', staged.generation);
     return [{ kind: 'ImportKey', mount, from: 'staging', generation: staged.generation, name }];
   }
-  // a root that has ended signs nothing any more: RootNearEnd says so
+  // an expired root signs nothing; the reason RootNearEnd reports it
   if (!root || root.certificate.notAfter <= s.now) return [];
   const issuer = unpublishedIssuers(s, staged).find(
     ({ certificate }) => certificate.notAfter > s.now && isSignedBy(certificate, root.certificate),
@@ -144,7 +152,10 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
   return publishSteps(s, { from: 'staging', issuer, ...staged });
 }
 
-/** Nothing while a root that istiod must hand out is not known, or none of them vouches for the intermediate. */
+/**
+ * The step that publishes an issuer as the current CA. None while the certificate of a trusted root is unknown, or if no trusted root signed
+ * the issuer.
+ */
 function publishSteps(
   s: DerivedState,
   what: { from: 'staging' | 'live' | 'adopted'; issuer: Issuer; generation: number; keyRef: string; same?: boolean },
@@ -166,44 +177,47 @@ function publishSteps(
   ];
 }
 
-/** root-cert.pem is exactly the roots that are trusted now: none less, and none that somebody slipped in. */
+/**
+ * Publishes the current CA again if root-cert.pem does not contain exactly the trusted roots.
+ * @param same publishes it only if root-cert.pem does contain exactly these roots
+ */
 function publishRoots(s: DerivedState, same = false): Step[] {
-  const live = s.currentCa;
+  const ca = s.currentCa;
   const issuer = s.currentIssuer;
   const bundle = s.trustBundle;
-  if (!live || !issuer || bundle === undefined || (live.root === bundle) !== same) return [];
-  const { generation, keyRef } = live;
+  if (!ca || !issuer || bundle === undefined || (ca.root === bundle) !== same) return [];
+  const { generation, keyRef } = ca;
   return publishSteps(s, { from: 'live', issuer, generation, keyRef, same });
 }
 
-/** What is published stays where Vault would delete it, whatever else goes on. */
+/** Publishes the current CA again, unchanged, before Vault deletes the CA entry. Takes precedence over issuing and collecting. */
 const rewriteExpiring = (s: DerivedState): Step[] => (needsRewrite(s.vault.live, s) ? publishRoots(s, true) : []);
 
 /**
- * Own keys and issuers that nothing needs. The generation before the live one is kept until every replica was seen with the live one: then it
- * goes, and with it the older versions of the live entry, which hold its key. Issuers in Vault verify nothing; workloads go on with what they carry.
+ * Garbage-collects own keys and issuers in the intermediate mount. The previous CA generation is kept until every istiod replica serves the
+ * current one. Then it is removed, and after it the older versions of the CA entry, which contain its key. Removal does not affect workloads:
+ * they verify certificates with the files that they have, not with issuers in Vault.
  */
 function collectUnused(s: DerivedState): Step[] {
-  const live = s.currentCa;
+  const ca = s.currentCa;
   const state = s.stateEntry;
   const pki = s.vault.intermediatePki;
-  if (!live || !pki || state?.intermediate?.fingerprint !== live.certificate.fingerprint) return [];
-  const before = state.history.find((e) => e.kind === 'Intermediate' && e.fingerprint !== live.certificate.fingerprint);
-  const over = servedEverywhere(s).passed;
-  const kept = new Set([live.certificate.fingerprint, over ? undefined : before?.fingerprint]);
-  const ours = s.ownIntermediates;
-  const issuers = ours.filter((issuer) => !kept.has(issuer.certificate.fingerprint));
-  const needed = new Set([
-    s.keyIdOf(pki, live),
+  if (!ca || !pki || state?.intermediate?.fingerprint !== ca.certificate.fingerprint) return [];
+  const previous = state.history.find((e) => e.kind === 'Intermediate' && e.fingerprint !== ca.certificate.fingerprint);
+  const served = servedEverywhere(s).passed;
+  const kept = new Set([ca.certificate.fingerprint, served ? undefined : previous?.fingerprint]);
+  const own = s.ownIntermediates;
+  const issuers = own.filter((issuer) => !kept.has(issuer.certificate.fingerprint));
+  const neededKeys = new Set([
+    s.keyIdOf(pki, ca),
     ...pki.issuers.filter((i) => kept.has(i.certificate.fingerprint)).map((i) => i.keyId),
   ]);
-  const carried = new Set(ours.map((issuer) => issuer.keyId));
-  const keys = pki.keys.filter(
-    (key) =>
-      (generationOf(s.identity, 'intermediate', key.name) !== undefined || carried.has(key.id)) && !needed.has(key.id),
-  );
+  const ownKeys = new Set(own.map((issuer) => issuer.keyId));
+  const isOwn = ({ id, name }: Pki['keys'][number]) =>
+    generationOf(s.identity, 'intermediate', name) !== undefined || ownKeys.has(id);
+  const keys = pki.keys.filter((key) => isOwn(key) && !neededKeys.has(key.id));
   if (issuers.length + keys.length === 0) {
-    const versions = unusedVersions(s, live, over);
+    const versions = unusedVersions(s, ca, served);
     return versions.length > 0 ? [{ kind: 'DestroyVersions', versions }] : [];
   }
   const what = `${issuers.length} issuers and ${keys.length} keys that nothing needs`;
@@ -212,36 +226,39 @@ function collectUnused(s: DerivedState): Step[] {
 }
 
 /**
- * Older versions of the live entry that nothing needs: all of ours when every replica has the current one, until then all but the last, as
- * `max_versions` has it where nobody else wrote. Of a person's only the one that was taken over, when its key is in use no more.
+ * Versions of the CA entry before the current one that can be destroyed. Of the operator's own versions: all of them if every istiod replica
+ * serves the current CA, else all but the newest, which is what `max_versions` keeps if the operator wrote all versions. Of other versions: only
+ * the adopted one, once its key is not in use.
+ * @param served every istiod replica serves the current CA
  */
-function unusedVersions({ vault }: Observed, live: CurrentCa, over: boolean): number[] {
-  const { version: last = 0, publicKey } = ownEntry(vault.state)?.stood ?? {};
-  const ours = vault.liveOlder.filter((version) => version > last).sort((a, b) => a - b);
-  if (!over) return ours.slice(0, -1);
-  const retired = publicKey !== undefined && publicKey !== live.publicKey;
-  return [...vault.liveOlder.filter((version) => version === last && retired), ...ours];
+function unusedVersions({ stateEntry, vault: { liveOlder } }: DerivedState, ca: CurrentCa, served: boolean): number[] {
+  const { version: adopted = 0, publicKey } = stateEntry?.stood ?? {};
+  const own = liveOlder.filter((version) => version > adopted).sort((a, b) => a - b);
+  if (!served) return own.slice(0, -1);
+  const keyRetired = publicKey !== undefined && publicKey !== ca.publicKey;
+  return [...liveOlder.filter((version) => version === adopted && keyRetired), ...own];
 }
 
-/** The mount follows the live entry: its key and certificate are in it, and it is the default issuer. */
+/** Restores the intermediate mount from the CA entry: the mount must contain its key and certificate, and have it as the default issuer. */
 function restoreMount(s: DerivedState): Step[] {
-  const live = s.currentCa;
+  const ca = s.currentCa;
   const pki = s.vault.intermediatePki;
-  if (!live || !pki) return [];
+  if (!ca || !pki) return [];
   const { mount } = s.spec.intermediate;
   const issuer = s.currentIssuer;
   if (!issuer || issuer.keyId === '') {
-    const name = generationName(s.identity, 'intermediate', live.generation);
-    return s.keyIdOf(pki, live) !== undefined
-      ? [{ kind: 'InstallCertificate', mount, generation: live.generation }]
-      : [{ kind: 'ImportKey', mount, from: 'live', generation: live.generation, name }];
+    const name = generationName(s.identity, 'intermediate', ca.generation);
+    return s.keyIdOf(pki, ca) !== undefined
+      ? [{ kind: 'InstallCertificate', mount, generation: ca.generation }]
+      : [{ kind: 'ImportKey', mount, from: 'live', generation: ca.generation, name }];
   }
   return pki.defaultIssuerId === issuer.id ? [] : [{ kind: 'SetDefaultIssuer', mount, issuerId: issuer.id }];
 }
 
 /**
- * A live entry of ours without our mark, be it just taken over or written over since, that holds the key of the recorded intermediate gets
- * all four files and our mark: nothing is chosen. One that holds another key is a lost key, and is replaced like any.
+ * Publishes all four files and the marker to a CA entry that this resource owns and that does not carry its marker, because the entry was
+ * adopted or others overwrote it. Requires that the entry contains the key of the recorded intermediate; undefined: not such an entry. An entry
+ * with another key counts as a lost key, and a new CA generation replaces it.
  */
 function markCaEntry(s: DerivedState): Step[] | undefined {
   const state = s.stateEntry;
@@ -255,21 +272,21 @@ function markCaEntry(s: DerivedState): Step[] | undefined {
   return publishSteps(s, { from: 'adopted', issuer, generation, keyRef: issuer.keyId });
 }
 
-/** What to do now about the intermediate and its key. */
+/** Steps for the intermediate and its key. */
 export function intermediateSteps(s: DerivedState): Step[] {
-  const marked = markCaEntry(s);
-  if (marked) return marked;
-  const kept = rewriteExpiring(s);
-  if (kept.length > 0) return kept;
+  const marking = markCaEntry(s);
+  if (marking) return marking;
+  const rewriting = rewriteExpiring(s);
+  if (rewriting.length > 0) return rewriting;
   const left = abandonedStagingMarker(s);
   if (left !== undefined) return [{ kind: 'RemoveStaging', generation: 0, version: s.vault.staging.casVersion, left }];
   const staged = s.stagingEntry;
   if (staged) return stagedSteps(s, staged);
-  // what stands is put right and recorded before anything new is begun: the record says what it was made for
-  const first = [...restoreMount(s), ...recordStep(s)];
-  if (first.length > 0) return first;
-  const roots = publishRoots(s);
-  if (roots.length > 0) return roots;
+  // the current CA is restored and recorded before a new generation starts: the record has the properties that it was issued with
+  const restoring = [...restoreMount(s), ...recordStep(s)];
+  if (restoring.length > 0) return restoring;
+  const publishing = publishRoots(s);
+  if (publishing.length > 0) return publishing;
   const reason = newGenerationReason(s);
   if (reason === undefined) return collectUnused(s);
   const reuse = reusedKey(s);

@@ -4,34 +4,32 @@ import type { Mount } from '../facts/observed.ts';
 import { markerFor, ownables, type Ownable } from '../ownership/ownership.ts';
 import type { Step } from '../steps.ts';
 
-/** A mount as it must be: made if absent, tuned back if it drifted, its mark written when it was taken over or its uid is another. */
+/**
+ * Steps for one PKI mount: enable it if it does not exist, or tune it if it drifted. The marker is written again if the mount was adopted or
+ * if the resource was re-created with another UID.
+ * @param ttl the lowest `max_lease_ttl`, seconds
+ */
 function pkiMountSteps(
   s: DerivedState,
   mount: string,
-  found: { mount: Mount; thing: Ownable } | undefined,
+  current: Mount | undefined,
+  object: Ownable | undefined,
   ttl: number,
 ): Step[] {
-  if (!found) return [{ kind: 'MountPKI', mount, maxLeaseTtl: ttl, description: s.desired.mark }];
-  const { maxLeaseTtl, description } = found.mount;
-  const mark = markerFor(s, found.thing);
-  // a longer limit than the spec asks is left: certificates issued under it may still live
-  if (description.includes(mark) && maxLeaseTtl >= ttl) return [];
-  return [{ kind: 'TuneMount', mount, maxLeaseTtl: Math.max(ttl, maxLeaseTtl), description: mark }];
+  if (!current) return [{ kind: 'MountPKI', mount, maxLeaseTtl: ttl, description: s.desired.mark }];
+  const { maxLeaseTtl, description } = current;
+  const marker = markerFor(s, object);
+  // a longer limit than the spec requires stays: certificates that were issued under it can still be valid
+  if (description.includes(marker) && maxLeaseTtl >= ttl) return [];
+  return [{ kind: 'TuneMount', mount, maxLeaseTtl: Math.max(ttl, maxLeaseTtl), description: marker }];
 }
 
 /** Steps for both PKI mounts. */
 export function mountSteps(s: DerivedState): Step[] {
   const { rootMount, intermediateMount } = ownables(s);
-  const found = (mount: Mount | undefined, thing: Ownable | undefined) =>
-    mount && thing ? { mount, thing } : undefined;
-  const { root, intermediate } = s.spec;
+  const { root, intermediate } = s.desired;
   return [
-    ...pkiMountSteps(s, root.mount, found(s.vault.rootMount, rootMount), s.desired.root.ttl),
-    ...pkiMountSteps(
-      s,
-      intermediate.mount,
-      found(s.vault.intermediateMount, intermediateMount),
-      s.desired.intermediate.ttl,
-    ),
+    ...pkiMountSteps(s, s.spec.root.mount, s.vault.rootMount, rootMount, root.ttl),
+    ...pkiMountSteps(s, s.spec.intermediate.mount, s.vault.intermediateMount, intermediateMount, intermediate.ttl),
   ];
 }

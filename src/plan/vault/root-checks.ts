@@ -1,4 +1,4 @@
-/** Guards round the trust root: a mesh that trusts another root is never switched unasked. */
+/** Checks that protect the root that workloads trust: the operator replaces it only on request. */
 import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { bundleFacts, type CertificateFacts } from '../facts/certificate.ts';
@@ -9,30 +9,31 @@ import { fieldsAppliedFlag } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
 import { resumesForward } from '../rotation/rotation.ts';
 
-/** The roots that would be handed out; in a mount of somebody else, which is another problem, all there are. */
-function rootsToCome(s: DerivedState): CertificateFacts[] {
+/** The roots that istiod would distribute. If this resource does not own the root mount, which is another problem, all roots in it count. */
+function rootsToDistribute(s: DerivedState): CertificateFacts[] {
   const adoption = adoptionOf(s);
-  const { root, leaving } = (typeof adoption === 'string' ? undefined : adoption?.ca) ?? {};
-  if (root) return [root, ...(leaving ? [leaving] : [])].map(({ certificate }) => certificate);
-  const ours = s.ownRoots.map(({ id }) => id);
+  const { root, retiring } = (typeof adoption === 'string' ? undefined : adoption?.ca) ?? {};
+  if (root) return [root, ...(retiring ? [retiring] : [])].map(({ certificate }) => certificate);
+  const ownIds = s.ownRoots.map(({ id }) => id);
   const { rootMount } = ownables(s);
   const all = rootMount && !owns(s, rootMount) ? (s.vault.rootPki?.issuers ?? []) : [];
-  const theirs = all.filter(({ id }) => !ours.includes(id));
-  return [...(s.rootRoles.trusted ?? []), ...theirs.map(({ certificate }) => certificate)];
+  const foreign = all.filter(({ id }) => !ownIds.includes(id));
+  return [...(s.rootRoles.trusted ?? []), ...foreign.map(({ certificate }) => certificate)];
 }
 
 /**
- * The mesh of this namespace trusts none of the roots that it would be given, nor one that was published: that another of its roots lies in
- * the mount does not help. Raised before a root is made and before the control plane's fields are first written; never once they are there.
+ * The mesh of this namespace trusts neither a root that istiod would distribute nor one in the CA entry. A root of the mesh that the root mount
+ * contains but that istiod would not distribute does not count. The check applies until the fields of the control plane are written for the
+ * first time.
  */
 export function wouldReplaceRoot(s: DerivedState): Problem | undefined {
   const { meshRoots, controlPlane } = s.kubernetes;
-  // fields that a resource before this one has left say nothing of what this one would bring
+  // without a state entry, the fields can come from an earlier resource, which distributed other roots
   const state = s.stateEntry;
-  const ours = state && (controlPlane?.writtenBefore === true || state.made.includes(fieldsAppliedFlag));
-  if (!meshRoots || meshRoots.length === 0 || ours) return undefined;
-  const given = [...rootsToCome(s), ...bundleFacts(s.caEntry?.root ?? '')].map((root) => root.fingerprint);
-  if (meshRoots.some(({ fingerprint }) => given.includes(fingerprint))) return undefined;
+  const applied = state && (controlPlane?.writtenBefore === true || state.made.includes(fieldsAppliedFlag));
+  if (!meshRoots || meshRoots.length === 0 || applied) return undefined;
+  const acceptable = [...rootsToDistribute(s), ...bundleFacts(s.caEntry?.root ?? '')].map((root) => root.fingerprint);
+  if (meshRoots.some(({ fingerprint }) => acceptable.includes(fingerprint))) return undefined;
   const [first] = meshRoots;
   if (!first || s.desired.annotations[known.confirmRootChange] === first.fingerprint) return undefined;
   return {
@@ -43,37 +44,44 @@ export function wouldReplaceRoot(s: DerivedState): Problem | undefined {
   };
 }
 
-/** A root was there and is gone: the mesh trusts it, so another one is made only when a person says so. */
+/**
+ * The root that must sign is lost. Workloads trust it, so the operator creates another root only if annotation `allow-reissue` names the lost
+ * one.
+ */
 export function rootLost(s: DerivedState): Problem | undefined {
   const adoption = adoptionOf(s);
-  // what is taken over is judged by what it is
+  // the checks of adoption apply to objects that are to be adopted
   if (s.signer || typeof adoption === 'string' || adoption?.ca?.root) return undefined;
   if (resumesForward(s)) return undefined;
-  const rotating = lostByRotation(s);
-  if (rotating === 'called off') return undefined;
-  const { fingerprint: recorded, serial } = rotating ?? s.lastKnownRoot ?? {};
-  if (recorded === undefined && serial === undefined && !s.kubernetes.controlPlane?.writtenBefore) return undefined;
+  const rotatedTo = newRootThatMustSign(s);
+  if (rotatedTo === 'rolled back') return undefined;
+  const { fingerprint, serial } = rotatedTo ?? s.lastKnownRoot ?? {};
+  if (fingerprint === undefined && serial === undefined && !s.kubernetes.controlPlane?.writtenBefore) return undefined;
   const text = serial ?? s.kubernetes.meshRoots?.[0]?.serial ?? 'unknown';
   if (s.desired.annotations[known.allowReissue]?.toLowerCase() === text) return undefined;
-  const which =
-    serial === undefined && recorded === undefined
-      ? 'the control plane carries fields of an IstioVaultCA, so a root was'
-      : `root ${recorded ?? serial} was`;
+  const mount = `${s.spec.root.mount}/`;
+  const recorded = serial === undefined ? fingerprint && `SHA-256 ${fingerprint}` : `serial ${serial}`;
+  const cause =
+    recorded === undefined
+      ? `The control plane carries fields of an IstioVaultCA, but mount ${mount} contains no root certificate of this resource. Restore the Vault data, correct spec.vault.address, or re-create the IstioVaultCA that wrote the fields.`
+      : `Mount ${mount} no longer contains the root certificate with ${recorded}. Restore the Vault data, or correct spec.vault.address.`;
   return {
     condition: 'RootReady',
     reason: 'RootLost',
-    message: `${which} issued, but ${s.spec.root.mount} holds none of this resource's; restore Vault's data, check spec.vault.address and the names in the spec, or create the resource anew that made it. No new root is made by itself: when it is gone for good, annotate this resource with ${known.allowReissue}=${text}; every workload must then learn to trust the new root`,
+    message: `${cause} The operator does not create a new root automatically. If the root is permanently lost, set annotation ${known.allowReissue}=${text}, then restart istiod and all workloads.`,
     blocks: 'all',
   };
 }
 
-/** The new root of a rotation that signs already and is gone; a roll-back that is asked for puts that right by itself. */
-function lostByRotation(s: DerivedState): { fingerprint?: string; serial?: string } | 'called off' | undefined {
+/**
+ * The new root of a rotation, in the phases in which it signs and does not exist any more; undefined: no such rotation. `rolled back`: a
+ * rollback is requested and possible, which solves the problem.
+ */
+function newRootThatMustSign(s: DerivedState): { serial?: string; fingerprint?: string } | 'rolled back' | undefined {
   const state = s.stateEntry;
   const { rotation } = state ?? {};
   if (!state || !rotation || rotation.back || !/Switching|Retiring/.test(rotation.phase)) return undefined;
-  const stands = s.recordedRoot !== undefined;
-  const asked =
+  const requested =
     rotation.phase === 'Switching' && pendingRequest(s.desired, state.handled, known.rollbackRotation) !== undefined;
-  return stands && asked ? 'called off' : rotation.to;
+  return requested && s.recordedRoot !== undefined ? 'rolled back' : rotation.to;
 }

@@ -4,7 +4,7 @@ import { generationName } from '../facts/identity.ts';
 import type { RootSpec } from '../facts/state-entry.ts';
 import type { Step } from '../steps.ts';
 
-/** Steps for the root: generate it, or the next one of a rotation, and set the default issuer. */
+/** Steps for the root: generate it, or the next root of a rotation, and set the default issuer. */
 export function rootSteps(s: DerivedState): Step[] {
   const { rootPki } = s.vault;
   const { mount } = s.spec.root;
@@ -17,9 +17,10 @@ export function rootSteps(s: DerivedState): Step[] {
   };
   if (!root) return [generate((state?.root?.generation ?? 0) + 1, s.desired.root)];
   const steps: Step[] = [];
-  // with PKI delivery istiod's root-cert.pem is the default issuer; in a mount that was taken over others may sign by it
-  const fixed = s.spec.delivery.source === 'PKI' || !state?.adopted.includes(`mount:${mount}`);
-  if (fixed && rootPki.defaultIssuerId !== root.id) steps.push({ kind: 'SetDefaultIssuer', mount, issuerId: root.id });
+  // with `delivery.source: PKI`, root-cert.pem is the default issuer; otherwise, others can rely on the default issuer of an adopted mount
+  const setsDefault = s.spec.delivery.source === 'PKI' || !state?.adopted.includes(`mount:${mount}`);
+  if (setsDefault && rootPki.defaultIssuerId !== root.id)
+    steps.push({ kind: 'SetDefaultIssuer', mount, issuerId: root.id });
   const next = state?.rotation?.phase === 'Issuing' ? state.rotation.to : undefined;
   if (next && !s.ownRoots.some((issuer) => issuer.generation === next.generation))
     steps.push(generate(next.generation, next.spec));

@@ -1,9 +1,9 @@
-/** What Vault and the cluster must offer before anything is written. */
+/** Checks of the Vault server before the first write: version, capabilities of the token, and existing mounts and audit devices. */
 import type { DerivedState } from '../facts/derived.ts';
 import { adoptable, ownables, ownsAuthMount } from '../ownership/ownership.ts';
 import type { Problem } from '../facts/problem.ts';
 
-/** Issuing needs named keys and issuers, which came with Vault 1.11; OpenBao has had them from its start. */
+/** Vault is older than 1.11, which introduced named keys and issuers in PKI mounts. Every version of OpenBao has them. */
 export function vaultTooOld(s: DerivedState): Problem | undefined {
   const [major = 0, minor = 0] = s.vault.version.split('.').map(Number);
   if (s.vault.product === 'OpenBao' || major > 1 || (major === 1 && minor >= 11)) return undefined;
@@ -15,6 +15,7 @@ export function vaultTooOld(s: DerivedState): Problem | undefined {
   };
 }
 
+/** The operator's token lacks capabilities. */
 export function forbidden(s: DerivedState): Problem | undefined {
   const missing = s.vault.missingCapabilities;
   if (missing.length === 0) return undefined;
@@ -27,6 +28,7 @@ export function forbidden(s: DerivedState): Problem | undefined {
   };
 }
 
+/** The mount of the key store has another type than `kv`, or another KV version than the spec. */
 export function keyStoreUnfit(s: DerivedState): Problem | undefined {
   const { kvMount } = s.vault;
   const { mount, version } = s.spec.keyStore;
@@ -50,6 +52,7 @@ export function keyStoreUnfit(s: DerivedState): Problem | undefined {
   );
 }
 
+/** The auth mount has another type than `kubernetes`. */
 export function authMountUnfit(s: DerivedState): Problem | undefined {
   const { authMount } = s.vault;
   if (!authMount || authMount.type === 'kubernetes') return undefined;
@@ -61,7 +64,10 @@ export function authMountUnfit(s: DerivedState): Problem | undefined {
   };
 }
 
-/** OpenBao takes audit devices from its configuration only, not from the API. */
+/**
+ * The audit device has another type, or does not exist in OpenBao, which takes audit devices only from its configuration. The operator enables
+ * a missing audit device of Vault itself.
+ */
 export function auditDeviceMissing(s: DerivedState): Problem | undefined {
   const { audit } = s.spec;
   if (!audit) return undefined;
@@ -84,7 +90,7 @@ export function auditDeviceMissing(s: DerivedState): Problem | undefined {
   );
 }
 
-/** A mount that somebody else made keeps its configuration. */
+/** The spec has the operator write the configuration of an auth mount that this resource does not own. */
 export function authConfigNotOwned(s: DerivedState): Problem | undefined {
   const { authMount } = ownables(s);
   if (!s.spec.kubernetesAuth.config.manage || !authMount) return undefined;

@@ -1,4 +1,7 @@
-/** What `<path>-state` records: written before the first thing is made, and again when something was issued. */
+/**
+ * Content of the state entry (KV entry `<path>-state`). The operator writes it before it creates the first object, and again when a certificate
+ * was issued. Pure.
+ */
 import type { OwnIssuer, DerivedState, DerivedVault } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { actionAnnotations, annotations } from '../../api/annotations.ts';
@@ -12,7 +15,7 @@ import { rotatedState, resumesForward } from '../rotation/rotation.ts';
 import { fieldsAppliedFlag, ownEntry, type Issuer } from '../facts/observed.ts';
 import { bundleFacts } from '../facts/certificate.ts';
 
-/** All texts present count as handled when the state begins: an old text never starts an action. */
+/** Texts of the action annotations that are set, by annotation. A new state entry records them as handled: an old text never starts an action. */
 function presentTexts(desired: Desired): Record<string, string> {
   return Object.fromEntries(
     actionAnnotations.flatMap((name) => {
@@ -22,9 +25,10 @@ function presentTexts(desired: Desired): Record<string, string> {
   );
 }
 
-function issuedRoot(issuer: OwnIssuer, spec: RootSpec): Issued<RootSpec> {
+/** The record of an issuer. @param spec the properties that it was requested with */
+function issuedBy<S>(issuer: Issuer, generation: number, spec: S): Issued<S> {
   return {
-    generation: issuer.generation,
+    generation,
     spec,
     issuerId: issuer.id,
     keyId: issuer.keyId,
@@ -33,16 +37,19 @@ function issuedRoot(issuer: OwnIssuer, spec: RootSpec): Issued<RootSpec> {
   };
 }
 
+const issuedRoot = (issuer: OwnIssuer, spec: RootSpec): Issued<RootSpec> => issuedBy(issuer, issuer.generation, spec);
+
+/** The record of the current intermediate; undefined: there is no current CA. The intermediate mount can have lost the issuer. */
 function issuedIntermediate(s: DerivedState, spec: IntermediateSpec): Issued<IntermediateSpec> | undefined {
-  const live = s.currentCa;
-  if (!live) return undefined;
+  const ca = s.currentCa;
+  if (!ca) return undefined;
   const issuer = s.currentIssuer;
   return {
-    generation: live.generation,
+    generation: ca.generation,
     spec,
     ...(issuer ? { issuerId: issuer.id, keyId: issuer.keyId } : {}),
-    serial: live.certificate.serial,
-    fingerprint: live.certificate.fingerprint,
+    serial: ca.certificate.serial,
+    fingerprint: ca.certificate.fingerprint,
   };
 }
 
@@ -55,11 +62,12 @@ const historyOf = (kind: HistoryEntry['kind'], issued: Issued<unknown>, now: num
 });
 
 /**
- * The rest of a rotation that two roots handed out at a time tell of: what signs goes on signing, both are trusted until all is proven and older
- * certificates have run out, then the other one goes. Safe wherever it was, also on its way back; but not to be turned, since the other one may be
- * a root that not all have learned yet.
+ * The rest of a rotation of which only two distributed roots are known. The root that signs goes on signing. Both roots are trusted until every
+ * replica is verified and older workload certificates have expired; then the other root is retired. This is safe in whatever phase the rotation
+ * was, including a rollback. It cannot be rolled back: some workloads may not trust the other root yet.
+ * @param to the root that signs
  */
-const lastWait = (to: Issued<RootSpec>, now: number): Rotation => ({
+const remainingRotation = (to: Issued<RootSpec>, now: number): Rotation => ({
   phase: 'Switching',
   startedAt: rfc3339(now),
   to,
@@ -68,28 +76,21 @@ const lastWait = (to: Issued<RootSpec>, now: number): Rotation => ({
   longestMs: 0,
 });
 
-/** What was taken over: recorded as it is, with the spec of now, so that no difference from it is a change. */
+/** The state entry for an adopted CA. It records the present spec, so a difference between spec and certificates does not count as a change. */
 function adoptedState(desired: Desired, ca: NonNullable<Adoption['ca']>, now: number): StateEntry {
-  const { root, leaving, intermediate, generation } = ca;
-  const facts = (issuer: Issuer) => ({
-    issuerId: issuer.id,
-    keyId: issuer.keyId,
-    serial: issuer.certificate.serial,
-    fingerprint: issuer.certificate.fingerprint,
-  });
-  const rootFacts = (issuer: Issuer) => ({ generation: 1, spec: desired.root, ...facts(issuer) });
-  const signer = root && rootFacts(root);
-  const other = leaving && rootFacts(leaving);
+  const { root, retiring, intermediate, generation } = ca;
+  const signer = root && issuedBy(root, 1, desired.root);
+  const other = retiring && issuedBy(retiring, 1, desired.root);
   const issued = {
     root: other ?? signer ?? { generation: 0, spec: desired.root },
     intermediate: intermediate
-      ? { generation, spec: desired.intermediate, ...facts(intermediate) }
+      ? issuedBy(intermediate, generation, desired.intermediate)
       : { generation: 0, spec: desired.intermediate },
   };
   return {
     ...emptyState(desired),
     ...issued,
-    ...(signer && other ? { rotation: lastWait(signer, now) } : {}),
+    ...(signer && other ? { rotation: remainingRotation(signer, now) } : {}),
     highestGeneration: intermediate ? generation : 0,
     publicKeys: intermediate ? [intermediate.certificate.publicKey] : [],
     history: [
@@ -107,48 +108,50 @@ const emptyState = (desired: Desired) => ({
   handled: presentTexts(desired),
 });
 
-/**
- * The state before anything is issued; or, when it was lost while things of ours exist, what can be known of them.
- */
+/** The first state entry. If an earlier one was lost, it records what the other objects of this resource show. */
 function initialState(s: DerivedState): StateEntry {
-  const found = adoptionOf(s);
-  const adoption = typeof found === 'string' ? undefined : found;
-  const begun = adoption?.ca ? adoptedState(s.desired, adoption.ca, s.now) : rebuiltState(s);
-  const adopted = [...new Set([...adoptedByMarker(s), ...(adoption?.things ?? [])])];
-  const stood = stoodBefore(s);
-  return { ...begun, adopted, ...(stood ? { stood } : {}) };
+  const result = adoptionOf(s);
+  const adoption = typeof result === 'string' ? undefined : result;
+  const state = adoption?.ca ? adoptedState(s.desired, adoption.ca, s.now) : rebuiltState(s);
+  const adopted = [...new Set([...adoptedByMarker(s), ...(adoption?.objects ?? [])])];
+  const stood = preexistingVersions(s);
+  return { ...state, adopted, ...(stood ? { stood } : {}) };
 }
 
 /**
- * What a person wrote into the live entry, be it deleted since. Also all versions of an entry that was taken over before, when the memory of it
- * is lost: what cannot be told from a person's is not destroyed.
+ * Versions of the CA entry that the operator did not write, deleted ones included; undefined: none. If the state entry for an adopted CA entry
+ * is lost, all versions count: versions that cannot be distinguished from those of others are not destroyed.
  */
-function stoodBefore({ spec, vault: { live } }: DerivedVault): StateEntry['stood'] {
+function preexistingVersions({ spec, vault: { live } }: DerivedVault): StateEntry['stood'] {
   if (spec.keyStore.version === 1 || live.casVersion === 0 || parseMarker(live.mark)?.origin === 'made')
     return undefined;
   const publicKey = live.foreign?.publicKey ?? ownEntry(live)?.publicKey;
   return { version: live.casVersion, ...(publicKey === undefined ? {} : { publicKey }) };
 }
 
-/** The rotation that two roots of ours in the live entry, or when that is lost, in the mesh, tell of. */
+/**
+ * The rotation that two own roots in the CA entry or, if that is lost, in the mesh indicate, and the root that it retires; undefined: no
+ * rotation.
+ */
 function rebuiltRotation(s: DerivedState): { root: OwnIssuer; rotation: Rotation } | undefined {
-  const live = s.caEntry;
-  const given = live ? bundleFacts(live.root) : (s.kubernetes.meshRoots ?? []);
-  const handedOut = given.map(({ fingerprint }) => fingerprint);
-  const ours = s.ownRoots.filter((i) => handedOut.includes(i.certificate.fingerprint));
+  const entry = s.caEntry;
+  const roots = entry ? bundleFacts(entry.root) : (s.kubernetes.meshRoots ?? []);
+  const distributed = roots.map(({ fingerprint }) => fingerprint);
+  const own = s.ownRoots.filter((i) => distributed.includes(i.certificate.fingerprint));
   const signer = s.signer;
-  const other = ours.find((issuer) => issuer.id !== signer?.id);
-  if (!signer || !other || !ours.some((issuer) => issuer.id === signer.id)) return undefined;
-  return { root: other, rotation: lastWait(issuedRoot(signer, s.desired.root), s.now) };
+  const other = own.find((issuer) => issuer.id !== signer?.id);
+  if (!signer || !other || !own.some((issuer) => issuer.id === signer.id)) return undefined;
+  return { root: other, rotation: remainingRotation(issuedRoot(signer, s.desired.root), s.now) };
 }
 
+/** A state entry from what the CA entry, the mounts and the markers show; without any of them, an empty one. */
 function rebuiltState(s: DerivedState): StateEntry {
   const rotating = rebuiltRotation(s);
   const root = rotating?.root ?? s.signer;
   const lostRoot = { generation: s.highestRootGeneration, spec: s.desired.root };
   const intermediate = issuedIntermediate(s, s.desired.intermediate);
-  // the generation before is remembered too: it is kept as long as it may be needed
-  const before = s.ownIntermediates
+  // the history also has the previous CA generation, so that garbage collection keeps it as long as it can be needed
+  const previous = s.ownIntermediates
     .filter((issuer) => issuer.certificate.fingerprint !== intermediate?.fingerprint)
     .slice(0, 1)
     .map(({ certificate: { serial, fingerprint }, generation }) => ({
@@ -159,7 +162,7 @@ function rebuiltState(s: DerivedState): StateEntry {
     }));
   const rebuilt = [
     ...(intermediate ? [historyOf('Intermediate', intermediate, s.now, 'state rebuilt')] : []),
-    ...before.map((issued) => historyOf('Intermediate', issued, s.now, 'state rebuilt')),
+    ...previous.map((issued) => historyOf('Intermediate', issued, s.now, 'state rebuilt')),
     ...(root ? [historyOf('Root', issuedRoot(root, s.desired.root), s.now, 'state rebuilt')] : []),
   ];
   return {
@@ -174,8 +177,8 @@ function rebuiltState(s: DerivedState): StateEntry {
   };
 }
 
-/** What carries no mark, so that the memory must tell of it: an audit device of ours, and that istiod was told to use this CA. */
-function madeBesides(s: DerivedState): string[] {
+/** Values of `made` that no marker shows: the audit device, and the flag that the control plane has carried the fields. */
+function createdWithoutMarker(s: DerivedState): string[] {
   return [
     ...(s.spec.audit && !s.vault.auditDevice ? [`audit:${s.spec.audit.path}`] : []),
     ...(s.kubernetes.controlPlane?.carriesFields && s.currentCa ? [fieldsAppliedFlag] : []),
@@ -183,38 +186,38 @@ function madeBesides(s: DerivedState): string[] {
 }
 
 /**
- * The state as it must be before anything further is made: the present one, with the intent of what comes next. An intent
- * that nothing came of follows the spec. When a lost root may be made anew, its record gives way, but not its number.
+ * The state entry as it must be before further objects are created: the present one, with the intent of the next steps. An intent without a
+ * result follows the spec. If a lost root can be re-created, its record is replaced, and its CA generation is not used again.
  */
 export function intendedState(s: DerivedState): StateEntry {
   const state = s.stateEntry ?? initialState(s);
-  // what is about to be taken over is not ours by name, only by this very state
-  const found = s.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
-  const stands = found || s.signer !== undefined || resumesForward(s);
-  const root = state.root && stands ? state.root : intendedRoot(s, state);
-  const intended = { ...state, root, made: [...new Set([...state.made, ...madeBesides(s)])] };
-  // a root made anew in the place of a lost one ends whatever rotation there was
+  // all issuers of the mount count: this state entry is what makes the resource the owner of a root to adopt
+  const inMount = s.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
+  const exists = inMount || s.signer !== undefined || resumesForward(s);
+  const root = state.root && exists ? state.root : intendedRoot(s, state);
+  const intended = { ...state, root, made: [...new Set([...state.made, ...createdWithoutMarker(s)])] };
+  // a root that replaces a lost one ends any rotation
   if (root !== state.root && state.rotation) delete intended.rotation;
   return s.stateEntry ? rotatedState(s, intended) : intended;
 }
 
 /**
- * A root to be made: under the number after that of a lost one, whose serial stays known until then, and after those of all others that lie
- * in the mount: none of them is taken for it.
+ * The intent to create a root. `generation` is the CA generation before that of the new root: at least that of a lost root and of every root in
+ * the mount, so that no root in the mount counts as the new one. `serial` is the serial number of the lost root, until the new one is created.
  */
 function intendedRoot(s: DerivedState, { root }: StateEntry): Issued<RootSpec> {
-  const lost = s.lastKnownRoot?.serial;
+  const lostSerial = s.lastKnownRoot?.serial;
   const generation = root?.generation ?? 0;
-  if (lost === undefined) return { generation, spec: s.desired.root };
-  // once it is intended, its number stands: its key may be made already
-  const begun = generation > 0 && root?.fingerprint === undefined && root?.serial !== undefined;
-  const last = begun ? generation : Math.max(1, generation, s.highestRootGeneration);
-  return { generation: last, spec: s.desired.root, serial: lost };
+  if (lostSerial === undefined) return { generation, spec: s.desired.root };
+  // the number of a recorded intent stays: the key of the new root can exist already
+  const recorded = generation > 0 && root?.fingerprint === undefined && root?.serial !== undefined;
+  const last = recorded ? generation : Math.max(1, generation, s.highestRootGeneration);
+  return { generation: last, spec: s.desired.root, serial: lostSerial };
 }
 
 const mostPublicKeys = 200;
 
-/** The state once a staged generation was given up or published: its number and its key are remembered. */
+/** The state entry after a staged CA generation was published or given up: it records the number and the public key of the generation. */
 export function withGeneration(
   state: StateEntry,
   { generation, publicKey }: { generation: number; publicKey: string | undefined },
@@ -226,33 +229,33 @@ export function withGeneration(
   return { ...state, highestGeneration: Math.max(state.highestGeneration, generation), publicKeys };
 }
 
-/** The state with what was issued since; undefined when there is nothing new to record. */
+/** The state entry with the certificates that were issued since it was written; undefined: it is up to date, or there is no current CA. */
 export function recordedState(s: DerivedState): StateEntry | undefined {
   const state = s.stateEntry;
   const root = s.signer;
-  const live = s.currentCa;
-  if (!state || !root || !live) return undefined;
-  const next: StateEntry = withGeneration(state, live);
-  const news: HistoryEntry[] = [];
-  // the root of a rotation is recorded with its phases
+  const ca = s.currentCa;
+  if (!state || !root || !ca) return undefined;
+  const next: StateEntry = withGeneration(state, ca);
+  const added: HistoryEntry[] = [];
+  // the phases of a rotation record its new root
   if (!state.rotation && state.root?.fingerprint !== root.certificate.fingerprint) {
     next.root = issuedRoot(root, state.root && state.root.fingerprint === undefined ? state.root.spec : s.desired.root);
-    news.push(
+    added.push(
       historyOf('Root', next.root, s.now, state.history.length === 0 ? 'first issue' : 'a lost root made anew'),
     );
   }
-  if (state.intermediate?.fingerprint !== live.certificate.fingerprint) {
-    const staged = s.stagingEntry;
-    const answered = staged?.generation === live.generation ? staged : undefined;
-    const issued = issuedIntermediate(s, answered?.spec ?? s.desired.intermediate);
+  if (state.intermediate?.fingerprint !== ca.certificate.fingerprint) {
+    const staging = s.stagingEntry;
+    const published = staging?.generation === ca.generation ? staging : undefined;
+    const issued = issuedIntermediate(s, published?.spec ?? s.desired.intermediate);
     if (issued) {
       next.intermediate = issued;
-      news.unshift(historyOf('Intermediate', issued, s.now, answered?.reason ?? 'found published'));
+      added.unshift(historyOf('Intermediate', issued, s.now, published?.reason ?? 'found published'));
     }
-    if (answered?.request !== undefined)
-      next.handled = { ...next.handled, [annotations.rotateIntermediate]: answered.request };
+    if (published?.request !== undefined)
+      next.handled = { ...next.handled, [annotations.rotateIntermediate]: published.request };
   }
-  next.history = [...news, ...state.history].slice(0, 10);
+  next.history = [...added, ...state.history].slice(0, 10);
   next.made = [...new Set([...state.made, ...markedAs(s, 'made')])];
   return isDeepStrictEqual(next, state) ? undefined : next;
 }
