@@ -81,7 +81,7 @@ export interface IstiodPod {
   /** undefined: not tried, since `discovery` does not run. */
   served: Served | Unreachable | undefined;
   /** Fingerprints of the roots that it hands out with a certificate; undefined: not asked, which is done only during a root rotation. */
-  handedOut?: string[] | Unreachable;
+  distributedRoots?: string[] | Unreachable;
 }
 
 /** `istio-ca-root-cert` of a namespace. */
