@@ -1,20 +1,20 @@
-/** What a reconcile needs, and how it ends. */
+/** Options and outcome of a reconcile. */
 import type { EventRecorder } from '../kube/events.ts';
 import type { Problem } from '../plan/facts/problem.ts';
 import type { ReconcileLoopOptions } from './reconcile-loop.ts';
 import type { SpecPolicy } from './dry-run.ts';
 import type { Sessions } from '../vault/sessions.ts';
 
-/** When to look again: after a time, or with growing delays because something failed that may pass. */
+/** When to reconcile again: after a time in milliseconds, or with increasing delays after a transient problem. */
 export type Outcome = { requeueAfterMs: number } | { backoff: true; problem: Problem };
 
 export interface ReconcilerOptions extends ReconcileLoopOptions, SpecPolicy {
   sessions: Sessions;
   events: Pick<EventRecorder, 'record'>;
-  /** UID of the kube-system namespace. */
+  /** UID of namespace kube-system, which identifies the cluster. */
   clusterUid: string;
-  /** How long a settled resource is left alone, milliseconds. */
+  /** Time between two reconciles of a resource without changes, milliseconds. */
   resyncMs: number;
-  /** How long a deletion may take before it gives up, milliseconds. */
+  /** Time after which a deletion gives up its cleanup, milliseconds. */
   deletionDeadlineMs: number;
 }
