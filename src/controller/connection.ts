@@ -11,8 +11,8 @@ import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import { VaultError } from '../vault/errors.ts';
 import type { TlsOptions } from '../vault/transport.ts';
 import type { Login, SessionRequest } from '../vault/sessions.ts';
+import { configMaps } from './observe-kubernetes.ts';
 
-const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
 const secrets = { group: '', version: 'v1', plural: 'secrets' };
 
 export type ReferenceReader = Pick<KubeClient, 'getObject' | 'requestToken'>;

@@ -13,13 +13,13 @@ import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { kvDataPath } from '../plan/facts/ca-files.ts';
 import type { ObservedKubernetes, Unfit } from '../plan/facts/observed.ts';
 import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
-import { istiodDeployments, istiodLabel } from '../istiod/discover.ts';
+import { hasEnded, istiodDeployments, istiodLabel } from '../istiod/discover.ts';
 import { selects } from '../kube/selector.ts';
 
 const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
 export const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
-const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
-const pods = { group: '', version: 'v1', plural: 'pods' };
+export const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
+export const pods = { group: '', version: 'v1', plural: 'pods' };
 const webhooks = { group: 'admissionregistration.k8s.io', version: 'v1', plural: 'mutatingwebhookconfigurations' };
 export const resources = { group, version, plural };
 
@@ -278,7 +278,7 @@ export async function readUses(kube: ClusterReader, { metadata, spec }: IstioVau
       .filter((o) => uses(dig(o, 'spec', 'template', 'metadata', 'annotations')))
       .map((o) => named('Deployment', o)),
     ...running
-      .filter((o) => !/^(Succeeded|Failed)$/.test(str(dig(o, 'status', 'phase'))))
+      .filter((o) => !hasEnded(o))
       .filter((o) => uses(dig(o, 'metadata', 'annotations')))
       .map((o) => named('pod', o)),
   ];

@@ -19,7 +19,7 @@ import { WorkQueue } from '../runtime/work-queue.ts';
 import { runWorkers, type Verdict } from '../runtime/workers.ts';
 import { Sessions } from '../vault/sessions.ts';
 import { ConflictTracker } from './conflict-tracker.ts';
-import { clusterUid, resources } from './observe-kubernetes.ts';
+import { clusterUid, deployments, pods, resources } from './observe-kubernetes.ts';
 import { Reconciler } from './reconcile.ts';
 
 export interface OperatorOptions {
@@ -37,9 +37,6 @@ export interface OperatorOptions {
 const vaultCapMs = 15_000;
 const kubernetesCapMs = 15_000;
 const bugCapMs = 300_000;
-
-const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
-const pods = { group: '', version: 'v1', plural: 'pods' };
 
 /** Delay after a Pod change, milliseconds. A rollout changes many Pods at once, and the delay combines these changes into one reconcile. */
 const podsSettleMs = 250;

@@ -233,10 +233,11 @@ function podFacts(pod: unknown, deployment: string): FoundPod {
   };
 }
 
-/** Whether a Pod is a replica: not deleted, and not ended. Evicted Pods stay with phase `Failed`. */
-const isActive = (pod: unknown): boolean =>
-  dig(pod, 'metadata', 'deletionTimestamp') === undefined &&
-  !/^(Succeeded|Failed)$/.test(str(dig(pod, 'status', 'phase')));
+/** Whether a Pod has ended. Evicted Pods stay with phase `Failed`. */
+export const hasEnded = (pod: unknown): boolean => /^(Succeeded|Failed)$/.test(str(dig(pod, 'status', 'phase')));
+
+/** Whether a Pod is a replica: neither deleted nor ended. */
+const isActive = (pod: unknown): boolean => dig(pod, 'metadata', 'deletionTimestamp') === undefined && !hasEnded(pod);
 
 /** Returns the names of Pods of these Deployments, of any template, that are being deleted and still run. */
 export const endingPods = (
@@ -250,7 +251,7 @@ export const endingPods = (
       return owner !== undefined && deployments.some((deployment) => ownedBy(owner, deployment));
     })
     .filter((pod) => dig(pod, 'metadata', 'deletionTimestamp') !== undefined)
-    .filter((pod) => !/^(Succeeded|Failed)$/.test(str(dig(pod, 'status', 'phase'))))
+    .filter((pod) => !hasEnded(pod))
     .map((pod) => str(dig(pod, 'metadata', 'name')))
     .sort();
 

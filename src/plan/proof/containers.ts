@@ -137,10 +137,11 @@ const istiodCauses: readonly Cause[] = [
   },
 ];
 
-/** Lines of a container's log; empty if the log was not read or is unreadable. */
-const logLines = (container: IstiodContainer): string[] => (Array.isArray(container.log) ? container.log : []);
+/** Lines of a container's log; empty if the container does not exist, or its log was not read or is unreadable. */
+export const logLines = (container: IstiodContainer | undefined): string[] =>
+  Array.isArray(container?.log) ? container.log : [];
 
-const quoted = (lines: string[]): string => lines.map((line) => `"${line}"`).join(' · ');
+export const quoted = (lines: string[]): string => lines.map((line) => `"${line}"`).join(' · ');
 
 /** Returns whether the log of the previous container instance explains a failure: that instance crashed, and the current one runs. */
 export const previousCrashed = ({ state, last }: IstiodContainer): boolean =>

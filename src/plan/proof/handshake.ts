@@ -3,7 +3,7 @@ import { caDigest, derivedOnce, type DerivedVault } from '../facts/derived.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { bundleFacts, isSignedBy, type CertificateFacts } from '../facts/certificate.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
-import type { Served } from '../facts/observed-istiod.ts';
+import type { Served, Unreachable } from '../facts/observed-istiod.ts';
 
 const day = (ms: number) => rfc3339(ms).slice(0, 10);
 
@@ -49,6 +49,10 @@ export type HandshakeResult =
   | { kind: 'Proven' }
   | { kind: 'Stale'; reason: 'OlderIntermediate' | 'OtherRoot' | 'ChainMismatch' | 'CertificateExpired'; seen: string }
   | { kind: 'Foreign'; seen: string };
+
+/** Whether a handshake with the replica succeeded. */
+export const isServed = (served: Served | Unreachable | undefined): served is Served =>
+  served !== undefined && 'leaf' in served;
 
 /** Returns the intermediate that signed the leaf; `undefined`: the replica did not send it. */
 export const issuerOfLeaf = ({ leaf, chain }: Pick<Served, 'leaf' | 'chain'>): CertificateFacts | undefined =>

@@ -1,7 +1,7 @@
 /** State of istiod and its mesh as a whole: rollout progress, namespaces of the mesh, and the input of a root rotation. Pure. */
 import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { istiodFields, type IstiodFields } from '../control-plane/istiod-fields.ts';
-import { expectedCa, issuerOfLeaf, evaluateHandshake } from './handshake.ts';
+import { evaluateHandshake, expectedCa, isServed, issuerOfLeaf } from './handshake.ts';
 import {
   digestOf,
   type IstiodDeployment,
@@ -97,7 +97,6 @@ export interface MeshView {
   /** What a rollout still waits for; `undefined`: every desired replica exists and is current. */
   unfinished: string | undefined;
   namespaces: { namespace: string; roots: string[] }[] | 'unreadable';
-  istiods: { name: string; multiRoot: boolean; version: string }[];
 }
 
 /**
@@ -112,13 +111,9 @@ export const meshView = derivedOnce((s: DerivedState): MeshView | undefined => {
   const deployments = scaledUp(istiod);
   const replicas = istiod.pods.map((pod) => {
     const verified =
-      ca !== undefined &&
-      pod.served !== undefined &&
-      'leaf' in pod.served &&
-      evaluateHandshake(pod.served, ca, s.now).kind === 'Proven';
+      ca !== undefined && isServed(pod.served) && evaluateHandshake(pod.served, ca, s.now).kind === 'Proven';
     const withDigest = ca?.digest !== undefined && digestOf(pod.settings) === ca.digest;
-    const servedIntermediate =
-      pod.served !== undefined && 'leaf' in pod.served ? (issuerOfLeaf(pod.served)?.fingerprint ?? '') : undefined;
+    const servedIntermediate = isServed(pod.served) ? (issuerOfLeaf(pod.served)?.fingerprint ?? '') : undefined;
     const { distributedRoots } = pod;
     const roots = Array.isArray(distributedRoots) ? distributedRoots : undefined;
     const why = distributedRoots && 'unreachable' in distributedRoots ? distributedRoots.unreachable : undefined;
@@ -140,6 +135,5 @@ export const meshView = derivedOnce((s: DerivedState): MeshView | undefined => {
           : (deployments.flatMap((deployment) => unfinishedRollout(deployment, istiod) ?? [])[0] ??
             stillEnding(istiod)),
     namespaces: bundlesOfMesh(s, istiod),
-    istiods: deployments.map(({ name, multiRoot, version }) => ({ name, multiRoot, version })),
   };
 });

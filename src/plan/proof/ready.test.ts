@@ -282,7 +282,6 @@ describe('what a root rotation asks', () => {
         { namespace: 'istio-system', roots: [root] },
         { namespace: 'bookinfo', roots: [root] },
       ],
-      istiods: [{ name: 'istiod', multiRoot: false, version: '1.30.0' }],
     });
     expect(meshView(derived(d, world, now))).toBeUndefined();
   }); // prettier-ignore

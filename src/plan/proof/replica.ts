@@ -6,7 +6,7 @@
 import type { IstiodPhase } from '../../api/istiod.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import type { Desired } from '../facts/desired.ts';
-import { evaluateHandshake, type ExpectedCa } from './handshake.ts';
+import { evaluateHandshake, isServed, type ExpectedCa } from './handshake.ts';
 import {
   agentFailure,
   initContainer,
@@ -14,16 +14,11 @@ import {
   istiodContainer,
   agentContainer,
   istiodFailure,
+  logLines,
+  quoted,
   type ContainerFailure,
 } from './containers.ts';
-import {
-  containerOf,
-  digestOf,
-  type IstiodDeployment,
-  type IstiodPod,
-  type Served,
-  type Unreachable,
-} from '../facts/observed-istiod.ts';
+import { containerOf, digestOf, type IstiodDeployment, type IstiodPod } from '../facts/observed-istiod.ts';
 
 /** Classification of one replica: an entry of `status.istiod`. */
 export interface ReplicaResult {
@@ -51,20 +46,11 @@ export interface EvaluationInput {
   ca: ExpectedCa | undefined;
 }
 
-const isServed = (served: Served | Unreachable | undefined): served is Served =>
-  served !== undefined && 'leaf' in served;
-
 /** Value of an annotation of Vault Agent Injector; `undefined`: not set. */
 const annotation = (pod: IstiodPod, name: string): string | undefined =>
   pod.settings.annotations[`vault.hashicorp.com/${name}`];
 /** The Pod requests injection of Vault Agent. */
 const requestsAgent = (pod: IstiodPod): boolean => annotation(pod, 'agent-inject') === 'true';
-
-/** Lines of a container's log; empty if the log was not read or is unreadable. */
-const logLines = (pod: IstiodPod, name: string): string[] => {
-  const log = containerOf(pod, name)?.log;
-  return Array.isArray(log) ? log : [];
-};
 
 /** Joins the parts of a message that exist, and truncates it. */
 const joinMessage = (...parts: (string | undefined)[]): string =>
@@ -113,14 +99,14 @@ const localFilesLine = /Use local CA certificate/;
  */
 function selfSigned(pod: IstiodPod, input: EvaluationInput): ReplicaResult | undefined {
   const { ca, s } = input;
-  const log = logLines(pod, istiodContainer);
+  const log = logLines(containerOf(pod, istiodContainer));
   const result = isServed(pod.served) && ca ? evaluateHandshake(pod.served, ca, s.now) : undefined;
   const logged =
     !isServed(pod.served) &&
     log.some((line) => selfSignedLine.test(line)) &&
     !log.some((line) => localFilesLine.test(line));
   if (result?.kind !== 'Foreign' && !logged) return undefined;
-  const quotedLog = log.length > 0 ? `its log: ${log.map((line) => `"${line}"`).join(' · ')}` : undefined;
+  const quotedLog = log.length > 0 ? `its log: ${quoted(log)}` : undefined;
   const symptom = [result?.kind === 'Foreign' ? result.seen : 'it says that it signs by itself', quotedLog]
     .filter((part) => part !== undefined)
     .join('; ');
@@ -193,8 +179,8 @@ const containerRule =
 
 /** Returns, for a message, why a replica serves outdated certificates of this CA, and the action to take. */
 function staleCause(pod: IstiodPod, { s, ca, deployment }: EvaluationInput): string {
-  const log = logLines(pod, istiodContainer);
-  const quotedLog = log.length > 0 ? `; its log: ${log.map((line) => `"${line}"`).join(' · ')}` : '';
+  const log = logLines(containerOf(pod, istiodContainer));
+  const quotedLog = log.length > 0 ? `; its log: ${quoted(log)}` : '';
   if (ca?.digest !== undefined && digestOf(pod.settings) !== ca.digest)
     return `its pod template is of before the change: the Deployment is rolled when the control plane has passed the new istiovaultca.io/ca-digest on${quotedLog}`;
   const restart = `kubectl rollout restart -n ${s.identity.namespace} deployment/${pod.deployment}`;

@@ -9,7 +9,9 @@ import { formatGoDuration } from '../../api/duration.ts';
 import { rfc3339 } from '../../api/time.ts';
 
 const hour = 3_600_000;
-const day = (ms: number) => rfc3339(ms).slice(0, 10);
+
+/** Date of a time, `YYYY-MM-DD` in UTC. @param ms milliseconds since the epoch */
+export const day = (ms: number) => rfc3339(ms).slice(0, 10);
 
 /**
  * Returns when a root should be replaced: when a third of its lifetime is left, in milliseconds since the epoch. The operator replaces a root only

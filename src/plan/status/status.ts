@@ -12,7 +12,7 @@ import { rfc3339 } from '../../api/time.ts';
 import { changed, newGenerationReason } from '../vault/intermediate.ts';
 import type { Desired } from '../facts/desired.ts';
 import { hasDigest, objectName } from '../control-plane/istiod-fields.ts';
-import { expiry, intermediateMessage, rootMessage, rootRenewAt } from './expiry.ts';
+import { day, expiry, intermediateMessage, rootMessage, rootRenewAt } from './expiry.ts';
 import { istiodStatus, notObserved, verificationOf } from '../proof/ready.ts';
 import type { Observed } from '../facts/observed.ts';
 import { accessSteps } from '../vault/access.ts';
@@ -33,9 +33,6 @@ export interface StatusInput {
 }
 
 type ConditionState = { status: 'True' | 'False' | 'Unknown'; reason: string; message: string };
-
-/** Date of a time, `YYYY-MM-DD` in UTC. @param ms milliseconds since the epoch */
-const day = (ms: number) => rfc3339(ms).slice(0, 10);
 
 /** Returns problems of certificates that block nothing: a changed root spec, and a root that expired or limits the intermediate. */
 function lastingProblems(s: DerivedState): Problem[] {
@@ -320,17 +317,20 @@ function previousField<K extends 'vault' | 'root' | 'intermediate' | 'history' |
   return value === undefined ? {} : ({ [key]: value } as Pick<Status, K>);
 }
 
+/** Returns the conditions of the previous status except `Ready`, `Reconciling` and `Stalled`. */
+const stageConditions = ({ status }: IstioVaultCA): Condition[] =>
+  (status?.conditions ?? []).filter(({ type }) => !['Ready', 'Reconciling', 'Stalled'].includes(type));
+
 /** Returns the status of a resource that is being deleted: the problem that its cleanup waits for, and otherwise the last fields. */
 export function deletingStatus(resource: IstioVaultCA, problem: Problem, now: number): Status {
   const state: ConditionState = { status: 'False', reason: problem.reason, message: problem.message };
   const input = { resource, now };
-  const kept = (resource.status?.conditions ?? []).filter((c) => !['Ready', 'Reconciling', 'Stalled'].includes(c.type));
   return {
     ...resource.status,
     observedGeneration: resource.metadata.generation,
     conditions: [
       condition('Ready', state, input),
-      ...kept,
+      ...stageConditions(resource),
       condition('Reconciling', { ...state, status: 'True' }, input),
     ],
   };
@@ -338,8 +338,7 @@ export function deletingStatus(resource: IstioVaultCA, problem: Problem, now: nu
 
 /** Returns the status with `spec.suspend`: all fields stay, and `Ready` keeps its status and gets the reason `Suspended`. */
 export function suspendedStatus(resource: IstioVaultCA, now: number): Status {
-  const previous = resource.status?.conditions ?? [];
-  const before = previous.find((c) => c.type === 'Ready');
+  const before = resource.status?.conditions?.find((c) => c.type === 'Ready');
   const ready: Condition = {
     type: 'Ready',
     status: before?.status ?? 'Unknown',
@@ -348,8 +347,11 @@ export function suspendedStatus(resource: IstioVaultCA, now: number): Status {
     observedGeneration: resource.metadata.generation,
     lastTransitionTime: before?.lastTransitionTime ?? rfc3339(now),
   };
-  const rest = previous.filter((c) => !['Ready', 'Reconciling', 'Stalled'].includes(c.type));
-  return { ...resource.status, observedGeneration: resource.metadata.generation, conditions: [ready, ...rest] };
+  return {
+    ...resource.status,
+    observedGeneration: resource.metadata.generation,
+    conditions: [ready, ...stageConditions(resource)],
+  };
 }
 
 /**
@@ -358,15 +360,12 @@ export function suspendedStatus(resource: IstioVaultCA, now: number): Status {
  */
 export function startingStatus(input: StatusInput): Status {
   const progressing: ConditionState = { status: 'Unknown', reason: 'Progressing', message: 'reconciling' };
-  const kept = (input.resource.status?.conditions ?? []).filter(
-    (c) => !['Ready', 'Reconciling', 'Stalled'].includes(c.type),
-  );
   return {
     ...input.resource.status,
     observedGeneration: input.resource.metadata.generation,
     conditions: [
       condition('Ready', progressing, input),
-      ...kept,
+      ...stageConditions(input.resource),
       condition('Reconciling', { ...progressing, status: 'True' }, input),
     ],
   };
