@@ -7,7 +7,8 @@ import { plainJson } from './report.ts';
 
 /**
  * Executes the writes one after another. Each is guarded by the UID or resourceVersion of the object after the previous write.
- * @throws KubeError with kind `Conflict` if the object changed meanwhile or another field manager owns a field; the causes then name the manager
+ * @throws KubeError with kind `Conflict` if the object changed meanwhile or another field manager owns a field; the causes then name the
+ * manager
  */
 export async function applyWrites(
   kube: Pick<KubeClient, 'deleteObject' | 'patchObject'>,

@@ -1,7 +1,7 @@
 /**
- * Detects repeated field conflicts, in memory and per resource. If another field manager reverts the fields three times within 10 minutes, the
- * operator stops writing them. It retries once after a pause (10 minutes by default, `--contest-probe`). After each failed retry the pause doubles,
- * up to six times its initial length.
+ * Detects repeated field conflicts, in memory and per resource. If another field manager reverts the fields three times within 10 minutes,
+ * the operator stops writing them. It retries once after a pause (10 minutes by default, `--contest-probe`). After each failed retry the
+ * pause doubles, up to six times its initial length.
  */
 import type { RepeatedConflict, ControlPlaneFacts, OtherManager } from '../plan/facts/observed.ts';
 

@@ -1,6 +1,6 @@
 /**
- * Builds the session request for Vault from `spec.vault`: resolves references to ConfigMaps and Secrets, and prepares the login. Only the namespace of
- * the resource is read.
+ * Builds the session request for Vault from `spec.vault`: resolves references to ConfigMaps and Secrets, and prepares the login. Only the
+ * namespace of the resource is read.
  */
 import { dig } from '../api/json.ts';
 import type { KubeClient } from '../kube/client.ts';
@@ -115,7 +115,10 @@ async function tlsOptions(kube: ReferenceReader, namespace: string, tls: Spec['v
 /** Lifetime of a requested service account token, in seconds: the minimum of the API server. The token is used once, at login. */
 const loginTokenSeconds = 600;
 
-/** Prepares the login of `spec.vault.auth`. @throws ProblemError if the method is not supported, or a reference does not exist or is unreadable */
+/**
+ * Prepares the login of `spec.vault.auth`.
+ * @throws ProblemError if the method is not supported, or a reference does not exist or is unreadable
+ */
 async function loginOf(kube: ReferenceReader, namespace: string, auth: Spec['vault']['auth']): Promise<Login> {
   if (auth.method === 'Token' && auth.token) {
     return {
@@ -191,8 +194,8 @@ export async function sessionRequest(
 }
 
 /**
- * Explains a refused login: the message names role, service account and audience or, for a refused token, its Secret. `undefined`: another failure,
- * whose own message suffices.
+ * Explains a refused login: the message names role, service account and audience or, for a refused token, its Secret. `undefined`: another
+ * failure, whose own message suffices.
  */
 export function loginProblem(error: unknown, resource: IstioVaultCA): ProblemError | undefined {
   if (!(error instanceof VaultError && ['Forbidden', 'Invalid', 'NotFound'].includes(error.kind))) return undefined;

@@ -1,6 +1,6 @@
 /**
- * Deletion of a resource. With `deletionPolicy: Retain`, the resource has no finalizer and the operator sends no request to Vault. With `Delete`, a
- * finalizer blocks the deletion until the cleanup is complete or gives up.
+ * Deletion of a resource. With `deletionPolicy: Retain`, the resource has no finalizer and the operator sends no request to Vault. With
+ * `Delete`, a finalizer blocks the deletion until the cleanup is complete or gives up.
  */
 import { reasons } from '../api/conditions.ts';
 import { z } from 'zod';
@@ -66,7 +66,8 @@ export class Deletion {
   }
 
   /**
-   * Removes the finalizer from a resource that is being deleted and whose spec is invalid: a cleanup is impossible, and the deletion must not block.
+   * Removes the finalizer from a resource that is being deleted and whose spec is invalid: a cleanup is impossible, and the deletion must
+   * not block.
    * @returns whether it removed the finalizer
    * @throws KubeError
    */
@@ -129,8 +130,8 @@ export class Deletion {
   }
 
   /**
-   * Reports owned mounts that the cleanup keeps. The root mount stays unless its deletion was confirmed by annotation. A mount that stays because
-   * it holds objects of others is a warning.
+   * Reports owned mounts that the cleanup keeps. The root mount stays unless its deletion was confirmed by annotation. A mount that stays
+   * because it holds objects of others is a warning.
    */
   #reportKeptMounts(resource: IstioVaultCA, desired: Desired, { observed }: LoopResult): void {
     if (!observed) return;
@@ -158,8 +159,8 @@ export class Deletion {
   }
 
   /**
-   * Returns when to give up the cleanup, in milliseconds of the clock's `elapsed`. The time counts from the first reconcile of this process, not from
-   * `deletionTimestamp`, so that neither the clock of the API server nor operator downtime shortens the cleanup.
+   * Returns when to give up the cleanup, in milliseconds of the clock's `elapsed`. The time counts from the first reconcile of this
+   * process. If it counted from `deletionTimestamp`, the clock of the API server or operator downtime could shorten the cleanup.
    */
   #deadline({ metadata }: IstioVaultCA): number {
     const key = keyOf(metadata);
@@ -181,7 +182,10 @@ export class Deletion {
     return terminating ? 'the namespace is being deleted' : undefined;
   }
 
-  /** Returns the objects that the cleanup leaves behind: those of its remaining steps or, without a complete observation, all that can exist. */
+  /**
+   * Returns the objects that the cleanup leaves behind: those of its remaining steps or, without a complete observation, all that can
+   * exist.
+   */
   #remaining(desired: Desired, { observed }: LoopResult): string[] {
     if (!observed || observed.vault.missingCapabilities.length > 0) return possiblyLeft(desired);
     const unused = { ...observed, kubernetes: { ...observed.kubernetes, istiodUses: [] } };

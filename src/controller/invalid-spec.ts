@@ -1,4 +1,7 @@
-/** Status of a resource that the schema rejects. The API server accepts such a resource if an older CRD, or a CRD without validation, is installed. */
+/**
+ * Status of a resource that the schema rejects. The API server accepts such a resource if an older CRD, or a CRD without validation, is
+ * installed.
+ */
 import type { ZodError } from 'zod';
 import { dig, type JsonObject } from '../api/json.ts';
 import type { Condition, Status } from '../api/status-schema.ts';

@@ -62,7 +62,10 @@ export async function readSurroundings(
   return { others: others, deployments: deployed ? istiodDeployments(deployed) : 'unreadable', relatives, injector };
 }
 
-/** Reads the objects that the adapter reads besides the control plane object; empty if the API server does not serve their type. @throws KubeError */
+/**
+ * Reads the objects that the adapter reads besides the control plane object; empty if the API server does not serve their type.
+ * @throws KubeError
+ */
 async function readRelatives(
   kube: ClusterReader,
   { relatives, clusterScoped }: ControlPlaneAdapter,
@@ -151,7 +154,8 @@ export function evaluateKubernetes(
 }
 
 /**
- * Returns the ConfigMap that shows the fields to commit. An owner reference deletes it with the resource, because it is not part of the control plane.
+ * Returns the ConfigMap that shows the fields to commit. An owner reference deletes it with the resource, because it is not part of the
+ * control plane.
  * @param rendered the fields, as a part of the control plane object or as Helm values
  */
 export function renderConfigMap(
@@ -224,8 +228,8 @@ function competitors(resource: IstioVaultCA, others: JsonObject[]): string[] {
 }
 
 /**
- * Returns which IstioVaultCA owns the control plane. The owner annotation decides if the resource that it names exists and names this control plane.
- * Otherwise the oldest competitor owns it.
+ * Returns which IstioVaultCA owns the control plane. The owner annotation decides if the resource that it names exists and names this
+ * control plane. Otherwise the oldest competitor owns it.
  * @param claimed name in the owner annotation; `undefined`: none
  */
 function ownerOf(
@@ -260,7 +264,8 @@ function evaluateIstiod(
 const keyAnnotation = 'vault.hashicorp.com/agent-inject-secret-ca-key.pem';
 
 /**
- * Returns Deployments and Pods of istiod that carry the fields of this resource, as `Kind name`. Pods that have succeeded or failed do not count.
+ * Returns Deployments and Pods of istiod that carry the fields of this resource, as `Kind name`. Pods that have succeeded or failed do not
+ * count.
  * @throws KubeError
  */
 export async function readUses(kube: ClusterReader, { metadata, spec }: IstioVaultCA): Promise<string[]> {
@@ -316,8 +321,8 @@ export async function isTerminating(kube: ClusterReader, namespace: string): Pro
 }
 
 /**
- * Reads the mutating webhook of Vault Agent Injector, which its name identifies (`vault.hashicorp.com`, possibly with a prefix). A webhook that
- * selects the namespace takes precedence.
+ * Reads the mutating webhook of Vault Agent Injector, which its name identifies (`vault.hashicorp.com`, possibly with a prefix). A webhook
+ * that selects the namespace takes precedence.
  * @throws KubeError
  */
 async function readInjector(kube: ClusterReader, namespace: string): Promise<ObservedKubernetes['injector']> {

@@ -52,8 +52,8 @@ function relevantPodState(pod: unknown): unknown {
 }
 
 /**
- * Returns the parts of a control plane object whose change triggers a reconcile, besides its generation. A ConfigMap has no generation, so its data
- * counts.
+ * Returns the parts of a control plane object whose change triggers a reconcile, besides its generation. A ConfigMap has no generation, so
+ * its data counts.
  */
 const relevantControlPlaneState = (object: unknown): unknown[] => [
   dig(object, 'status', 'status'),
@@ -244,8 +244,8 @@ export class Operator {
   }
 
   /**
-   * Starts an informer whose changes trigger a reconcile of the IstioVaultCAs in the namespace of the changed object, or of all IstioVaultCAs for
-   * a cluster-scoped object.
+   * Starts an informer. A changed object triggers a reconcile of the IstioVaultCAs in its namespace, and a cluster-scoped one of all
+   * IstioVaultCAs.
    */
   #watch(
     filter: ChangeFilter,

@@ -1,6 +1,6 @@
 /**
- * Reduces Kubernetes objects to the observed state of istiod: its Deployments, and the active Pods of each Deployment's newest ReplicaSet. During a
- * failed rollout, Pods of older ReplicaSets continue to serve, so only the newest ReplicaSet shows the result of a change. Pure.
+ * Reduces Kubernetes objects to the observed state of istiod: its Deployments, and the active Pods of each Deployment's newest ReplicaSet.
+ * During a failed rollout, Pods of older ReplicaSets continue to serve, so only the newest ReplicaSet shows the result of a change. Pure.
  * Source: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
  */
 import { parseAnyGoDuration } from '../api/duration.ts';
@@ -39,7 +39,10 @@ const revisionOf = (deployment: unknown): string =>
 const hasDiscovery = (deployment: unknown): boolean =>
   named(dig(deployment, 'spec', 'template', 'spec', 'containers'), discovery) !== undefined;
 
-/** Returns whether a Deployment is istiod of one of these revisions: values of label `istio.io/rev`, or `default` for a Deployment without it. */
+/**
+ * Returns whether a Deployment is istiod of one of these revisions: values of label `istio.io/rev`, or `default` for a Deployment without
+ * it.
+ */
 export function isIstiod(deployment: unknown, revisions: readonly string[]): boolean {
   return revisions.includes(revisionOf(deployment)) && hasDiscovery(deployment);
 }
@@ -54,8 +57,8 @@ const settingNames = ['ROOT_CA_DIR', 'ISTIO_MULTIROOT_MESH'];
 const envOf = (pod: unknown): unknown[] => items(dig(named(dig(pod, 'spec', 'containers'), discovery), 'env'));
 
 /**
- * Returns `MAX_WORKLOAD_CERT_TTL` as istiod reads it, in milliseconds: an invalid duration means istiod's default. A value that `valueFrom` takes
- * from another object is not resolved; the default is the safe assumption.
+ * Returns `MAX_WORKLOAD_CERT_TTL` as istiod reads it, in milliseconds: an invalid duration means istiod's default. A value that `valueFrom`
+ * takes from another object is not resolved; the default is the safe assumption.
  * Source: https://github.com/istio/istio, pkg/env/var.go, DurationVar
  */
 function maxWorkloadCertTtlOf(template: unknown): number {
@@ -81,8 +84,8 @@ function settingsOf(pod: unknown): IstiodSettings {
 }
 
 /**
- * Returns Istio's version from the label of its Helm charts, else from the image tag; empty if neither is a version. Charts that are not a release
- * have version 1.0.0, so versions before 1.5, the first with istiod, do not count.
+ * Returns Istio's version from the label of its Helm charts, else from the image tag; empty if neither is a version. Charts that are not a
+ * release have version 1.0.0, so versions before 1.5, the first with istiod, do not count.
  */
 function versionOf(deployment: unknown): string {
   const template = dig(deployment, 'spec', 'template');
@@ -96,7 +99,9 @@ function versionOf(deployment: unknown): string {
   return versions.find((version) => version !== '' && !/^1\.[0-4](?:\.|$)/.test(version)) ?? '';
 }
 
-/** Maximum length of a `ReplicaFailure` message. The list of Pod Security violations is long, and its end matters as much as its beginning. */
+/**
+ * Maximum length of a `ReplicaFailure` message. The list of Pod Security violations is long, and its end matters as much as its beginning.
+ */
 const longestFailure = 1000;
 
 /** Returns the observed state of an istiod Deployment. */
@@ -140,8 +145,8 @@ const deploymentRevision = (replicaSet: unknown): number =>
   Number(str(dig(replicaSet, 'metadata', 'annotations', 'deployment.kubernetes.io/revision'))) || 0;
 
 /**
- * Returns the ReplicaSet of a Deployment's current template, which has the highest revision; `undefined`: there is none. A rollback gives an older
- * ReplicaSet the highest revision again.
+ * Returns the ReplicaSet of a Deployment's current template, which has the highest revision; `undefined`: there is none. A rollback gives
+ * an older ReplicaSet the highest revision again.
  */
 function newestReplicaSet(deployment: unknown, replicaSets: readonly JsonObject[]): JsonObject | undefined {
   return replicaSets
@@ -256,8 +261,8 @@ export const endingPods = (
     .sort();
 
 /**
- * Returns the active Pods of a Deployment's newest ReplicaSet, sorted by name. A Pod belongs to a ReplicaSet by its controller reference, not by its
- * labels, because anybody can set labels.
+ * Returns the active Pods of a Deployment's newest ReplicaSet, sorted by name. A Pod belongs to a ReplicaSet by its controller reference,
+ * not by its labels, because anybody can set labels.
  */
 export function podsOf(
   deployment: unknown,

@@ -133,8 +133,8 @@ function call(session: ClientHttp2Session, token: Secret, message: Buffer, signa
 }
 
 /**
- * Requests a certificate from one replica and returns the roots in the response. The token is sent only to a server whose certificate verifies with
- * the given roots.
+ * Requests a certificate from one replica and returns the roots in the response. The token is sent only to a server whose certificate
+ * verifies with the given roots.
  * @param roots PEM of the trusted roots
  * @param token service account token with audience `istio-ca`
  * @returns root-cert.pem of the replica

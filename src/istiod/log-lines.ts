@@ -57,8 +57,8 @@ export function cleaned(text: string, most = longestLine): string {
 }
 
 /**
- * Splits a log into lines and joins continuation lines. hclog writes a multi-line value, such as a Vault error, below its line, indented or after
- * a bar.
+ * Splits a log into lines and joins continuation lines. hclog writes a multi-line value, such as a Vault error, below its line, indented or
+ * after a bar.
  */
 function joinContinuations(text: string): string[] {
   const lines: string[] = [];
@@ -88,8 +88,8 @@ function ranked(lines: readonly string[], of: LogOf): [string, number][] {
 }
 
 /**
- * Returns the lines of a log that explain a failure: the most specific first, without duplicates, at most three. Their order does not depend on
- * their order in the log.
+ * Returns the lines of a log that explain a failure: the most specific first, without duplicates, at most three. Their order does not
+ * depend on their order in the log.
  * @param text a part of a log; it can begin or end within a line
  */
 export function relevantLines(text: string, of: LogOf): string[] {

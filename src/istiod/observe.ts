@@ -1,9 +1,9 @@
 /**
- * Observes istiod: reads Deployments, ReplicaSets and Pods, performs a TLS handshake with running replicas, reads logs that can explain a failure, and
- * reads ConfigMap `istio-ca-root-cert` of the namespaces. Never writes.
+ * Observes istiod. The observer reads Deployments, ReplicaSets and Pods, and performs a TLS handshake with running replicas. It also reads
+ * logs that can explain a failure, and ConfigMap `istio-ca-root-cert` of the namespaces. It never writes.
  *
- * Expensive results are cached in memory, only to save requests: handshakes and logs until the Pod changes or `recheckMs` has passed, the ConfigMaps
- * for at most `recheckMs`. After a restart of the operator, everything is read again.
+ * Expensive results are cached in memory, only to save requests: handshakes and logs until the Pod changes or `recheckMs` has passed, the
+ * ConfigMaps for at most `recheckMs`. After a restart of the operator, everything is read again.
  */
 import { dig, isObject, type JsonObject } from '../api/json.ts';
 import type { KubeClient } from '../kube/client.ts';
@@ -89,7 +89,10 @@ interface Cached<T> {
   value: T;
 }
 
-/** Returns the `discoverySelectors` of the mesh configuration. istiod discovers namespaces that any of them selects, or all if there are none. */
+/**
+ * Returns the `discoverySelectors` of the mesh configuration. istiod discovers namespaces that any of them selects, or all if there are
+ * none.
+ */
 function discoverySelectors(configMap: JsonObject | undefined): unknown[] {
   const mesh = dig(configMap, 'data', 'mesh');
   if (typeof mesh !== 'string') return [];
@@ -166,7 +169,10 @@ export class IstiodObserver {
     return cached?.version === pod.resourceVersion && clock.now() - cached.atMs < freshMs;
   }
 
-  /** Performs a handshake with every running replica whose cached result has expired. @returns the Pods, and whether any handshake was performed */
+  /**
+   * Performs a handshake with every running replica whose cached result has expired.
+   * @returns the Pods, and whether any handshake was performed
+   */
   async #withHandshakes(
     key: string,
     namespace: string,
@@ -194,7 +200,10 @@ export class IstiodObserver {
     return { pods: found.map(({ uid, facts }) => ({ ...facts, served: now.get(uid)?.value })), anyProbed };
   }
 
-  /** Asks the replicas for their distributed roots. The result is not cached: a replica that reloads its trust bundle does not change its Pod. */
+  /**
+   * Asks the replicas for their distributed roots. The result is not cached: a replica that reloads its trust bundle does not change its
+   * Pod.
+   */
   async #withRoots(
     namespace: string,
     found: FoundPod[],
@@ -322,7 +331,8 @@ export class IstiodObserver {
   }
 
   async #readBundles(signal: AbortSignal): Promise<MeshBundle[]> {
-    // RBAC with resourceNames allows a list whose field selector names exactly this ConfigMap; the list is cluster-wide also with --namespaces
+    // RBAC with resourceNames allows a list whose field selector names exactly this ConfigMap; the list is cluster-wide also with
+    // --namespaces
     const selector = { fieldSelector: `metadata.name=${rootConfigMap}` };
     const { items } = await this.#o.kube.listCollection(configMaps, undefined, selector, { signal });
     return items.map((object) => ({

@@ -1,6 +1,6 @@
 /**
- * A TLS handshake with an istiod replica, without credentials. It shows which CA the replica uses, and proves that the replica holds the private key
- * of the served certificate. The chain is not verified here; the plan evaluates it (`src/plan/proof/handshake.ts`).
+ * A TLS handshake with an istiod replica, without credentials. It shows which CA the replica uses, and proves that the replica holds the
+ * private key of the served certificate. The chain is not verified here; the plan evaluates it (`src/plan/proof/handshake.ts`).
  */
 import type { X509Certificate } from 'node:crypto';
 import { connect, type TLSSocket } from 'node:tls';

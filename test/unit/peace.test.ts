@@ -1,4 +1,7 @@
-/** Repeated field conflicts and fields that the user commits (`write: Render`): the messages, and that the operator writes nothing meanwhile. */
+/**
+ * Repeated field conflicts and fields that the user commits (`write: Render`): the messages, and that the operator writes nothing
+ * meanwhile.
+ */
 import { describe, expect, it } from '@jest/globals';
 import { expectedConflict } from '../../src/plan/control-plane/field-ownership.ts';
 import type { Observed, OtherManager } from '../../src/plan/facts/observed.ts';

@@ -24,8 +24,8 @@ export function controlPlaneNotFound(s: DerivedState): Problem | undefined {
 }
 
 /**
- * Reports that Vault Agent Injector is not registered or does not select the namespace. Without it, istiod gets no CA files and uses its self-signed
- * CA. `undefined`: the injector is ready, the check is skipped by annotation, or the control plane already carries the fields.
+ * Reports that Vault Agent Injector is not registered or does not select the namespace. Without it, istiod gets no CA files and uses its
+ * self-signed CA. `undefined`: the injector is ready, the check is skipped by annotation, or the control plane already carries the fields.
  */
 export function injectorNotFound(s: DerivedState): Problem | undefined {
   const { injector, controlPlane } = s.kubernetes;
@@ -58,7 +58,10 @@ export function fieldConflict(s: DerivedState): Problem | undefined {
   };
 }
 
-/** With `write: Render`, reports that the ConfigMap for the rendered fields exists and is not owned by this resource; `undefined`: it is not so. */
+/**
+ * With `write: Render`, reports that the ConfigMap for the rendered fields exists and is not owned by this resource; `undefined`: it is not
+ * so.
+ */
 export function renderNotOwned(s: DerivedState): Problem | undefined {
   if (s.spec.controlPlane.write !== 'Render' || s.kubernetes.rendered !== 'foreign') return undefined;
   return {
@@ -69,7 +72,10 @@ export function renderNotOwned(s: DerivedState): Problem | undefined {
   };
 }
 
-/** With `write: Render`, reports fields that the user has not committed yet or that have not reached the cluster; `undefined`: there are none. */
+/**
+ * With `write: Render`, reports fields that the user has not committed yet or that have not reached the cluster; `undefined`: there are
+ * none.
+ */
 export function awaitingCommit(s: DerivedState): Problem | undefined {
   const { controlPlane, rendered } = s.kubernetes;
   if (s.spec.controlPlane.write !== 'Render' || !controlPlane || controlPlane.carriesFields) return undefined;

@@ -1,4 +1,7 @@
-/** Repeated field conflicts: if another field manager keeps reverting the fields, the operator stops and reports how to resolve the conflict. Pure. */
+/**
+ * Repeated field conflicts: if another field manager keeps reverting the fields, the operator stops and reports how to resolve the
+ * conflict. Pure.
+ */
 import type { DerivedState } from '../facts/derived.ts';
 import type { Spec } from '../../api/schema.ts';
 import { annotations as known } from '../../api/annotations.ts';
@@ -29,7 +32,8 @@ function remedyFor({ tool }: OtherManager, { spec }: Desired): string {
   const pointers = `[${fields.map((field) => `/${field.replaceAll('.', '/')}`).join(', ')}]`;
   switch (tool) {
     case 'Argo CD': {
-      // Argo CD can ignore single fields of a map by their field manager; the overlays are a list with a single owner, so it must ignore their path
+      // Argo CD can ignore single fields of a map by their field manager; the overlays are a list with a single owner, so it must ignore
+      // their path
       const exclusion =
         spec.controlPlane.kind === 'TetrateControlPlane'
           ? `jsonPointers: ${pointers}`
@@ -69,7 +73,10 @@ export function contestedField(s: DerivedState): Problem | undefined {
   };
 }
 
-/** Returns a warning before the first write if a tool manages the fields; `undefined`: no tool does, or the operator has already written them. */
+/**
+ * Returns a warning before the first write if a tool manages the fields; `undefined`: no tool does, or the operator has already written
+ * them.
+ */
 export function expectedConflict(s: DerivedState): string | undefined {
   const target = s.kubernetes.controlPlane;
   if (!target?.managedBy?.tool || target.writtenBefore) return undefined;

@@ -60,8 +60,8 @@ function agentAnnotations(spec: Spec): Record<string, string> {
 }
 
 /**
- * Returns the keys of `spec.delivery.annotations` that are refused: annotations that the operator sets, and annotations that would change the image,
- * the configuration or the commands of Vault Agent.
+ * Returns the keys of `spec.delivery.annotations` that are refused: annotations that the operator sets, and annotations that would change
+ * the image, the configuration or the commands of Vault Agent.
  */
 export function refusedDeliveryAnnotations(spec: Spec): string[] {
   const operatorSet = agentAnnotations(spec);
@@ -72,13 +72,16 @@ export function refusedDeliveryAnnotations(spec: Spec): string[] {
 }
 
 /**
- * Returns whether istiod's Pod template carries the digest of the CA, so that a change of the CA restarts istiod. With `write: Render` it does not,
- * because the user would have to commit the digest at each renewal.
+ * Returns whether istiod's Pod template carries the digest of the CA, so that a change of the CA restarts istiod. With `write: Render` it
+ * does not, because the user would have to commit the digest at each renewal.
  */
 export const hasDigest = ({ rollout, controlPlane }: Spec): boolean =>
   rollout === 'WhenChanged' && controlPlane.write === 'Patch';
 
-/** Returns the fields for istiod. @param digest of the current CA, ignored if the spec sets no digest (`hasDigest`); `undefined`: without digest */
+/**
+ * Returns the fields for istiod.
+ * @param digest of the current CA, ignored if the spec sets no digest (`hasDigest`); `undefined`: without digest
+ */
 export function istiodFields(spec: Spec, digest: string | undefined): IstiodFields {
   return {
     env: { ROOT_CA_DIR: spec.delivery.directory },

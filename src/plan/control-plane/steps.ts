@@ -7,9 +7,9 @@ import { renderName, objectName } from './istiod-fields.ts';
 const targetReasons: ReadonlySet<string> = new Set(['ControlPlaneNotFound', 'ControlPlaneUnfit', 'FieldConflict']);
 
 /**
- * Returns the step that publishes the fields to commit, or the step that releases fields which the operator wrote itself with `write: Patch`. The
- * fields are published under the same preconditions as a write, so not before istiod can use them. The operator releases its own fields when
- * another field manager sets the same values.
+ * Returns the step that publishes the fields to commit, or the step that releases fields which the operator wrote itself with `write:
+ * Patch`. The fields are published under the same preconditions as a write, so not before istiod can use them. The operator releases its
+ * own fields when another field manager sets the same values.
  * @param blockers reasons of the problems that block writes to the control plane
  */
 export function renderSteps(s: DerivedState, blockers: string[]): Step[] {

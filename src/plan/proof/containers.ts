@@ -1,6 +1,6 @@
 /**
- * Explains the failure of a container of an istiod Pod: Vault Agent's init container, Vault Agent's sidecar container, or istiod. The rules in
- * `replica.ts` call these functions in the order in which the containers start. Pure.
+ * Explains the failure of a container of an istiod Pod: Vault Agent's init container, Vault Agent's sidecar container, or istiod. The rules
+ * in `replica.ts` call these functions in the order in which the containers start. Pure.
  */
 import type { PodReason } from '../../api/istiod.ts';
 import type { Desired } from '../facts/desired.ts';
@@ -9,8 +9,8 @@ import { containerOf, type IstiodContainer, type IstiodPod } from '../facts/obse
 /** An init container that runs longer than this and has an error line in its log counts as failed. Milliseconds. */
 export const hangsWithErrorMs = 10_000;
 /**
- * An init container, or a Vault Agent container that is not ready, counts as failed after this, in milliseconds, whatever its log shows. A connection
- * that a NetworkPolicy drops takes this long to fail.
+ * An init container, or a Vault Agent container that is not ready, counts as failed after this, in milliseconds, whatever its log shows. A
+ * connection that a NetworkPolicy drops takes this long to fail.
  */
 const hangsMs = 45_000;
 /** istiod becomes ready within this after its start, in milliseconds. Its chart sets a readiness probe period of 3 seconds. */
@@ -51,8 +51,8 @@ interface Cause {
 const namespaceOf = (d: Desired): string => d.identity.namespace;
 
 /**
- * Causes by Vault Agent's log, the most specific first. The operator itself writes the fields of the Vault role, so the action names the commands that
- * show them instead of fields to change.
+ * Causes by Vault Agent's log, the most specific first. The operator itself writes the fields of the Vault role, so the action names the
+ * commands that show them instead of fields to change.
  */
 const agentCauses: readonly Cause[] = [
   {
@@ -196,13 +196,16 @@ function containerFailure(
   };
 }
 
-/** Returns the reason that the kubelet reports for the failure, of the previous instance if the container runs again; `Error` if there is none. */
+/**
+ * Returns the reason that the kubelet reports for the failure, of the previous instance if the container runs again; `Error` if there is
+ * none.
+ */
 const kubeletReason = ({ state, last }: IstiodContainer): string =>
   (state.kind === 'running' ? last?.reason : state.reason) || 'Error';
 
 /**
- * Returns the failure of Vault Agent's init container: a crash, or no end in time. A Vault Agent that cannot log in retries without end and does not
- * exit. `undefined`: no failure.
+ * Returns the failure of Vault Agent's init container: a crash, or no end in time. A Vault Agent that cannot log in retries without end and
+ * does not exit. `undefined`: no failure.
  */
 export function initFailure(d: Desired, pod: IstiodPod, account: string, now: number): ContainerFailure | undefined {
   const container = containerOf(pod, initContainer);
@@ -224,7 +227,9 @@ export function initFailure(d: Desired, pod: IstiodPod, account: string, now: nu
   return containerFailure(d, pod, container, agentCauses, { reason: 'Hanging', ...fallback }, account);
 }
 
-/** Returns the failure of Vault Agent's sidecar container; `undefined`: no failure. A container that was restarted once and runs is healthy. */
+/**
+ * Returns the failure of Vault Agent's sidecar container; `undefined`: no failure. A container that was restarted once and runs is healthy.
+ */
 export function agentFailure(d: Desired, pod: IstiodPod, account: string, now: number): ContainerFailure | undefined {
   const container = containerOf(pod, agentContainer);
   if (!container) return undefined;

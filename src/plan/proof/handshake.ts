@@ -42,8 +42,8 @@ export const expectedCa = derivedOnce((s: DerivedVault): ExpectedCa | undefined 
 });
 
 /**
- * Result of a handshake. `Proven`: the replica serves the current CA. `Stale`: the certificates are of this CA, but outdated, inconsistent or expired.
- * `Foreign`: another CA issued the certificate. `seen` describes the served certificates.
+ * Result of a handshake. `Proven`: the replica serves the current CA. `Stale`: the certificates are of this CA, but outdated, inconsistent
+ * or expired. `Foreign`: another CA issued the certificate. `seen` describes the served certificates.
  */
 export type HandshakeResult =
   | { kind: 'Proven' }
@@ -58,7 +58,10 @@ export const isServed = (served: Served | Unreachable | undefined): served is Se
 export const issuerOfLeaf = ({ leaf, chain }: Pick<Served, 'leaf' | 'chain'>): CertificateFacts | undefined =>
   chain.find((one) => one.fingerprint !== leaf.fingerprint && isSignedBy(leaf, one));
 
-/** Returns the last certificate of the path from the leaf upward, verified by signature. Other certificates that the replica sent are ignored. */
+/**
+ * Returns the last certificate of the path from the leaf upward, verified by signature. Other certificates that the replica sent are
+ * ignored.
+ */
 function topOf(leaf: CertificateFacts, chain: CertificateFacts[]): CertificateFacts {
   const issuer = issuerOfLeaf({ leaf, chain });
   const rest = chain.filter((one) => one !== issuer);
@@ -66,8 +69,8 @@ function topOf(leaf: CertificateFacts, chain: CertificateFacts[]): CertificateFa
 }
 
 /**
- * Evaluates the certificates that a replica serves. The result is `Proven` only if all of this holds: the intermediate of the current CA signed the
- * leaf, the replica sends that intermediate, a root of the current trust bundle signed it, and none of the three has expired.
+ * Evaluates the certificates that a replica serves. For `Proven`, the current intermediate must have signed the leaf, and the replica must
+ * send that intermediate. A root of the current trust bundle must have signed the intermediate. None of the three may have expired.
  * @param now milliseconds since the epoch
  */
 export function evaluateHandshake(served: Served, ca: ExpectedCa, now: number): HandshakeResult {

@@ -45,8 +45,8 @@ export function describeMissingFields(
 }
 
 /**
- * Returns what a rollout still waits for; `undefined`: it is complete. Complete means that every replica exists, is available and has the newest Pod
- * template, and that no Pod of an older template exists.
+ * Returns what a rollout still waits for; `undefined`: it is complete. Complete means that every replica exists, is available and has the
+ * newest Pod template, and that no Pod of an older template exists.
  */
 export function unfinishedRollout(deployment: IstiodDeployment, { pods }: ObservedIstiod): string | undefined {
   const { observed, deadlinePassed, replicas } = deployment;
@@ -64,9 +64,9 @@ const stillEnding = ({ ending }: ObservedIstiod): string | undefined =>
   ending.length === 0 ? undefined : `pods that are being deleted are still there: ${listNames(ending)}`;
 
 /**
- * Returns the trust bundles of the namespaces of this mesh. A namespace whose bundle holds the root of another IstioVaultCA belongs to another
- * mesh. An operator that is confined to namespaces (`--namespaces`) does not see every IstioVaultCA. Outside these namespaces, it counts only
- * bundles with a root of this CA. `unreadable`: the operator cannot list the ConfigMaps.
+ * Returns the trust bundles of the namespaces of this mesh. A namespace whose bundle holds the root of another IstioVaultCA belongs to
+ * another mesh. An operator that is confined to namespaces (`--namespaces`) does not see every IstioVaultCA. Outside these namespaces, it
+ * counts only bundles with a root of this CA. `unreadable`: the operator cannot list the ConfigMaps.
  */
 export function bundlesOfMesh(s: DerivedState, istiod: ObservedIstiod): MeshBundle[] | 'unreadable' {
   const { bundles, rootsOfOthers, confinedTo } = istiod;
@@ -85,8 +85,8 @@ export interface MeshView {
   replicas: {
     name: string;
     /**
-     * Fingerprint of the intermediate that signed the served certificate. Empty: the replica did not send the intermediate; `undefined`: no handshake
-     * succeeded.
+     * Fingerprint of the intermediate that signed the served certificate. Empty: the replica did not send the intermediate; `undefined`: no
+     * handshake succeeded.
      */
     serves: string | undefined;
     /** Fingerprints of the roots that it distributes; `undefined`: unknown. */
@@ -100,9 +100,9 @@ export interface MeshView {
 }
 
 /**
- * Returns the mesh as a root rotation evaluates it; `undefined`: istiod was not observed. A replica holds the current trust bundle if its Pod carries
- * the digest of the current CA and it serves the current intermediate. The operator writes that digest only after it has published the CA. Without
- * the digest, the answer of the replica about its distributed roots decides.
+ * Returns the mesh as a root rotation evaluates it; `undefined`: istiod was not observed. A replica holds the current trust bundle if its
+ * Pod carries the digest of the current CA and it serves the current intermediate. The operator writes that digest only after it has
+ * published the CA. Without the digest, the answer of the replica about its distributed roots decides.
  */
 export const meshView = derivedOnce((s: DerivedState): MeshView | undefined => {
   const { istiod } = s.kubernetes;

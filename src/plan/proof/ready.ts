@@ -125,7 +125,10 @@ function propagator({ spec, identity: { namespace } }: Desired): string {
   }
 }
 
-/** Reports istiod Deployments that lack fields which the control plane has; `undefined`: there are none, or the control plane has no fields yet. */
+/**
+ * Reports istiod Deployments that lack fields which the control plane has; `undefined`: there are none, or the control plane has no fields
+ * yet.
+ */
 function notPropagated(
   s: DerivedState,
   deployments: IstiodDeployment[],
@@ -206,8 +209,8 @@ function rolloutInProgress(
 }
 
 /**
- * Returns the namespaces of this mesh whose ConfigMap `istio-ca-root-cert` lacks a root of the trust bundle. `unreadable`: the operator cannot list
- * the ConfigMaps.
+ * Returns the namespaces of this mesh whose ConfigMap `istio-ca-root-cert` lacks a root of the trust bundle. `unreadable`: the operator
+ * cannot list the ConfigMaps.
  * @param roots fingerprints
  */
 function namespacesWithout(s: DerivedState, istiod: ObservedIstiod, roots: readonly string[]): string[] | 'unreadable' {
@@ -279,8 +282,8 @@ export function istiodStatus(verification: Verification): Pick<Status, 'istiodPr
 }
 
 /**
- * Returns when istiod must be rechecked, in milliseconds from now. `undefined`: not before something changes or the next resync, because all replicas
- * are verified, there is no istiod, or istiod was not observed.
+ * Returns when istiod must be rechecked, in milliseconds from now. `undefined`: not before something changes or the next resync, because
+ * all replicas are verified, there is no istiod, or istiod was not observed.
  */
 export function recheckIn(s: DerivedState): number | undefined {
   const verification = verificationOf(s);

@@ -1,7 +1,7 @@
 /**
  * Classifies one istiod replica by the first matching rule. Order: not configured yet, certificate of another CA, Vault Agent not injected,
- * container failures in start order, handshake result (`StaleCA` or `Proven`). A container failure outranks a valid handshake. If no rule matches,
- * the replica is `Pending`. Pure. See docs/adr/0005.
+ * container failures in start order, handshake result (`StaleCA` or `Proven`). A container failure outranks a valid handshake. If no rule
+ * matches, the replica is `Pending`. Pure. See docs/adr/0005.
  */
 import type { IstiodPhase } from '../../api/istiod.ts';
 import type { DerivedState } from '../facts/derived.ts';
@@ -94,8 +94,8 @@ const selfSignedLine = /Use self-signed certificate as the CA certificate/;
 const localFilesLine = /Use local CA certificate/;
 
 /**
- * istiod signs with another CA: a handshake shows a foreign certificate or, without a handshake, istiod's log reports its self-signed CA. This is the
- * most severe failure, because nothing else in Kubernetes shows it.
+ * istiod signs with another CA: a handshake shows a foreign certificate or, without a handshake, istiod's log reports its self-signed CA.
+ * This is the most severe failure, because nothing else in Kubernetes shows it.
  */
 function selfSigned(pod: IstiodPod, input: EvaluationInput): ReplicaResult | undefined {
   const { ca, s } = input;
@@ -207,8 +207,8 @@ function verified(pod: IstiodPod, { ca, s }: EvaluationInput): ReplicaResult | u
 }
 
 /**
- * Returns the result of a replica that is ready but does not answer a handshake. ConfigMap `istio-ca-root-cert` is only an indirect indication of its
- * CA, because any replica can have written it.
+ * Returns the result of a replica that is ready but does not answer a handshake. ConfigMap `istio-ca-root-cert` is only an indirect
+ * indication of its CA, because any replica can have written it.
  * @param unreachable why the handshake failed
  */
 function blocked(pod: IstiodPod, unreachable: string, { s, ca }: EvaluationInput): ReplicaResult {

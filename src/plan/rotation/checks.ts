@@ -7,9 +7,9 @@ import { olderThan } from '../proof/replica.ts';
 import type { Problem } from '../facts/problem.ts';
 
 /**
- * Returns why istiod would not reload a trust bundle with two roots from its files; `undefined`: istiod reloads it. Before version 1.20, istiod
- * needs a restart to load another root. Since 1.20, istiod reloads a second root only if `ISTIO_MULTIROOT_MESH` is true. An unknown version
- * counts as 1.20 or newer.
+ * Returns why istiod would not reload a trust bundle with two roots from its files; `undefined`: istiod reloads it. Before version 1.20,
+ * istiod needs a restart to load another root. Since 1.20, istiod reloads a second root only if `ISTIO_MULTIROOT_MESH` is true. An unknown
+ * version counts as 1.20 or newer.
  * Source: https://github.com/istio/istio, pilot/pkg/bootstrap/istio_ca.go, handleEvent
  */
 export function cannotReload(istiod: { name: string; multiRoot: boolean; version: string }): string | undefined {

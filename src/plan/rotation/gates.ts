@@ -1,4 +1,6 @@
-/** Checks whether the CA and the roots of a rotation phase are propagated to every istiod replica and to every namespace of the mesh. Pure. */
+/**
+ * Checks whether the CA and the roots of a rotation phase are propagated to every istiod replica and to every namespace of the mesh. Pure.
+ */
 import { derivedOnce, type OwnIssuer, type CurrentCa, type DerivedState } from '../facts/derived.ts';
 import { bundleFacts, isSignedBy } from '../facts/certificate.ts';
 import { meshView, type MeshView } from '../proof/mesh.ts';
@@ -54,7 +56,8 @@ export const propagation = derivedOnce((s: DerivedState): Gate => {
   if (typeof published === 'string') return waiting(published);
   const mesh = meshView(s);
   const { signer, roots } = published;
-  // a replica with an older intermediate of the signing root is only late; a replica with another signing root or other roots revokes the propagation
+  // a replica with an older intermediate of the signing root is only late; a replica with another signing root or other roots revokes the
+  // propagation
   const underSigner = (fingerprint: string) =>
     s.vault.intermediatePki?.issuers.some(
       ({ certificate }) => certificate.fingerprint === fingerprint && isSignedBy(certificate, signer.certificate),

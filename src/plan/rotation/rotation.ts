@@ -33,8 +33,8 @@ export function rotationRequest(s: DerivedVault): string | undefined {
 }
 
 /**
- * Returns the longest workload certificate lifetime that istiod allowed since the rotation began, in milliseconds; 0: unknown so far. If istiod
- * does not exist or is unreadable, the earlier value stays.
+ * Returns the longest workload certificate lifetime that istiod allowed since the rotation began, in milliseconds; 0: unknown so far. If
+ * istiod does not exist or is unreadable, the earlier value stays.
  * @param before the earlier value, in milliseconds
  */
 function longestAllowed(s: DerivedState, before = 0): number {
@@ -43,8 +43,8 @@ function longestAllowed(s: DerivedState, before = 0): number {
 }
 
 /**
- * The old root, which the rotation replaces, has expired. Continuing then breaks nothing, because no certificate under the old root verifies, and
- * waiting for verification under it is pointless.
+ * The old root, which the rotation replaces, has expired. Continuing then breaks nothing, because no certificate under the old root
+ * verifies, and waiting for verification under it is pointless.
  */
 const oldRootExpired = (s: DerivedState): boolean => (s.recordedRoot?.certificate.notAfter ?? Infinity) <= s.now;
 
@@ -88,8 +88,8 @@ function withPhase(rotation: Rotation, over: Partial<Rotation>): Rotation {
 }
 
 /**
- * Returns the rotation in another direction or toward another root. The operator has then started it itself, so the flag `found` (it was found in
- * progress) is removed.
+ * Returns the rotation in another direction or toward another root. The operator has then started it itself, so the flag `found` (it was
+ * found in progress) is removed.
  */
 function redirected(rotation: Rotation, over: Partial<Rotation>): Rotation {
   const next = withPhase(rotation, over);
@@ -122,7 +122,8 @@ function rollBack(s: DerivedState, state: StateEntry, rotation: Rotation, lost: 
     return lost
       ? { ...next, rotation: redirected(rotation, { phase: 'Issuing', to: rootToIssue(s, state), back: false }) }
       : next;
-  // no rollback if one is in progress, if it is too late, or if some workloads might not trust the old root; the last two yield to a lost new root
+  // no rollback if one is in progress, if it is too late, or if some workloads might not trust the old root; the last two yield to a lost
+  // new root
   if (rotation.back || ((rotation.phase === 'Retiring' || rotation.found) && !lost)) return next;
   if (rotation.phase === 'Issuing') return withoutRotation(next);
   const phase = rotation.phase === 'Distributing' ? 'Retiring' : 'Switching';
@@ -145,7 +146,8 @@ const slackMs = 60_000;
 /** Returns the earliest end of a phase, in milliseconds since the epoch; `undefined`: the phase is not propagated yet. */
 export function earliestNext(s: DerivedState, rotation: Rotation): number | undefined {
   if (rotation.reachedAt === undefined) return undefined;
-  // certificates that istiod signed under an earlier, longer limit are still valid; only spec.intermediate.maxWorkloadCertTTL shortens the wait
+  // certificates that istiod signed under an earlier, longer limit are still valid; only spec.intermediate.maxWorkloadCertTTL shortens the
+  // wait
   const specified = s.spec.intermediate.maxWorkloadCertTTL !== undefined;
   const longest = specified ? longestAllowed(s) : longestAllowed(s, rotation.longestMs) || defaultMaxWorkloadCertTtlMs;
   return Date.parse(rotation.reachedAt) + longest + slackMs;
@@ -224,8 +226,8 @@ export function rotationDue(s: DerivedState): number | undefined {
 }
 
 /**
- * Returns the roots, as PEM, that the operator trusts when it asks istiod replicas for their distributed roots. `undefined`: no replica is asked,
- * because no rotation is requested or in progress, or because the digest on the Pods shows which roots they hold.
+ * Returns the roots, as PEM, that the operator trusts when it asks istiod replicas for their distributed roots. `undefined`: no replica is
+ * asked, because no rotation is requested or in progress, or because the digest on the Pods shows which roots they hold.
  */
 export function trustForRootQuery(s: DerivedState): string | undefined {
   const { rotation } = s.stateEntry ?? {};

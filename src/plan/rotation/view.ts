@@ -8,7 +8,10 @@ import type { Rotation } from '../facts/state-entry.ts';
 import { propagation } from './gates.ts';
 import { canRollBack, earliestNext, paused, rotationRequest } from './rotation.ts';
 
-/** Returns a warning that the signing root expires before the next phase can begin; empty: it does not. @param due milliseconds since the epoch */
+/**
+ * Returns a warning that the signing root expires before the next phase can begin; empty: it does not.
+ * @param due milliseconds since the epoch
+ */
 function signerExpiresFirst(s: DerivedState, due: number): string {
   const root = s.signer?.certificate;
   if (!root || root.notAfter >= due) return '';

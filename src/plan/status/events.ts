@@ -59,7 +59,10 @@ function ofReplicas(before: Status | undefined, after: Status): TransitionEvent[
   });
 }
 
-/** Returns an Event if `IstiodReady` became `False` or changed its reason while `False`. The reason of `Ready` can come from another condition. */
+/**
+ * Returns an Event if `IstiodReady` became `False` or changed its reason while `False`. The reason of `Ready` can come from another
+ * condition.
+ */
 function ofIstiod(before: Status | undefined, after: Status): TransitionEvent[] {
   const [was, is] = [find(before, 'IstiodReady'), find(after, 'IstiodReady')];
   if (is?.status !== 'False' || is.reason === was?.reason) return [];

@@ -1,6 +1,6 @@
 /**
- * Messages of `RootReady` and `IntermediateReady` about the expiry of the certificates. They contain fixed dates and no remaining time, so that they
- * stay stable. Pure.
+ * Messages of `RootReady` and `IntermediateReady` about the expiry of the certificates. They contain fixed dates and no remaining time, so
+ * that they stay stable. Pure.
  */
 import type { OwnIssuer, DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
@@ -14,8 +14,8 @@ const hour = 3_600_000;
 export const day = (ms: number) => rfc3339(ms).slice(0, 10);
 
 /**
- * Returns when a root should be replaced: when a third of its lifetime is left, in milliseconds since the epoch. The operator replaces a root only
- * on request.
+ * Returns when a root should be replaced: when a third of its lifetime is left, in milliseconds since the epoch. The operator replaces a
+ * root only on request.
  */
 export function rootRenewAt({ certificate }: OwnIssuer): number {
   return certificate.notAfter - (certificate.notAfter - certificate.notBefore) / 3;
@@ -42,9 +42,9 @@ export function rootMessage(s: DerivedState): string | undefined {
 }
 
 /**
- * Returns the message about the current intermediate and its limit for workload certificates; `undefined`: there is no valid CA. The limit is the
- * lifetime that the intermediate has left at its renewal. If the renewal is on time, workload certificates within this limit never outlive the
- * intermediate. Istio before 1.31 does not limit them to the expiry of the intermediate itself.
+ * Returns the message about the current intermediate and its limit for workload certificates; `undefined`: there is no valid CA. The limit
+ * is the lifetime that the intermediate has left at its renewal. If the renewal is on time, workload certificates within this limit never
+ * outlive the intermediate. Istio before 1.31 does not limit them to the expiry of the intermediate itself.
  * Source: https://github.com/istio/istio, security/pkg/pki/util/generate_cert.go
  */
 export function intermediateMessage(s: DerivedState): string | undefined {

@@ -1,6 +1,6 @@
 /**
- * Derives `status` from the last observation and the problems. The previous status provides only transition times and the fields that are shown while
- * nothing can be read. No decision depends on it. Pure.
+ * Derives `status` from the last observation and the problems. The previous status provides only transition times and the fields that are
+ * shown while nothing can be read. No decision depends on it. Pure.
  */
 import { caEntryDefect, caDigest, DerivedState } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
@@ -115,7 +115,10 @@ function accessMessage(s: DerivedState): string {
   return `policy ${s.spec.policy.name}, role ${s.spec.kubernetesAuth.role} for ${accounts}${note}`;
 }
 
-/** Returns the state of `IstiodReady`: `Unknown` if istiod is unreadable, else the result of its replicas. `undefined`: istiod was not observed. */
+/**
+ * Returns the state of `IstiodReady`: `Unknown` if istiod is unreadable, else the result of its replicas. `undefined`: istiod was not
+ * observed.
+ */
 function istiodState(s: DerivedState | undefined, problems: Problem[]): ConditionState | undefined {
   const problem = problems.find((p) => p.condition === 'IstiodReady');
   if (problem) return { status: 'Unknown', reason: problem.reason, message: problem.message };
@@ -164,8 +167,8 @@ function progressMessage(stage: StageCondition, s: DerivedState): string | undef
 }
 
 /**
- * Returns the state of `Ready`: the state of the first condition that is not `True`. If that condition is `Unknown` and a problem blocks everything,
- * `Ready` shows the problem.
+ * Returns the state of `Ready`: the state of the first condition that is not `True`. If that condition is `Unknown` and a problem blocks
+ * everything, `Ready` shows the problem.
  */
 function readyState(stages: Map<StageCondition, ConditionState>, problems: Problem[]): ConditionState {
   const first = readyChain.find((stage) => stages.get(stage)?.status !== 'True');
@@ -355,7 +358,8 @@ export function suspendedStatus(resource: IstioVaultCA, now: number): Status {
 }
 
 /**
- * Returns the first status of a new resource generation, with condition `Reconciling`. kstatus considers an object without conditions as reconciled.
+ * Returns the first status of a new resource generation, with condition `Reconciling`. kstatus considers an object without conditions as
+ * reconciled.
  * Source: https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
  */
 export function startingStatus(input: StatusInput): Status {
