@@ -1,4 +1,4 @@
-/** Carries out what an adapter asks for, on the API server. */
+/** Executes the writes of a control plane adapter on the API server. */
 import { fieldManager } from '../api/annotations.ts';
 import { dig, isObject, type JsonObject } from '../api/json.ts';
 import { type ControlPlaneAdapter, type Target, type Write } from '../control-planes/adapter.ts';
@@ -6,8 +6,9 @@ import type { KubeClient } from '../kube/client.ts';
 import { plainJson } from './report.ts';
 
 /**
- * Writes to the control plane, one after another, each guarded by what the one before has left.
- * @throws KubeError `Conflict` when somebody was faster, or holds a field: then its causes name the other manager
+ * Executes the writes one after another. Each is guarded by the UID or resourceVersion of the object after the previous write.
+ * @throws KubeError with kind `Conflict` if the object changed meanwhile or another field manager owns a field; the causes then name the
+ * manager
  */
 export async function applyWrites(
   kube: Pick<KubeClient, 'deleteObject' | 'patchObject'>,

@@ -12,7 +12,7 @@ const spec = specSchema.parse({
 });
 const manifest = { namespace: 'mesh', name: 'istioca', annotations: { a: 'new', b: 'new' }, spec };
 
-/** A client on an API server that answers everything alike, and counts. */
+/** A client of an API server that gives the same answers to every request and counts the requests. */
 function server(answer: () => JsonObject) {
   const asked: string[] = [];
   const client = clientOn(({ method, path }) => {

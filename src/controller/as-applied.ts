@@ -1,4 +1,4 @@
-/** The cluster as it would be if a resource had been applied: to look at, never to change. */
+/** A read-only view of the cluster as if a resource were already applied. */
 import { dig, isObject, type JsonObject } from '../api/json.ts';
 import { group, kind, resourceSchema, version, type IstioVaultCA, type Spec } from '../api/schema.ts';
 import { rfc3339 } from '../api/time.ts';
@@ -7,7 +7,7 @@ import { isKubeError } from '../kube/errors.ts';
 import { resources } from './observe-kubernetes.ts';
 import { plainJson } from './report.ts';
 
-/** What is applied. */
+/** The resource to apply, from a manifest. */
 export interface Applied {
   namespace: string;
   name: string;
@@ -15,12 +15,12 @@ export interface Applied {
   spec: Spec;
 }
 
-/** Stands in marks for the uid that the API server has not given yet; the owner is told by cluster, namespace and name. */
+/** UID of a resource that does not exist yet, in ownership markers. Cluster, namespace and name identify the owner, not the UID. */
 const noUid = 'not-applied';
 
 /**
- * The resource as the API server would hold it afterwards: annotations of the manifest over those that stand.
- * @param existing as it stands; undefined: not there yet, and so younger than every other
+ * Returns the resource as the API server would store it. Annotations of the manifest are merged over existing annotations.
+ * @param existing the resource in the cluster; `undefined`: it does not exist, and counts as created now
  * @param now milliseconds since the epoch
  */
 export function applied(
@@ -29,7 +29,7 @@ export function applied(
   now: number,
 ): IstioVaultCA {
   const before = dig(existing, 'metadata');
-  const standing = dig(before, 'annotations');
+  const existingAnnotations = dig(before, 'annotations');
   return resourceSchema.parse({
     apiVersion: `${group}/${version}`,
     kind,
@@ -39,38 +39,39 @@ export function applied(
       ...(isObject(before) ? before : {}),
       namespace,
       name,
-      annotations: { ...(isObject(standing) ? standing : {}), ...annotations },
+      annotations: { ...(isObject(existingAnnotations) ? existingAnnotations : {}), ...annotations },
     },
     spec,
     status: existing?.['status'],
   });
 }
 
-const refused = (what: string) => () => Promise.reject(new Error(`a bug: ${what} of a client that only looks`));
+/** Rejects a write: the caller of a read-only client has a bug. */
+const rejectWrite = (what: string) => () => Promise.reject(new Error(`a bug: ${what} of a client that only looks`));
 
-/** Reads as if the resource had been applied; also where its type is not installed yet. Every write fails. */
+/** Returns a client that reads as if the resource were applied, also if its CRD is not installed. Every write fails. */
 export function asApplied(kube: KubeClient, resource: IstioVaultCA): KubeClient {
   const object = plainJson(resource);
   const { namespace, name } = resource.metadata;
-  const ours = (gvr: { group: string; plural: string }) =>
+  const isThisType = (gvr: { group: string; plural: string }) =>
     gvr.group === resources.group && gvr.plural === resources.plural;
   return {
     ...kube,
     getObject: async (gvr, at, called, options) =>
-      ours(gvr) && at === namespace && called === name ? object : await kube.getObject(gvr, at, called, options),
+      isThisType(gvr) && at === namespace && called === name ? object : await kube.getObject(gvr, at, called, options),
     listObjects: async (gvr, at, labels, options) => {
-      if (!ours(gvr)) return await kube.listObjects(gvr, at, labels, options);
-      const found = await kube.listObjects(gvr, at, labels, options).catch((error: unknown) => {
+      if (!isThisType(gvr)) return await kube.listObjects(gvr, at, labels, options);
+      const listed = await kube.listObjects(gvr, at, labels, options).catch((error: unknown) => {
         if (isKubeError(error, 'NotFound')) return [];
         throw error;
       });
-      const isIt = (one: unknown) =>
-        dig(one, 'metadata', 'namespace') === namespace && dig(one, 'metadata', 'name') === name;
-      return [...found.filter((one) => !isIt(one)), object];
+      const isThisResource = (item: unknown) =>
+        dig(item, 'metadata', 'namespace') === namespace && dig(item, 'metadata', 'name') === name;
+      return [...listed.filter((item) => !isThisResource(item)), object];
     },
-    createObject: refused('a creation'),
-    replaceObject: refused('a replacement'),
-    deleteObject: refused('a deletion'),
-    patchObject: refused('a patch'),
+    createObject: rejectWrite('a creation'),
+    replaceObject: rejectWrite('a replacement'),
+    deleteObject: rejectWrite('a deletion'),
+    patchObject: rejectWrite('a patch'),
   };
 }

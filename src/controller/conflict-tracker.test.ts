@@ -12,13 +12,16 @@ const facts = (carriesFields: boolean): ControlPlaneFacts => ({
   managedBy: { name: 'rival' },
 });
 
-/** An operator that writes whenever it may, beside a rival that takes back at once; looks come at these times. */
-function contest(looks: readonly number[], rivalStopsAt = Infinity, asked: (at: number) => string = () => 'a') {
+/**
+ * Simulates an operator that writes whenever it is allowed to, and another field manager that reverts each write at once.
+ * @param times times of the observations
+ */
+function contest(times: readonly number[], rivalStopsAt = Infinity, asked: (at: number) => string = () => 'a') {
   const conflicts = new ConflictTracker(10 * minute);
   const writes: number[] = [];
   let carries = false;
   const seen: { at: number; stopped: boolean; by: string | undefined; carries: boolean }[] = [];
-  for (const at of looks) {
+  for (const at of times) {
     if (at < rivalStopsAt) carries = false;
     const found = conflicts.evaluate('ns/ca', asked(at), 'fields', facts(carries), at);
     seen.push({ at, stopped: found !== undefined, by: found?.by?.name, carries });
@@ -46,8 +49,8 @@ describe('fields that are taken back', () => {
   });
 
   it('is over when the rival stops: the next probe stays, and afterwards it counts anew', () => {
-    const looks = every(1_000, 60 * minute);
-    const { writes, seen } = contest(looks, 5 * minute);
+    const times = every(1_000, 60 * minute);
+    const { writes, seen } = contest(times, 5 * minute);
     expect(writes).toHaveLength(4);
     expect(seen.at(-1)).toMatchObject({ carries: true, stopped: false });
   });
@@ -69,13 +72,13 @@ describe('fields that are taken back', () => {
   it('never writes more than three times in ten minutes, however often it looks', () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: 1, max: 4 * minute }), { minLength: 50, maxLength: 300 }), (gaps) => {
-        const looks = gaps.map(
+        const times = gaps.map(
           (
             (at) => (gap: number) =>
               (at += gap)
           )(0),
         );
-        const { writes } = contest(looks);
+        const { writes } = contest(times);
         for (const [i, at] of writes.entries()) {
           const third = writes[i + 3];
           if (third !== undefined) expect(third - at).toBeGreaterThanOrEqual(10 * minute);

@@ -1,20 +1,24 @@
 /**
- * Fields that are written and taken back, written and taken back: counted in memory, per resource. After three times in ten minutes the
- * operator stops; then it tries once after ten minutes, and each time that is in vain waits twice as long, up to an hour.
+ * Detects repeated field conflicts, in memory and per resource. If another field manager reverts the fields three times within 10 minutes,
+ * the operator stops writing them. It retries once after a pause (10 minutes by default, `--contest-probe`). After each failed retry the
+ * pause doubles, up to six times its initial length.
  */
 import type { RepeatedConflict, ControlPlaneFacts, OtherManager } from '../plan/facts/observed.ts';
 
-/** Milliseconds. */
+/** Time within which reverts are counted, and after which a write that persists ends the conflict. Milliseconds. */
 const windowMs = 600_000;
+/** Number of reverts within the window after which the operator stops. */
 const mostReverts = 3;
 
+/** Record of one resource. */
 interface ConflictRecord {
-  /** What a person asked for when it began: a change of it begins anew. */
-  asked: string;
-  /** What was written last, and when. */
-  written?: { wanted: string; atMs: number };
-  /** When it was found taken back. */
+  /** The user's request at the beginning of the record; another request starts a new record. */
+  request: string;
+  /** The last write that was not found reverted. */
+  written?: { fields: string; atMs: number };
+  /** When reverts were observed, milliseconds since the epoch. */
   reverted: number[];
+  /** Set while the operator pauses its writes or is about to retry. */
   stopped?: { untilMs: number; pauseMs: number; by: OtherManager | undefined };
 }
 
@@ -22,60 +26,69 @@ export class ConflictTracker {
   readonly #probeMs: number;
   readonly #records = new Map<string, ConflictRecord>();
 
-  /** @param probeMs how long after it stopped the first time it tries again, milliseconds */
+  /** @param probeMs the initial pause before a retry, milliseconds */
   constructor(probeMs: number) {
     this.#probeMs = probeMs;
   }
 
-  /** The fields were written. @param wanted what was written, in a form that can be compared */
-  wrote(key: string, wanted: string, now: number): void {
+  /**
+   * Records a write.
+   * @param key the resource, `namespace/name`
+   * @param fields the written fields, serialized for comparison
+   * @param now milliseconds since the epoch
+   */
+  wrote(key: string, fields: string, now: number): void {
     const record = this.#records.get(key);
-    if (record) record.written = { wanted, atMs: now };
+    if (record) record.written = { fields, atMs: now };
   }
 
   /**
-   * What follows from one look.
-   * @param asked changes when a person asks for something else
-   * @param wanted what would be written now
-   * @returns a contest as long as nothing may be written
+   * Evaluates one observation.
+   * @param key the resource, `namespace/name`
+   * @param request changes when the user changes the spec or requests a reconcile
+   * @param desired the fields that the operator would write now, serialized for comparison
+   * @param facts the observed control plane; `undefined`: it does not exist
+   * @param now milliseconds since the epoch
+   * @returns the conflict while the operator must not write; `undefined`: it can write
    */
   evaluate(
     key: string,
-    asked: string,
-    wanted: string,
+    request: string,
+    desired: string,
     facts: ControlPlaneFacts | undefined,
     now: number,
   ): RepeatedConflict | undefined {
-    const record = this.#recordOf(key, asked);
+    const record = this.#recordOf(key, request);
     const { written, stopped } = record;
     if (!facts) return undefined;
     if (facts.carriesFields) {
-      const held = written === undefined || now - written.atMs >= windowMs;
-      if (stopped && held) this.#records.delete(key);
+      const persisted = written === undefined || now - written.atMs >= windowMs;
+      if (stopped && persisted) this.#records.delete(key);
       return undefined;
     }
-    if (written?.wanted === wanted) {
+    if (written?.fields === desired) {
       delete record.written;
       record.reverted = [...record.reverted, now].filter((at) => now - at < windowMs);
-      const probed = stopped !== undefined;
-      if (probed || record.reverted.length >= mostReverts) {
-        const pauseMs = probed ? Math.min(stopped.pauseMs * 2, 6 * this.#probeMs) : this.#probeMs;
-        const marked = facts.tool && { name: '', tool: facts.tool };
-        record.stopped = { pauseMs, untilMs: now + pauseMs, by: facts.managedBy ?? marked };
+      const retried = stopped !== undefined;
+      if (retried || record.reverted.length >= mostReverts) {
+        const pauseMs = retried ? Math.min(stopped.pauseMs * 2, 6 * this.#probeMs) : this.#probeMs;
+        const byMetadata = facts.tool && { name: '', tool: facts.tool };
+        record.stopped = { pauseMs, untilMs: now + pauseMs, by: facts.managedBy ?? byMetadata };
       }
     }
     return record.stopped && now < record.stopped.untilMs ? record.stopped : undefined;
   }
 
-  /** Forgets a resource that is gone. */
+  /** Removes the record of a deleted resource. */
   forget(key: string): void {
     this.#records.delete(key);
   }
 
-  #recordOf(key: string, asked: string): ConflictRecord {
-    const found = this.#records.get(key);
-    if (found?.asked === asked) return found;
-    const record: ConflictRecord = { asked, reverted: [] };
+  /** Returns the record of a resource: a new one if there is none, or if the user's request changed. */
+  #recordOf(key: string, request: string): ConflictRecord {
+    const existing = this.#records.get(key);
+    if (existing?.request === request) return existing;
+    const record: ConflictRecord = { request, reverted: [] };
     this.#records.set(key, record);
     return record;
   }

@@ -1,4 +1,7 @@
-/** How a resource reaches Vault: from its references and service account to a session request. Only its own namespace is read. */
+/**
+ * Builds the session request for Vault from `spec.vault`: resolves references to ConfigMaps and Secrets, and prepares the login. Only the
+ * namespace of the resource is read.
+ */
 import { dig } from '../api/json.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
@@ -8,17 +11,23 @@ import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import { VaultError } from '../vault/errors.ts';
 import type { TlsOptions } from '../vault/transport.ts';
 import type { Login, SessionRequest } from '../vault/sessions.ts';
+import { configMaps } from './observe-kubernetes.ts';
 
-const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
 const secrets = { group: '', version: 'v1', plural: 'secrets' };
 
 export type ReferenceReader = Pick<KubeClient, 'getObject' | 'requestToken'>;
 
+/** Returns an error with a problem that blocks every write. */
 function problem(condition: Problem['condition'], reason: Problem['reason'], message: string): ProblemError {
   return new ProblemError({ condition, reason, message, blocks: 'all' });
 }
 
-/** A key of a ConfigMap or Secret. @throws ProblemError when it is not there or may not be read */
+/**
+ * Returns the value of a key of a ConfigMap or, decoded, of a Secret.
+ * @param field path of the reference in the spec, for messages
+ * @throws ProblemError if the object or key does not exist, the value is empty, or the operator lacks the permission
+ * @throws KubeError for other failures
+ */
 async function readKey(
   kube: ReferenceReader,
   kind: 'ConfigMap' | 'Secret',
@@ -48,7 +57,7 @@ async function readKey(
   return kind === 'Secret' ? Buffer.from(value, 'base64').toString('utf8') : value;
 }
 
-/** A public PEM in a ConfigMap. */
+/** Returns the value of a key of a ConfigMap, such as a PEM certificate. @throws ProblemError, KubeError */
 export const readConfigMapKey = (
   kube: ReferenceReader,
   namespace: string,
@@ -57,7 +66,7 @@ export const readConfigMapKey = (
   condition: Problem['condition'],
 ) => readKey(kube, 'ConfigMap', namespace, ref, field, condition);
 
-/** A secret value, wrapped at once. */
+/** Returns the trimmed value of a key of a Secret, wrapped so that it cannot be logged. @throws ProblemError, KubeError */
 export async function readSecretKey(
   kube: ReferenceReader,
   namespace: string,
@@ -68,6 +77,7 @@ export async function readSecretKey(
   return new Secret((await readKey(kube, 'Secret', namespace, ref, field, condition)).trim());
 }
 
+/** Resolves the references of `spec.vault.tls`. @throws ProblemError, KubeError */
 async function tlsOptions(kube: ReferenceReader, namespace: string, tls: Spec['vault']['tls']): Promise<TlsOptions> {
   if (!tls) return {};
   const field = 'spec.vault.tls';
@@ -102,9 +112,13 @@ async function tlsOptions(kube: ReferenceReader, namespace: string, tls: Spec['v
   };
 }
 
-/** Seconds that a requested service account token lives: it is used once, at login. */
+/** Lifetime of a requested service account token, in seconds: the minimum of the API server. The token is used once, at login. */
 const loginTokenSeconds = 600;
 
+/**
+ * Prepares the login of `spec.vault.auth`.
+ * @throws ProblemError if the method is not supported, or a reference does not exist or is unreadable
+ */
 async function loginOf(kube: ReferenceReader, namespace: string, auth: Spec['vault']['auth']): Promise<Login> {
   if (auth.method === 'Token' && auth.token) {
     return {
@@ -151,7 +165,11 @@ async function loginOf(kube: ReferenceReader, namespace: string, auth: Spec['vau
   };
 }
 
-/** Everything that decides which server is spoken to and as whom. @throws ProblemError, KubeError */
+/**
+ * Returns the session request of a resource: the server, the connection options and the login.
+ * @param onRequest called after each request to Vault with its operation and HTTP status
+ * @throws ProblemError, KubeError
+ */
 export async function sessionRequest(
   kube: ReferenceReader,
   resource: IstioVaultCA,
@@ -176,8 +194,8 @@ export async function sessionRequest(
 }
 
 /**
- * A refused login names role, service account and audience, a refused token the Secret that it comes from; other failures of the login speak
- * for themselves.
+ * Explains a refused login: the message names role, service account and audience or, for a refused token, its Secret. `undefined`: another
+ * failure, whose own message suffices.
  */
 export function loginProblem(error: unknown, resource: IstioVaultCA): ProblemError | undefined {
   if (!(error instanceof VaultError && ['Forbidden', 'Invalid', 'NotFound'].includes(error.kind))) return undefined;
@@ -190,12 +208,13 @@ export function loginProblem(error: unknown, resource: IstioVaultCA): ProblemErr
   return problem('VaultReady', 'LoginFailed', `the login was refused (${error.message}): ${hint}`);
 }
 
-/** Vault says of a token that it does not know it, since 1.17; OpenBao gives the same answer as for a missing right. */
+/** Vault since 1.17 reports an unknown token as `invalid token`. OpenBao gives the same answer as for a missing permission. */
 function tokenHint({ name, key }: { name: string; key: string }, { message }: VaultError): string {
-  const known = /invalid token/i.test(message) ? '' : ', or lacks policy default and may not look itself up';
-  return `the token in Secret ${name} (key ${key}) was revoked or has run out${known}; put one into it that is valid`;
+  const otherCause = /invalid token/i.test(message) ? '' : ', or lacks policy default and may not look itself up';
+  return `the token in Secret ${name} (key ${key}) was revoked or has run out${otherCause}; put one into it that is valid`;
 }
 
+/** Returns what the Vault role of a Kubernetes login must be bound to. */
 function loginHint(
   { mount, role, serviceAccountName, audiences }: NonNullable<Spec['vault']['auth']['kubernetes']>,
   namespace: string,

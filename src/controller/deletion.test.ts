@@ -1,4 +1,4 @@
-/** How long a deletion is held: against an API server that answers from memory. What it takes away is tested on the real servers. */
+/** How long the finalizer blocks a deletion, with a fake API server. Tests with real servers verify the cleanup itself. */
 import { beforeEach, describe, expect, it } from '@jest/globals';
 import type { JsonObject } from '../api/json.ts';
 import { identity, minimalSpec } from '../../test/unit/model.ts';
@@ -16,9 +16,9 @@ const deadlineMs = 10 * minute;
 
 let clock: FakeClock;
 let terminating: boolean;
-/** Finalizers as they were written. */
+/** The finalizer lists that were written. */
 let finalizers: unknown[];
-/** What was said about having given up. */
+/** Notes of the `CleanupIncomplete` Events. */
 let notes: string[];
 let deletion: Deletion;
 
@@ -37,13 +37,13 @@ beforeEach(() => {
   const record = ({ reason, note }: { reason: string; note: string }) => {
     if (reason === 'CleanupIncomplete') notes.push(note);
   };
-  // an address that is not on the list: no server is spoken to, and nothing is ever cleaned up
+  // the address is not allowed, so no request reaches a Vault server, and the cleanup never completes
   const options = { kube, logger: silentLogger, clock, addressAllowed: () => false, deletionDeadlineMs: deadlineMs };
   const rounds = { run: () => Promise.reject(new Error('nothing is to be carried out')) };
   deletion = new Deletion(options, new Reporter(kube, { record }, silentLogger), rounds);
 }); // prettier-ignore
 
-/** One look at a deletion. @returns when to look again, in milliseconds; undefined: it is let go */
+/** One reconcile of a deletion. @returns when the deletion is rechecked, in milliseconds; `undefined`: the finalizer is removed */
 async function look(metadata: Record<string, unknown> = {}): Promise<number | undefined> {
   const raw: JsonObject = plainJson({
     apiVersion: `${group}/${version}`,

@@ -1,6 +1,6 @@
 /**
- * The end of a resource. With `Retain` nothing holds it, and nothing is asked of Vault. With `Delete` a finalizer holds it until what it
- * made is gone, or until that was tried long enough.
+ * Deletion of a resource. With `deletionPolicy: Retain`, the resource has no finalizer and the operator sends no request to Vault. With
+ * `Delete`, a finalizer blocks the deletion until the cleanup is complete or gives up.
  */
 import { reasons } from '../api/conditions.ts';
 import { z } from 'zod';
@@ -20,19 +20,19 @@ import type { LoopResult, Outcome, ReconcilerOptions } from './outcome.ts';
 import { plainJson, type Reporter } from './report.ts';
 import type { ReconcileLoop } from './reconcile-loop.ts';
 
-/** How soon a deletion that cannot be told anything of is looked at again, milliseconds. */
+/** Time until a deletion is rechecked if its problem names no time, milliseconds. */
 const recheckMs = reasons.Deleting.recheckMs;
 
-/** What must be readable of a resource to take the finalizer off. */
-const heldMetadata = z.object({
+/** The metadata that the operator needs to remove the finalizer. */
+const finalizerMetadata = z.object({
   namespace: z.string(),
   name: z.string(),
   deletionTimestamp: z.string().optional(),
   finalizers: z.array(z.string()).default([]),
 });
 
-/** Whether deletion has anything to do: nothing was made in `Plan`, and a suspended resource is left as it is. */
-const wantsCleanup = ({ spec }: IstioVaultCA): boolean =>
+/** Whether a deletion includes a cleanup. With `mode: Plan` the operator created nothing, and a suspended resource stays as it is. */
+const includesCleanup = ({ spec }: IstioVaultCA): boolean =>
   spec.deletionPolicy === 'Delete' && spec.mode === 'Enforce' && !spec.suspend;
 
 export type DeletionOptions = Pick<
@@ -43,34 +43,36 @@ export type DeletionOptions = Pick<
 export class Deletion {
   readonly #o: DeletionOptions;
   readonly #report: Reporter;
-  readonly #rounds: Pick<ReconcileLoop, 'run'>;
-  /** When this process first looked at a deletion, by resource, in milliseconds of the clock's `elapsed`. */
+  readonly #loop: Pick<ReconcileLoop, 'run'>;
+  /** When this process first reconciled a deletion, by `namespace/name`, in milliseconds of the clock's `elapsed`. */
   readonly #begun = new Map<string, { uid: string; atMs: number }>();
 
-  constructor(options: DeletionOptions, report: Reporter, rounds: Pick<ReconcileLoop, 'run'>) {
+  constructor(options: DeletionOptions, report: Reporter, loop: Pick<ReconcileLoop, 'run'>) {
     this.#o = options;
     this.#report = report;
-    this.#rounds = rounds;
+    this.#loop = loop;
   }
 
   /**
-   * Puts the finalizer on a living resource, before anything is made for it, or takes it off.
-   * @param refused nothing is made for such a spec; what was made for an earlier one stays held
+   * Adds the finalizer to a resource that is not being deleted, before the operator creates anything for it, or removes it.
+   * @param raw the resource as read, for its resourceVersion
+   * @param refused the spec is refused: the operator creates nothing for it, so the finalizer is not added; an existing one stays
    * @throws KubeError
    */
   async hold(raw: JsonObject, resource: IstioVaultCA, refused: boolean): Promise<void> {
     const held = resource.metadata.finalizers.includes(finalizer);
-    const wanted = wantsCleanup(resource) && (held || !refused);
-    if (held !== wanted) await this.#setFinalizer(raw, resource, wanted);
+    const needed = includesCleanup(resource) && (held || !refused);
+    if (held !== needed) await this.#setFinalizer(raw, resource, needed);
   }
 
   /**
-   * A resource that is being deleted and whose spec cannot be read: nothing can be cleaned up after it, and nothing shall hold it.
-   * @returns whether it was one
+   * Removes the finalizer from a resource that is being deleted and whose spec is invalid: a cleanup is impossible, and the deletion must
+   * not block.
+   * @returns whether it removed the finalizer
    * @throws KubeError
    */
   async abandon(raw: JsonObject): Promise<boolean> {
-    const metadata = z.object({ metadata: heldMetadata }).safeParse(raw).data?.metadata;
+    const metadata = z.object({ metadata: finalizerMetadata }).safeParse(raw).data?.metadata;
     if (metadata?.deletionTimestamp === undefined || !metadata.finalizers.includes(finalizer)) return false;
     const { namespace, name } = metadata;
     this.#o.logger.warn('CleanupIncomplete: gave up (the spec cannot be read); Vault is left as it is', {
@@ -82,8 +84,8 @@ export class Deletion {
   }
 
   /**
-   * One look at a resource that is being deleted.
-   * @returns when to look again; undefined: nothing of ours holds it any more
+   * Reconciles a resource that is being deleted.
+   * @returns when to reconcile again; `undefined`: the resource does not have the operator's finalizer (any more)
    * @throws KubeError
    */
   async reconcile(
@@ -93,7 +95,7 @@ export class Deletion {
     signal: AbortSignal,
   ): Promise<Outcome | undefined> {
     if (!resource.metadata.finalizers.includes(finalizer)) return undefined;
-    if (!wantsCleanup(resource)) {
+    if (!includesCleanup(resource)) {
       await this.#setFinalizer(raw, resource, false);
       return undefined;
     }
@@ -104,31 +106,34 @@ export class Deletion {
     }
     const deadline = this.#deadline(resource);
     const purpose = { next: cleanup, deleting: true, readOnly: false };
-    const round: LoopResult = this.#o.addressAllowed(resource.spec.vault.address)
-      ? await this.#rounds.run(resource, desired, purpose, signal).catch((bug: unknown) => {
-          // loud, but no reason to hold the resource for ever
+    const result: LoopResult = this.#o.addressAllowed(resource.spec.vault.address)
+      ? await this.#loop.run(resource, desired, purpose, signal).catch((bug: unknown) => {
+          // a bug is logged as an error, but must not block the deletion permanently
           const { namespace, name } = resource.metadata;
           this.#o.logger.error('deletion failed', { resource: `${namespace}/${name}`, err: bug });
           return { observed: undefined, problems: [internalError], unfinished: false };
         })
       : { observed: undefined, problems: [notAllowed], unfinished: false };
     if (signal.aborted) return { requeueAfterMs: recheckMs };
-    if (round.observed && round.problems.length === 0 && !round.unfinished) {
-      this.#tellWhatStays(resource, desired, round);
+    if (result.observed && result.problems.length === 0 && !result.unfinished) {
+      this.#reportKeptMounts(resource, desired, result);
       await this.#setFinalizer(raw, resource, false);
       return undefined;
     }
     const reason = await this.#reasonToGiveUp(resource, deadline);
     if (reason !== undefined) {
-      this.#incomplete(resource, reason, this.#left(desired, round), round.problems[0]);
+      this.#incomplete(resource, reason, this.#remaining(desired, result), result.problems[0]);
       await this.#setFinalizer(raw, resource, false);
       return undefined;
     }
-    return await this.#waits(raw, resource, round, deadline);
+    return await this.#reportProblem(raw, resource, result, deadline);
   }
 
-  /** Mounts of ours that stay: the root's unless it was confirmed; what foreign things keep there is worth a warning. */
-  #tellWhatStays(resource: IstioVaultCA, desired: Desired, { observed }: LoopResult): void {
+  /**
+   * Reports owned mounts that the cleanup keeps. The root mount stays unless its deletion was confirmed by annotation. A mount that stays
+   * because it holds objects of others is a warning.
+   */
+  #reportKeptMounts(resource: IstioVaultCA, desired: Desired, { observed }: LoopResult): void {
     if (!observed) return;
     const { root, intermediate } = mountsThatStay(new DerivedState(desired, observed, this.#o.clock.now()));
     if (intermediate !== undefined) this.#incomplete(resource, 'the intermediate', [intermediate]);
@@ -137,59 +142,70 @@ export class Deletion {
     else this.#report.event(resource, 'Normal', 'RootKept', 'Delete', root);
   }
 
-  async #waits(raw: JsonObject, resource: IstioVaultCA, { problems }: LoopResult, deadline: number): Promise<Outcome> {
+  /** Writes the problem that the cleanup waits for to the status. @returns when to reconcile again, at the latest at the deadline */
+  async #reportProblem(
+    raw: JsonObject,
+    resource: IstioVaultCA,
+    { problems }: LoopResult,
+    deadline: number,
+  ): Promise<Outcome> {
     const [problem] = problems;
     if (!problem) return { requeueAfterMs: 0 };
     const { clock } = this.#o;
     await this.#report.status(raw, resource, deletingStatus(resource, problem, clock.now()));
     if (kindOf(problem) === 'transient') return { backoff: true, problem };
-    const left = deadline - clock.elapsed();
-    return { requeueAfterMs: Math.max(0, Math.min(recheckAfterMs(problem) ?? recheckMs, left)) };
+    const untilDeadline = deadline - clock.elapsed();
+    return { requeueAfterMs: Math.max(0, Math.min(recheckAfterMs(problem) ?? recheckMs, untilDeadline)) };
   }
 
   /**
-   * When to give up, by the clock's `elapsed`. Counted from the first look of this process and not from `deletionTimestamp`: neither the API
-   * server's clock nor a time in which no operator ran may shorten the cleanup.
+   * Returns when to give up the cleanup, in milliseconds of the clock's `elapsed`. The time counts from the first reconcile of this
+   * process. If it counted from `deletionTimestamp`, the clock of the API server or operator downtime could shorten the cleanup.
    */
   #deadline({ metadata }: IstioVaultCA): number {
     const key = keyOf(metadata);
-    const before = this.#begun.get(key);
-    const begun = before?.uid === metadata.uid ? before : { uid: metadata.uid, atMs: this.#o.clock.elapsed() };
+    const recorded = this.#begun.get(key);
+    const begun = recorded?.uid === metadata.uid ? recorded : { uid: metadata.uid, atMs: this.#o.clock.elapsed() };
     this.#begun.set(key, begun);
     return begun.atMs + this.#o.deletionDeadlineMs;
   }
 
-  /** A resource that is gone. @param key `namespace/name` */
+  /** Removes the record of a deleted resource. @param key `namespace/name` */
   forget(key: string): void {
     this.#begun.delete(key);
   }
 
+  /** Returns why the cleanup gives up now; `undefined`: it continues. @throws KubeError */
   async #reasonToGiveUp(resource: IstioVaultCA, deadline: number): Promise<string | undefined> {
     if (this.#o.clock.elapsed() >= deadline) return 'the deletion deadline has passed';
     const terminating = await isTerminating(this.#o.kube, resource.metadata.namespace);
     return terminating ? 'the namespace is being deleted' : undefined;
   }
 
-  /** What is still there, as far as it can be told. */
-  #left(desired: Desired, { observed }: LoopResult): string[] {
+  /**
+   * Returns the objects that the cleanup leaves behind: those of its remaining steps or, without a complete observation, all that can
+   * exist.
+   */
+  #remaining(desired: Desired, { observed }: LoopResult): string[] {
     if (!observed || observed.vault.missingCapabilities.length > 0) return possiblyLeft(desired);
     const unused = { ...observed, kubernetes: { ...observed.kubernetes, istiodUses: [] } };
     const steps = simulate(desired, unused, (o) => cleanup(desired, o, this.#o.clock.now()), this.#o.clock.now());
     return steps.map((step) => describePlanned(step).target);
   }
 
-  #incomplete(resource: IstioVaultCA, why: string, left: string[], problem?: Problem): void {
+  /** Reports an incomplete cleanup in the log and as an Event. */
+  #incomplete(resource: IstioVaultCA, why: string, remaining: string[], problem?: Problem): void {
     const because = problem ? ` (${problem.reason}: ${problem.message})` : '';
-    const note = `gave up (${why})${because}; left as it is: ${left.join(', ')}`;
+    const note = `gave up (${why})${because}; left as it is: ${remaining.join(', ')}`;
     const { namespace, name } = resource.metadata;
     this.#o.logger.warn(`CleanupIncomplete: ${note}`, { namespace, name });
     this.#report.event(resource, 'Warning', 'CleanupIncomplete', 'Delete', note);
   }
 
-  /** Guarded by the resourceVersion, since the list is written whole. */
+  /** Adds or removes the finalizer. The resourceVersion guards the write, because it replaces the whole list. @throws KubeError */
   async #setFinalizer(
     raw: JsonObject,
-    resource: { metadata: z.output<typeof heldMetadata> },
+    resource: { metadata: z.output<typeof finalizerMetadata> },
     held: boolean,
   ): Promise<void> {
     const { namespace, name } = resource.metadata;
@@ -199,7 +215,7 @@ export class Deletion {
     try {
       await this.#o.kube.patchObject(resources, namespace, name, body, { type: 'merge' });
     } catch (error) {
-      if (!isKubeError(error, 'NotFound')) throw error; // gone already
+      if (!isKubeError(error, 'NotFound')) throw error; // the resource does not exist any more
     }
     if (!held) this.forget(keyOf(resource.metadata));
   }

@@ -1,4 +1,4 @@
-/** What would be done for a resource, before anything is: shared by the reconciler and by the command `plan`. */
+/** Dry run of a resource: which specs are refused and which steps would follow. The reconciler and the command `plan` share it. */
 import type { IstioVaultCA } from '../api/schema.ts';
 import type { Desired } from '../plan/facts/desired.ts';
 import { checkSpec, plan } from '../plan/plan.ts';
@@ -15,24 +15,27 @@ function addressProblem({ spec }: IstioVaultCA, { addressAllowed }: SpecPolicy):
   return [{ condition: 'VaultReady', reason: 'AddressNotAllowed', message, blocks: 'all' }];
 }
 
-/** What of the spec itself is refused: with any of it no server is spoken to. */
-export function refusals(resource: IstioVaultCA, desired: Desired, judge: SpecPolicy): Problem[] {
-  return [...addressProblem(resource, judge), ...checkSpec(desired, judge.leaderElection)];
+/** Returns the problems of the spec itself. With any of them, the operator sends no request to a Vault server. */
+export function refusals(resource: IstioVaultCA, desired: Desired, policy: SpecPolicy): Problem[] {
+  return [...addressProblem(resource, policy), ...checkSpec(desired, policy.leaderElection)];
 }
 
-/** The steps that would follow from what was seen, to the end. @param now milliseconds since the epoch */
+/**
+ * Returns all steps that would follow from an observation; empty if nothing could be read or nothing is to be done.
+ * @param now milliseconds since the epoch
+ */
 export function simulatedSteps(desired: Desired, { observed, unfinished }: LoopResult, now: number): Step[] {
   if (!observed || !unfinished) return [];
   return simulate(desired, observed, (o) => plan(desired, o, now), now);
 }
 
-/** What would be done, and what stands in the way. */
+/** Result of a dry run: the steps that the operator would execute, and the problems. */
 export interface DryRun {
   steps: Step[];
   problems: Problem[];
 }
 
-/** Looks once at everything, and carries out nothing. */
+/** Observes a resource once and returns the steps that would follow. Nothing is written. */
 export async function dryRun(
   { rounds, judge, now }: { rounds: ReconcileLoop; judge: SpecPolicy; now: () => number },
   resource: IstioVaultCA,
@@ -41,6 +44,6 @@ export async function dryRun(
 ): Promise<DryRun> {
   const refused = refusals(resource, desired, judge);
   if (refused.length > 0) return { steps: [], problems: refused };
-  const round = await rounds.run(resource, desired, { next: plan, deleting: false, readOnly: true }, signal);
-  return { steps: simulatedSteps(desired, round, now()), problems: round.problems };
+  const result = await rounds.run(resource, desired, { next: plan, deleting: false, readOnly: true }, signal);
+  return { steps: simulatedSteps(desired, result, now()), problems: result.problems };
 }

@@ -1,10 +1,13 @@
-/** The status of a resource that the schema does not accept: an older CRD, or no CRD validation, let it through. */
+/**
+ * Status of a resource that the schema rejects. The API server accepts such a resource if an older CRD, or a CRD without validation, is
+ * installed.
+ */
 import type { ZodError } from 'zod';
 import { dig, type JsonObject } from '../api/json.ts';
 import type { Condition, Status } from '../api/status-schema.ts';
 import { rfc3339 } from '../api/time.ts';
 
-/** @param now milliseconds since the epoch */
+/** Returns the status with `Ready` `False` and `Stalled`, naming at most five violations. @param now milliseconds since the epoch */
 export function invalidSpecStatus(raw: JsonObject, error: ZodError, now: number): Status {
   const generation = Number(dig(raw, 'metadata', 'generation') ?? 0);
   const message = error.issues

@@ -1,4 +1,4 @@
-/** What is made of istiod's Deployments; reading them is tested on a real API server. */
+/** Evaluation of istiod's Deployments. Tests with a real API server verify the reads. */
 import { expect, it } from '@jest/globals';
 import { identity, minimalSpec } from '../../test/unit/model.ts';
 import { group, kind, resourceSchema, version } from '../api/schema.ts';
@@ -11,7 +11,7 @@ const spec = minimalSpec();
 const resource = resourceSchema.parse({ apiVersion: `${group}/${version}`, kind, metadata: identity, spec });
 const hour = 3_600_000;
 
-/** istiod of a revision. @param ttl its MAX_WORKLOAD_CERT_TTL; undefined: not set */
+/** The Deployment of istiod of a revision. @param ttl its `MAX_WORKLOAD_CERT_TTL`; `undefined`: not set */
 function istiod(ttl?: string | object, revision = 'default') {
   const name = 'MAX_WORKLOAD_CERT_TTL';
   const env = ttl === undefined ? [] : [typeof ttl === 'string' ? { name, value: ttl } : { name, valueFrom: ttl }];

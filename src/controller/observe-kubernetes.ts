@@ -1,4 +1,6 @@
-/** Reads what a plan needs from the cluster: the control plane, its rivals, istiod's Deployments, the mesh's root, the injector. */
+/**
+ * Observes the cluster: the control plane, competing IstioVaultCAs, istiod's Deployments, the distributed roots, and Vault Agent Injector.
+ */
 import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
 import { group, plural, version } from '../api/schema.ts';
@@ -11,37 +13,40 @@ import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { kvDataPath } from '../plan/facts/ca-files.ts';
 import type { ObservedKubernetes, Unfit } from '../plan/facts/observed.ts';
 import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
-import { istiodDeployments, istiodLabel } from '../istiod/discover.ts';
+import { hasEnded, istiodDeployments, istiodLabel } from '../istiod/discover.ts';
 import { selects } from '../kube/selector.ts';
 
 const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
 export const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
-const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
-const pods = { group: '', version: 'v1', plural: 'pods' };
+export const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
+export const pods = { group: '', version: 'v1', plural: 'pods' };
 const webhooks = { group: 'admissionregistration.k8s.io', version: 'v1', plural: 'mutatingwebhookconfigurations' };
 export const resources = { group, version, plural };
 
 export type ClusterReader = Pick<KubeClient, 'getObject' | 'listObjects' | 'isServed'>;
 
-/** What is read once a reconcile. */
+/** Objects that are read once per reconcile. */
 export interface Surroundings {
+  /** All IstioVaultCAs of the namespace, including this one. */
   others: JsonObject[];
-  /** istiod's Deployments, of whatever revision. */
+  /** istiod's Deployments of all revisions; `unreadable`: the operator cannot list Deployments. */
   deployments: IstiodDeployment[] | 'unreadable';
+  /** Objects that the adapter reads besides the control plane object; `undefined`: the operator cannot list them. */
   relatives: JsonObject[] | undefined;
   injector: ObservedKubernetes['injector'];
 }
 
-/** What decides whether may be written: read anew in every round. */
+/** Objects that decide whether the operator writes. They are read in every iteration. */
 export interface Gates {
   controlPlane: JsonObject | undefined;
+  /** The API server serves the type of the control plane object. */
   controlPlaneServed: boolean;
   meshRoots: ObservedKubernetes['meshRoots'];
-  /** The ConfigMap that shows what to commit. */
+  /** The ConfigMap that shows the fields to commit. */
   render: JsonObject | undefined;
 }
 
-/** @throws KubeError of the first read that failed */
+/** Reads the objects that are read once per reconcile. @throws KubeError of the first read that failed */
 export async function readSurroundings(
   kube: ClusterReader,
   { metadata }: IstioVaultCA,
@@ -57,7 +62,10 @@ export async function readSurroundings(
   return { others: others, deployments: deployed ? istiodDeployments(deployed) : 'unreadable', relatives, injector };
 }
 
-/** None when their type is not served. */
+/**
+ * Reads the objects that the adapter reads besides the control plane object; empty if the API server does not serve their type.
+ * @throws KubeError
+ */
 async function readRelatives(
   kube: ClusterReader,
   { relatives, clusterScoped }: ControlPlaneAdapter,
@@ -72,7 +80,11 @@ async function readRelatives(
   }
 }
 
-/** @throws KubeError of the first read that failed */
+/**
+ * Reads the objects that decide whether the operator writes.
+ * @param render name of the ConfigMap that shows the fields to commit
+ * @throws KubeError of the first read that failed
+ */
 export async function readGates(
   kube: ClusterReader,
   { metadata, spec }: IstioVaultCA,
@@ -93,7 +105,7 @@ export async function readGates(
   };
 }
 
-/** What the adapter of a resource's control plane is given. */
+/** Returns the input of the control plane adapter. */
 export function targetOf(
   { metadata, spec }: IstioVaultCA,
   { deployments: deployed, relatives }: Surroundings,
@@ -108,7 +120,7 @@ export function targetOf(
   };
 }
 
-/** The observation for the fields that are wanted. */
+/** Evaluates what was read against the desired fields. */
 export function evaluateKubernetes(
   surroundings: Surroundings,
   { controlPlane, controlPlaneServed, meshRoots, render }: Gates,
@@ -117,14 +129,14 @@ export function evaluateKubernetes(
   fields: IstiodFields,
 ): Omit<ObservedKubernetes, 'kubernetesCa' | 'goneOwners' | 'istiodUses' | 'istiod'> {
   const target = targetOf(resource, surroundings, { controlPlane, controlPlaneServed, meshRoots, render });
-  const looked = isGoing(controlPlane)
-    ? going(resource)
+  const evaluated = isBeingDeleted(controlPlane)
+    ? beingDeleted(resource)
     : controlPlane || adapter.makesIt
       ? adapter.look(target, fields)
       : undefined;
   const revisions = adapter.revisions(target);
-  const [facts, unfit] = looked && 'unfit' in looked ? [undefined, looked.unfit] : [looked, undefined];
-  const istiods =
+  const [facts, unfit] = evaluated && 'unfit' in evaluated ? [undefined, evaluated.unfit] : [evaluated, undefined];
+  const matching =
     surroundings.deployments === 'unreadable' || surroundings.relatives === undefined
       ? 'unreadable'
       : surroundings.deployments.filter(({ revision }) => revisions.includes(revision));
@@ -134,14 +146,18 @@ export function evaluateKubernetes(
     controlPlaneServed,
     rendered: renderedOf(render, resource, () => adapter.render(target, fields)),
     ownerIs: ownerOf(resource, surroundings.others, facts?.owner ?? unfit?.owner),
-    ...evaluateIstiod(istiods),
+    ...evaluateIstiod(matching),
     otherRevisions: otherRevisions(surroundings.deployments, revisions),
     meshRoots,
     injector: surroundings.injector,
   };
 }
 
-/** The ConfigMap that shows what to commit. It goes with the resource: it is no part of the control plane. */
+/**
+ * Returns the ConfigMap that shows the fields to commit. An owner reference deletes it with the resource, because it is not part of the
+ * control plane.
+ * @param rendered the fields, as a part of the control plane object or as Helm values
+ */
 export function renderConfigMap(
   { metadata, ...resource }: IstioVaultCA,
   name: string,
@@ -157,47 +173,50 @@ export function renderConfigMap(
   };
 }
 
-/** Named by what it is a part of. */
+/** Key in that ConfigMap: the name of the file that the user commits. */
 const renderFile = ({ controlPlane }: IstioVaultCA['spec']): string =>
   controlPlane.kind === 'HelmValues' ? 'values.yaml' : 'manifest.yaml';
 
+/** Evaluates the ConfigMap that shows the fields to commit. */
 function renderedOf(
   configMap: JsonObject | undefined,
   { metadata, spec }: IstioVaultCA,
-  wanted: () => JsonObject,
+  render: () => JsonObject,
 ): ObservedKubernetes['rendered'] {
   if (!configMap) return 'none';
-  const ours = items(dig(configMap, 'metadata', 'ownerReferences')).some((ref) => dig(ref, 'uid') === metadata.uid);
-  if (!ours) return 'foreign';
-  return dig(configMap, 'data', renderFile(spec)) === dumpYaml(wanted()) ? 'current' : 'other';
+  const owned = items(dig(configMap, 'metadata', 'ownerReferences')).some((ref) => dig(ref, 'uid') === metadata.uid);
+  if (!owned) return 'foreign';
+  return dig(configMap, 'data', renderFile(spec)) === dumpYaml(render()) ? 'current' : 'other';
 }
 
-const isGoing = (object: JsonObject | undefined): boolean => dig(object, 'metadata', 'deletionTimestamp') !== undefined;
+/** A control plane object that is being deleted counts as missing. */
+const isBeingDeleted = (object: JsonObject | undefined): boolean =>
+  dig(object, 'metadata', 'deletionTimestamp') !== undefined;
 
-const going = ({ spec }: IstioVaultCA): Unfit => ({
+const beingDeleted = ({ spec }: IstioVaultCA): Unfit => ({
   unfit: {
     reason: 'ControlPlaneNotFound',
     message: `spec.controlPlane: ${spec.controlPlane.name} is being deleted; it is configured as soon as it comes anew`,
   },
 });
 
-/** Only a Tetrate ControlPlane holds several revisions. */
+/** Fields of `spec.controlPlane` that identify the target. Only a Tetrate ControlPlane contains several revisions. */
 const targetKeys = (object: unknown): string[] =>
   dig(object, 'spec', 'controlPlane', 'kind') === 'TetrateControlPlane'
     ? ['kind', 'name', 'revision']
     : ['kind', 'name'];
 
-/** Resources that name the same control plane and revision, oldest first. */
+/** Returns the names of the IstioVaultCAs, including this one, that name the same control plane and revision; oldest first. */
 function competitors(resource: IstioVaultCA, others: JsonObject[]): string[] {
   const target = (object: unknown) =>
     targetKeys(object)
       .map((key) => str(dig(object, 'spec', 'controlPlane', key)) || 'default')
       .join('/');
-  const ours = target(resource);
+  const ownTarget = target(resource);
   return (
     others
-      // one that is being deleted owns its control plane until it is gone
-      .filter((other) => target(other) === ours)
+      // an IstioVaultCA that is being deleted owns its control plane until it is removed
+      .filter((other) => target(other) === ownTarget)
       .map((other) => [
         str(dig(other, 'metadata', 'creationTimestamp')),
         str(dig(other, 'metadata', 'uid')),
@@ -208,7 +227,11 @@ function competitors(resource: IstioVaultCA, others: JsonObject[]): string[] {
   );
 }
 
-/** The annotation decides while the resource it names lives and names this control plane; else the oldest. */
+/**
+ * Returns which IstioVaultCA owns the control plane. The owner annotation decides if the resource that it names exists and names this
+ * control plane. Otherwise the oldest competitor owns it.
+ * @param claimed name in the owner annotation; `undefined`: none
+ */
 function ownerOf(
   resource: IstioVaultCA,
   others: JsonObject[],
@@ -220,25 +243,31 @@ function ownerOf(
   return owner === name ? 'us' : { name: owner };
 }
 
-function otherRevisions(found: Surroundings['deployments'], ours: string[]): string[] {
-  const revisions = found === 'unreadable' ? [] : found.map(({ revision }) => revision);
-  return [...new Set(revisions)].filter((revision) => !ours.includes(revision)).sort();
+/** Returns the revisions of istiod in the namespace that do not belong to this control plane. */
+function otherRevisions(istiods: Surroundings['deployments'], own: string[]): string[] {
+  const revisions = istiods === 'unreadable' ? [] : istiods.map(({ revision }) => revision);
+  return [...new Set(revisions)].filter((revision) => !own.includes(revision)).sort();
 }
 
+/** Returns the service accounts of istiod, and the longest workload certificate lifetime that any of its Deployments allows. */
 function evaluateIstiod(
-  found: IstiodDeployment[] | 'unreadable',
+  istiods: IstiodDeployment[] | 'unreadable',
 ): Pick<ObservedKubernetes, 'istiodServiceAccounts' | 'maxWorkloadCertTtlMs'> {
-  if (found === 'unreadable') return { istiodServiceAccounts: 'unreadable', maxWorkloadCertTtlMs: 'unknown' };
+  if (istiods === 'unreadable') return { istiodServiceAccounts: 'unreadable', maxWorkloadCertTtlMs: 'unknown' };
   return {
-    istiodServiceAccounts: [...new Set(found.map(({ serviceAccount }) => serviceAccount))],
-    maxWorkloadCertTtlMs: found.length > 0 ? Math.max(...found.map((one) => one.maxWorkloadCertTtlMs)) : 'unknown',
+    istiodServiceAccounts: [...new Set(istiods.map(({ serviceAccount }) => serviceAccount))],
+    maxWorkloadCertTtlMs: istiods.length > 0 ? Math.max(...istiods.map((one) => one.maxWorkloadCertTtlMs)) : 'unknown',
   };
 }
 
-/** The annotation of istiod's pods that tells where its key comes from. */
+/** The annotation of istiod's Pods that names the KV path of the CA key. */
 const keyAnnotation = 'vault.hashicorp.com/agent-inject-secret-ca-key.pem';
 
-/** Deployments and living pods of istiod that carry the fields of this resource. @throws KubeError */
+/**
+ * Returns Deployments and Pods of istiod that carry the fields of this resource, as `Kind name`. Pods that have succeeded or failed do not
+ * count.
+ * @throws KubeError
+ */
 export async function readUses(kube: ClusterReader, { metadata, spec }: IstioVaultCA): Promise<string[]> {
   const path = kvDataPath(spec);
   const uses = (annotations: unknown) =>
@@ -254,51 +283,55 @@ export async function readUses(kube: ClusterReader, { metadata, spec }: IstioVau
       .filter((o) => uses(dig(o, 'spec', 'template', 'metadata', 'annotations')))
       .map((o) => named('Deployment', o)),
     ...running
-      .filter((o) => !/^(Succeeded|Failed)$/.test(str(dig(o, 'status', 'phase'))))
+      .filter((o) => !hasEnded(o))
       .filter((o) => uses(dig(o, 'metadata', 'annotations')))
       .map((o) => named('pod', o)),
   ];
 }
 
 /**
- * Those of these resources, as `namespace/name`, that are not there; one that may not be read counts as there.
+ * Returns which of these IstioVaultCAs, given as `namespace/name`, do not exist. A resource that the operator cannot read counts as existing.
  * @throws KubeError
  */
 export async function goneResources(kube: ClusterReader, names: string[]): Promise<string[]> {
-  const gone = await Promise.all(
-    names.map(async (full) => {
-      const [namespace = '', name = ''] = full.split('/');
-      const found = await kube.getObject(resources, namespace, name).catch((error: unknown) => {
+  const missing = await Promise.all(
+    names.map(async (key) => {
+      const [namespace = '', name = ''] = key.split('/');
+      const object = await kube.getObject(resources, namespace, name).catch((error: unknown) => {
         if (error instanceof KubeError && error.kind === 'Forbidden') return 'unreadable';
         throw error;
       });
-      return found === undefined ? [full] : [];
+      return object === undefined ? [key] : [];
     }),
   );
-  return gone.flat();
+  return missing.flat();
 }
 
-/** What tells clusters apart: the uid of namespace kube-system. @throws KubeError, Error */
+/** Returns the UID of namespace kube-system, which identifies the cluster. @throws KubeError, or Error if the namespace cannot be read */
 export async function clusterUid(kube: Pick<KubeClient, 'getObject'>): Promise<string> {
   const uid = dig(await kube.getObject(namespaces, undefined, 'kube-system'), 'metadata', 'uid');
   if (typeof uid !== 'string') throw new Error('namespace kube-system cannot be read: its uid tells clusters apart');
   return uid;
 }
 
-/** Whether a namespace is being deleted with all it holds. @throws KubeError */
+/** Returns whether a namespace, and so every object in it, is being deleted. @throws KubeError */
 export async function isTerminating(kube: ClusterReader, namespace: string): Promise<boolean> {
   const object = await kube.getObject(namespaces, undefined, namespace);
   return dig(object, 'metadata', 'deletionTimestamp') !== undefined;
 }
 
-/** The Vault agent injector's webhook, by the name its installations give it. */
+/**
+ * Reads the mutating webhook of Vault Agent Injector, which its name identifies (`vault.hashicorp.com`, possibly with a prefix). A webhook
+ * that selects the namespace takes precedence.
+ * @throws KubeError
+ */
 async function readInjector(kube: ClusterReader, namespace: string): Promise<ObservedKubernetes['injector']> {
   const [configurations, object] = await Promise.all([
     kube.listObjects(webhooks, undefined),
     kube.getObject(namespaces, undefined, namespace),
   ]);
   const labels = dig(object, 'metadata', 'labels');
-  const hits = configurations
+  const injectors = configurations
     .flatMap((configuration) => items(configuration['webhooks']))
     .filter((webhook) => isObject(webhook) && /(^|[.-])vault\.hashicorp\.com$/.test(str(webhook['name'])))
     .map((webhook) => ({
@@ -308,5 +341,5 @@ async function readInjector(kube: ClusterReader, namespace: string): Promise<Obs
       selectsNamespace: selects(dig(webhook, 'namespaceSelector'), isObject(labels) ? labels : {}),
     }));
   const none = { found: false, selectsNamespace: false, name: '' };
-  return hits.find((hit) => hit.selectsNamespace) ?? hits[0] ?? none;
+  return injectors.find((injector) => injector.selectsNamespace) ?? injectors[0] ?? none;
 }

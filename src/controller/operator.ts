@@ -1,4 +1,4 @@
-/** Wires the parts of a running operator: informers hand keys to the queue, workers hand them to the reconciler. */
+/** Wires the parts of a running operator: informers add keys to the work queue, and workers pass the keys to the reconciler. */
 import { dig, items } from '../api/json.ts';
 import type { RunConfig } from '../config.ts';
 import { addressAllowed } from '../config.ts';
@@ -19,7 +19,7 @@ import { WorkQueue } from '../runtime/work-queue.ts';
 import { runWorkers, type Verdict } from '../runtime/workers.ts';
 import { Sessions } from '../vault/sessions.ts';
 import { ConflictTracker } from './conflict-tracker.ts';
-import { clusterUid, resources } from './observe-kubernetes.ts';
+import { clusterUid, deployments, pods, resources } from './observe-kubernetes.ts';
 import { Reconciler } from './reconcile.ts';
 
 export interface OperatorOptions {
@@ -33,19 +33,16 @@ export interface OperatorOptions {
   random: () => number;
 }
 
-/** Vault is looked at again soon after an outage; a bug is not retried in a hurry. Milliseconds. */
+/** Upper limits of the retry delay, milliseconds: short after an outage of Vault or the API server, long after a bug of the operator. */
 const vaultCapMs = 15_000;
 const kubernetesCapMs = 15_000;
 const bugCapMs = 300_000;
 
-const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
-const pods = { group: '', version: 'v1', plural: 'pods' };
-
-/** A rollout changes many pods at once: they are looked at together, milliseconds after the first. */
+/** Delay after a Pod change, milliseconds. A rollout changes many Pods at once, and the delay combines these changes into one reconcile. */
 const podsSettleMs = 250;
 
-/** What of a pod's status says how it is; heartbeats and times do not count. */
-function podMeaning(pod: unknown): unknown {
+/** Returns the part of a Pod's status whose change triggers a reconcile. Heartbeats and times are not part of it. */
+function relevantPodState(pod: unknown): unknown {
   const statuses = ['initContainerStatuses', 'containerStatuses'].flatMap((list) => items(dig(pod, 'status', list)));
   return [
     ...['phase', 'podIP'].map((field) => dig(pod, 'status', field)),
@@ -54,8 +51,11 @@ function podMeaning(pod: unknown): unknown {
   ];
 }
 
-/** What of a control plane means something besides its generation: a ConfigMap has none. */
-const controlPlaneMeaning = (object: unknown): unknown[] => [
+/**
+ * Returns the parts of a control plane object whose change triggers a reconcile, besides its generation. A ConfigMap has no generation, so
+ * its data counts.
+ */
+const relevantControlPlaneState = (object: unknown): unknown[] => [
   dig(object, 'status', 'status'),
   dig(object, 'status', 'activeRevisionName'),
   items(dig(object, 'status', 'conditions')).map((one) => ['type', 'status', 'reason'].map((field) => dig(one, field))),
@@ -63,8 +63,8 @@ const controlPlaneMeaning = (object: unknown): unknown[] => [
   dig(object, 'data'),
 ];
 
-/** What of a Deployment's status says how far its rollout is. */
-function deploymentMeaning(deployment: unknown): unknown {
+/** Returns the part of a Deployment's status that shows the progress of its rollout. */
+function relevantDeploymentState(deployment: unknown): unknown {
   const fields = ['observedGeneration', 'replicas', 'updatedReplicas', 'availableReplicas'];
   return [
     ...fields.map((field) => dig(deployment, 'status', field)),
@@ -72,7 +72,7 @@ function deploymentMeaning(deployment: unknown): unknown {
   ];
 }
 
-/** A failed reconcile: its cause is in the status already, or the API server could not be reached. */
+/** Returns the retry policy of a failed reconcile. The status already shows the cause, unless the API server was unreachable. */
 function classify(error: unknown): Verdict {
   if (error instanceof KubeError) return { backoff: true, capMs: kubernetesCapMs };
   if (!(error instanceof ProblemError)) return { backoff: true, capMs: bugCapMs };
@@ -80,21 +80,23 @@ function classify(error: unknown): Verdict {
   return { backoff: true, capMs: vaultCapMs, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
 }
 
-/** Tells what a person or another controller changed from a mere status write: the latter asks for nothing. */
+/** Distinguishes relevant changes of objects from irrelevant ones, such as a write of the operator's own status. */
 class ChangeFilter {
-  readonly #seen = new Map<string, { version: string; meaning: string }>();
+  readonly #known = new Map<string, { version: string; meaning: string }>();
 
   /**
-   * @param more what else of the object means something
-   * @returns `changed`, `repeated` (handed out again by a relist), or `irrelevant`
+   * Compares an object with its previous version, and remembers it.
+   * @param object `undefined`: it was deleted
+   * @param more parts of the object, besides its metadata, whose change is relevant
+   * @returns `changed`, `repeated` (the same version again, from a relist) or `irrelevant`
    */
-  judge(key: string, object: unknown, more?: unknown): 'changed' | 'repeated' | 'irrelevant' {
+  compare(key: string, object: unknown, more?: unknown): 'changed' | 'repeated' | 'irrelevant' {
     const version = String(dig(object, 'metadata', 'resourceVersion'));
     const fields = ['uid', 'generation', 'annotations', 'deletionTimestamp'];
     const meaning = JSON.stringify([...fields.map((field) => dig(object, 'metadata', field)), more]);
-    const before = this.#seen.get(key);
-    if (object === undefined) this.#seen.delete(key);
-    else this.#seen.set(key, { version, meaning });
+    const before = this.#known.get(key);
+    if (object === undefined) this.#known.delete(key);
+    else this.#known.set(key, { version, meaning });
     if (before?.version === version) return 'repeated';
     return before?.meaning === meaning ? 'irrelevant' : 'changed';
   }
@@ -104,11 +106,13 @@ export class Operator {
   readonly #o: OperatorOptions;
   readonly #queue: WorkQueue;
   readonly sessions: Sessions;
-  /** Kinds of control plane that some resource names, with their scope: only these are watched. */
+  /** Kinds of control plane that some resource names, as `kind/namespace`. Only these are watched. */
   readonly #watched = new Set<string>();
+  /** Informers that readiness depends on. */
   #informers: ResourceInformer[] = [];
-  /** Not waited for: what they would tell is found at the next look too. */
+  /** Informers that readiness does not depend on: without them, changes are found at the next scheduled reconcile. */
   #optional: ResourceInformer[] = [];
+  /** Informers of IstioVaultCAs. */
   #own: ResourceInformer[] = [];
 
   constructor(options: OperatorOptions) {
@@ -123,17 +127,17 @@ export class Operator {
     this.sessions = new Sessions({ clock, logger, onLogin: () => metrics.vaultLogin() });
   }
 
-  /** Whether it works: a candidate that waits for the Lease has not started. */
+  /** Whether the operator works. A candidate that waits for the Lease has not started. */
   started(): boolean {
     return this.#informers.length > 0;
   }
 
-  /** Whether the caches were filled once. */
+  /** Whether the initial list of every required informer is complete. */
   synced(): boolean {
     return this.started() && this.#informers.every((informer) => informer.hasSynced());
   }
 
-  /** Works until the signal aborts, then finishes what is in flight and revokes its tokens. */
+  /** Runs until the signal aborts, then waits for running reconciles and revokes the Vault tokens. @throws KubeError, Error at the start */
   async run(signal: AbortSignal): Promise<void> {
     const { kube, config, logger, metrics, clock, events } = this.#o;
     const reconciler = new Reconciler({
@@ -167,7 +171,7 @@ export class Operator {
       reconcile: async (key, workSignal) => {
         const outcome = await reconciler.reconcile(key, workSignal);
         if ('backoff' in outcome) throw new ProblemError(outcome.problem);
-        // the informer hands every resource out again at each resync
+        // the informers report every resource again at each resync, so the queue needs no later timer
         return outcome.requeueAfterMs < config.resyncMs ? outcome : {};
       },
       classify,
@@ -199,11 +203,11 @@ export class Operator {
           const key = `${metadata.namespace ?? ''}/${metadata.name}`;
           const object = own.get(metadata.namespace, metadata.name);
           this.#watchControlPlanes(filter, dig(object, 'spec', 'controlPlane', 'kind'), namespace);
-          const verdict = filter.judge(key, object);
-          if (verdict === 'irrelevant') return;
+          const change = filter.compare(key, object);
+          if (change === 'irrelevant') return;
           this.#queue.add(key);
-          // a rival that came, went or changed its mind concerns its neighbours
-          if (verdict === 'changed') this.#enqueueNamespace(metadata.namespace);
+          // a competing IstioVaultCA that was created, changed or deleted affects the other resources of its namespace
+          if (change === 'changed') this.#enqueueNamespace(metadata.namespace);
         },
       });
       this.#own.push(own);
@@ -212,20 +216,20 @@ export class Operator {
         this.#watch(
           filter,
           { gvr: deployments, namespace, relistMs, labelSelector: istiodLabel },
-          { meaning: deploymentMeaning },
+          { meaning: relevantDeploymentState },
         ),
       );
       this.#optional.push(
         this.#watch(
           filter,
           { gvr: pods, namespace, relistMs, labelSelector: istiodLabel },
-          { meaning: podMeaning, delayMs: podsSettleMs },
+          { meaning: relevantPodState, delayMs: podsSettleMs },
         ),
       );
     }
   }
 
-  /** Watches a kind of control plane from when the first resource names it: nobody needs rights on the others. */
+  /** Watches a kind of control plane as soon as a resource names it, so that the operator needs no permissions on other kinds. */
   #watchControlPlanes(filter: ChangeFilter, kind: unknown, namespace: string | undefined): void {
     const adapter = Object.entries(adapters).find(([name]) => name === kind)?.[1];
     const key = `${String(kind)}/${namespace ?? ''}`;
@@ -233,13 +237,16 @@ export class Operator {
     this.#watched.add(key);
     const { gvr, clusterScoped, makesIt, relatives } = adapter;
     const scope = { namespace: clusterScoped ? undefined : namespace, relistMs: this.#o.config.resyncMs };
-    // of objects that it makes itself, only these
-    const own = makesIt ? { labelSelector: 'app.kubernetes.io/managed-by=istio-vault-ca' } : {};
-    this.#optional.push(this.#watch(filter, { gvr, ...scope, ...own }, { meaning: controlPlaneMeaning }));
+    // for kinds whose object the operator creates itself, it watches only objects with its label
+    const ownObjects = makesIt ? { labelSelector: 'app.kubernetes.io/managed-by=istio-vault-ca' } : {};
+    this.#optional.push(this.#watch(filter, { gvr, ...scope, ...ownObjects }, { meaning: relevantControlPlaneState }));
     if (relatives) this.#optional.push(this.#watch(filter, { gvr: relatives, ...scope }));
   }
 
-  /** Watches what concerns the resources of its namespace; what has no namespace concerns all. */
+  /**
+   * Starts an informer. A changed object triggers a reconcile of the IstioVaultCAs in its namespace, and a cluster-scoped one of all
+   * IstioVaultCAs.
+   */
   #watch(
     filter: ChangeFilter,
     options: Omit<Parameters<StartInformer>[0], 'onKey'>,
@@ -250,14 +257,14 @@ export class Operator {
       onKey: (metadata) => {
         const object = informer.get(metadata.namespace, metadata.name);
         const key = `${options.gvr.plural}/${metadata.namespace ?? ''}/${metadata.name}`;
-        if (filter.judge(key, object, meaning?.(object)) === 'changed')
+        if (filter.compare(key, object, meaning?.(object)) === 'changed')
           this.#enqueueNamespace(metadata.namespace, delayMs);
       },
     });
     return informer;
   }
 
-  /** Fingerprints of the roots that IstioVaultCAs of other namespaces show. */
+  /** Returns the fingerprints of the roots in the status of IstioVaultCAs of other namespaces. */
   #rootsOfOthers(namespace: string): string[] {
     return this.#own
       .flatMap((informer) => informer.list())
@@ -266,6 +273,7 @@ export class Operator {
       .filter((fingerprint) => typeof fingerprint === 'string');
   }
 
+  /** Enqueues the IstioVaultCAs of a namespace; `undefined`: of all namespaces. */
   #enqueueNamespace(namespace: string | undefined, delayMs = 0): void {
     for (const object of this.#own.flatMap((informer) => informer.list())) {
       const at = object.metadata?.namespace;

@@ -50,10 +50,10 @@ export type Outcome = { requeueAfterMs: number } | { backoff: true; problem: Pro
 export interface ReconcilerOptions extends ReconcileLoopOptions, SpecPolicy {
   sessions: Sessions;
   events: Pick<EventRecorder, 'record'>;
-  /** UID of the kube-system namespace. */
+  /** UID of namespace kube-system, which identifies the cluster. */
   clusterUid: string;
   /** The longest time between two reconciles of a resource, milliseconds. */
   resyncMs: number;
-  /** How long a deletion may take before it gives up, milliseconds. */
+  /** Time after which a deletion gives up its cleanup, milliseconds. */
   deletionDeadlineMs: number;
 }

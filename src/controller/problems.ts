@@ -1,10 +1,11 @@
-/** From thrown errors to problems: every failure ends in a condition, with a reason and a remedy. */
+/** Converts thrown errors to problems, so that every failure appears in a condition with a reason and an action. */
 import { ZodError } from 'zod';
 import type { StageCondition } from '../api/conditions.ts';
 import { KubeError, type KubeErrorCause } from '../kube/errors.ts';
 import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import { reasonOfKind, VaultError } from '../vault/errors.ts';
 
+/** Actions by kind of Vault error. */
 const remedies: Partial<Record<VaultError['kind'], string>> = {
   Unreachable: 'check spec.vault.address, DNS and network policies',
   TLSFailed: 'check spec.vault.tls: the CA that signs the server certificate, and serverName',
@@ -17,7 +18,7 @@ const remedies: Partial<Record<VaultError['kind'], string>> = {
   Forbidden: "add the path to the operator's policy (deploy/vault/operator-policy.hcl)",
 };
 
-/** Not a question of a path: where this is refused, the token is. */
+/** Action if Vault refuses `sys/capabilities-self`. Policy `default` allows this path, so the token itself is refused, not the path. */
 const tokenRefused =
   "every token with policy default may ask this: the operator's was revoked, or lacks that policy. It logs in anew within five minutes; a token from a Secret must be replaced there";
 
@@ -25,6 +26,7 @@ function remedyOf({ kind, path }: VaultError): string | undefined {
   return kind === 'Forbidden' && path === 'sys/capabilities-self' ? tokenRefused : remedies[kind];
 }
 
+/** Returns the problem for an error of Vault. Errors of the server as a whole, and missing permissions, appear in `VaultReady`. */
 function vaultProblem(error: VaultError, condition: StageCondition): Problem {
   const remedy = remedyOf(error);
   const aboutServer = [
@@ -45,14 +47,14 @@ function vaultProblem(error: VaultError, condition: StageCondition): Problem {
   };
 }
 
-/** Rights that the base does not have. */
-function remedyFor(message: string): string {
+/** Returns the action for a Kubernetes permission that only an optional component of the deployment grants; empty for other permissions. */
+function permissionRemedy(message: string): string {
   if (/cannot (create|patch|delete|list|watch) resource "configmaps"/.test(message))
     return '; ConfigMaps are written only with deploy/components/configmaps (docs/rbac.md)';
   return message.includes('sailoperator.io') ? '; with --namespaces add deploy/components/sail (docs/rbac.md)' : '';
 }
 
-/** Another manager has set a field since it was looked at: server-side apply names it. */
+/** Returns the problem for a field that another field manager has set since the observation. Server-side apply reports that manager. */
 function fieldConflict(causes: readonly KubeErrorCause[], condition: StageCondition): Problem {
   const list = causes.map(({ field, message }) => `${field} (${message})`).join('; ');
   const message = `somebody else has set a field that this resource would set: ${list}. Remove it there, or change this resource to match`;
@@ -60,21 +62,22 @@ function fieldConflict(causes: readonly KubeErrorCause[], condition: StageCondit
 }
 
 /**
- * @param condition where it shows when the error itself does not tell
- * @throws the error itself when it is no failure of a server: a bug, which must be loud
+ * Converts an error to a problem.
+ * @param condition condition of the problem if the error does not determine it
+ * @throws the error itself if no server caused it: it is a bug, and must not be hidden in a condition
  */
 export function asProblem(error: unknown, condition: StageCondition): Problem {
   if (error instanceof ProblemError) return error.problem;
   if (error instanceof VaultError) return vaultProblem(error, condition);
   if (error instanceof KubeError) {
-    const taken = error.causes.filter((cause) => cause.reason === 'FieldManagerConflict');
-    if (taken.length > 0) return fieldConflict(taken, condition);
+    const conflicts = error.causes.filter((cause) => cause.reason === 'FieldManagerConflict');
+    if (conflicts.length > 0) return fieldConflict(conflicts, condition);
     const reason =
       error.kind === 'Forbidden' ? 'Forbidden' : error.kind === 'Conflict' ? 'Conflict' : 'KubernetesError';
     return {
       condition,
       reason,
-      message: error.kind === 'Forbidden' ? `${error.message}${remedyFor(error.message)}` : error.message,
+      message: error.kind === 'Forbidden' ? `${error.message}${permissionRemedy(error.message)}` : error.message,
       blocks: 'all',
       ...(error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs }),
     };

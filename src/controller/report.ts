@@ -1,4 +1,4 @@
-/** What people see of a resource: its status, written when it differs, and Events when something was done or changed. */
+/** Reports on a resource: writes its status if it changed, and creates Events. */
 import { isDeepStrictEqual } from 'node:util';
 import { fieldManager } from '../api/annotations.ts';
 import { dig, type JsonObject } from '../api/json.ts';
@@ -14,7 +14,7 @@ import { resources } from './observe-kubernetes.ts';
 
 type Body = Parameters<KubeClient['createObject']>[2];
 
-/** A value as it goes over the wire: without undefined, and of the type the client takes. */
+/** Returns a value as JSON data, without fields that are `undefined`, in the type that the client expects. */
 export function plainJson(value: object): Body {
   return JSON.parse(JSON.stringify(value)) as Body;
 }
@@ -30,6 +30,7 @@ export class Reporter {
     this.#logger = logger;
   }
 
+  /** Records an Event about a resource, with secrets removed from its note. */
   event(resource: IstioVaultCA, type: 'Normal' | 'Warning', reason: string, action: string, note: string): void {
     const { namespace, name, uid, resourceVersion } = resource.metadata;
     this.#events.record({
@@ -42,13 +43,15 @@ export class Reporter {
   }
 
   /**
-   * Writes the status if it differs from the one in `raw`, which then holds the new one; an Event and a line in the log when
-   * `Ready` has got another reason.
-   * @param resource undefined when it could not be parsed: then there is no Event
+   * Writes the status if it differs from the status in `raw`, and stores it there. Status transitions create Events and log lines.
+   * @param raw the resource as read; its status is replaced
+   * @param resource `undefined`: the resource could not be parsed, so no Events are created
+   * @param announce whether transitions create Events
+   * @throws KubeError, but not if the resource does not exist any more
    */
   async status(raw: JsonObject, resource: IstioVaultCA | undefined, status: Status, announce = true): Promise<void> {
     const before = raw['status'];
-    // the last fence: texts of pods and logs were cleaned where they came in
+    // a second removal of secrets: texts of Pods and logs are already redacted where they are read
     const next = JSON.parse(scrub(JSON.stringify(status))) as Body;
     if (isDeepStrictEqual(before, next)) return;
     const [namespace, name] = ['namespace', 'name'].map((key) => String(dig(raw, 'metadata', key)));
@@ -60,13 +63,14 @@ export class Reporter {
         fieldManager,
       });
     } catch (error) {
-      if (isKubeError(error, 'NotFound')) return; // deleted meanwhile: there is nobody to tell
+      if (isKubeError(error, 'NotFound')) return; // the resource was deleted meanwhile
       throw error;
     }
     raw['status'] = next;
     if (resource && announce) this.#announce(resource, status);
   }
 
+  /** Creates Events and log lines for the transitions from the status in `resource` to the new status. */
   #announce(resource: IstioVaultCA, status: Status): void {
     const { namespace, name } = resource.metadata;
     for (const { type, reason, action, message } of eventsForTransition(resource.status, status)) {

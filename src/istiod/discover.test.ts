@@ -198,7 +198,7 @@ describe('pods', () => {
             {
               name: 'discovery',
               restarts: 2,
-              // the kubelet counts the back-off in its message
+              // the kubelet puts the growing back-off time in this message
               state: { kind: 'waiting', reason: 'CrashLoopBackOff', message: '' },
               last: { exitCode: 255, endedMs: at + 9000 },
             },

@@ -1,7 +1,7 @@
 /**
- * From objects of the API server to facts about istiod: its Deployments, the newest ReplicaSet of each, and that one's living pods. Pure.
- * Old pods serve on during a rollout that fails, so only the newest ReplicaSet's are of interest.
- * https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
+ * Reduces Kubernetes objects to the observed state of istiod: its Deployments, and the active Pods of each Deployment's newest ReplicaSet.
+ * During a failed rollout, Pods of older ReplicaSets continue to serve, so only the newest ReplicaSet shows the result of a change. Pure.
+ * Source: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
  */
 import { parseAnyGoDuration } from '../api/duration.ts';
 import { defaultMaxWorkloadCertTtlMs } from '../api/istiod.ts';
@@ -15,17 +15,22 @@ import type {
 } from '../plan/facts/observed-istiod.ts';
 import { cleaned } from './log-lines.ts';
 
-/** On Deployments, ReplicaSets and pods of istiod alike. manifests/charts/istio-control/istio-discovery */
+/**
+ * Label of istiod's Deployments, ReplicaSets and Pods.
+ * Source: https://github.com/istio/istio, manifests/charts/istio-control/istio-discovery
+ */
 export const istiodLabel = 'app=istiod';
 const discovery = 'discovery';
 const revisionLabel = 'istio.io/rev';
 
+/** A number field, 0 if it is missing. */
 const num = (value: unknown): number => (typeof value === 'number' ? value : 0);
+/** A time field in milliseconds since the epoch, 0 if it is missing or invalid. */
 const time = (value: unknown): number => {
   const ms = Date.parse(str(value));
   return Number.isNaN(ms) ? 0 : ms;
 };
-const named = (of: unknown, name: string): unknown => items(of).find((one) => dig(one, 'name') === name);
+const named = (list: unknown, name: string): unknown => items(list).find((item) => dig(item, 'name') === name);
 const condition = (object: unknown, type: string): unknown =>
   items(dig(object, 'status', 'conditions')).find((c) => dig(c, 'type') === type);
 
@@ -34,27 +39,34 @@ const revisionOf = (deployment: unknown): string =>
 const hasDiscovery = (deployment: unknown): boolean =>
   named(dig(deployment, 'spec', 'template', 'spec', 'containers'), discovery) !== undefined;
 
-/** Whether a Deployment is istiod of one of these revisions, as the label `istio.io/rev` has them; `default` is the one without. */
+/**
+ * Returns whether a Deployment is istiod of one of these revisions: values of label `istio.io/rev`, or `default` for a Deployment without
+ * it.
+ */
 export function isIstiod(deployment: unknown, revisions: readonly string[]): boolean {
   return revisions.includes(revisionOf(deployment)) && hasDiscovery(deployment);
 }
 
-/** Env variables of istiod that concern the CA. https://istio.io/latest/docs/reference/commands/pilot-discovery/ */
+/**
+ * Environment variables of istiod that concern the CA.
+ * Source: https://istio.io/latest/docs/reference/commands/pilot-discovery/
+ */
 const settingNames = ['ROOT_CA_DIR', 'ISTIO_MULTIROOT_MESH'];
 
-/** Env items of istiod's container. */
+/** Items of `env` of container `discovery`. */
 const envOf = (pod: unknown): unknown[] => items(dig(named(dig(pod, 'spec', 'containers'), discovery), 'env'));
 
 /**
- * As istiod reads it: what is no duration leaves its default. A value that stands elsewhere is not looked up; the default is the safe reading.
- * https://github.com/istio/istio, pkg/env/var.go, DurationVar
+ * Returns `MAX_WORKLOAD_CERT_TTL` as istiod reads it, in milliseconds: an invalid duration means istiod's default. A value that `valueFrom`
+ * takes from another object is not resolved; the default is the safe assumption.
+ * Source: https://github.com/istio/istio, pkg/env/var.go, DurationVar
  */
 function maxWorkloadCertTtlOf(template: unknown): number {
-  const set = envOf(template).findLast((one) => dig(one, 'name') === 'MAX_WORKLOAD_CERT_TTL');
-  return parseAnyGoDuration(str(dig(set, 'value'))) ?? defaultMaxWorkloadCertTtlMs;
+  const variable = envOf(template).findLast((item) => dig(item, 'name') === 'MAX_WORKLOAD_CERT_TTL');
+  return parseAnyGoDuration(str(dig(variable, 'value'))) ?? defaultMaxWorkloadCertTtlMs;
 }
 
-/** What of a pod, or of a pod template, concerns the CA. */
+/** Returns the settings of a Pod or a Pod template that concern the CA. */
 function settingsOf(pod: unknown): IstiodSettings {
   const annotations = dig(pod, 'metadata', 'annotations');
   return {
@@ -72,8 +84,8 @@ function settingsOf(pod: unknown): IstiodSettings {
 }
 
 /**
- * Istio's version by the label of its charts, else by the image's tag; empty when neither looks like one. Charts that are no release call
- * themselves 1.0.0; istiod came with 1.5.
+ * Returns Istio's version from the label of its Helm charts, else from the image tag; empty if neither is a version. Charts that are not a
+ * release have version 1.0.0, so versions before 1.5, the first with istiod, do not count.
  */
 function versionOf(deployment: unknown): string {
   const template = dig(deployment, 'spec', 'template');
@@ -87,9 +99,12 @@ function versionOf(deployment: unknown): string {
   return versions.find((version) => version !== '' && !/^1\.[0-4](?:\.|$)/.test(version)) ?? '';
 }
 
-/** What Pod Security forbids is a long list, and its end as telling as its beginning. */
+/**
+ * Maximum length of a `ReplicaFailure` message. The list of Pod Security violations is long, and its end matters as much as its beginning.
+ */
 const longestFailure = 1000;
 
+/** Returns the observed state of an istiod Deployment. */
 export function deploymentFacts(deployment: unknown): IstiodDeployment {
   const template = dig(deployment, 'spec', 'template');
   const settings = settingsOf(template);
@@ -116,10 +131,11 @@ export function deploymentFacts(deployment: unknown): IstiodDeployment {
   };
 }
 
-/** Those Deployments that are istiod, of whatever revision. */
-export const istiodDeployments = (found: readonly JsonObject[]): IstiodDeployment[] =>
-  found.filter(hasDiscovery).map(deploymentFacts);
+/** Returns the observed state of the Deployments that are istiod, of any revision. */
+export const istiodDeployments = (candidates: readonly JsonObject[]): IstiodDeployment[] =>
+  candidates.filter(hasDiscovery).map(deploymentFacts);
 
+/** Whether an object's controller reference names this owner. */
 const ownedBy = (object: unknown, owner: unknown): boolean =>
   items(dig(object, 'metadata', 'ownerReferences')).some(
     (ref) => dig(ref, 'controller') === true && dig(ref, 'uid') === dig(owner, 'metadata', 'uid'),
@@ -128,30 +144,34 @@ const ownedBy = (object: unknown, owner: unknown): boolean =>
 const deploymentRevision = (replicaSet: unknown): number =>
   Number(str(dig(replicaSet, 'metadata', 'annotations', 'deployment.kubernetes.io/revision'))) || 0;
 
-/** The ReplicaSet of a Deployment's newest template: a roll-back gives an old one the highest number again. */
+/**
+ * Returns the ReplicaSet of a Deployment's current template, which has the highest revision; `undefined`: there is none. A rollback gives
+ * an older ReplicaSet the highest revision again.
+ */
 function newestReplicaSet(deployment: unknown, replicaSets: readonly JsonObject[]): JsonObject | undefined {
   return replicaSets
     .filter((replicaSet) => ownedBy(replicaSet, deployment))
     .sort((a, b) => deploymentRevision(b) - deploymentRevision(a))[0];
 }
 
+/** Returns the state of a container. A status without a state counts as waiting. */
 function stateOf(status: unknown): ContainerState {
   const running = dig(status, 'state', 'running');
   if (running !== undefined) return { kind: 'running', sinceMs: time(dig(running, 'startedAt')) };
-  const ended = dig(status, 'state', 'terminated');
-  if (ended !== undefined) {
+  const terminated = dig(status, 'state', 'terminated');
+  if (terminated !== undefined) {
     return {
       kind: 'terminated',
-      reason: cleaned(str(dig(ended, 'reason')), 100),
-      exitCode: num(dig(ended, 'exitCode')),
-      message: cleaned(str(dig(ended, 'message'))),
+      reason: cleaned(str(dig(terminated, 'reason')), 100),
+      exitCode: num(dig(terminated, 'exitCode')),
+      message: cleaned(str(dig(terminated, 'message'))),
     };
   }
   const waiting = dig(status, 'state', 'waiting');
   return {
     kind: 'waiting',
     reason: cleaned(str(dig(waiting, 'reason')), 100),
-    // the kubelet counts the back-off here
+    // the message of a back-off contains its growing delay
     message: /BackOff$/.test(str(dig(waiting, 'reason'))) ? '' : cleaned(str(dig(waiting, 'message'))),
   };
 }
@@ -185,12 +205,13 @@ function containersOf(pod: unknown): IstiodContainer[] {
   ];
 }
 
-/** A pod before anything was asked of it, and what is needed to ask. */
+/** A Pod as the API server shows it, with the data that a handshake and the caches need. */
 export interface FoundPod {
   uid: string;
   resourceVersion: string;
-  /** Empty as long as it has none. */
+  /** Pod IP; empty until it is assigned. */
   ip: string;
+  /** Observed state without handshake, distributed roots and logs. */
   facts: IstiodPod;
 }
 
@@ -217,12 +238,13 @@ function podFacts(pod: unknown, deployment: string): FoundPod {
   };
 }
 
-/** Gone or going: evicted pods stay as `Failed` and are no replicas any more. */
-const isLiving = (pod: unknown): boolean =>
-  dig(pod, 'metadata', 'deletionTimestamp') === undefined &&
-  !/^(Succeeded|Failed)$/.test(str(dig(pod, 'status', 'phase')));
+/** Whether a Pod has ended. Evicted Pods stay with phase `Failed`. */
+export const hasEnded = (pod: unknown): boolean => /^(Succeeded|Failed)$/.test(str(dig(pod, 'status', 'phase')));
 
-/** Names of these Deployments' pods, of whatever template, that are being deleted and still run. */
+/** Whether a Pod is a replica: neither deleted nor ended. */
+const isActive = (pod: unknown): boolean => dig(pod, 'metadata', 'deletionTimestamp') === undefined && !hasEnded(pod);
+
+/** Returns the names of Pods of these Deployments, of any template, that are being deleted and still run. */
 export const endingPods = (
   deployments: readonly JsonObject[],
   replicaSets: readonly JsonObject[],
@@ -230,16 +252,17 @@ export const endingPods = (
 ): string[] =>
   pods
     .filter((pod) => {
-      const set = replicaSets.find((one) => ownedBy(pod, one));
-      return set !== undefined && deployments.some((deployment) => ownedBy(set, deployment));
+      const owner = replicaSets.find((replicaSet) => ownedBy(pod, replicaSet));
+      return owner !== undefined && deployments.some((deployment) => ownedBy(owner, deployment));
     })
     .filter((pod) => dig(pod, 'metadata', 'deletionTimestamp') !== undefined)
-    .filter((pod) => !/^(Succeeded|Failed)$/.test(str(dig(pod, 'status', 'phase'))))
+    .filter((pod) => !hasEnded(pod))
     .map((pod) => str(dig(pod, 'metadata', 'name')))
     .sort();
 
 /**
- * The living pods of a Deployment's newest ReplicaSet, by name. A pod counts by its controller, not by its labels: these anybody may set.
+ * Returns the active Pods of a Deployment's newest ReplicaSet, sorted by name. A Pod belongs to a ReplicaSet by its controller reference,
+ * not by its labels, because anybody can set labels.
  */
 export function podsOf(
   deployment: unknown,
@@ -249,7 +272,7 @@ export function podsOf(
   const newest = newestReplicaSet(deployment, replicaSets);
   if (!newest) return [];
   return pods
-    .filter((pod) => ownedBy(pod, newest) && isLiving(pod))
+    .filter((pod) => ownedBy(pod, newest) && isActive(pod))
     .map((pod) => podFacts(pod, str(dig(deployment, 'metadata', 'name'))))
     .sort((a, b) => (a.facts.name < b.facts.name ? -1 : 1));
 }

@@ -1,7 +1,7 @@
 /**
- * Which roots a replica hands out to workloads. A TLS handshake shows the intermediate only; the last element of a CreateCertificate answer
- * is the whole root-cert.pem that the replica holds.
- * https://github.com/istio/istio, security/pkg/server/ca/server.go; istio.io/api security/v1alpha1/ca.proto
+ * Asks an istiod replica for the roots that it distributes to workloads. A TLS handshake shows only the intermediate. The last element of the
+ * CreateCertificate response is the complete root-cert.pem of the replica.
+ * Sources: https://github.com/istio/istio, security/pkg/server/ca/server.go, and https://github.com/istio/api, security/v1alpha1/ca.proto
  */
 import { createPublicKey, generateKeyPairSync, sign, type KeyObject } from 'node:crypto';
 import { connect, constants, type ClientHttp2Session } from 'node:http2';
@@ -11,21 +11,23 @@ import type { Secret } from '../observability/secret.ts';
 import { bundleFacts } from '../plan/facts/certificate.ts';
 import type { Unreachable } from '../plan/facts/observed-istiod.ts';
 
+/** The gRPC server of an istiod replica. */
 export interface Replica {
-  /** Address of the pod. */
+  /** IP address of the Pod. */
   host: string;
-  /** Of the secure gRPC server; 15012. */
+  /** Port of the secure gRPC server: 15012. */
   port: number;
-  /** A name of its certificate, such as `istiod.istio-system.svc`. */
+  /** DNS name in its certificate, such as `istiod.istio-system.svc`. */
   servername: string;
 }
 
-/** The certificate that comes along is thrown away: it need not live long. */
+/** Requested lifetime of the certificate, in seconds. It is short, because only the roots in the response are used. */
 const validitySeconds = 60;
 
+/** Path of the gRPC method. */
 const method = '/istio.v1.auth.IstioCertificateService/CreateCertificate';
 
-/** DER: a tag, a length, and what is inside. */
+/** Returns a DER element of at most 65535 bytes: tag, length and content. */
 function der(tag: number, ...parts: Buffer[]): Buffer {
   const content = Buffer.concat(parts);
   const { length } = content;
@@ -33,10 +35,10 @@ function der(tag: number, ...parts: Buffer[]): Buffer {
   return Buffer.concat([Buffer.from([tag, ...size]), content]);
 }
 
-/** ecdsa-with-SHA256, 1.2.840.10045.4.3.2 (RFC 5758). */
+/** Algorithm identifier ecdsa-with-SHA256, 1.2.840.10045.4.3.2 (RFC 5758). */
 const ecdsaWithSha256 = der(0x30, Buffer.from('06082a8648ce3d040302', 'hex'));
 
-/** A PKCS #10 request without a subject (RFC 2986): istiod takes the names from the token. */
+/** Returns a PKCS #10 certificate signing request without a subject (RFC 2986), as PEM. istiod takes the identity from the token. */
 function certificateRequest(key: KeyObject): string {
   const publicKey = createPublicKey(key).export({ type: 'spki', format: 'der' });
   const info = der(0x30, Buffer.from('020100', 'hex'), der(0x30), publicKey, der(0xa0));
@@ -48,6 +50,7 @@ function certificateRequest(key: KeyObject): string {
   return `-----BEGIN CERTIFICATE REQUEST-----\n${lines.join('\n')}\n-----END CERTIFICATE REQUEST-----\n`;
 }
 
+/** Returns a Protocol Buffers varint of a non-negative integer. */
 function varint(value: number): Buffer {
   const bytes: number[] = [];
   let rest = value;
@@ -55,7 +58,7 @@ function varint(value: number): Buffer {
   return Buffer.from([...bytes, rest]);
 }
 
-/** IstioCertificateRequest {csr = 1, validity_duration = 3} in the framing of gRPC. */
+/** Returns the message IstioCertificateRequest {csr = 1, validity_duration = 3}, framed for gRPC. */
 function requestMessage(csr: string): Buffer {
   const text = Buffer.from(csr);
   const message = Buffer.concat([varint(0x0a), varint(text.length), text, varint(0x18), varint(validitySeconds)]);
@@ -64,13 +67,13 @@ function requestMessage(csr: string): Buffer {
   return Buffer.concat([head, message]);
 }
 
-/** The strings of IstioCertificateResponse {repeated cert_chain = 1}. @throws when it is something else */
+/** Returns the strings of the message IstioCertificateResponse {repeated cert_chain = 1}. @throws Error if it is another message */
 function certificateChain(framed: Buffer): string[] {
   if (framed.length < 5 || framed[0] !== 0 || framed.readUInt32BE(1) !== framed.length - 5)
     throw new Error('istiod answered with something that is no gRPC message');
-  const found: string[] = [];
+  const certificates: string[] = [];
   let at = 5;
-  const number = (): number => {
+  const nextVarint = (): number => {
     let value = 0;
     for (let scale = 1; ; scale *= 0x80) {
       const byte = framed[at];
@@ -81,18 +84,19 @@ function certificateChain(framed: Buffer): string[] {
     }
   };
   while (at < framed.length) {
-    if (number() !== 0x0a) throw new Error('istiod answered with a field that is not known');
-    const length = number();
+    if (nextVarint() !== 0x0a) throw new Error('istiod answered with a field that is not known');
+    const length = nextVarint();
     if (at + length > framed.length) throw new Error('istiod answered with a message that ends too soon');
-    found.push(framed.toString('utf8', at, at + length));
+    certificates.push(framed.toString('utf8', at, at + length));
     at += length;
   }
-  return found;
+  return certificates;
 }
 
-/** An answer is no longer than this: a chain and a bundle of roots. */
+/** Maximum size of a response, in bytes. It contains a certificate chain and a trust bundle. */
 const longestAnswer = 256 * 1024;
 
+/** Calls the gRPC method and returns the response. @throws Error if the status is not OK, the response is too long, or the signal aborts */
 function call(session: ClientHttp2Session, token: Secret, message: Buffer, signal: AbortSignal): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const stream = session.request(
@@ -108,11 +112,11 @@ function call(session: ClientHttp2Session, token: Secret, message: Buffer, signa
     const chunks: Buffer[] = [];
     let length = 0;
     let status = '';
-    const note = (headers: Record<string, unknown>) => {
+    const recordStatus = (headers: Record<string, unknown>) => {
       if (typeof headers['grpc-status'] === 'string') status = headers['grpc-status'];
     };
-    stream.on('response', note);
-    stream.on('trailers', note);
+    stream.on('response', recordStatus);
+    stream.on('trailers', recordStatus);
     stream.on('data', (chunk: Buffer) => {
       length += chunk.length;
       if (length > longestAnswer) stream.close(constants.NGHTTP2_CANCEL);
@@ -120,7 +124,7 @@ function call(session: ClientHttp2Session, token: Secret, message: Buffer, signa
     });
     stream.on('error', reject);
     stream.on('close', () => {
-      // the text of a foreign error is not passed on
+      // the error text of the server can contain anything, so only its status is used
       if (status === '0') resolve(Buffer.concat(chunks));
       else reject(new Error(`istiod refused to sign (gRPC status ${status || 'unknown'})`));
     });
@@ -129,12 +133,12 @@ function call(session: ClientHttp2Session, token: Secret, message: Buffer, signa
 }
 
 /**
- * Has a certificate signed by one replica, and gives the roots that came with it. The token goes only to a server whose certificate is
- * signed under the roots that are given.
- * @param roots PEM of the roots that are trusted
- * @param token of audience `istio-ca`
+ * Requests a certificate from one replica and returns the roots in the response. The token is sent only to a server whose certificate
+ * verifies with the given roots.
+ * @param roots PEM of the trusted roots
+ * @param token service account token with audience `istio-ca`
  * @returns root-cert.pem of the replica
- * @throws when it does not answer before the signal aborts, is not to be trusted, or refuses
+ * @throws Error if the replica does not answer before the signal aborts, its certificate does not verify, or it refuses the request
  */
 export async function handedOutRoots(
   { host, port, servername }: Replica,
@@ -161,7 +165,11 @@ export async function handedOutRoots(
   }
 }
 
-/** The same, as fingerprints. Never rejects: a failure is an answer. */
+/**
+ * Returns the roots that a replica distributes, as fingerprints. A failed request is a result, not an exception.
+ * @param trusted PEM of the trusted roots
+ * @param token service account token with audience `istio-ca`
+ */
 export async function rootsHandedOut(
   replica: Replica,
   trusted: string,
@@ -173,8 +181,8 @@ export async function rootsHandedOut(
     return bundleFacts(bundle).map(({ fingerprint }) => fingerprint);
   } catch (error) {
     if (!isError(error)) throw error;
-    // codes of TLS and sockets, else words of ours
-    const words = 'code' in error && typeof error.code === 'string' ? error.code : error.message;
-    return { unreachable: `asked for the roots that it hands out: ${words}` };
+    // the code of a TLS or socket error, else a message of this file
+    const cause = 'code' in error && typeof error.code === 'string' ? error.code : error.message;
+    return { unreachable: `asked for the roots that it hands out: ${cause}` };
   }
 }

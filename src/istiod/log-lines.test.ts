@@ -1,8 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { cleaned, tellingLines } from './log-lines.ts';
+import { cleaned, relevantLines } from './log-lines.ts';
 
-/** As bao agent 2.7.2 prints it: values of several lines stand behind bars. */
+/** Output of `bao agent` 2.7.2, which prints each line of a multi-line value after a bar. */
 const agentLog = (attempt: number, time: string) =>
   [
     `${time} [INFO]  agent.auth.handler: authenticating`,
@@ -27,20 +27,20 @@ const istiodLog = [
 
 describe('telling lines', () => {
   it('of the agent join what belongs together, and leave out what is well', () => {
-    expect(tellingLines(agentLog(1, '2026-01-01T00:00:00.000Z'), 'agent')).toEqual([
+    expect(relevantLines(agentLog(1, '2026-01-01T00:00:00.000Z'), 'agent')).toEqual([
       '[ERROR] agent.auth.handler: error authenticating: error= Error making API request. URL: PUT http://vault:8200/v1/auth/kubernetes/login Code: 403. Errors: * service account name not authorized',
       '[WARN] (view) vault.read(kv/data/istioca): Code: 403',
     ]);
   });
 
   it('of istiod say which CA it uses', () => {
-    expect(tellingLines(istiodLog, 'discovery')).toEqual(['info Use self-signed certificate as the CA certificate']);
+    expect(relevantLines(istiodLog, 'discovery')).toEqual(['info Use self-signed certificate as the CA certificate']);
   });
 
   it('are the same at each attempt', () => {
-    const first = tellingLines(agentLog(1, '2026-01-01T00:00:00.000Z'), 'agent');
+    const first = relevantLines(agentLog(1, '2026-01-01T00:00:00.000Z'), 'agent');
     const both = `${agentLog(8, '2026-02-03T04:05:06.789Z')}\n${agentLog(9, '2026-02-03T04:06:06.789+01:00')}`;
-    expect(tellingLines(both, 'agent')).toEqual(first);
+    expect(relevantLines(both, 'agent')).toEqual(first);
   });
 
   it('of the agent forget what was wrong before it has logged in, once it says something else', () => {
@@ -48,18 +48,18 @@ describe('telling lines', () => {
     const loggedIn = '[INFO] agent.auth.handler: authentication successful, sending token to sinks';
     const missing = '[WARN] agent: (view) vault.read(kv/data/istioca): no secret exists (retry attempt 1 after "1s")';
     const said = '[WARN] agent: (view) vault.read(kv/data/istioca): no secret exists';
-    expect(tellingLines([sealed, loggedIn, missing].join('\n'), 'agent')).toEqual([said]);
-    expect(tellingLines([sealed, loggedIn].join('\n'), 'agent')).toEqual([sealed]);
+    expect(relevantLines([sealed, loggedIn, missing].join('\n'), 'agent')).toEqual([said]);
+    expect(relevantLines([sealed, loggedIn].join('\n'), 'agent')).toEqual([sealed]);
   });
 
   it('say a thing once: not under another head, nor its end again', () => {
     const text = 'failed to create CA: incomplete signing CA bundle detected';
-    expect(tellingLines(`2026-01-01T00:00:00.000001Z\terror\t${text}\nError: ${text}`, 'discovery')).toEqual([
+    expect(relevantLines(`2026-01-01T00:00:00.000001Z\terror\t${text}\nError: ${text}`, 'discovery')).toEqual([
       `Error: ${text}`,
     ]);
     const whole = agentLog(1, '2026-01-01T00:00:00.000Z');
     const end = whole.split('\n').slice(2).join('\n');
-    expect(tellingLines(`${end}\n${whole}`, 'agent')).toEqual(tellingLines(whole, 'agent'));
+    expect(relevantLines(`${end}\n${whole}`, 'agent')).toEqual(relevantLines(whole, 'agent'));
   });
 
   it.each([
@@ -75,7 +75,7 @@ describe('telling lines', () => {
     const lines = ['[ERROR] b', '[ERROR] a', '[WARN] error d', '[WARN] error c', 'panic: e'];
     fc.assert(
       fc.property(fc.shuffledSubarray(lines, { minLength: lines.length }), (shuffled) => {
-        expect(tellingLines(shuffled.join('\n'), 'agent')).toEqual(['[ERROR] a', '[ERROR] b', '[WARN] error c']);
+        expect(relevantLines(shuffled.join('\n'), 'agent')).toEqual(['[ERROR] a', '[ERROR] b', '[WARN] error c']);
       }),
     );
   });
@@ -94,7 +94,9 @@ describe('secrets', () => {
     fc.assert(
       fc.property(around, secrets, around, fc.integer({ min: 20, max: 600 }), (before, secret, after, most) => {
         const text = `[ERROR] ${before} ${secret} ${after}`;
-        const shown = [cleaned(text, most), ...tellingLines(text, 'agent'), ...tellingLines(text, 'other')].join('\n');
+        const shown = [cleaned(text, most), ...relevantLines(text, 'agent'), ...relevantLines(text, 'other')].join(
+          '\n',
+        );
         const telltale = secret.includes('PRIVATE KEY') ? secret.split('\n')[1]! : secret.slice(0, 24);
         expect(shown).not.toContain(telltale);
       }),
@@ -105,7 +107,7 @@ describe('secrets', () => {
   it('lines are bounded, well-formed and without control characters', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary', maxLength: 3000 }), (text) => {
-        for (const line of [cleaned(text), ...tellingLines(`[ERROR] ${text}`, 'agent')]) {
+        for (const line of [cleaned(text), ...relevantLines(`[ERROR] ${text}`, 'agent')]) {
           expect(line.length).toBeLessThanOrEqual(400);
           expect(line).not.toMatch(/\p{Cc}/u);
           expect(line.isWellFormed()).toBe(true);

@@ -1,21 +1,22 @@
 /**
- * Reduces the log of a container to the lines that tell what is wrong: pure. They are foreign text that ends up in status, so they are
- * redacted, cut, and freed of whatever differs from one attempt to the next: the same trouble gives the same lines at each look.
+ * Reduces the log of a container to the lines that explain a failure. The lines appear in the status, so secrets are redacted, long lines are
+ * truncated, and parts that differ between attempts are removed. The same failure therefore gives the same lines at each observation. Pure.
  */
 import { scrub } from '../observability/scrub.ts';
 
-/** A line of a message, at most. */
+/** Maximum length of a line, in UTF-16 code units. */
 const longestLine = 400;
-/** So many lines of a log are kept. */
+/** Maximum number of lines from one log. */
 const mostLines = 3;
 
+/** The program that wrote a log. */
 export type LogOf = 'agent' | 'discovery' | 'other';
 
-/** By container: the most telling first. A line that fits none is not kept. */
-const telling: Record<LogOf, readonly RegExp[]> = {
-  // vault agent: https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent
+/** Patterns of relevant lines by program, the most specific first. A line that matches none is dropped. */
+const relevant: Record<LogOf, readonly RegExp[]> = {
+  // Vault Agent: https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent
   agent: [/\[ERROR\]/, /\[WARN\] .*(retry|denied|error)/i, /\b(error|panic|denied|refused|fatal)\b/i],
-  // istiod: pilot/pkg/bootstrap/istio_ca.go
+  // istiod: https://github.com/istio/istio, pilot/pkg/bootstrap/istio_ca.go
   discovery: [
     /incomplete signing CA bundle|does not match (private|public)? ?key|cannot verify the cert|failed to create.* CA\b/,
     /Use self-signed certificate as the CA certificate|Use local CA certificate/,
@@ -26,37 +27,40 @@ const telling: Record<LogOf, readonly RegExp[]> = {
   other: [/\b(error|panic|denied|refused|fatal|failed)\b/i],
 };
 
-/** What changes from attempt to attempt, and what it becomes. */
+/** Parts of a line that differ between attempts, with their replacements. */
 const variable: readonly (readonly [RegExp, string])[] = [
-  // colours, after control characters have become spaces
+  // ANSI colours, whose escape character was replaced with a space before
   [/ ?\[\d{1,3}(?:;\d{1,3})*m/g, ''],
-  // times at the beginning of a line, and anywhere
+  // times at the beginning of a line, and elsewhere
   [/^\s*\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\s*/, ''],
   [/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?/g, '…'],
-  // Vault agent's attempts and pauses
+  // attempts and retry delays of Vault Agent
   [/\s*\(retry attempt \d+ after "[^"]*"\)/g, ''],
   [/\s*\b(?:next_)?backoff=\S+/g, ''],
   [/\b\d+(?:\.\d+)?(?:ns|µs|us|ms|s|m|h)(?:\d+(?:\.\d+)?(?:ms|s|m))*\b/g, '…'],
-  // ports of our own side of a connection
+  // the client port of a connection
   [/\b([\d.]+|\[[0-9a-f:]+\]):\d{4,5}->/gi, '$1->'],
   [/\b(request_id|accessor)[=:]\s*\S+/g, '$1=…'],
   [/[\t ]+/g, ' '],
 ];
 
 /**
- * Foreign text as it may be shown: one line, redacted, cut.
- * @param most characters
+ * Returns foreign text in a form that can be shown: one line, redacted, without variable parts, truncated.
+ * @param most maximum length, in UTF-16 code units
  */
 export function cleaned(text: string, most = longestLine): string {
   const line = scrub(text.toWellFormed()).replace(/\p{Cc}/gu, ' ');
   const stable = variable.reduce((now, [pattern, by]) => now.replace(pattern, by), line).trim();
-  // what the cutting of a longer text has left of a secret is looked for once more
-  const short = scrub(stable);
-  return short.length <= most ? short : `${short.slice(0, most - 1).toWellFormed()}…`;
+  // a second redaction: the replacements can join fragments of a secret that the first redaction did not recognize
+  const redacted = scrub(stable);
+  return redacted.length <= most ? redacted : `${redacted.slice(0, most - 1).toWellFormed()}…`;
 }
 
-/** hclog writes values of several lines below their line, indented and behind bars; errors of Vault come so. */
-function joined(text: string): string[] {
+/**
+ * Splits a log into lines and joins continuation lines. hclog writes a multi-line value, such as a Vault error, below its line, indented or
+ * after a bar.
+ */
+function joinContinuations(text: string): string[] {
   const lines: string[] = [];
   for (const raw of text.split(/\r?\n/)) {
     const more = /^(?:\s+\S|\s*\|)/.test(raw) && lines.length > 0;
@@ -66,38 +70,39 @@ function joined(text: string): string[] {
   return lines;
 }
 
-/** With this line of the agent the troubles of its logins before are over. */
+/** Vault Agent logs this after a login. Earlier errors do not count any more. */
 const loggedIn = /authentication successful/;
 
-/** Words at the beginning of a line that do not tell it from the same text under another head. */
-const head = /^(?:\[?(?:error|warn|info|fatal)\]?:?) /i;
+/** A level at the beginning of a line. Lines that differ only in the level count as the same. */
+const levelPrefix = /^(?:\[?(?:error|warn|info|fatal)\]?:?) /i;
 
-/** Telling lines with their ranks, each once. */
+/** Returns the relevant lines with the rank of their pattern, sorted by rank and text, without duplicates. */
 function ranked(lines: readonly string[], of: LogOf): [string, number][] {
-  const found = new Map<string, number>();
+  const ranks = new Map<string, number>();
   for (const line of lines) {
-    const rank = telling[of].findIndex((pattern) => pattern.test(line));
+    const rank = relevant[of].findIndex((pattern) => pattern.test(line));
     const clean = rank >= 0 ? cleaned(line) : '';
-    if (clean !== '') found.set(clean, rank);
+    if (clean !== '') ranks.set(clean, rank);
   }
-  return [...found].sort(([a, i], [b, j]) => i - j || (a < b ? -1 : 1));
+  return [...ranks].sort(([a, i], [b, j]) => i - j || (a < b ? -1 : 1));
 }
 
 /**
- * The telling lines of a log, the most telling first, each once; in an order that does not depend on which came last.
- * @param text may begin or end in the middle of a line
+ * Returns the lines of a log that explain a failure: the most specific first, without duplicates, at most three. Their order does not
+ * depend on their order in the log.
+ * @param text a part of a log; it can begin or end within a line
  */
-export function tellingLines(text: string, of: LogOf): string[] {
-  // a private key has line ends: it is looked for before the text is taken apart
-  const lines = joined(scrub(text));
+export function relevantLines(text: string, of: LogOf): string[] {
+  // a private key spans several lines, so secrets are redacted before the text is split
+  const lines = joinContinuations(scrub(text));
   const since = of === 'agent' ? lines.slice(lines.findLastIndex((line) => loggedIn.test(line)) + 1) : lines;
-  const now = ranked(since, of);
-  // just logged in anew, it has said nothing yet: what was wrong before is still the best guess
-  const found = now.length > 0 ? now : ranked(lines, of);
+  const current = ranked(since, of);
+  // directly after a login there are no newer lines yet, so the earlier errors are still the best explanation
+  const candidates = current.length > 0 ? current : ranked(lines, of);
   const kept: string[] = [];
-  // istiod says the same on two ways, and a line at the edge of what was read is the end of another one
-  for (const [line] of found) {
-    const text = line.replace(head, '');
+  // istiod logs some errors twice in different forms, and a truncated line can be the end of another line
+  for (const [line] of candidates) {
+    const text = line.replace(levelPrefix, '');
     if (!kept.some((other) => other.includes(text))) kept.push(line);
   }
   return kept.slice(0, mostLines);

@@ -46,7 +46,7 @@ interface World {
   mesh?: string;
 }
 
-/** A looker on a cluster that is what `world` says, and what it has asked for. */
+/** An `IstiodObserver` on a fake cluster that `world` describes, with a record of its requests. */
 function setup(over: Partial<World> = {}) {
   const world: World = { pods: [pod('istiod-1')], bundles: [], logs: '', answer: served, namespaces: [], ...over };
   const clock = new FakeClock();
@@ -59,7 +59,7 @@ function setup(over: Partial<World> = {}) {
   }; // prettier-ignore
   const given = <T>(value: T | KubeError): Promise<T> =>
     value instanceof KubeError ? Promise.reject(value) : Promise.resolve(value);
-  const looker = new IstiodObserver({
+  const observer = new IstiodObserver({
     clock,
     namespaces: world.namespaces,
     rootsOfOthers: (namespace) => [`not ${namespace}`],
@@ -89,9 +89,9 @@ function setup(over: Partial<World> = {}) {
       },
     },
   });
-  const wish: LogRequest = { container: 'vault-agent', previous: false, from: 'end' };
-  const look = (wanted: LogRequest[] = [], roots?: RootQuery): Promise<ObservedIstiod> =>
-    looker.observe(
+  const request: LogRequest = { container: 'vault-agent', previous: false, from: 'end' };
+  const observe = (wanted: LogRequest[] = [], roots?: RootQuery): Promise<ObservedIstiod> =>
+    observer.observe(
       'ns/ca',
       {
         namespace: 'ns',
@@ -101,7 +101,7 @@ function setup(over: Partial<World> = {}) {
       },
       new AbortController().signal,
     );
-  return { world, clock, asked, look, looker, wish };
+  return { world, clock, asked, observe, observer, request };
 }
 
 const bundle = (namespace: string, pem = root.pem): JsonObject => ({
@@ -113,19 +113,19 @@ describe('the roots that replicas hand out', () => {
   const question = (token: RootQuery['token']) => ({ trusted: root.pem, token });
 
   it('are asked for only when a rotation must know them, of replicas that answer, each time anew', async () => {
-    const { look, asked } = setup({ pods: [pod('a', { ip: '10.0.0.1' }), pod('b', { running: false })] });
-    expect((await look()).pods[0]?.handedOut).toBeUndefined();
+    const { observe, asked } = setup({ pods: [pod('a', { ip: '10.0.0.1' }), pod('b', { running: false })] });
+    expect((await observe()).pods[0]?.distributedRoots).toBeUndefined();
     const wanted = question(() => Promise.resolve(new Secret('token')));
     for (let i = 0; i < 2; i += 1)
-      expect((await look([], wanted)).pods.map((p) => p.handedOut)).toEqual([['a', 'b'], undefined]);
+      expect((await observe([], wanted)).pods.map((p) => p.distributedRoots)).toEqual([['a', 'b'], undefined]);
     expect(asked.roots).toEqual(['10.0.0.1', '10.0.0.1']);
   });
 
   it('are not known without a token, and all else is', async () => {
-    const { look, asked } = setup();
+    const { observe, asked } = setup();
     const refused = new KubeError('no', { kind: 'NotFound' });
-    const [seen] = (await look([], question(() => Promise.reject(refused)))).pods; // prettier-ignore
-    expect(seen).toMatchObject({ served, handedOut: { unreachable: expect.stringContaining('NotFound') } });
+    const [seen] = (await observe([], question(() => Promise.reject(refused)))).pods; // prettier-ignore
+    expect(seen).toMatchObject({ served, distributedRoots: { unreachable: expect.stringContaining('NotFound') } });
     expect(asked.roots).toEqual([]);
   });
 });
@@ -133,53 +133,53 @@ describe('the roots that replicas hand out', () => {
 describe('handshakes', () => {
   it('are made with replicas whose istiod runs, on the secure port and by the name of the Service', async () => {
     const pods = [pod('a', { ip: '10.1.2.3' }), pod('b', { running: false }), pod('c', { ip: '' })];
-    const { look, asked } = setup({ pods });
-    const seen = await look();
+    const { observe, asked } = setup({ pods });
+    const seen = await observe();
     expect(asked.probes).toEqual([{ host: '10.1.2.3', port: 15012, servername: 'istiod.ns.svc' }]);
     expect(seen.pods.map((p) => p.served)).toEqual([served, undefined, undefined]);
     expect(seen.rootsOfOthers).toEqual(['not ns']);
   });
 
   it('are repeated after 20 seconds and not before', async () => {
-    const { look, asked, clock } = setup();
-    await look();
+    const { observe, asked, clock } = setup();
+    await observe();
     await clock.advance(19_999);
-    expect((await look()).pods[0]?.served).toEqual(served);
+    expect((await observe()).pods[0]?.served).toEqual(served);
     expect(asked.probes).toHaveLength(1);
     await clock.advance(1);
-    await look();
+    await observe();
     expect(asked.probes).toHaveLength(2);
   });
 
   it('are repeated at once with a pod that has changed, and with that one only', async () => {
-    const { look, asked, world } = setup({ pods: [pod('a', { ip: '10.0.0.1' }), pod('b', { ip: '10.0.0.2' })] });
-    await look();
+    const { observe, asked, world } = setup({ pods: [pod('a', { ip: '10.0.0.1' }), pod('b', { ip: '10.0.0.2' })] });
+    await observe();
     world.pods = [pod('a', { ip: '10.0.0.1' }), pod('b', { ip: '10.0.0.2', version: '2' })];
-    await look();
+    await observe();
     expect(asked.probes.map((p) => p.host)).toEqual(['10.0.0.1', '10.0.0.2', '10.0.0.2']);
   });
 
   it('are made anew for a resource that was gone', async () => {
-    const { look, asked, looker } = setup();
-    await look();
-    looker.forget('ns/ca');
-    await look();
+    const { observe, asked, observer } = setup();
+    await observe();
+    observer.forget('ns/ca');
+    await observe();
     expect(asked.probes).toHaveLength(2);
   });
 });
 
 describe('logs', () => {
   it('are read where they are wished for, in part, and reduced', async () => {
-    const { look, asked, wish, world } = setup({ logs: '[INFO] fine\n[ERROR] agent: no' });
-    expect((await look()).pods[0]?.containers.map((c) => c.log)).toEqual([undefined, undefined]);
-    const lines = (await look([wish, { container: 'discovery', previous: true, from: 'start' }])).pods[0]?.containers;
+    const { observe, asked, request, world } = setup({ logs: '[INFO] fine\n[ERROR] agent: no' });
+    expect((await observe()).pods[0]?.containers.map((c) => c.log)).toEqual([undefined, undefined]);
+    const lines = (await observe([request, { container: 'discovery', previous: true, from: 'start' }])).pods[0]?.containers;
     expect(lines?.map((c) => c.log)).toEqual([[], ['[ERROR] agent: no']]);
     expect(asked.logs).toEqual([
       { namespace: 'ns', name: 'istiod-1', container: 'vault-agent', previous: false, limitBytes: 65_536, tailLines: 60 },
       { namespace: 'ns', name: 'istiod-1', container: 'discovery', previous: true, limitBytes: 65_536 },
     ]);
     world.logs = new KubeError('no', { kind: 'Forbidden' });
-    expect((await look([wish])).pods[0]?.containers[1]?.log).toEqual(['[ERROR] agent: no']);
+    expect((await observe([request])).pods[0]?.containers[1]?.log).toEqual(['[ERROR] agent: no']);
   }); // prettier-ignore
 
   it.each<[KubeError['kind'], unknown]>([
@@ -188,15 +188,15 @@ describe('logs', () => {
     ['NotFound', []],
     ['Unavailable', []],
   ])('that are %s are no failure of the look', async (kind, expected) => {
-    const { look, wish } = setup({ logs: new KubeError('no', { kind }) });
-    expect((await look([wish])).pods[0]?.containers[1]?.log).toEqual(expected);
+    const { observe, request } = setup({ logs: new KubeError('no', { kind }) });
+    expect((await observe([request])).pods[0]?.containers[1]?.log).toEqual(expected);
   });
 });
 
 describe('istio-ca-root-cert', () => {
   it('is listed over all namespaces by its name alone', async () => {
-    const { look, asked } = setup({ bundles: [bundle('ns'), bundle('empty', '')] });
-    expect((await look()).bundles).toEqual([
+    const { observe, asked } = setup({ bundles: [bundle('ns'), bundle('empty', '')] });
+    expect((await observe()).bundles).toEqual([
       { namespace: 'ns', roots: [root.fingerprint] },
       { namespace: 'empty', roots: [] },
     ]);
@@ -204,34 +204,34 @@ describe('istio-ca-root-cert', () => {
   });
 
   it('is read of all namespaces also where the operator is confined to some', async () => {
-    const { look, asked } = setup({ namespaces: ['ns'], bundles: [bundle('ns'), bundle('shop')] });
-    const seen = await look();
+    const { observe, asked } = setup({ namespaces: ['ns'], bundles: [bundle('ns'), bundle('shop')] });
+    const seen = await observe();
     expect(seen.confinedTo).toEqual(['ns']);
     expect(seen.bundles).toHaveLength(2);
     expect(asked.lists).toEqual([expect.objectContaining({ namespace: undefined })]);
   });
 
   it('may be unreadable without harm to the rest', async () => {
-    const { look } = setup({ bundles: new KubeError('no', { kind: 'Forbidden' }) });
-    const seen = await look();
+    const { observe } = setup({ bundles: new KubeError('no', { kind: 'Forbidden' }) });
+    const seen = await observe();
     expect([seen.bundles, seen.pods[0]?.served]).toEqual(['unreadable', served]);
   });
 
   it('is read again after 20 seconds, or after 5 when a pod has changed', async () => {
-    const { look, asked, clock, world } = setup();
-    await look();
+    const { observe, asked, clock, world } = setup();
+    await observe();
     world.pods = [pod('istiod-1', { version: '2' })];
-    await look();
+    await observe();
     expect(asked.lists).toHaveLength(1);
     await clock.advance(5_000);
     world.pods = [pod('istiod-1', { version: '3' })];
-    await look();
+    await observe();
     expect(asked.lists).toHaveLength(2);
     await clock.advance(19_999);
-    await look();
+    await observe();
     expect(asked.lists).toHaveLength(2);
     await clock.advance(1);
-    await look();
+    await observe();
     expect(asked.lists).toHaveLength(3);
   });
 
@@ -242,13 +242,13 @@ describe('istio-ca-root-cert', () => {
     ['discoverySelectors: []', ['ns', 'shop', 'theirs']],
     ['{: no YAML', ['ns', 'shop', 'theirs']],
   ])('counts in the namespaces that istiod looks at, and in its own: %s', async (mesh, expected) => {
-    const { look } = setup({ bundles: ['ns', 'shop', 'theirs'].map((name) => bundle(name)), mesh });
-    const { bundles } = await look();
+    const { observe } = setup({ bundles: ['ns', 'shop', 'theirs'].map((name) => bundle(name)), mesh });
+    const { bundles } = await observe();
     expect(bundles === 'unreadable' ? bundles : bundles.map((one) => one.namespace)).toEqual(expected);
   }); // prettier-ignore
 
   it('that cannot be read for another reason is a failure', async () => {
-    const { look } = setup({ bundles: new KubeError('no', { kind: 'Unavailable' }) });
-    await expect(look()).rejects.toThrow(KubeError);
+    const { observe } = setup({ bundles: new KubeError('no', { kind: 'Unavailable' }) });
+    await expect(observe()).rejects.toThrow(KubeError);
   });
 });

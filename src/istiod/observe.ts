@@ -1,9 +1,9 @@
 /**
- * One look at istiod: reads Deployments, ReplicaSets and pods, asks running replicas for their certificate, reads the logs that tell more,
- * and `istio-ca-root-cert` of the namespaces. Never writes.
+ * Observes istiod. The observer reads Deployments, ReplicaSets and Pods, and performs a TLS handshake with running replicas. It also reads
+ * logs that can explain a failure, and ConfigMap `istio-ca-root-cert` of the namespaces. It never writes.
  *
- * What is costly is remembered for a short while, in memory and only to spare requests: a handshake and a log until the pod changes or 20
- * seconds are over, the ConfigMaps for 20 seconds. After a restart everything is asked anew.
+ * Expensive results are cached in memory, only to save requests: handshakes and logs until the Pod changes or `recheckMs` has passed, the
+ * ConfigMaps for at most `recheckMs`. After a restart of the operator, everything is read again.
  */
 import { dig, isObject, type JsonObject } from '../api/json.ts';
 import type { KubeClient } from '../kube/client.ts';
@@ -25,7 +25,7 @@ import {
 } from '../plan/facts/observed-istiod.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { deploymentFacts, endingPods, isIstiod, istiodLabel, podsOf, type FoundPod } from './discover.ts';
-import { tellingLines } from './log-lines.ts';
+import { relevantLines } from './log-lines.ts';
 import type { Secret } from '../observability/secret.ts';
 import type { rootsHandedOut } from './handed-out-roots.ts';
 import { istiodPort, type probe, type ProbeTarget } from './probe.ts';
@@ -37,16 +37,17 @@ const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
 const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
 const rootConfigMap = 'istio-ca-root-cert';
 
-/** Handshakes and logs are not asked for again sooner, in milliseconds, unless the pod has changed. */
+/** Lifetime of cached handshakes and logs, in milliseconds. A change of the Pod ends it earlier. */
 const freshMs = recheckMs;
-/** The ConfigMaps of a whole cluster are much to read: when pods change they are read again, but not sooner than this, in milliseconds. */
+/** Lifetime of the cached ConfigMaps after a handshake, in milliseconds. Reading the ConfigMaps of a whole cluster is expensive. */
 const bundlesFreshMs = 5_000;
-/** A replica that does not answer within this is not reachable, milliseconds. */
+/** Timeout of a handshake, milliseconds. */
 const probeTimeoutMs = 3_000;
-/** So long a replica may take to sign and to answer, milliseconds. */
+/** Timeout of a request for the distributed roots, milliseconds. The replica signs a certificate in that time. */
 const rootsTimeoutMs = 5_000;
-/** Handshakes at a time. */
-const probesAtOnce = 16;
+/** Maximum number of parallel handshakes, log reads or requests for roots. */
+const maxParallel = 16;
+/** Number of lines and bytes that are read from a log. */
 const logLines = 60;
 const logBytes = 64 * 1024;
 
@@ -55,38 +56,43 @@ export interface IstiodObserverOptions {
   clock: Clock;
   probe: typeof probe;
   roots: typeof rootsHandedOut;
-  /** Those that the operator is confined to; empty: all. */
+  /** Namespaces that `--namespaces` confines the operator to; empty: all. */
   namespaces: readonly string[];
-  /** Fingerprints of the roots of IstioVaultCAs in other namespaces. */
+  /** Returns the fingerprints of the roots of IstioVaultCAs in other namespaces. */
   rootsOfOthers: (namespace: string) => string[];
 }
 
+/** What to observe for one resource. */
 export interface ObserveRequest {
   namespace: string;
   /** Values of the label `istio.io/rev`. */
   revisions: readonly string[];
-  /** Set when replicas are to be asked which roots they hand out. */
+  /** Set if replicas are asked for their distributed roots. */
   roots?: RootQuery | undefined;
-  /** Which logs would tell more, judged by everything else that was seen. */
-  logRequests: (seen: ObservedIstiod) => Map<string, LogRequest[]>;
+  /** Returns the logs to read, by Pod name, from an observation without logs. */
+  logRequests: (observed: ObservedIstiod) => Map<string, LogRequest[]>;
 }
 
-/** What is needed to ask a replica for its roots. */
+/** The trust and the credentials for requests to replicas for their distributed roots. */
 export interface RootQuery {
-  /** PEM: a replica that none of them vouches for is not asked. */
+  /** PEM of the trusted roots. A replica whose certificate does not verify with them gets no token. */
   trusted: string;
-  /** Of audience `istio-ca`. @throws KubeError */
+  /** Returns a service account token with audience `istio-ca`. @throws KubeError */
   token: () => Promise<Secret>;
 }
 
-interface Remembered<T> {
-  /** Of the pod. */
+/** A cached result about a Pod. */
+interface Cached<T> {
+  /** resourceVersion of the Pod. */
   version: string;
   atMs: number;
   value: T;
 }
 
-/** Which namespaces istiod looks at, by its mesh configuration: those that any of these selects; none: all. */
+/**
+ * Returns the `discoverySelectors` of the mesh configuration. istiod discovers namespaces that any of them selects, or all if there are
+ * none.
+ */
 function discoverySelectors(configMap: JsonObject | undefined): unknown[] {
   const mesh = dig(configMap, 'data', 'mesh');
   if (typeof mesh !== 'string') return [];
@@ -94,12 +100,12 @@ function discoverySelectors(configMap: JsonObject | undefined): unknown[] {
     const selectors = dig(loadYaml(mesh), 'discoverySelectors');
     return Array.isArray(selectors) ? selectors : [];
   } catch {
-    return []; // istiod goes on with its defaults too when it cannot read it, and says so in its log
+    return []; // istiod also uses its defaults if the configuration is invalid, and logs an error
   }
 }
 
-/** Runs so many at a time. */
-async function inBatches<T>(items: readonly T[], most: number, run: (item: T) => Promise<void>): Promise<void> {
+/** Runs a function for each item, at most `most` in parallel. Rejects with the first failure. */
+async function inParallel<T>(items: readonly T[], most: number, run: (item: T) => Promise<void>): Promise<void> {
   const rest = [...items];
   const work = async () => {
     for (let next = rest.shift(); next !== undefined; next = rest.shift()) await run(next);
@@ -109,10 +115,13 @@ async function inBatches<T>(items: readonly T[], most: number, run: (item: T) =>
 
 export class IstiodObserver {
   readonly #o: IstiodObserverOptions;
-  /** By resource, then by pod. */
-  readonly #probes = new Map<string, Map<string, Remembered<Served | Unreachable>>>();
-  readonly #logs = new Map<string, Map<string, Remembered<string[] | 'unreadable'>>>();
+  /** Cached handshakes, by resource, then by UID of the Pod. */
+  readonly #probes = new Map<string, Map<string, Cached<Served | Unreachable>>>();
+  /** Cached logs, by resource, then by Pod and log request. */
+  readonly #logs = new Map<string, Map<string, Cached<string[] | 'unreadable'>>>();
+  /** Cached trust bundles of all namespaces. */
   #bundles: { atMs: number; value: MeshBundle[] | 'unreadable' } | undefined;
+  /** Cached labels of namespaces; the value is `undefined` if the operator cannot list namespaces. */
   #labels: { atMs: number; value: Map<string, JsonObject> | undefined } | undefined;
 
   constructor(options: IstiodObserverOptions) {
@@ -120,8 +129,9 @@ export class IstiodObserver {
   }
 
   /**
-   * @param key of the resource
-   * @throws KubeError when Deployments, ReplicaSets or pods cannot be read
+   * Observes istiod for one resource.
+   * @param key the resource, `namespace/name`
+   * @throws KubeError if Deployments, ReplicaSets or pods cannot be read
    */
   async observe(key: string, request: ObserveRequest, signal: AbortSignal): Promise<ObservedIstiod> {
     const { namespace, revisions } = request;
@@ -129,131 +139,150 @@ export class IstiodObserver {
     const [deployed, sets, all] = await Promise.all([list(deployments), list(replicaSets), list(pods)]);
     const istiods = deployed.filter((deployment) => isIstiod(deployment, revisions));
     const found = istiods.flatMap((deployment) => podsOf(deployment, sets, all));
-    const { pods: served, asked } = await this.#serve(key, namespace, found, signal);
-    const seen: ObservedIstiod = {
+    const { pods: probed, anyProbed } = await this.#withHandshakes(key, namespace, found, signal);
+    const observed: ObservedIstiod = {
       deployments: istiods.map(deploymentFacts),
-      pods: request.roots ? await this.#withRoots(namespace, found, served, request.roots, signal) : served,
+      pods: request.roots ? await this.#withRoots(namespace, found, probed, request.roots, signal) : probed,
       bundles: await this.#ofThisMesh(
         request,
-        await this.#meshBundles(asked ? bundlesFreshMs : freshMs, signal),
+        await this.#meshBundles(anyProbed ? bundlesFreshMs : freshMs, signal),
         signal,
       ),
       confinedTo: [...this.#o.namespaces],
       ending: endingPods(istiods, sets, all),
       rootsOfOthers: this.#o.rootsOfOthers(namespace),
     };
-    return { ...seen, pods: await this.#withLogs(key, namespace, found, seen, request.logRequests(seen), signal) };
+    return {
+      ...observed,
+      pods: await this.#withLogs(key, namespace, found, observed, request.logRequests(observed), signal),
+    };
   }
 
-  /** Forgets a resource that is gone. */
+  /** Removes the cached results of a deleted resource. */
   forget(key: string): void {
     this.#probes.delete(key);
     this.#logs.delete(key);
   }
 
-  #isFresh(remembered: Remembered<unknown> | undefined, pod: FoundPod): boolean {
+  #isFresh(cached: Cached<unknown> | undefined, pod: FoundPod): boolean {
     const { clock } = this.#o;
-    return remembered?.version === pod.resourceVersion && clock.now() - remembered.atMs < freshMs;
+    return cached?.version === pod.resourceVersion && clock.now() - cached.atMs < freshMs;
   }
 
-  /** Asks every replica that runs, unless it was asked a moment ago; and whether any was asked. */
-  async #serve(
+  /**
+   * Performs a handshake with every running replica whose cached result has expired.
+   * @returns the Pods, and whether any handshake was performed
+   */
+  async #withHandshakes(
     key: string,
     namespace: string,
     found: FoundPod[],
     signal: AbortSignal,
-  ): Promise<{ pods: IstiodPod[]; asked: boolean }> {
-    let asked = false;
-    const before = this.#probes.get(key) ?? new Map<string, Remembered<Served | Unreachable>>();
-    const now = new Map<string, Remembered<Served | Unreachable>>();
+  ): Promise<{ pods: IstiodPod[]; anyProbed: boolean }> {
+    let anyProbed = false;
+    const before = this.#probes.get(key) ?? new Map<string, Cached<Served | Unreachable>>();
+    const now = new Map<string, Cached<Served | Unreachable>>();
     const running = found.filter(
       ({ ip, facts }) => ip !== '' && containerOf(facts, istiodContainer)?.state.kind === 'running',
     );
-    await inBatches(running, probesAtOnce, async (pod) => {
-      const remembered = before.get(pod.uid);
-      if (remembered && this.#isFresh(remembered, pod)) {
-        now.set(pod.uid, remembered);
+    await inParallel(running, maxParallel, async (pod) => {
+      const cached = before.get(pod.uid);
+      if (cached && this.#isFresh(cached, pod)) {
+        now.set(pod.uid, cached);
         return;
       }
-      asked = true;
+      anyProbed = true;
       const target: ProbeTarget = { host: pod.ip, port: istiodPort, servername: `istiod.${namespace}.svc` };
       const value = await this.#o.probe(target, { clock: this.#o.clock, timeoutMs: probeTimeoutMs, signal });
       now.set(pod.uid, { version: pod.resourceVersion, atMs: this.#o.clock.now(), value });
     });
     if (!signal.aborted) this.#probes.set(key, now);
-    return { pods: found.map(({ uid, facts }) => ({ ...facts, served: now.get(uid)?.value })), asked };
+    return { pods: found.map(({ uid, facts }) => ({ ...facts, served: now.get(uid)?.value })), anyProbed };
   }
 
-  /** Never remembered: that a replica has taken up another bundle changes nothing of its pod. */
+  /**
+   * Asks the replicas for their distributed roots. The result is not cached: a replica that reloads its trust bundle does not change its
+   * Pod.
+   */
   async #withRoots(
     namespace: string,
     found: FoundPod[],
-    served: IstiodPod[],
+    probed: IstiodPod[],
     { trusted, token }: RootQuery,
     signal: AbortSignal,
   ): Promise<IstiodPod[]> {
-    const own = await token().catch((error: unknown) => {
+    const istiodToken = await token().catch((error: unknown) => {
       if (!isKubeError(error)) throw error;
       return { unreachable: `no token of service account istio-vault-ca: ${error.kind}` };
     });
-    if ('unreachable' in own) return served.map((pod) => ({ ...pod, handedOut: own }));
-    const all = [...served];
-    await inBatches([...found.entries()], probesAtOnce, async ([i, { ip }]) => {
+    if ('unreachable' in istiodToken) return probed.map((pod) => ({ ...pod, distributedRoots: istiodToken }));
+    const all = [...probed];
+    await inParallel([...found.entries()], maxParallel, async ([i, { ip }]) => {
       const pod = all[i];
       if (!pod?.served || 'unreachable' in pod.served) return;
       const target = { host: ip, port: istiodPort, servername: `istiod.${namespace}.svc` };
       const within = AbortSignal.any([signal, AbortSignal.timeout(rootsTimeoutMs)]);
-      all[i] = { ...pod, handedOut: await this.#o.roots(target, trusted, own, within) };
+      all[i] = { ...pod, distributedRoots: await this.#o.roots(target, trusted, istiodToken, within) };
     });
     return all;
   }
 
+  /** Reads the requested logs, unless a cached result is still fresh. */
   async #withLogs(
     key: string,
     namespace: string,
     found: FoundPod[],
-    seen: ObservedIstiod,
-    wishes: Map<string, LogRequest[]>,
+    observed: ObservedIstiod,
+    requests: Map<string, LogRequest[]>,
     signal: AbortSignal,
   ): Promise<IstiodPod[]> {
-    const before = this.#logs.get(key) ?? new Map<string, Remembered<string[] | 'unreadable'>>();
-    const now = new Map<string, Remembered<string[] | 'unreadable'>>();
-    const asked = found.flatMap((pod) => (wishes.get(pod.facts.name) ?? []).map((wish) => ({ pod, wish })));
+    const before = this.#logs.get(key) ?? new Map<string, Cached<string[] | 'unreadable'>>();
+    const now = new Map<string, Cached<string[] | 'unreadable'>>();
+    const wanted = found.flatMap((pod) => (requests.get(pod.facts.name) ?? []).map((request) => ({ pod, request })));
     const logs = new Map<string, string[] | 'unreadable'>();
-    await inBatches(asked, probesAtOnce, async ({ pod, wish }) => {
-      const id = JSON.stringify([pod.uid, wish]);
-      const remembered = before.get(id);
-      const fresh = remembered && this.#isFresh(remembered, pod);
-      const value = fresh ? remembered.value : await this.#log(namespace, pod.facts.name, wish, signal);
-      now.set(id, fresh ? remembered : { version: pod.resourceVersion, atMs: this.#o.clock.now(), value });
-      logs.set(`${pod.facts.name}/${wish.container}`, value);
+    await inParallel(wanted, maxParallel, async ({ pod, request }) => {
+      const id = JSON.stringify([pod.uid, request]);
+      const cached = before.get(id);
+      const fresh = cached && this.#isFresh(cached, pod);
+      const value = fresh ? cached.value : await this.#log(namespace, pod.facts.name, request, signal);
+      now.set(id, fresh ? cached : { version: pod.resourceVersion, atMs: this.#o.clock.now(), value });
+      logs.set(`${pod.facts.name}/${request.container}`, value);
     });
     this.#logs.set(key, now);
     const withLog = (pod: IstiodPod, container: IstiodContainer): IstiodContainer => ({
       ...container,
       log: logs.get(`${pod.name}/${container.name}`),
     });
-    return seen.pods.map((pod) => ({ ...pod, containers: pod.containers.map((container) => withLog(pod, container)) }));
+    return observed.pods.map((pod) => ({
+      ...pod,
+      containers: pod.containers.map((container) => withLog(pod, container)),
+    }));
   }
 
-  /** The telling lines of a log. One that is not there (any more) has none. */
-  async #log(namespace: string, pod: string, wish: LogRequest, signal: AbortSignal): Promise<string[] | 'unreadable'> {
+  /** Returns the relevant lines of a log, none if the log does not exist (any more); `unreadable`: the operator lacks the permission. */
+  async #log(
+    namespace: string,
+    pod: string,
+    request: LogRequest,
+    signal: AbortSignal,
+  ): Promise<string[] | 'unreadable'> {
     const part = {
-      previous: wish.previous,
+      previous: request.previous,
       limitBytes: logBytes,
-      ...(wish.from === 'end' ? { tailLines: logLines } : {}),
+      ...(request.from === 'end' ? { tailLines: logLines } : {}),
     };
-    const of = wish.container === istiodContainer ? 'discovery' : 'agent';
+    const of = request.container === istiodContainer ? 'discovery' : 'agent';
     try {
-      return tellingLines(await this.#o.kube.podLog(namespace, pod, wish.container, part, { signal }), of);
+      return relevantLines(await this.#o.kube.podLog(namespace, pod, request.container, part, { signal }), of);
     } catch (error) {
-      // logs are a help, never a condition: without them less is said
+      // logs only add detail to a message, so a failed read is not a problem
       if (isKubeError(error, 'Forbidden')) return 'unreadable';
       if (isKubeError(error)) return [];
       throw error;
     }
   }
 
+  /** Returns the trust bundles of all namespaces, cached. @param fresh lifetime of the cached value, milliseconds */
   async #meshBundles(fresh: number, signal: AbortSignal): Promise<MeshBundle[] | 'unreadable'> {
     const { clock } = this.#o;
     if (this.#bundles && clock.now() - this.#bundles.atMs < fresh) return this.#bundles.value;
@@ -266,8 +295,8 @@ export class IstiodObserver {
   }
 
   /**
-   * Without those of namespaces that istiod is told to leave alone: it does not write there, and what lies there is of another mesh.
-   * https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/, `discoverySelectors`
+   * Removes the bundles of namespaces that istiod does not discover. istiod does not write there, and the bundle belongs to another mesh.
+   * Source: https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/, `discoverySelectors`
    */
   async #ofThisMesh(
     { namespace, revisions }: ObserveRequest,
@@ -280,29 +309,30 @@ export class IstiodObserver {
       names.map((name) => unless('Forbidden', this.#o.kube.getObject(configMaps, namespace, name, { signal }))),
     );
     const selected = configs.map(discoverySelectors);
-    // one istiod that looks everywhere is enough
-    const selectors = selected.some((of) => of.length === 0) ? [] : selected.flat();
+    // if one istiod discovers all namespaces, none is removed
+    const selectors = selected.some((list) => list.length === 0) ? [] : selected.flat();
     const labels = selectors.length > 0 ? await this.#namespaceLabels(signal) : undefined;
     if (!labels) return bundles;
-    const discovered = (of: string) => selectors.some((selector) => selects(selector, labels.get(of) ?? {}));
+    const discovered = (name: string) => selectors.some((selector) => selects(selector, labels.get(name) ?? {}));
     return bundles.filter((bundle) => bundle.namespace === namespace || discovered(bundle.namespace));
   }
 
-  /** Labels of all namespaces; undefined when these may not be listed. */
+  /** Returns the labels of all namespaces; `undefined`: the operator cannot list namespaces. */
   async #namespaceLabels(signal: AbortSignal): Promise<Map<string, JsonObject> | undefined> {
     const { clock, kube } = this.#o;
     if (this.#labels && clock.now() - this.#labels.atMs < bundlesFreshMs) return this.#labels.value;
-    const found = await unless('Forbidden', kube.listObjects(namespaces, undefined, undefined, { signal }));
-    const labels = found?.map((object): [string, JsonObject] => {
-      const of = dig(object, 'metadata', 'labels');
-      return [String(dig(object, 'metadata', 'name')), isObject(of) ? of : {}];
+    const listed = await unless('Forbidden', kube.listObjects(namespaces, undefined, undefined, { signal }));
+    const labels = listed?.map((object): [string, JsonObject] => {
+      const own = dig(object, 'metadata', 'labels');
+      return [String(dig(object, 'metadata', 'name')), isObject(own) ? own : {}];
     });
     this.#labels = { atMs: clock.now(), value: labels && new Map(labels) };
     return this.#labels.value;
   }
 
   async #readBundles(signal: AbortSignal): Promise<MeshBundle[]> {
-    // RBAC by resourceNames allows a list that selects exactly this name; it stays cluster-wide with --namespaces
+    // RBAC with resourceNames allows a list whose field selector names exactly this ConfigMap; the list is cluster-wide also with
+    // --namespaces
     const selector = { fieldSelector: `metadata.name=${rootConfigMap}` };
     const { items } = await this.#o.kube.listCollection(configMaps, undefined, selector, { signal });
     return items.map((object) => ({

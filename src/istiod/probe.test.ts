@@ -1,4 +1,4 @@
-/** Against real TLS on this machine, with certificates that openssl makes now. */
+/** The handshake with a real TLS server on this machine, with certificates that openssl issues during the test. */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createTcpServer, type AddressInfo, type Server } from 'node:net';
@@ -18,7 +18,7 @@ const read = (name: string) => readFileSync(join(dir, name), 'utf8');
 const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: dir, stdio: 'pipe' });
 const facts = (name: string) => certificateFacts(read(`${name}.pem`))!;
 
-/** A key and a certificate; signed by itself without an issuer. */
+/** Creates a key and a certificate; the certificate is self-signed if no issuer is given. */
 function make(name: string, issuer: string | undefined, profile: 'ca' | 'leaf', key = name): void {
   if (key === name)
     openssl('genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', `${name}.key`);
@@ -36,10 +36,10 @@ beforeAll(() => {
   const leaf = 'basicConstraints=CA:FALSE\nsubjectAltName=DNS:istiod.istio-system.svc';
   writeFileSync(join(dir, 'c.cnf'), `[req]\ndistinguished_name=dn\n[dn]\n[ca]\n${ca}\n[leaf]\n${leaf}\n`);
   make('root', undefined, 'ca');
-  // two generations of one name
+  // two CA generations with the same subject
   make('intermediate1', 'root', 'ca');
   make('intermediate2', 'root', 'ca');
-  // the same key, signed again
+  // another certificate for the same key
   make('intermediate3', 'root', 'ca', 'intermediate2');
   make('other', undefined, 'ca');
   make('leaf1', 'intermediate1', 'leaf');
@@ -59,7 +59,7 @@ async function listen(server: Server): Promise<number> {
   return (server.address() as AddressInfo).port;
 }
 
-/** A server that shows a leaf with these certificates behind it. */
+/** A TLS server that serves a leaf and, after it, these certificates. */
 const serving = (leaf: string, ...chain: string[]) =>
   listen(
     createServer({
@@ -74,21 +74,21 @@ const ask = (
   clock: FakeClock | typeof systemClock = systemClock,
 ) => probe({ host: '127.0.0.1', port, servername: 'istiod.istio-system.svc' }, { clock, timeoutMs: 60_000, signal });
 
-/** What is live: generation 2, which intermediate 2 carries unless said otherwise. */
-const intended = (live: CertificateFacts = facts('intermediate2')): ExpectedCa => ({
-  live,
+/** The expected CA: CA generation 2, by default with certificate intermediate2. */
+const intended = (intermediate: CertificateFacts = facts('intermediate2')): ExpectedCa => ({
+  intermediate,
   generation: 2,
   roots: [facts('root')],
   digest: undefined,
   intermediates: [
-    { certificate: live, generation: 2 },
+    { certificate: intermediate, generation: 2 },
     { certificate: facts('intermediate1'), generation: 1 },
   ],
   ownRoots: [facts('root')],
 });
 const judged = async (port: number, ca = intended()) => {
-  const evidence = evaluateHandshake((await ask(port)) as Served, ca, Date.now());
-  return evidence.kind === 'Stale' ? `Stale ${evidence.reason}` : evidence.kind;
+  const result = evaluateHandshake((await ask(port)) as Served, ca, Date.now());
+  return result.kind === 'Stale' ? `Stale ${result.reason}` : result.kind;
 };
 
 describe('a handshake', () => {

@@ -1,6 +1,6 @@
 /**
- * A TLS handshake with an istiod replica, without credentials: its answer shows which CA it uses, and proves that it holds the key of what
- * it shows. The chain is not trusted here, it is what the plan judges.
+ * A TLS handshake with an istiod replica, without credentials. It shows which CA the replica uses, and proves that the replica holds the
+ * private key of the served certificate. The chain is not verified here; the plan evaluates it (`src/plan/proof/handshake.ts`).
  */
 import type { X509Certificate } from 'node:crypto';
 import { connect, type TLSSocket } from 'node:tls';
@@ -8,50 +8,49 @@ import { certificateFacts, type CertificateFacts } from '../plan/facts/certifica
 import type { Served, Unreachable } from '../plan/facts/observed-istiod.ts';
 import type { Clock } from '../runtime/clock.ts';
 
-/** istiod's secure gRPC port. https://istio.io/latest/docs/ops/deployment/application-requirements/ */
+/** istiod's secure gRPC port. Source: https://istio.io/latest/docs/ops/deployment/application-requirements/ */
 export const istiodPort = 15012;
 
 export interface ProbeTarget {
-  /** An IP address. */
+  /** IP address of the Pod. */
   host: string;
   port: number;
-  /** For SNI: `istiod.<namespace>.svc`. */
+  /** Name for SNI: `istiod.<namespace>.svc`. */
   servername: string;
 }
 
 export interface ProbeOptions {
   clock: Clock;
-  /** Milliseconds. */
+  /** Timeout of the handshake, milliseconds. */
   timeoutMs: number;
   signal: AbortSignal;
 }
 
-/** Chains of istiod have two to four certificates; a longer one is not read to its end. */
+/** Maximum number of certificates that are read from a chain. A chain of istiod has two to four. */
 const longestChain = 10;
 
+/** Returns the served certificates, leaf first, and the leaf's issuer name; `undefined`: there is none, or one cannot be parsed. */
 function chainOf(socket: TLSSocket): { facts: CertificateFacts[]; issuer: string } | undefined {
   const leaf = socket.getPeerX509Certificate();
   const facts: CertificateFacts[] = [];
   const seen = new Set<string>();
-  let at: X509Certificate | undefined = leaf;
-  while (at && !seen.has(at.fingerprint256) && facts.length < longestChain) {
-    seen.add(at.fingerprint256);
-    const one = certificateFacts(at.toString());
-    if (!one) return undefined;
-    facts.push(one);
-    at = at.issuerCertificate;
+  let certificate: X509Certificate | undefined = leaf;
+  while (certificate && !seen.has(certificate.fingerprint256) && facts.length < longestChain) {
+    seen.add(certificate.fingerprint256);
+    const parsed = certificateFacts(certificate.toString());
+    if (!parsed) return undefined;
+    facts.push(parsed);
+    certificate = certificate.issuerCertificate;
   }
-  // node:crypto prints a name with one attribute a line
+  // node:crypto formats a name with one attribute per line
   return leaf && { facts, issuer: leaf.issuer.replaceAll('\n', ', ') };
 }
 
-/** Failures in a few words that are the same at each try: codes only, no addresses and no ports. */
-const wordsFor = (error: { code?: unknown }): string =>
+/** Returns a failure in words that are the same at each attempt: the error code, without addresses and ports. */
+const describeError = (error: { code?: unknown }): string =>
   typeof error.code === 'string' ? error.code : 'the connection was closed';
 
-/**
- * One handshake. Never rejects: a failure is an answer.
- */
+/** Performs one handshake. A failed handshake is a result, so the promise never rejects. */
 export function probe(target: ProbeTarget, { clock, timeoutMs, signal }: ProbeOptions): Promise<Served | Unreachable> {
   return new Promise((resolve) => {
     const socket = connect({ ...target, rejectUnauthorized: false, ALPNProtocols: ['h2'] });
@@ -68,8 +67,8 @@ export function probe(target: ProbeTarget, { clock, timeoutMs, signal }: ProbeOp
     };
     signal.addEventListener('abort', onAbort, { once: true });
     if (signal.aborted) onAbort();
-    // also after it was settled: a socket without a listener would end the process
-    socket.on('error', (error: { code?: unknown }) => settle({ unreachable: wordsFor(error) }));
+    // the listener stays after the promise is settled, because an unhandled error of a socket would end the process
+    socket.on('error', (error: { code?: unknown }) => settle({ unreachable: describeError(error) }));
     socket.on('close', () => settle({ unreachable: 'the connection was closed' }));
     socket.on('secureConnect', () => {
       const chain = chainOf(socket);

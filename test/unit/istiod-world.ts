@@ -1,4 +1,4 @@
-/** Worlds with an istiod: replicas of every kind, on a CA that the planner has made. */
+/** Worlds with istiod: replicas in every state, with a CA that the plan has created. */
 import { defaultMaxWorkloadCertTtlMs } from '../../src/api/istiod.ts';
 import { plannedCertificate, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
 import type { Desired } from '../../src/plan/facts/desired.ts';
@@ -21,7 +21,7 @@ export const now = start + 3_600_000;
 
 const hour = 3_600_000;
 
-/** A certificate of istiod's own, a day long. */
+/** istiod's serving certificate, issued by `issuer`; by default it expires 24 hours after `now`. */
 export const leafOf = (issuer: CertificateFacts, endsMs = now + 24 * hour): CertificateFacts =>
   plannedCertificate(
     {
@@ -39,7 +39,7 @@ export const leafOf = (issuer: CertificateFacts, endsMs = now + 24 * hour): Cert
     issuer.fingerprint,
   );
 
-/** The world after a first reconcile. */
+/** Returns the world after a first reconcile. */
 export function provisioned(desired: Desired = d): Observed {
   const world = emptyWorld();
   world.kubernetes.istiodServiceAccounts = ['istiod'];
@@ -49,13 +49,13 @@ export function provisioned(desired: Desired = d): Observed {
 export const liveOf = (world: Observed, desired: Desired = d) => derived(desired, world).currentCa!;
 export const rootOf = (world: Observed): CertificateFacts => world.vault.rootPki!.issuers[0]!.certificate;
 
-/** What a replica on the live CA shows. */
+/** The handshake data of a replica that serves the current CA. */
 export const servesLive = (world: Observed, desired: Desired = d): Served => {
   const { certificate } = liveOf(world, desired);
   return { leaf: leafOf(certificate), chain: [certificate], issuer: 'CN=Istio Intermediate CA' };
 };
 
-/** What istiod shows that signs by itself: its root sent nothing along. */
+/** The handshake data of an istiod with its self-signed CA: a leaf without a chain. */
 export const servesItself = (): Served => ({
   leaf: leafOf(someCa('cluster.local', undefined)),
   chain: [],
@@ -82,13 +82,13 @@ export const container = (name: string, over: Partial<IstiodContainer> = {}): Is
   ...over,
 });
 
-/** The settings that the operator asks for. */
+/** The settings of a Pod that carries all fields of the operator. */
 export const settingsOf = (world: Observed, desired: Desired = d): IstiodSettings => {
   const { env, podAnnotations } = istiodFields(desired.spec, caDigest(liveOf(world, desired)));
   return { env, annotations: podAnnotations };
 };
 
-/** A replica that is well, but for what is given; containers by name. */
+/** Returns a healthy replica with the given changes; `containers` holds changes by container name. */
 export const podOf = (
   world: Observed,
   name: string,
@@ -109,7 +109,7 @@ export const podOf = (
   };
 };
 
-/** A pod whose init container is at it: what comes after has not begun. */
+/** Changes for a Pod whose init container still runs, so that the other containers wait. */
 export const initialising = (over: Partial<IstiodContainer>) => ({
   served: undefined,
   containers: {
@@ -139,7 +139,7 @@ export const deploymentOf = (
   ...over,
 });
 
-/** The world with these replicas. */
+/** Returns the world with these replicas. */
 export function withIstiod(
   world: Observed,
   pods: IstiodPod[],

@@ -1,4 +1,7 @@
-/** Fields that somebody takes back, and fields that a person commits: what is said, and that nothing is written meanwhile. */
+/**
+ * Repeated field conflicts and fields that the user commits (`write: Render`): the messages, and that the operator writes nothing
+ * meanwhile.
+ */
 import { describe, expect, it } from '@jest/globals';
 import { expectedConflict } from '../../src/plan/control-plane/field-ownership.ts';
 import type { Observed, OtherManager } from '../../src/plan/facts/observed.ts';
@@ -9,7 +12,7 @@ type Kind = 'TetrateControlPlane' | 'IstioOperator' | 'Sail' | 'HelmValues';
 const of = (kind: Kind, write: 'Patch' | 'Render' = 'Patch') =>
   desiredOf({ controlPlane: { kind, name: 'plane', write } });
 
-/** A world in which all is done, and then the fields are gone. */
+/** A provisioned world whose control plane lost the fields afterwards. */
 function withoutFields(d: ReturnType<typeof of>): Observed {
   const { world } = converge(d, emptyWorld());
   Object.assign(world.kubernetes.controlPlane!, { carriesFields: false });
@@ -96,7 +99,7 @@ describe('while a contest goes on', () => {
   it('a changed root of the mesh stops neither repair nor the next try', () => {
     const d = of('TetrateControlPlane');
     const world = withoutFields(d);
-    // istiod has rolled out without files meanwhile, and hands out a root of its own
+    // istiod has restarted without the CA files and distributes the root of its self-signed CA
     Object.assign(world.kubernetes.controlPlane!, { writtenBefore: false });
     world.kubernetes.meshRoots = [someCa('of istiod itself', undefined)];
     expect(plan(d, world, start).steps.map(({ kind }) => kind)).toEqual(['PatchControlPlane']);

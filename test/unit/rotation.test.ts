@@ -1,4 +1,4 @@
-/** Properties of replacing the root: no two workloads ever fail to verify each other, and it ends as it should from everywhere. */
+/** Properties of a root rotation: any two workloads verify each other at any time, and the rotation ends correctly from every state. */
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { annotations, digestAnnotation } from '../../src/api/annotations.ts';
@@ -17,7 +17,7 @@ import { deploymentOf, podOf, servesItself, servesLive, settingsOf, withIstiod }
 import { converge, desiredOf, emptyWorld, essence, handMadeWorld, leftBehind, start, derived } from './model.ts';
 
 const hour = 3_600_000;
-/** Clocks differ, and so do kubelets. */
+/** Allowance of the rotation for clock skew and slow kubelets, milliseconds. */
 const slack = 60_000;
 const spec = { intermediate: { maxWorkloadCertTTL: '24h' } };
 const wanted = (texts: Record<string, string> = {}) => desiredOf(spec, texts);
@@ -26,12 +26,12 @@ const rotating = wanted({ [annotations.rotateRoot]: 'a' });
 const state = (world: Observed) => ownEntry(world.vault.state)!;
 const phase = (world: Observed): RotationPhase | undefined => state(world).rotation?.phase;
 
-/** What one istiod holds: the set that stood in the key store when it looked. */
+/** What one istiod replica holds: the CA that was current when it last loaded its files. */
 interface Held {
   served: Served;
-  /** Fingerprint of the root that its intermediate is signed by. */
+  /** Fingerprint of the root that signed its intermediate. */
   signer: string;
-  /** Fingerprints. */
+  /** Fingerprints of the roots that it distributes. */
   roots: string[];
 }
 
@@ -45,33 +45,33 @@ function heldBy(world: Observed): Held {
   };
 }
 
-/** istiod as it is seen; a replica that is undefined does not answer. */
+/** Sets the observed istiod of the world. A replica that is `undefined` does not answer. */
 function see(
   world: Observed,
   replicas: (Held | undefined)[],
   namespaceRoots: string[],
   over: Partial<ObservedIstiod> = {},
 ) {
-  // no digest tells what these pods hold: each is asked
+  // the digest of these Pods is unknown, so each replica is asked for its distributed roots
   const settings = settingsOf(world, d);
   const pods = replicas.map((held, i) =>
     podOf(world, `istiod-${i}`, {
       settings: { ...settings, annotations: { ...settings.annotations, [digestAnnotation]: 'unknown' } },
       served: held?.served,
-      ...(held ? { handedOut: held.roots } : {}),
+      ...(held ? { distributedRoots: held.roots } : {}),
     }),
   );
   const bundles = [{ namespace: d.identity.namespace, roots: namespaceRoots }];
   world.kubernetes.istiod = withIstiod(world, pods, { bundles, ...over }, d).kubernetes.istiod;
 }
 
-/** Everybody has what is published now. */
+/** All replicas and namespaces take over the current CA. */
 function follow(world: Observed): void {
   const held = heldBy(world);
   see(world, [held, held], held.roots);
 }
 
-/** A rollout is going on. */
+/** The same during a rollout that is not complete. */
 function rollingOut(world: Observed): void {
   const held = heldBy(world);
   see(world, [held, held], held.roots, { deployments: [deploymentOf(world, 3, {}, d)] });
@@ -79,7 +79,10 @@ function rollingOut(world: Observed): void {
 
 type Limit = Observed['kubernetes']['maxWorkloadCertTtlMs'];
 
-/** Provisioned, with istiod on what was published. @param limit the longest workload certificate that it allows */
+/**
+ * Returns a provisioned world whose istiod serves the current CA.
+ * @param limit the longest workload certificate lifetime that istiod allows, milliseconds
+ */
 function provisioned(limit: Limit = defaultMaxWorkloadCertTtlMs): Observed {
   const { world } = converge(d, emptyWorld());
   world.kubernetes.maxWorkloadCertTtlMs = limit;
@@ -87,7 +90,7 @@ function provisioned(limit: Limit = defaultMaxWorkloadCertTtlMs): Observed {
   return world;
 }
 
-/** From a provisioned world to a phase. */
+/** Runs a rotation from a provisioned world to a phase. @returns the world in that phase, its time, and the worlds of the earlier phases */
 function until(wantedPhase: RotationPhase, desired = rotating, limit?: Limit) {
   const passed: Partial<Record<RotationPhase, Observed>> = {};
   let world = provisioned(limit);
@@ -108,13 +111,13 @@ function lose(world: Observed, fingerprint: string): void {
   pki.issuers = pki.issuers.filter((issuer) => issuer.certificate.fingerprint !== fingerprint);
 }
 
-/** The root that a rotation leads away from has run out. */
+/** Lets the old root, which the rotation replaces, expire. */
 function endRoot(world: Observed, now: number): void {
   const first = world.vault.rootPki!.issuers.find((i) => i.certificate.fingerprint === state(world).root!.fingerprint)!;
   first.certificate = { ...first.certificate, notAfter: now };
 }
 
-/** Looks, follows and waits until nothing is left of a rotation. */
+/** Reconciles, propagates and waits until no rotation is in progress. */
 function toTheEnd(desired: typeof d, from: Observed, at: number): Observed {
   let world = from;
   let now = at;
@@ -360,7 +363,7 @@ describe('a root rotation', () => {
       for (const way of ways) {
         const texts = wanted({ [annotations.rotateRoot]: 'a', ...way });
         const back = converge(texts, world, { now }).world;
-        // what was signed under it is trusted until it has run out
+        // workload certificates under the lost root stay trusted until they expire
         expect(heldBy(back)).toMatchObject({ signer: state(world).root!.fingerprint, roots });
         expect(heldBy(toTheEnd(texts, back, now)).roots).toEqual([state(world).root!.fingerprint]);
       }
@@ -405,7 +408,7 @@ describe('a root rotation', () => {
   });
 
   describe('that was rolled back before', () => {
-    /** The roots A, in use, and B, in the mount only. */
+    /** A world after a rollback: the old root signs, the rolled-back root is only in the root mount. */
     const rolledBack = () => {
       const { world, now } = until('Distributing');
       const first = state(world).root!.fingerprint!;
@@ -498,7 +501,7 @@ describe('a root rotation', () => {
         }
         reached.add(`${where} ${damaged.join()}`);
         expect(phase(world)).toBeUndefined();
-        // a root that has run out is only said, when nothing was asked for that leads away from it
+        // an expired root is only reported if no rotation away from it was requested
         const signer = derived(d, world).signer!.certificate;
         expect(heldBy(world)).toMatchObject({ signer: signer.fingerprint, roots: [signer.fingerprint] });
       }),
@@ -738,8 +741,9 @@ describe('any two workloads verify each other at any moment', () => {
     workloads: Workload[];
     texts: Record<string, string>;
     spec: Record<string, unknown>;
-    /** What istiod shows of the limit that it has, and whether it ever does. */
+    /** The limit that istiod shows. */
     limit: Limit;
+    /** Whether istiod ever shows its limit. */
     shows: boolean;
   }
   const event = fc.oneof(
@@ -749,7 +753,7 @@ describe('any two workloads verify each other at any moment', () => {
       weight: 3,
       arbitrary: fc.record({ kind: fc.constant('renew' as const), workload: fc.nat(2), replica: fc.nat(1) }),
     },
-    // within the life of a workload certificate, else it hides what should have been waited for; and beyond it, so that a rotation goes on
+    // waits shorter than a workload certificate lifetime, to find phases that end too early, and longer ones, so that the rotation continues
     { weight: 4, arbitrary: fc.record({ kind: fc.constant('wait' as const), hours: fc.constantFrom(1, 2, 3, 30) }) },
     { weight: 2, arbitrary: fc.record({ kind: fc.constant('namespace' as const) }) },
     {
@@ -783,7 +787,7 @@ describe('any two workloads verify each other at any moment', () => {
         break;
       }
       case 'reload':
-        // before it is taken over, it is what it was
+        // before the adoption, the current CA does not change
         if (ownEntry(mesh.world.vault.live)) mesh.istiods[e.replica] = heldBy(mesh.world);
         break;
       case 'namespace':
@@ -793,7 +797,7 @@ describe('any two workloads verify each other at any moment', () => {
         renew(mesh, e.workload, e.replica);
         break;
       case 'wait': {
-        // whoever comes to the end of its certificate gets another one in time
+        // each workload renews its certificate at the latest when it expires
         const later = mesh.now + e.hours * hour;
         for (const [i, one] of mesh.workloads.entries())
           if (one.until <= later) {
@@ -821,7 +825,7 @@ describe('any two workloads verify each other at any moment', () => {
     }
   }
 
-  /** A mesh in which nothing is in the way, through every phase. */
+  /** Events that bring an undisturbed mesh through every phase. */
   const whole = Array.from({ length: 5 }, (): Event[] => [
     { kind: 'show', limit: true },
     ...Array.from({ length: 14 }, (): Event => ({ kind: 'step', bits: 31 })),
@@ -861,21 +865,21 @@ describe('any two workloads verify each other at any moment', () => {
               shows,
             };
             let bundle = ownEntry(mesh.world.vault.live)!.root;
-            // with people who change their minds a rotation hardly ever gets far, and workloads that renew all the time miss nothing
+            // user requests rarely let a rotation get far, and workloads that renew often do not reveal phases that end too early
             const disturbs = (one: Event) =>
               /annotate|pause|takeOver|forget/.test(one.kind) || (one.kind === 'renew' && one.workload > 0);
             for (const one of events.filter((event_) => !calm || !disturbs(event_))) {
               happen(mesh, one);
-              // istiod before 1.30 takes up another bundle only if the bytes of one contain the other's
+              // istiod before 1.30 loads another bundle only if the bytes of one bundle contain the bytes of the other
               const { live } = mesh.world.vault;
               const next = ownEntry(live)?.root ?? live.foreign!.root;
               expect(next.includes(bundle) || bundle.includes(next)).toBe(true);
               bundle = next;
               reachedPhases.add(ownEntry(mesh.world.vault.state)?.rotation?.phase ?? 'none');
               for (const a of mesh.workloads) for (const b of mesh.workloads) expect(b.trusts).toContain(a.signer);
-              // istiod itself is trusted by what the namespaces have
+              // workloads verify istiod with the roots of their namespace
               for (const { signer } of mesh.istiods) expect(mesh.namespace).toContain(signer);
-              // what stands in the key store is one sound set
+              // the CA entry is always valid
               if (ownEntry(live)) expect(derived(d, mesh.world).currentCa).toBeDefined();
             }
           },

@@ -1,9 +1,10 @@
-/** What must hold before the control plane's fields are written; Vault work goes on meanwhile. */
+/** Preconditions for writing the istiod fields of the control plane. Writes to Vault continue while one of them is not met. Pure. */
 import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { objectKinds, objectName, renderName } from './istiod-fields.ts';
 import type { Problem } from '../facts/problem.ts';
 
+/** Reports that the control plane object does not exist or cannot hold the fields; `undefined`: it exists and can. */
 export function controlPlaneNotFound(s: DerivedState): Problem | undefined {
   if (s.kubernetes.controlPlane) return undefined;
   const { kind } = s.spec.controlPlane;
@@ -45,7 +46,7 @@ export function injectorNotFound(s: DerivedState): Problem | undefined {
   };
 }
 
-/** Somebody set the very field that we would set, to something else. */
+/** Reports fields that the operator must set and that already have another value; `undefined`: there are none. */
 export function fieldConflict(s: DerivedState): Problem | undefined {
   const conflicts = s.kubernetes.controlPlane?.conflicts ?? [];
   if (conflicts.length === 0) return undefined;
@@ -60,7 +61,10 @@ export function fieldConflict(s: DerivedState): Problem | undefined {
   };
 }
 
-/** The place of what is to be committed is taken. */
+/**
+ * With `write: Render`, reports that the ConfigMap for the rendered fields exists and is not owned by this resource; `undefined`: it is not
+ * so.
+ */
 export function renderNotOwned(s: DerivedState): Problem | undefined {
   if (s.spec.controlPlane.write !== 'Render' || s.kubernetes.rendered !== 'foreign') return undefined;
   return {
@@ -71,7 +75,10 @@ export function renderNotOwned(s: DerivedState): Problem | undefined {
   };
 }
 
-/** With `write: Render`: what a person has still to commit, or what has not arrived yet. */
+/**
+ * With `write: Render`, reports fields that the user has not committed yet or that have not reached the cluster; `undefined`: there are
+ * none.
+ */
 export function awaitingCommit(s: DerivedState): Problem | undefined {
   const { controlPlane, rendered } = s.kubernetes;
   if (s.spec.controlPlane.write !== 'Render' || !controlPlane || controlPlane.carriesFields) return undefined;
@@ -80,19 +87,19 @@ export function awaitingCommit(s: DerivedState): Problem | undefined {
   const [first, ...more] = missing;
   const others = more.length === 0 ? '' : ` and ${more.length} more`;
   const where = kind === 'HelmValues' ? "istiod's Deployment" : objectName(s.desired);
-  const what =
+  const action =
     rendered === 'current'
       ? `commit what ConfigMap ${renderName(s.desired)} shows (\`kubectl get configmap -n ${s.identity.namespace} ${renderName(s.desired)} -o yaml\`)`
       : `ConfigMap ${renderName(s.desired)} shows what to commit as soon as Vault is ready and the injector is there`;
   return {
     condition: 'ControlPlanePatched',
     reason: 'AwaitingCommit',
-    message: `${where} does not have ${first ?? 'every field'}${others} yet; ${what}`,
+    message: `${where} does not have ${first ?? 'every field'}${others} yet; ${action}`,
     blocks: 'nothing',
   };
 }
 
-/** The fields are written, and nothing seems to carry them to istiod. */
+/** Reports that the control plane carries the fields but no operator seems to reconcile it; `undefined`: it is not so. */
 export function notReconciled(s: DerivedState): Problem | undefined {
   const target = s.kubernetes.controlPlane;
   if (!target?.carriesFields || target.unreconciled === undefined) return undefined;

@@ -1,4 +1,7 @@
-/** Two that set the same field against each other: the operator stops, and says what makes peace. */
+/**
+ * Repeated field conflicts: if another field manager keeps reverting the fields, the operator stops and reports how to resolve the
+ * conflict. Pure.
+ */
 import type { DerivedState } from '../facts/derived.ts';
 import type { Spec } from '../../api/schema.ts';
 import { annotations as known } from '../../api/annotations.ts';
@@ -7,8 +10,8 @@ import { objectKinds, objectName, renderName } from './istiod-fields.ts';
 import type { OtherManager } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
 
-/** The API group of each kind of control plane, and below which of its fields this resource writes. */
-const contested: Record<Spec['controlPlane']['kind'], { group: string; fields: string[] }> = {
+/** For each kind of control plane: the API group (empty for the core group) and the paths of the fields that the operator writes to. */
+const managedFields: Record<Spec['controlPlane']['kind'], { group: string; fields: string[] }> = {
   TetrateControlPlane: { group: 'install.tetrate.io', fields: ['spec.components.istio.kubeSpec.overlays'] },
   IstioOperator: {
     group: 'install.istio.io',
@@ -18,21 +21,25 @@ const contested: Record<Spec['controlPlane']['kind'], { group: string; fields: s
   HelmValues: { group: '', fields: ['data'] },
 };
 
-/** What is put into which manifest, in YAML on one line. https://argo-cd.readthedocs.io/en/stable/user-guide/diffing/ and https://fluxcd.io/flux/components/ */
+/**
+ * Returns how to stop another field manager from reverting the fields: which YAML, on one line, to add to which manifest.
+ * Sources: https://argo-cd.readthedocs.io/en/stable/user-guide/diffing/ and https://fluxcd.io/flux/components/
+ */
 function remedyFor({ tool }: OtherManager, { spec }: Desired): string {
-  const { group, fields } = contested[spec.controlPlane.kind];
+  const { group, fields } = managedFields[spec.controlPlane.kind];
   const kind = objectKinds[spec.controlPlane.kind];
   const { name } = spec.controlPlane;
   const pointers = `[${fields.map((field) => `/${field.replaceAll('.', '/')}`).join(', ')}]`;
   switch (tool) {
     case 'Argo CD': {
-      // of fields that are maps Argo can tell ours by their manager; a list has one owner only
-      const what =
+      // Argo CD can ignore single fields of a map by their field manager; the overlays are a list with a single owner, so it must ignore
+      // their path
+      const exclusion =
         spec.controlPlane.kind === 'TetrateControlPlane'
           ? `jsonPointers: ${pointers}`
           : 'managedFieldsManagers: [istio-vault-ca]';
       const groupPart = group === '' ? '' : `group: ${group}, `;
-      return `put into the spec of the Application: \`ignoreDifferences: [{${groupPart}kind: ${kind}, name: ${name}, ${what}}]\` and \`syncPolicy: {syncOptions: [RespectIgnoreDifferences=true]}\``;
+      return `put into the spec of the Application: \`ignoreDifferences: [{${groupPart}kind: ${kind}, name: ${name}, ${exclusion}}]\` and \`syncPolicy: {syncOptions: [RespectIgnoreDifferences=true]}\``;
     }
     case 'Flux':
       return `take ${fields.join(' and ')} out of the manifest in Git; or, if Flux need not update this object, put into that manifest: \`metadata: {annotations: {kustomize.toolkit.fluxcd.io/ssa: IfNotPresent}}\``;
@@ -43,20 +50,20 @@ function remedyFor({ tool }: OtherManager, { spec }: Desired): string {
   }
 }
 
-/** A manager for people. */
+/** Returns the name of a field manager for a message. */
 export function describeManager({ name, tool }: OtherManager): string {
-  // what was removed has no owner any more: only the marks on the object tell
+  // a removed field has no manager any more, so only labels and annotations of the object indicate the tool
   if (name === '') return `probably ${tool ?? 'somebody'}, whose mark the object bears,`;
   return tool === undefined || tool === name ? `field manager ${name}` : `${tool} (field manager ${name})`;
 }
 
-/** The fields were written and taken back too often. */
+/** Reports that another field manager reverted the fields too often; `undefined`: the operator does not pause its writes. */
 export function contestedField(s: DerivedState): Problem | undefined {
   const { contest } = s.kubernetes;
   if (!contest) return undefined;
-  const who = contest.by ? describeManager(contest.by) : 'somebody';
+  const manager = contest.by ? describeManager(contest.by) : 'somebody';
   const remedy = remedyFor(contest.by ?? { name: 'it' }, s.desired);
-  const message = `${objectName(s.desired)}: ${who} has taken back what this resource wrote, three times in ten minutes; it is left alone, and tried once more now and then. Make peace: ${remedy}. Or set spec.controlPlane.write: Render, and commit what ConfigMap ${renderName(s.desired)} shows. Annotation ${known.reconcileRequestedAt}=<new text> has it tried at once`;
+  const message = `${objectName(s.desired)}: ${manager} has taken back what this resource wrote, three times in ten minutes; it is left alone, and tried once more now and then. Make peace: ${remedy}. Or set spec.controlPlane.write: Render, and commit what ConfigMap ${renderName(s.desired)} shows. Annotation ${known.reconcileRequestedAt}=<new text> has it tried at once`;
   return {
     condition: 'ControlPlanePatched',
     reason: 'ContestedField',
@@ -66,7 +73,10 @@ export function contestedField(s: DerivedState): Problem | undefined {
   };
 }
 
-/** Before the first write: a warning where a tool manages the very field. undefined: nobody does, or it has been written before. */
+/**
+ * Returns a warning before the first write if a tool manages the fields; `undefined`: no tool does, or the operator has already written
+ * them.
+ */
 export function expectedConflict(s: DerivedState): string | undefined {
   const target = s.kubernetes.controlPlane;
   if (!target?.managedBy?.tool || target.writtenBefore) return undefined;

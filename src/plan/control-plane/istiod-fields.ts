@@ -1,10 +1,10 @@
-/** The fields that the control plane must set on istiod: environment variables and Pod annotations. Pure. */
+/** The istiod fields of the control plane: environment variables and Pod annotations that istiod's Pod template must carry. Pure. */
 import { digestAnnotation } from '../../api/annotations.ts';
 import type { Spec } from '../../api/schema.ts';
 import { caFiles, fileSource } from '../facts/ca-files.ts';
 import type { Desired } from '../facts/desired.ts';
 
-/** Kubernetes' kind of each kind of control plane. */
+/** The Kubernetes kind of the object for each value of `spec.controlPlane.kind`. */
 export const objectKinds = {
   TetrateControlPlane: 'ControlPlane',
   IstioOperator: 'IstioOperator',
@@ -12,25 +12,31 @@ export const objectKinds = {
   HelmValues: 'ConfigMap',
 } as const satisfies Record<Spec['controlPlane']['kind'], string>;
 
-/** The control plane's object, as kubectl would name it. */
+/** Returns the kind and name of the control plane object, for messages. */
 export const objectName = ({ spec: { controlPlane } }: Desired): string =>
   `${objectKinds[controlPlane.kind]} ${controlPlane.name}`;
 
-/** The ConfigMap that shows what to commit, with `write: Render`. */
+/** Returns the name of the ConfigMap that shows the fields to commit with `write: Render`. */
 export const renderName = ({ identity }: Desired): string => `${identity.name}-render`;
 
-/** What istiod's pod template must carry, whatever kind of control plane writes it. */
+/** The fields of istiod's Pod template, independent of the kind of control plane. */
 export interface IstiodFields {
+  /** Environment variables of container `discovery`. */
   env: Record<string, string>;
   podAnnotations: Record<string, string>;
+  /** For sidecar proxies: `spec.controlPlane.holdApplicationUntilProxyStarts`. */
   holdApplicationUntilProxyStarts: boolean;
 }
 
 const vaultAnnotation = (name: string) => `vault.hashicorp.com/${name}`;
-/** The injector's annotations, in the terms of https://developer.hashicorp.com/vault/docs/platform/k8s/injector/annotations */
+
+/**
+ * Returns the Pod annotations that configure Vault Agent Injector.
+ * Source: https://developer.hashicorp.com/vault/docs/platform/k8s/injector/annotations
+ */
 function agentAnnotations(spec: Spec): Record<string, string> {
   const { vault, delivery, kubernetesAuth } = spec;
-  const out: Record<string, string> = {
+  const settings: Record<string, string> = {
     'agent-inject': 'true',
     role: kubernetesAuth.role,
     'auth-path': `auth/${kubernetesAuth.mount}`,
@@ -38,35 +44,44 @@ function agentAnnotations(spec: Spec): Record<string, string> {
     'secret-volume-path': delivery.directory,
     'template-static-secret-render-interval': delivery.refreshInterval,
   };
-  if (vault.namespace !== undefined) out['namespace'] = vault.namespace;
-  if (vault.tls?.serverName !== undefined) out['tls-server-name'] = vault.tls.serverName;
+  if (vault.namespace !== undefined) settings['namespace'] = vault.namespace;
+  if (vault.tls?.serverName !== undefined) settings['tls-server-name'] = vault.tls.serverName;
   if (vault.tls?.caSecretRef !== undefined) {
-    out['tls-secret'] = vault.tls.caSecretRef.name;
-    out['ca-cert'] = `/vault/tls/${vault.tls.caSecretRef.key}`;
+    settings['tls-secret'] = vault.tls.caSecretRef.name;
+    settings['ca-cert'] = `/vault/tls/${vault.tls.caSecretRef.key}`;
   }
-  if (kubernetesAuth.audience !== undefined) out['agent-service-account-token-volume-name'] = 'istio-token';
+  if (kubernetesAuth.audience !== undefined) settings['agent-service-account-token-volume-name'] = 'istio-token';
   for (const file of caFiles) {
     const { path, template } = fileSource(spec, file);
-    out[`agent-inject-secret-${file}`] = path;
-    out[`agent-inject-template-${file}`] = template;
+    settings[`agent-inject-secret-${file}`] = path;
+    settings[`agent-inject-template-${file}`] = template;
   }
-  return Object.fromEntries(Object.entries(out).map(([name, value]) => [vaultAnnotation(name), value]));
+  return Object.fromEntries(Object.entries(settings).map(([name, value]) => [vaultAnnotation(name), value]));
 }
 
-/** Annotations of ours that `delivery.annotations` may not override, and others that would undo what they promise. */
+/**
+ * Returns the keys of `spec.delivery.annotations` that are refused: annotations that the operator sets, and annotations that would change
+ * the image, the configuration or the commands of Vault Agent.
+ */
 export function refusedDeliveryAnnotations(spec: Spec): string[] {
-  const ours = agentAnnotations(spec);
-  const dangerous = /^(agent-image|agent-configmap|agent-json-patch|agent-init-json-patch|agent-inject-command-.*)$/;
+  const operatorSet = agentAnnotations(spec);
+  const unsafe = /^(agent-image|agent-configmap|agent-json-patch|agent-init-json-patch|agent-inject-command-.*)$/;
   return Object.keys(spec.delivery.annotations).filter(
-    (key) => key in ours || dangerous.test(key.slice(vaultAnnotation('').length)),
+    (key) => key in operatorSet || unsafe.test(key.slice(vaultAnnotation('').length)),
   );
 }
 
-/** Whether a digest of the CA on istiod's pods rolls them when it changes: one that must be committed would make a commit of each renewal. */
+/**
+ * Returns whether istiod's Pod template carries the digest of the CA, so that a change of the CA restarts istiod. With `write: Render` it
+ * does not, because the user would have to commit the digest at each renewal.
+ */
 export const hasDigest = ({ rollout, controlPlane }: Spec): boolean =>
   rollout === 'WhenChanged' && controlPlane.write === 'Patch';
 
-/** @param digest of the live CA; undefined leaves the digest out, as where the spec has none */
+/**
+ * Returns the fields for istiod.
+ * @param digest of the current CA, ignored if the spec sets no digest (`hasDigest`); `undefined`: without digest
+ */
 export function istiodFields(spec: Spec, digest: string | undefined): IstiodFields {
   return {
     env: { ROOT_CA_DIR: spec.delivery.directory },

@@ -194,7 +194,7 @@ export function isSignedBy(subject: CertificateFacts, issuer: CertificateFacts):
   const known = verified.get(subject.pem)?.get(issuer.pem);
   if (known !== undefined) return known;
   const result = verifies(subject, issuer);
-  if (verified.size >= mostRemembered) verified.clear();
+  if (verified.size >= mostCached) verified.clear();
   const ofSubject = verified.get(subject.pem) ?? new Map<string, boolean>();
   verified.set(subject.pem, ofSubject.set(issuer.pem, result));
   return result;

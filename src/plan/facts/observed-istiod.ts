@@ -87,7 +87,7 @@ export interface IstiodPod {
   /** Result of the TLS handshake; undefined: not tried, because container `discovery` does not run. */
   served: Served | Unreachable | undefined;
   /** Fingerprints of the roots that the replica distributes; undefined: not requested. The operator requests them only for a root rotation. */
-  handedOut?: string[] | Unreachable;
+  distributedRoots?: string[] | Unreachable;
 }
 
 /** ConfigMap `istio-ca-root-cert` of a namespace. */

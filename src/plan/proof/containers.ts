@@ -1,79 +1,91 @@
 /**
- * Why a container of an istiod pod does not do its work: the agent's init container, its sidecar, istiod itself. Pure; the tests and their
- * order are those of the classifier in `istiod.ts`.
+ * Explains the failure of a container of an istiod Pod: Vault Agent's init container, Vault Agent's sidecar container, or istiod. The rules
+ * in `replica.ts` call these functions in the order in which the containers start. Pure.
  */
 import type { PodReason } from '../../api/istiod.ts';
 import type { Desired } from '../facts/desired.ts';
 import { containerOf, type IstiodContainer, type IstiodPod } from '../facts/observed-istiod.ts';
 
-/** With an error line in its log a hanging init container is called failed after this, in milliseconds. */
+/** An init container that runs longer than this and has an error line in its log counts as failed. Milliseconds. */
 export const hangsWithErrorMs = 10_000;
-/** Without one, or without the right to read it. A connection that is dropped by a network policy takes so long to show. */
+/**
+ * An init container, or a Vault Agent container that is not ready, counts as failed after this, in milliseconds, whatever its log shows. A
+ * connection that a NetworkPolicy drops takes this long to fail.
+ */
 const hangsMs = 45_000;
-/** istiod starts within this, in milliseconds; its readiness is asked for every three seconds. */
+/** istiod becomes ready within this after its start, in milliseconds. Its chart sets a readiness probe period of 3 seconds. */
 const startsWithinMs = 60_000;
-/** A crash this long ago, in milliseconds, is over: Kubernetes forgets it alike. https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/ */
+/**
+ * A crash longer ago than this, in milliseconds, no longer counts. The kubelet resets its restart back-off after the same time.
+ * Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
+ */
 const crashForgottenMs = 600_000;
 
 export const initContainer = 'vault-agent-init';
 export const agentContainer = 'vault-agent';
 export const istiodContainer = 'discovery';
 
-/** What is wrong with a container. */
-export interface ContainerTrouble {
+/** Failure of a container. */
+export interface ContainerFailure {
   container: string;
-  /** Ours, or the kubelet's word. */
+  /** One of `podReasons`, or the reason that the kubelet reports. */
   reason: string;
-  /** What was seen. */
-  seen: string;
-  /** The likely cause and the next thing to do. */
-  next: string;
+  /** State of the container and lines of its log. */
+  symptom: string;
+  /** The likely cause and the action to take. */
+  action: string;
 }
 
-/** A word of the kubelet for a container that will not start by waiting a moment. */
-const failingWord = (reason: string): boolean => /BackOff|Err|Invalid|Unavailable/.test(reason);
+/** Returns whether the kubelet's waiting reason is a failure, not a passing state such as `PodInitializing`. */
+const isFailureReason = (reason: string): boolean => /BackOff|Err|Invalid|Unavailable/.test(reason);
 
+/** A known cause of a failure. */
 interface Cause {
+  /** Matches a line of the container's log. */
   pattern: RegExp;
   reason: PodReason;
-  next: (d: Desired, pod: IstiodPod, serviceAccount: string) => string;
+  /** Returns the likely cause and the action to take. */
+  action: (d: Desired, pod: IstiodPod, serviceAccount: string) => string;
 }
 
 const namespaceOf = (d: Desired): string => d.identity.namespace;
 
-/** What lines of the agent's log mean, the more telling first. The role's fields are the operator's to write, so it says where to look. */
+/**
+ * Causes by Vault Agent's log, the most specific first. The operator itself writes the fields of the Vault role, so the action names the
+ * commands that show them instead of fields to change.
+ */
 const agentCauses: readonly Cause[] = [
   {
     pattern:
       /service account name not authorized|namespace not authorized|invalid role name|(auth|login).*\b(403|400)\b|error authenticating.*permission denied/i,
     reason: 'LoginRefused',
-    next: (d, _pod, account) => {
+    action: (d, _pod, account) => {
       const { mount, role } = d.spec.kubernetesAuth;
       return `Vault refuses the login of ServiceAccount ${account}. Compare \`vault read auth/${mount}/role/${role}\` and \`vault read auth/${mount}/config\`, and the pod's annotation vault.hashicorp.com/role`;
     },
   },
   {
-    // not the word alone: it may stand in the name of a mount
+    // not the word `sealed` alone: the name of a mount can contain it
     pattern: /\bis sealed\b/i,
     reason: 'VaultSealed',
-    next: () => 'Vault is sealed; unseal it, the agent goes on by itself',
+    action: () => 'Vault is sealed; unseal it, the agent goes on by itself',
   },
   {
     pattern: /x509|certificate signed by unknown|tls:/i,
     reason: 'VaultTLS',
-    next: () =>
+    action: () =>
       "the agent does not trust Vault's certificate, or its name is another. Give the CA with spec.vault.tls.caSecretRef, the name with spec.vault.tls.serverName",
   },
   {
     pattern: /permission denied|\b403\b/i,
     reason: 'ReadRefused',
-    next: (d) =>
+    action: (d) =>
       `the agent is logged in and may not read. See \`vault policy read ${d.spec.policy.name}\`; AccessReady tells whether the policy is as it should be`,
   },
   {
     pattern: /no secret exists|missing dependency|\b404\b/i,
     reason: 'SecretMissing',
-    next: (d) => {
+    action: (d) => {
       const { address, injectorAddress } = d.spec.vault;
       const where =
         injectorAddress === undefined
@@ -86,56 +98,63 @@ const agentCauses: readonly Cause[] = [
     pattern:
       /no such host|connection refused|i\/o timeout|deadline exceeded|no route to host|context canceled|dial tcp/i,
     reason: 'VaultUnreachable',
-    next: (d) =>
+    action: (d) =>
       `the pod cannot reach Vault at ${d.spec.vault.injectorAddress ?? d.spec.vault.address}. Check DNS and network policies of namespace ${namespaceOf(d)}; if istiod needs another address than the operator: spec.vault.injectorAddress`,
   },
 ];
 
-/** What lines of istiod's log mean. pilot/pkg/bootstrap/istio_ca.go, security/pkg/pki/util/keycertbundle.go */
+/**
+ * Causes by istiod's log.
+ * Source: https://github.com/istio/istio, pilot/pkg/bootstrap/istio_ca.go and security/pkg/pki/util/keycertbundle.go
+ */
 const istiodCauses: readonly Cause[] = [
   {
     pattern: /incomplete signing CA bundle/i,
     reason: 'IncompleteBundle',
-    next: (d, pod) => {
-      const asked = Object.keys(pod.settings.annotations).filter((name) => /agent-inject-secret-.*\.pem$/.test(name));
-      return `some of the four files are missing in ${pod.settings.env['ROOT_CA_DIR'] ?? d.spec.delivery.directory}; the pod asks the agent for ${asked.length} of them. See the agent's log, and the pod's annotations vault.hashicorp.com/agent-inject-secret-…`;
+    action: (d, pod) => {
+      const requested = Object.keys(pod.settings.annotations).filter((name) =>
+        /agent-inject-secret-.*\.pem$/.test(name),
+      );
+      return `some of the four files are missing in ${pod.settings.env['ROOT_CA_DIR'] ?? d.spec.delivery.directory}; the pod asks the agent for ${requested.length} of them. See the agent's log, and the pod's annotations vault.hashicorp.com/agent-inject-secret-…`;
     },
   },
   {
     pattern: /does not match (the |public |private )*key|cert does not match/i,
     reason: 'KeyMismatch',
-    next: (d) =>
+    action: (d) =>
       `ca-key.pem and ca-cert.pem are of two generations. It passes when the agent has rendered both (spec.delivery.refreshInterval ${d.spec.delivery.refreshInterval}); if it lasts, the agent does not run`,
   },
   {
     pattern: /cannot verify the cert|certificate signed by unknown authority/i,
     reason: 'ChainNotVerified',
-    next: () =>
+    action: () =>
       'ca-cert.pem does not verify against root-cert.pem: the files are of two CAs. See the agent’s log for a file it could not render',
   },
   {
     pattern: /failed to create.*\bCA\b|failed to create discovery service/i,
     reason: 'CALoadFailed',
-    next: () => 'istiod refuses the files of the CA; the lines say why',
+    action: () => 'istiod refuses the files of the CA; the lines say why',
   },
 ];
 
-const lines = (container: IstiodContainer): string[] => (Array.isArray(container.log) ? container.log : []);
+/** Lines of a container's log; empty if the container does not exist, or its log was not read or is unreadable. */
+export const logLines = (container: IstiodContainer | undefined): string[] =>
+  Array.isArray(container?.log) ? container.log : [];
 
-const quoted = (of: string[]): string => of.map((line) => `"${line}"`).join(' · ');
+export const quoted = (lines: string[]): string => lines.map((line) => `"${line}"`).join(' · ');
 
-/** Whether what is wrong was said by the instance before: it ended badly, and the one that is there has just begun. */
-export const saidBefore = ({ state, last }: IstiodContainer): boolean =>
+/** Returns whether the log of the previous container instance explains a failure: that instance crashed, and the current one runs. */
+export const previousCrashed = ({ state, last }: IstiodContainer): boolean =>
   state.kind === 'running' && last !== undefined && last.exitCode !== 0;
 
-/** The command that shows what the operator may not read, or has cut. */
+/** Returns the kubectl command that shows the complete log. */
 function logCommand(d: Desired, pod: IstiodPod, container: IstiodContainer): string {
-  const previous = saidBefore(container) ? ' --previous' : '';
+  const previous = previousCrashed(container) ? ' --previous' : '';
   return `kubectl logs -n ${namespaceOf(d)} ${pod.name} -c ${container.name}${previous}`;
 }
 
-/** What the kubelet says of a container. No times, no counters. */
-function stateWords({ name, state, last }: IstiodContainer): string {
+/** Returns the container's state in words, as the kubelet reports it: without times and counters, so that the text is stable. */
+function describeState({ name, state, last }: IstiodContainer): string {
   const ended = last && last.exitCode !== 0 ? `, after it ended with code ${last.exitCode}` : '';
   switch (state.kind) {
     case 'waiting':
@@ -147,104 +166,125 @@ function stateWords({ name, state, last }: IstiodContainer): string {
   }
 }
 
-/** Names the cause by what the log says, else by the kubelet's word. */
-function trouble(
+/**
+ * Returns the failure of a container. The first cause that matches the log determines reason and action; without a match, the fallback does.
+ * @param serviceAccount name of the ServiceAccount with which Vault Agent logs in
+ */
+function containerFailure(
   d: Desired,
   pod: IstiodPod,
   container: IstiodContainer,
   causes: readonly Cause[],
-  fallback: { reason: string; next: string },
+  fallback: { reason: string; action: string },
   serviceAccount: string,
-): ContainerTrouble {
-  const said = lines(container);
-  const cause = causes.find(({ pattern }) => said.some((line) => pattern.test(line)));
+): ContainerFailure {
+  const lines = logLines(container);
+  const cause = causes.find(({ pattern }) => lines.some((line) => pattern.test(line)));
   const log =
-    said.length > 0
-      ? `; its log: ${quoted(said)}`
+    lines.length > 0
+      ? `; its log: ${quoted(lines)}`
       : container.log === 'unreadable'
         ? '; its log may not be read (deploy/components/logs)'
         : '';
-  const next = cause ? cause.next(d, pod, serviceAccount) : fallback.next;
-  const more = said.length > 0 && cause ? '' : `; see \`${logCommand(d, pod, container)}\``;
+  const action = cause ? cause.action(d, pod, serviceAccount) : fallback.action;
+  const command = lines.length > 0 && cause ? '' : `; see \`${logCommand(d, pod, container)}\``;
   return {
     container: container.name,
     reason: cause?.reason ?? fallback.reason,
-    seen: `${stateWords(container)}${log}`,
-    next: `${next}${more}`,
+    symptom: `${describeState(container)}${log}`,
+    action: `${action}${command}`,
   };
 }
 
-const wordOf = ({ state, last }: IstiodContainer): string =>
+/**
+ * Returns the reason that the kubelet reports for the failure, of the previous instance if the container runs again; `Error` if there is
+ * none.
+ */
+const kubeletReason = ({ state, last }: IstiodContainer): string =>
   (state.kind === 'running' ? last?.reason : state.reason) || 'Error';
 
-/** The agent before istiod: it crashed, or it hangs. An agent that cannot log in tries for ever and does not exit. */
-export function initTrouble(d: Desired, pod: IstiodPod, account: string, now: number): ContainerTrouble | undefined {
+/**
+ * Returns the failure of Vault Agent's init container: a crash, or no end in time. A Vault Agent that cannot log in retries without end and
+ * does not exit. `undefined`: no failure.
+ */
+export function initFailure(d: Desired, pod: IstiodPod, account: string, now: number): ContainerFailure | undefined {
   const container = containerOf(pod, initContainer);
   if (!container) return undefined;
   const { state, last } = container;
   if (state.kind === 'terminated' && state.exitCode === 0) return undefined;
   const failed =
     state.kind === 'terminated' ||
-    (state.kind === 'waiting' && failingWord(state.reason)) ||
+    (state.kind === 'waiting' && isFailureReason(state.reason)) ||
     (last !== undefined && last.exitCode !== 0);
-  const fallback = { next: 'the agent does not get the files of the CA, and istiod is not started before it has them' };
-  if (failed) return trouble(d, pod, container, agentCauses, { reason: wordOf(container), ...fallback }, account);
+  const fallback = {
+    action: 'the agent does not get the files of the CA, and istiod is not started before it has them',
+  };
+  if (failed)
+    return containerFailure(d, pod, container, agentCauses, { reason: kubeletReason(container), ...fallback }, account);
   if (state.kind !== 'running') return undefined;
   const runs = now - state.sinceMs;
-  if (runs < hangsMs && !(runs >= hangsWithErrorMs && lines(container).length > 0)) return undefined;
-  return trouble(d, pod, container, agentCauses, { reason: 'Hanging', ...fallback }, account);
+  if (runs < hangsMs && !(runs >= hangsWithErrorMs && logLines(container).length > 0)) return undefined;
+  return containerFailure(d, pod, container, agentCauses, { reason: 'Hanging', ...fallback }, account);
 }
 
-/** The agent beside istiod. One that was restarted once and runs again is well. */
-export function agentTrouble(d: Desired, pod: IstiodPod, account: string, now: number): ContainerTrouble | undefined {
+/**
+ * Returns the failure of Vault Agent's sidecar container; `undefined`: no failure. A container that was restarted once and runs is healthy.
+ */
+export function agentFailure(d: Desired, pod: IstiodPod, account: string, now: number): ContainerFailure | undefined {
   const container = containerOf(pod, agentContainer);
   if (!container) return undefined;
   const { state, last, ready, restarts } = container;
-  const next =
+  const action =
     'istiod goes on with the files it has, and gets no renewed ones; the token is not renewed, or the policy was changed';
-  if (state.kind === 'terminated' || (state.kind === 'waiting' && failingWord(state.reason)))
-    return trouble(d, pod, container, agentCauses, { reason: wordOf(container), next }, account);
+  if (state.kind === 'terminated' || (state.kind === 'waiting' && isFailureReason(state.reason)))
+    return containerFailure(d, pod, container, agentCauses, { reason: kubeletReason(container), action }, account);
   if (state.kind !== 'running') return undefined;
   if (!ready && now - state.sinceMs >= hangsMs)
-    return trouble(d, pod, container, agentCauses, { reason: 'NotReady', next }, account);
+    return containerFailure(d, pod, container, agentCauses, { reason: 'NotReady', action }, account);
   const again = restarts > 1 && last !== undefined && last.exitCode !== 0 && now - last.endedMs < crashForgottenMs;
-  return again ? trouble(d, pod, container, agentCauses, { reason: 'RestartsAgain', next }, account) : undefined;
+  return again
+    ? containerFailure(d, pod, container, agentCauses, { reason: 'RestartsAgain', action }, account)
+    : undefined;
 }
 
-/** istiod itself: it ended, or it runs and does not become ready. */
-export function istiodTrouble(d: Desired, pod: IstiodPod, account: string, now: number): ContainerTrouble | undefined {
+/** Returns the failure of container `discovery`: istiod exited, or it does not become ready in time. `undefined`: no failure. */
+export function istiodFailure(d: Desired, pod: IstiodPod, account: string, now: number): ContainerFailure | undefined {
   const container = containerOf(pod, istiodContainer);
   if (!container) return undefined;
   const { state, last, ready } = container;
-  const next = 'istiod does not start';
-  const ended = last !== undefined && last.exitCode !== 0;
-  if (state.kind === 'terminated' || (state.kind === 'waiting' && failingWord(state.reason)))
-    return trouble(d, pod, container, istiodCauses, { reason: wordOf(container), next }, account);
+  const action = 'istiod does not start';
+  const crashed = last !== undefined && last.exitCode !== 0;
+  if (state.kind === 'terminated' || (state.kind === 'waiting' && isFailureReason(state.reason)))
+    return containerFailure(d, pod, container, istiodCauses, { reason: kubeletReason(container), action }, account);
   if (state.kind !== 'running' || ready) return undefined;
-  if (ended) return trouble(d, pod, container, istiodCauses, { reason: wordOf(container), next }, account);
+  if (crashed)
+    return containerFailure(d, pod, container, istiodCauses, { reason: kubeletReason(container), action }, account);
   if (now - state.sinceMs < startsWithinMs) return undefined;
-  return trouble(
+  return containerFailure(
     d,
     pod,
     container,
     istiodCauses,
     {
       reason: 'NotReady',
-      next: 'it has not become ready within a minute; when its log does not say why, it hangs: delete the pod',
+      action: 'it has not become ready within a minute; when its log does not say why, it hangs: delete the pod',
     },
     account,
   );
 }
 
-/** When, in milliseconds since the epoch, time alone will change what is said of a pod's containers; none: undefined. */
-export function nextTurn(pod: IstiodPod, now: number): number | undefined {
-  const turns = pod.containers.flatMap(({ name, state, ready, last }) => {
+/**
+ * Returns when the passing of time alone changes the result for a Pod's containers, in milliseconds since the epoch; `undefined`: never.
+ * @param now milliseconds since the epoch
+ */
+export function nextChangeAt(pod: IstiodPod, now: number): number | undefined {
+  const changes = pod.containers.flatMap(({ name, state, ready, last }) => {
     if (state.kind !== 'running') return [];
     if (name === initContainer) return [state.sinceMs + hangsWithErrorMs, state.sinceMs + hangsMs];
     if (name === istiodContainer && !ready) return [state.sinceMs + startsWithinMs];
     if (name !== agentContainer) return [];
     return [...(ready ? [] : [state.sinceMs + hangsMs]), ...(last ? [last.endedMs + crashForgottenMs] : [])];
   });
-  const ahead = turns.filter((at) => at > now);
+  const ahead = changes.filter((at) => at > now);
   return ahead.length > 0 ? Math.min(...ahead) : undefined;
 }

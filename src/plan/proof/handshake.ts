@@ -1,54 +1,67 @@
-/** What the handshake with a replica proves: its chain against the live set. Pure. */
+/** Evaluates a TLS handshake with an istiod replica: compares the certificates that it serves with the current CA. Pure. */
 import { caDigest, derivedOnce, type DerivedVault } from '../facts/derived.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { bundleFacts, isSignedBy, type CertificateFacts } from '../facts/certificate.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
-import type { Served } from '../facts/observed-istiod.ts';
+import type { Served, Unreachable } from '../facts/observed-istiod.ts';
 
 const day = (ms: number) => rfc3339(ms).slice(0, 10);
 
-/** What replicas are judged against. */
+/** The CA that a replica is expected to serve. */
 export interface ExpectedCa {
-  live: CertificateFacts;
+  /** The intermediate of the current CA (ca-cert.pem). */
+  intermediate: CertificateFacts;
+  /** CA generation of that intermediate. */
   generation: number;
-  /** Those of root-cert.pem. */
+  /** Roots of root-cert.pem. */
   roots: CertificateFacts[];
-  /** On the pod template; undefined with `rollout: Never`. */
+  /** Value of annotation `istiovaultca.io/ca-digest` on the Pod template; `undefined`: the spec sets no digest (`hasDigest`). */
   digest: string | undefined;
-  /** Every intermediate and root of ours, also those that are not live any more. */
+  /** Every intermediate of this CA, current and earlier ones; `generation` is `undefined` if it is unknown. */
   intermediates: { certificate: CertificateFacts; generation: number | undefined }[];
+  /** Every root of this CA, current and earlier ones. */
   ownRoots: CertificateFacts[];
 }
 
-/** The live set and all that was ours before; undefined while none is sound. */
+/** The current CA with all earlier certificates of this CA; `undefined`: there is no valid CA. */
 export const expectedCa = derivedOnce((s: DerivedVault): ExpectedCa | undefined => {
-  const live = s.currentCa;
-  if (!live) return undefined;
-  const roots = bundleFacts(live.root);
+  const ca = s.currentCa;
+  if (!ca) return undefined;
+  const roots = bundleFacts(ca.root);
   return {
-    live: live.certificate,
-    generation: live.generation,
+    intermediate: ca.certificate,
+    generation: ca.generation,
     roots,
-    digest: hasDigest(s.spec) ? caDigest(live) : undefined,
+    digest: hasDigest(s.spec) ? caDigest(ca) : undefined,
     intermediates: [
-      { certificate: live.certificate, generation: live.generation },
+      { certificate: ca.certificate, generation: ca.generation },
       ...s.ownIntermediates.map(({ certificate, generation }) => ({ certificate, generation })),
     ],
     ownRoots: [...roots, ...s.ownRoots.map((issuer) => issuer.certificate)],
   };
 });
 
-/** What a handshake showed, against what is wanted. */
+/**
+ * Result of a handshake. `Proven`: the replica serves the current CA. `Stale`: the certificates are of this CA, but outdated, inconsistent
+ * or expired. `Foreign`: another CA issued the certificate. `seen` describes the served certificates.
+ */
 export type HandshakeResult =
   | { kind: 'Proven' }
   | { kind: 'Stale'; reason: 'OlderIntermediate' | 'OtherRoot' | 'ChainMismatch' | 'CertificateExpired'; seen: string }
   | { kind: 'Foreign'; seen: string };
 
-/** The intermediate that signed what a replica serves, if it came along. */
+/** Whether a handshake with the replica succeeded. */
+export const isServed = (served: Served | Unreachable | undefined): served is Served =>
+  served !== undefined && 'leaf' in served;
+
+/** Returns the intermediate that signed the leaf; `undefined`: the replica did not send it. */
 export const issuerOfLeaf = ({ leaf, chain }: Pick<Served, 'leaf' | 'chain'>): CertificateFacts | undefined =>
   chain.find((one) => one.fingerprint !== leaf.fingerprint && isSignedBy(leaf, one));
 
-/** The last certificate on the way from the leaf upwards, signature by signature: what else came along belongs to nothing. */
+/**
+ * Returns the last certificate of the path from the leaf upward, verified by signature. Other certificates that the replica sent are
+ * ignored.
+ */
 function topOf(leaf: CertificateFacts, chain: CertificateFacts[]): CertificateFacts {
   const issuer = issuerOfLeaf({ leaf, chain });
   const rest = chain.filter((one) => one !== issuer);
@@ -56,24 +69,25 @@ function topOf(leaf: CertificateFacts, chain: CertificateFacts[]): CertificateFa
 }
 
 /**
- * Judges what a replica serves. Proven is only: the leaf is signed by exactly the live intermediate, which it sends along and which a root
- * of the live bundle has signed, and none of the three has run out.
+ * Evaluates the certificates that a replica serves. For `Proven`, the current intermediate must have signed the leaf, and the replica must
+ * send that intermediate. A root of the current trust bundle must have signed the intermediate. None of the three may have expired.
+ * @param now milliseconds since the epoch
  */
 export function evaluateHandshake(served: Served, ca: ExpectedCa, now: number): HandshakeResult {
   const { leaf, chain } = served;
   const sends = (certificate: CertificateFacts) => chain.some((c) => c.fingerprint === certificate.fingerprint);
-  const root = ca.roots.find((r) => isSignedBy(ca.live, r));
-  if (isSignedBy(leaf, ca.live) && root && sends(ca.live)) {
-    const over = [leaf, ca.live, root].find((certificate) => certificate.notAfter <= now);
-    if (!over) return { kind: 'Proven' };
+  const root = ca.roots.find((r) => isSignedBy(ca.intermediate, r));
+  if (isSignedBy(leaf, ca.intermediate) && root && sends(ca.intermediate)) {
+    const expired = [leaf, ca.intermediate, root].find((certificate) => certificate.notAfter <= now);
+    if (!expired) return { kind: 'Proven' };
     return {
       kind: 'Stale',
       reason: 'CertificateExpired',
-      seen: `a certificate of its chain has run out on ${day(over.notAfter)}`,
+      seen: `a certificate of its chain has run out on ${day(expired.notAfter)}`,
     };
   }
   const older = ca.intermediates.find(
-    ({ certificate: c }) => c.fingerprint !== ca.live.fingerprint && isSignedBy(leaf, c) && sends(c),
+    ({ certificate: c }) => c.fingerprint !== ca.intermediate.fingerprint && isSignedBy(leaf, c) && sends(c),
   );
   if (older) {
     const which =
@@ -84,16 +98,16 @@ export function evaluateHandshake(served: Served, ca: ExpectedCa, now: number): 
       seen: `it serves a certificate of ${which}, live is generation ${ca.generation}`,
     };
   }
-  if (isSignedBy(leaf, ca.live))
+  if (isSignedBy(leaf, ca.intermediate))
     return {
       kind: 'Stale',
       reason: 'ChainMismatch',
       seen: 'its certificate is of the live intermediate, but that does not come along: cert-chain.pem is of another generation',
     };
   const top = topOf(leaf, chain);
-  const ours = ca.ownRoots.find((r) => r.fingerprint === top.fingerprint || isSignedBy(top, r));
-  if (ours) {
-    const trusted = ca.roots.some((r) => r.fingerprint === ours.fingerprint);
+  const ownRoot = ca.ownRoots.find((r) => r.fingerprint === top.fingerprint || isSignedBy(top, r));
+  if (ownRoot) {
+    const trusted = ca.roots.some((r) => r.fingerprint === ownRoot.fingerprint);
     return trusted
       ? {
           kind: 'Stale',
@@ -103,7 +117,7 @@ export function evaluateHandshake(served: Served, ca: ExpectedCa, now: number): 
       : {
           kind: 'Stale',
           reason: 'OtherRoot',
-          seen: `it serves a certificate under root ${ours.serial.slice(0, 11)}…, which is this resource's and not the live one`,
+          seen: `it serves a certificate under root ${ownRoot.serial.slice(0, 11)}…, which is this resource's and not the live one`,
         };
   }
   return {

@@ -1,48 +1,47 @@
-/** Which container logs of a replica to read: those that can explain its state. Pure. */
+/** Selects the container logs to read for an istiod replica: those that can explain its state. Pure. */
 import { type IstiodPod, containerOf } from '../facts/observed-istiod.ts';
-import { saidBefore, initContainer, hangsWithErrorMs, istiodContainer } from './containers.ts';
+import { previousCrashed, initContainer, hangsWithErrorMs, istiodContainer } from './containers.ts';
 import { classify, type EvaluationInput } from './replica.ts';
 
-/** Which log of a pod would tell more. */
+/** Request to read the log of one container. */
 export interface LogRequest {
   container: string;
-  /** Of the run before: the one that is there has just begun. */
+  /** Read the log of the previous container instance, because the current one has just started. */
   previous: boolean;
-  /** istiod says at its start which CA it uses; all else stands at the end. */
+  /** istiod logs at its start which CA it uses; every other relevant line is at the end of the log. */
   from: 'start' | 'end';
 }
 
-/** The logs that are worth reading for a pod, judged without them. */
-
-export function logRequestsOf(pod: IstiodPod, scene: EvaluationInput): LogRequest[] {
-  const { phase, reason, container } = classify(pod, scene);
-  const wish = (name: string, from: LogRequest['from']): LogRequest[] => {
-    const found = containerOf(pod, name);
-    if (!found) return [];
+/** Returns the logs to read for a Pod, by its classification without logs. */
+export function logRequestsOf(pod: IstiodPod, input: EvaluationInput): LogRequest[] {
+  const { phase, reason, container } = classify(pod, input);
+  const request = (name: string, from: LogRequest['from']): LogRequest[] => {
+    const target = containerOf(pod, name);
+    if (!target) return [];
     return [
       {
         container: name,
         from,
-        previous: from === 'end' && saidBefore(found) && name !== initContainer,
+        previous: from === 'end' && previousCrashed(target) && name !== initContainer,
       },
     ];
   };
   const init = containerOf(pod, initContainer);
-  if (init?.state.kind === 'running' && scene.s.now - init.state.sinceMs >= hangsWithErrorMs)
-    return wish(initContainer, 'end');
+  if (init?.state.kind === 'running' && input.s.now - init.state.sinceMs >= hangsWithErrorMs)
+    return request(initContainer, 'end');
   switch (phase) {
     case 'VaultInitFailed':
     case 'VaultAgentFailed':
     case 'IstiodCrash':
-      return container === undefined ? [] : wish(container, 'end');
+      return container === undefined ? [] : request(container, 'end');
     case 'StaleCA':
-      return wish(istiodContainer, 'end').map((w) => ({ ...w, previous: false }));
+      return request(istiodContainer, 'end').map((one) => ({ ...one, previous: false }));
     case 'NotInjected':
-      return containerOf(pod, istiodContainer)?.state.kind === 'running' ? wish(istiodContainer, 'start') : [];
+      return containerOf(pod, istiodContainer)?.state.kind === 'running' ? request(istiodContainer, 'start') : [];
     case 'Pending':
-      return reason === 'ProbeBlocked' ? wish(istiodContainer, 'start') : [];
+      return reason === 'ProbeBlocked' ? request(istiodContainer, 'start') : [];
     case 'SelfSignedFallback':
-      return wish(istiodContainer, 'start');
+      return request(istiodContainer, 'start');
     case 'Proven':
       return [];
   }

@@ -1,7 +1,7 @@
-/** istiod and its mesh as a whole: how far a rollout is, which namespaces belong to it, and what a root rotation has to see. Pure. */
+/** State of istiod and its mesh as a whole: rollout progress, namespaces of the mesh, and the input of a root rotation. Pure. */
 import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { istiodFields, type IstiodFields } from '../control-plane/istiod-fields.ts';
-import { expectedCa, issuerOfLeaf, evaluateHandshake } from './handshake.ts';
+import { evaluateHandshake, expectedCa, isServed, issuerOfLeaf } from './handshake.ts';
 import {
   digestOf,
   type IstiodDeployment,
@@ -10,12 +10,12 @@ import {
   type ObservedIstiod,
 } from '../facts/observed-istiod.ts';
 
-/** Names for people, so many of them. */
-export const several = (names: string[], most = 5): string =>
+/** Returns a list of names for a message, limited to `most` names. */
+export const listNames = (names: string[], most = 5): string =>
   `${names.slice(0, most).join(', ')}${names.length > most ? ` and ${names.length - most} more` : ''}`;
 
-/** Deployments that shall have replicas; those that were scaled to none count only when there is no other. */
-export const wanted = ({ deployments }: ObservedIstiod): IstiodDeployment[] =>
+/** Returns the istiod Deployments that are not scaled to 0 replicas. */
+export const scaledUp = ({ deployments }: ObservedIstiod): IstiodDeployment[] =>
   deployments.filter(({ replicas }) => replicas.desired > 0);
 
 interface MissingFields {
@@ -23,30 +23,37 @@ interface MissingFields {
   annotations: string[];
 }
 
-/** Fields of ours that a template does not have, or has otherwise, by their names. */
+/** Returns the names of operator-managed fields that a Pod template lacks or sets to another value. */
 export function missingFields({ env, annotations }: IstiodSettings, fields: IstiodFields): MissingFields {
-  const lacking = (asked: Record<string, string>, has: Record<string, string>) =>
-    Object.entries(asked)
-      .filter(([name, value]) => has[name]?.trim() !== value.trim())
+  const lacking = (desired: Record<string, string>, actual: Record<string, string>) =>
+    Object.entries(desired)
+      .filter(([name, value]) => actual[name]?.trim() !== value.trim())
       .map(([name]) => name);
   return { env: lacking(fields.env, env), annotations: lacking(fields.podAnnotations, annotations) };
 }
 
-/** Fields of ours that a Deployment of istiod does not have, in words. */
-export function lackedBy(s: DerivedState, deployment: IstiodDeployment, digest: string | undefined): string[] {
-  // what the control plane does not reach any more takes up new files by itself, and is judged by what it serves
+/** Returns the operator-managed fields that an istiod Deployment lacks, in words for a message. @param digest of the current CA */
+export function describeMissingFields(
+  s: DerivedState,
+  deployment: IstiodDeployment,
+  digest: string | undefined,
+): string[] {
+  // a revision that the control plane no longer configures never gets a new digest; its istiod reloads the files, and its handshakes decide
   const reached = !s.kubernetes.controlPlane?.leftBehind?.includes(deployment.revision);
   const { env, annotations } = missingFields(deployment.settings, istiodFields(s.spec, reached ? digest : undefined));
   return [...env.map((name) => `env ${name}`), ...annotations];
 }
 
-/** What a rollout still lacks; undefined: every replica is of the newest template, is there, and no older one is. */
-export function rolloutLeft(deployment: IstiodDeployment, { pods }: ObservedIstiod): string | undefined {
+/**
+ * Returns what a rollout still waits for; `undefined`: it is complete. Complete means that every replica exists, is available and has the
+ * newest Pod template, and that no Pod of an older template exists.
+ */
+export function unfinishedRollout(deployment: IstiodDeployment, { pods }: ObservedIstiod): string | undefined {
   const { observed, deadlinePassed, replicas } = deployment;
   const late = deadlinePassed ? ' (its progress deadline has passed)' : '';
   if (!observed) return `its controller has not seen the newest template yet${late}`;
-  const there = pods.filter((pod) => pod.deployment === deployment.name).length;
-  if (replicas.updated < replicas.desired || there < replicas.desired)
+  const existing = pods.filter((pod) => pod.deployment === deployment.name).length;
+  if (replicas.updated < replicas.desired || existing < replicas.desired)
     return `not every pod of the newest template is there${late}`;
   if (replicas.current > replicas.updated) return `pods of an older template are still there${late}`;
   if (replicas.available < replicas.desired) return `not every pod is available${late}`;
@@ -54,80 +61,79 @@ export function rolloutLeft(deployment: IstiodDeployment, { pods }: ObservedIsti
 }
 
 const stillEnding = ({ ending }: ObservedIstiod): string | undefined =>
-  ending.length === 0 ? undefined : `pods that are being deleted are still there: ${several(ending)}`;
+  ending.length === 0 ? undefined : `pods that are being deleted are still there: ${listNames(ending)}`;
 
 /**
- * Bundles of the namespaces of this mesh: not of those that hold the root of another IstioVaultCA; and where not every IstioVaultCA is seen,
- * only of those that hold a root of ours.
+ * Returns the trust bundles of the namespaces of this mesh. A namespace whose bundle holds the root of another IstioVaultCA belongs to
+ * another mesh. An operator that is confined to namespaces (`--namespaces`) does not see every IstioVaultCA. Outside these namespaces, it
+ * counts only bundles with a root of this CA. `unreadable`: the operator cannot list the ConfigMaps.
  */
 export function bundlesOfMesh(s: DerivedState, istiod: ObservedIstiod): MeshBundle[] | 'unreadable' {
   const { bundles, rootsOfOthers, confinedTo } = istiod;
   if (bundles === 'unreadable') return 'unreadable';
-  const ours = s.ownRoots.map(({ certificate }) => certificate.fingerprint);
+  const ownRoots = s.ownRoots.map(({ certificate }) => certificate.fingerprint);
   const holds = ({ roots }: MeshBundle, some: readonly string[]) => roots.some((root) => some.includes(root));
   return bundles.filter((bundle) => {
     if (bundle.namespace === s.identity.namespace) return true;
     if (holds(bundle, rootsOfOthers)) return false;
-    return confinedTo.length === 0 || confinedTo.includes(bundle.namespace) || holds(bundle, ours);
+    return confinedTo.length === 0 || confinedTo.includes(bundle.namespace) || holds(bundle, ownRoots);
   });
 }
 
-/** What a root rotation waits for. Fingerprints are SHA-256 of the DER. */
+/** The mesh as a root rotation evaluates it. Fingerprints are SHA-256 of the DER encoding. */
 export interface MeshView {
   replicas: {
     name: string;
-    /** The intermediate whose certificate it was seen to serve; empty: one that it did not show; undefined: it did not answer. */
+    /**
+     * Fingerprint of the intermediate that signed the served certificate. Empty: the replica did not send the intermediate; `undefined`: no
+     * handshake succeeded.
+     */
     serves: string | undefined;
-    /** The roots that it holds; undefined: not known. */
+    /** Fingerprints of the roots that it distributes; `undefined`: unknown. */
     roots: string[] | undefined;
-    /** Why they are not known, where it was asked. */
+    /** Why the roots are unknown although the replica was asked. */
     why?: string;
   }[];
-  /** What of a rollout is not done; undefined: every replica that is asked for is there. */
+  /** What a rollout still waits for; `undefined`: every desired replica exists and is current. */
   unfinished: string | undefined;
   namespaces: { namespace: string; roots: string[] }[] | 'unreadable';
-  istiods: { name: string; multiRoot: boolean; version: string }[];
 }
 
 /**
- * The mesh as a root rotation has to see it; undefined while istiod was not looked at. A replica is known to hold the live root bundle when
- * its pod was made with the digest of the live set, which is patched only after the live write, and it serves the live intermediate; where
- * no digest tells, when it hands that bundle out.
+ * Returns the mesh as a root rotation evaluates it; `undefined`: istiod was not observed. A replica holds the current trust bundle if its
+ * Pod carries the digest of the current CA and it serves the current intermediate. The operator writes that digest only after it has
+ * published the CA. Without the digest, the answer of the replica about its distributed roots decides.
  */
 export const meshView = derivedOnce((s: DerivedState): MeshView | undefined => {
   const { istiod } = s.kubernetes;
   if (!istiod) return undefined;
   const ca = expectedCa(s);
-  const deployments = wanted(istiod);
+  const deployments = scaledUp(istiod);
   const replicas = istiod.pods.map((pod) => {
-    const proven =
-      ca !== undefined &&
-      pod.served !== undefined &&
-      'leaf' in pod.served &&
-      evaluateHandshake(pod.served, ca, s.now).kind === 'Proven';
+    const verified =
+      ca !== undefined && isServed(pod.served) && evaluateHandshake(pod.served, ca, s.now).kind === 'Proven';
     const withDigest = ca?.digest !== undefined && digestOf(pod.settings) === ca.digest;
-    const served =
-      pod.served !== undefined && 'leaf' in pod.served ? (issuerOfLeaf(pod.served)?.fingerprint ?? '') : undefined;
-    const { handedOut } = pod;
-    const roots = Array.isArray(handedOut) ? handedOut : undefined;
-    const why = handedOut && 'unreachable' in handedOut ? handedOut.unreachable : undefined;
+    const servedIntermediate = isServed(pod.served) ? (issuerOfLeaf(pod.served)?.fingerprint ?? '') : undefined;
+    const { distributedRoots } = pod;
+    const roots = Array.isArray(distributedRoots) ? distributedRoots : undefined;
+    const why = distributedRoots && 'unreachable' in distributedRoots ? distributedRoots.unreachable : undefined;
     return {
       name: pod.name,
-      serves: proven ? ca.live.fingerprint : served,
-      roots: proven && withDigest ? ca.roots.map((root) => root.fingerprint) : roots,
+      serves: verified ? ca.intermediate.fingerprint : servedIntermediate,
+      roots: verified && withDigest ? ca.roots.map((root) => root.fingerprint) : roots,
       ...(why === undefined ? {} : { why }),
     };
   });
-  const lacking = deployments.filter((deployment) => lackedBy(s, deployment, ca?.digest).length > 0);
+  const lacking = deployments.filter((deployment) => describeMissingFields(s, deployment, ca?.digest).length > 0);
   return {
     replicas,
     unfinished:
       deployments.length === 0
         ? 'there is no istiod'
         : lacking.length > 0
-          ? `Deployment ${several(lacking.map(({ name }) => name))} has not got the fields of the live CA`
-          : (deployments.flatMap((deployment) => rolloutLeft(deployment, istiod) ?? [])[0] ?? stillEnding(istiod)),
+          ? `Deployment ${listNames(lacking.map(({ name }) => name))} has not got the fields of the live CA`
+          : (deployments.flatMap((deployment) => unfinishedRollout(deployment, istiod) ?? [])[0] ??
+            stillEnding(istiod)),
     namespaces: bundlesOfMesh(s, istiod),
-    istiods: deployments.map(({ name, multiRoot, version }) => ({ name, multiRoot, version })),
   };
 });

@@ -159,7 +159,7 @@ describe('status', () => {
   it('is written only when something has changed', () => {
     for (const those of [pods({}), pods(initFails), pods({ served: servesItself() }, starting)]) {
       const once = statusFor(withIstiod(world, those));
-      // the same replicas, asked anew: istiod has renewed its own certificate meanwhile
+      // a second handshake with the same replicas: istiod has renewed its own serving certificate since the first
       const anew = those.map((pod): IstiodPod => {
         const { served } = pod;
         if (!served || !('leaf' in served) || served.chain.length === 0) return pod;
@@ -282,7 +282,6 @@ describe('what a root rotation asks', () => {
         { namespace: 'istio-system', roots: [root] },
         { namespace: 'bookinfo', roots: [root] },
       ],
-      istiods: [{ name: 'istiod', multiRoot: false, version: '1.30.0' }],
     });
     expect(meshView(derived(d, world, now))).toBeUndefined();
   }); // prettier-ignore

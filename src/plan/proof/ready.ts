@@ -1,4 +1,4 @@
-/** What all replicas together mean: `IstiodReady`, `status.istiod`, and when to look again. Pure. */
+/** Derives condition `IstiodReady`, `status.istiod` and the next recheck from the results of all istiod replicas. Pure. */
 import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { failingPhases, type IstiodPhase } from '../../api/istiod.ts';
 import { reasons, type Reason } from '../../api/conditions.ts';
@@ -8,37 +8,40 @@ import { objectName } from '../control-plane/istiod-fields.ts';
 import { expectedCa } from './handshake.ts';
 import { classify, type ReplicaResult, type EvaluationInput } from './replica.ts';
 import { logRequestsOf, type LogRequest } from './log-requests.ts';
-import { nextTurn } from './containers.ts';
-import { bundlesOfMesh, lackedBy, rolloutLeft, several, wanted } from './mesh.ts';
+import { nextChangeAt } from './containers.ts';
+import { bundlesOfMesh, describeMissingFields, unfinishedRollout, listNames, scaledUp } from './mesh.ts';
 import type { Observed } from '../facts/observed.ts';
 import type { IstiodDeployment, IstiodPod, ObservedIstiod } from '../facts/observed-istiod.ts';
 
-/** While something is not proven it is looked at again after this, in milliseconds; handshakes are not repeated sooner. */
+/** istiod is rechecked after this time while a replica is not verified, and a handshake is not repeated sooner. Milliseconds. */
 export const recheckMs = reasons.IstiodNotProven.recheckMs;
 
-/** A condition's worth of `IstiodReady`. */
+/** Status, reason and message of condition `IstiodReady`. */
 interface ReadyResult {
   status: 'True' | 'False' | 'Unknown';
   reason: Reason | 'IstiodProven';
   message: string;
 }
 
+/** Result of the verification of all istiod replicas. */
 export interface Verification {
-  /** Every replica, those that fail first, then by name. */
+  /** Every observed replica: failing ones first, then pending ones, then verified ones; within a phase by name. */
   pods: ReplicaResult[];
-  /** So many replicas are asked for. */
+  /** Number of desired replicas. */
   expected: number;
+  /** Number of verified replicas. */
   proven: number;
   ready: ReadyResult;
 }
 
+/** Sort key of a phase: failing phases in order of severity, then other phases, then `Proven`. */
 const rank = (phase: IstiodPhase): number => {
   const at = (failingPhases as readonly IstiodPhase[]).indexOf(phase);
   return at >= 0 ? at : failingPhases.length + (phase === 'Proven' ? 1 : 0);
 };
 
-/** The scene of a pod. */
-function evaluationInput(s: DerivedState, istiod: ObservedIstiod) {
+/** Returns a function that gives the evaluation input of a Pod. */
+function evaluationInputs(s: DerivedState, istiod: ObservedIstiod) {
   const ca = expectedCa(s);
   return (pod: IstiodPod): EvaluationInput => ({
     s,
@@ -47,21 +50,21 @@ function evaluationInput(s: DerivedState, istiod: ObservedIstiod) {
   });
 }
 
-/** For the look: the logs that would tell more of each pod, by its name. */
+/** Returns the container logs to read, by Pod name. The observer of istiod calls this with what it has read without logs. */
 export function logRequests(s: DerivedState, istiod: ObservedIstiod): Map<string, LogRequest[]> {
-  const scene = evaluationInput(s, istiod);
-  return new Map(istiod.pods.map((pod) => [pod.name, logRequestsOf(pod, scene(pod))]));
+  const inputOf = evaluationInputs(s, istiod);
+  return new Map(istiod.pods.map((pod) => [pod.name, logRequestsOf(pod, inputOf(pod))]));
 }
 
-/** Judges every replica; undefined while istiod was not looked at. */
+/** Verifies every replica; `undefined`: istiod was not observed. */
 export const verificationOf = derivedOnce((s: DerivedState): Verification | undefined => {
   const { istiod } = s.kubernetes;
   if (!istiod) return undefined;
-  const scene = evaluationInput(s, istiod);
+  const inputOf = evaluationInputs(s, istiod);
   const pods = istiod.pods
-    .map((pod) => classify(pod, scene(pod)))
+    .map((pod) => classify(pod, inputOf(pod)))
     .sort((a, b) => rank(a.phase) - rank(b.phase) || (a.pod < b.pod ? -1 : 1));
-  const expected = wanted(istiod).reduce((sum, { replicas }) => sum + replicas.desired, 0);
+  const expected = scaledUp(istiod).reduce((sum, { replicas }) => sum + replicas.desired, 0);
   const proven = pods.filter(({ phase }) => phase === 'Proven').length;
   return { pods, expected, proven, ready: readiness(s, istiod, pods) };
 });
@@ -72,19 +75,19 @@ const readyResult = (status: ReadyResult['status'], reason: ReadyResult['reason'
   message,
 });
 
-/** The first thing that keeps istiod from being proven, what explains others before what follows from it. */
+/** Returns the state of `IstiodReady`. A cause takes precedence over its consequences, so that the condition reports the cause. */
 function readiness(s: DerivedState, istiod: ObservedIstiod, pods: ReplicaResult[]): ReadyResult {
   if (istiod.deployments.length === 0) return readyResult('Unknown', 'IstiodNotFound', notFound(s));
-  const deployments = wanted(istiod);
+  const deployments = scaledUp(istiod);
   if (deployments.length === 0) {
-    const names = several(istiod.deployments.map(({ name }) => name));
+    const names = listNames(istiod.deployments.map(({ name }) => name));
     return readyResult(
       'Unknown',
       'IstiodNotFound',
       `Deployment ${names} is scaled to 0 replicas: there is nothing to look at`,
     );
   }
-  const found =
+  const problem =
     notPropagated(s, deployments, pods) ??
     podsFail(pods, ['SelfSignedFallback']) ??
     podCreateFailed(s, deployments) ??
@@ -92,11 +95,12 @@ function readiness(s: DerivedState, istiod: ObservedIstiod, pods: ReplicaResult[
     rolloutInProgress(deployments, istiod, pods) ??
     notDistributed(s, istiod) ??
     podsWait(pods);
-  if (found) return found;
-  const names = several(deployments.map(({ name }) => name));
+  if (problem) return problem;
+  const names = listNames(deployments.map(({ name }) => name));
   return readyResult('True', 'IstiodProven', `every replica of ${names} serves a certificate of the live intermediate`);
 }
 
+/** Returns the message of `IstiodNotFound`. @param o `undefined`: nothing was read */
 function notFound(o: Observed | undefined): string {
   const others = o?.kubernetes.otherRevisions ?? [];
   if (others.length > 0)
@@ -104,8 +108,8 @@ function notFound(o: Observed | undefined): string {
   return 'no Deployment labelled app=istiod with a container "discovery" in this namespace yet; nothing to do here until the control plane rolls istiod out';
 }
 
-/** Who carries the fields to istiod, and where to look when it does not. */
-function carrier({ spec, identity: { namespace } }: Desired): string {
+/** Returns, for a message, which operator or user applies the control plane's fields to istiod, and how to find out why it does not. */
+function propagator({ spec, identity: { namespace } }: Desired): string {
   const { kind, name } = spec.controlPlane;
   switch (kind) {
     case 'TetrateControlPlane':
@@ -121,6 +125,10 @@ function carrier({ spec, identity: { namespace } }: Desired): string {
   }
 }
 
+/**
+ * Reports istiod Deployments that lack fields which the control plane has; `undefined`: there are none, or the control plane has no fields
+ * yet.
+ */
 function notPropagated(
   s: DerivedState,
   deployments: IstiodDeployment[],
@@ -130,18 +138,18 @@ function notPropagated(
   const ca = expectedCa(s);
   if (!controlPlane?.carriesFields || !ca) return undefined;
   const lacking = deployments
-    .map((deployment) => ({ deployment, fields: lackedBy(s, deployment, ca.digest) }))
+    .map((deployment) => ({ deployment, fields: describeMissingFields(s, deployment, ca.digest) }))
     .filter(({ fields }) => fields.length > 0);
   const [first] = lacking;
   if (!first) return undefined;
-  const foreign = pods.some(({ phase }) => phase === 'SelfSignedFallback')
+  const fallback = pods.some(({ phase }) => phase === 'SelfSignedFallback')
     ? ' Meanwhile istiod signs with a CA of its own.'
     : '';
-  const message = `${objectName(s.desired)} carries the fields, but Deployment ${several(lacking.map((l) => l.deployment.name))} does not have ${several(first.fields, 3)}.${foreign} It passes when ${carrier(s.desired)}; or look who else changes the Deployment`;
+  const message = `${objectName(s.desired)} carries the fields, but Deployment ${listNames(lacking.map((l) => l.deployment.name))} does not have ${listNames(first.fields, 3)}.${fallback} It passes when ${propagator(s.desired)}; or look who else changes the Deployment`;
   return readyResult('False', 'NotPropagated', message);
 }
 
-/** What to do about the words of the API server; the ReplicaSet tries again by itself. */
+/** Actions by the error text of the API server when a Pod cannot be created. The ReplicaSet controller retries automatically. */
 const createRemedies: readonly (readonly [RegExp, (namespace: string) => string])[] = [
   [
     /exceeded quota|status unknown for quota/,
@@ -160,43 +168,51 @@ const createRemedies: readonly (readonly [RegExp, (namespace: string) => string]
   [/denied the request/, () => 'That webhook refuses them: its words say why, or its log does'],
 ];
 
+/** Reports a Deployment whose Pods cannot be created (Deployment condition `ReplicaFailure`); `undefined`: there is none. */
 function podCreateFailed(s: DerivedState, deployments: IstiodDeployment[]): ReadyResult | undefined {
   const failed = deployments.find(({ failure }) => failure !== undefined);
   if (!failed) return undefined;
   const { namespace } = s.identity;
-  const words = failed.failure ?? '';
+  const error = failed.failure ?? '';
   const next =
-    createRemedies.find(([pattern]) => pattern.test(words))?.[1](namespace) ??
+    createRemedies.find(([pattern]) => pattern.test(error))?.[1](namespace) ??
     `Look for a quota, Pod Security, or an admission webhook that refuses them: \`kubectl describe replicaset -n ${namespace} -l app=istiod\``;
-  return readyResult('False', 'PodCreateFailed', `pods of Deployment ${failed.name} cannot be made: ${words}. ${next}`);
+  return readyResult('False', 'PodCreateFailed', `pods of Deployment ${failed.name} cannot be made: ${error}. ${next}`);
 }
 
+/** Reports the replicas in the first of these phases that any replica is in; `undefined`: no replica is in one of them. */
 function podsFail(pods: ReplicaResult[], phases: readonly (typeof failingPhases)[number][]): ReadyResult | undefined {
   for (const phase of phases) {
-    const those = pods.filter((pod) => pod.phase === phase);
-    const [first] = those;
-    if (first) return readyResult('False', phase, messageOf(first, those));
+    const failing = pods.filter((pod) => pod.phase === phase);
+    const [first] = failing;
+    if (first) return readyResult('False', phase, messageOf(first, failing));
   }
   return undefined;
 }
 
-const messageOf = (first: ReplicaResult, those: ReplicaResult[]): string =>
-  `${several(those.map(({ pod }) => pod))}${first.container === undefined ? '' : ` (${first.container})`}: ${first.message}`;
+/** Returns a message that names all given replicas and quotes the result of the first. */
+const messageOf = (first: ReplicaResult, all: ReplicaResult[]): string =>
+  `${listNames(all.map(({ pod }) => pod))}${first.container === undefined ? '' : ` (${first.container})`}: ${first.message}`;
 
+/** Reports a Deployment whose rollout is not complete, with the reason why a replica is pending; `undefined`: all rollouts are complete. */
 function rolloutInProgress(
   deployments: IstiodDeployment[],
   istiod: ObservedIstiod,
   pods: ReplicaResult[],
 ): ReadyResult | undefined {
-  const unfinished = deployments.find((deployment) => rolloutLeft(deployment, istiod) !== undefined);
+  const unfinished = deployments.find((deployment) => unfinishedRollout(deployment, istiod) !== undefined);
   if (!unfinished) return undefined;
-  const waiting = pods.find(({ phase }) => phase === 'Pending');
-  const left = rolloutLeft(unfinished, istiod) ?? '';
-  const why = waiting ? `; ${waiting.pod}: ${waiting.message}` : '';
-  return readyResult('Unknown', 'RolloutInProgress', `Deployment ${unfinished.name}: ${left}${why}`);
+  const pending = pods.find(({ phase }) => phase === 'Pending');
+  const state = unfinishedRollout(unfinished, istiod) ?? '';
+  const why = pending ? `; ${pending.pod}: ${pending.message}` : '';
+  return readyResult('Unknown', 'RolloutInProgress', `Deployment ${unfinished.name}: ${state}${why}`);
 }
 
-/** Namespaces of this mesh whose `istio-ca-root-cert` lacks a root that is to be trusted. */
+/**
+ * Returns the namespaces of this mesh whose ConfigMap `istio-ca-root-cert` lacks a root of the trust bundle. `unreadable`: the operator
+ * cannot list the ConfigMaps.
+ * @param roots fingerprints
+ */
 function namespacesWithout(s: DerivedState, istiod: ObservedIstiod, roots: readonly string[]): string[] | 'unreadable' {
   const bundles = bundlesOfMesh(s, istiod);
   if (bundles === 'unreadable') return 'unreadable';
@@ -206,6 +222,7 @@ function namespacesWithout(s: DerivedState, istiod: ObservedIstiod, roots: reado
     .sort();
 }
 
+/** Reports namespaces whose workloads do not trust this CA; `undefined`: there are none, or there is no valid CA. */
 function notDistributed(s: DerivedState, istiod: ObservedIstiod): ReadyResult | undefined {
   const ca = expectedCa(s);
   if (!ca) return undefined;
@@ -221,14 +238,14 @@ function notDistributed(s: DerivedState, istiod: ObservedIstiod): ReadyResult | 
       'the operator may not list the ConfigMaps istio-ca-root-cert, so it is not known which root workloads get; see docs/rbac.md',
     );
   if (lacking.length === 0) return undefined;
-  const message = `istio-ca-root-cert of namespace ${several(lacking)} does not hold the root of this CA: workloads there do not trust it. istiod writes it within seconds of its start; if it lasts, see istiod's log and what else writes it. Of a namespace that is of no mesh any more, delete the ConfigMap`;
+  const message = `istio-ca-root-cert of namespace ${listNames(lacking)} does not hold the root of this CA: workloads there do not trust it. istiod writes it within seconds of its start; if it lasts, see istiod's log and what else writes it. Of a namespace that is of no mesh any more, delete the ConfigMap`;
   return readyResult('False', 'RootNotDistributed', message);
 }
 
-/** Nothing fails, and not every replica is proven. */
+/** Reports replicas that are pending although none fails; `undefined`: every replica is verified. */
 function podsWait(pods: ReplicaResult[]): ReadyResult | undefined {
-  const waiting = pods.filter(({ phase }) => phase !== 'Proven');
-  const first = waiting.find(({ reason }) => reason === 'ProbeBlocked') ?? waiting[0];
+  const pending = pods.filter(({ phase }) => phase !== 'Proven');
+  const first = pending.find(({ reason }) => reason === 'ProbeBlocked') ?? pending[0];
   if (!first) return undefined;
   const reason = first.reason === 'ProbeBlocked' ? 'ProbeBlocked' : 'IstiodNotProven';
   return readyResult(
@@ -236,12 +253,12 @@ function podsWait(pods: ReplicaResult[]): ReadyResult | undefined {
     reason,
     messageOf(
       first,
-      waiting.filter((pod) => pod.reason === first.reason),
+      pending.filter((pod) => pod.reason === first.reason),
     ),
   );
 }
 
-/** `IstiodReady` while istiod was not looked at. */
+/** Returns the state of `IstiodReady` while istiod was not observed. @param o `undefined`: nothing was read */
 export function notObserved(o: Observed | undefined): ReadyResult {
   const accounts = o?.kubernetes.istiodServiceAccounts ?? [];
   if (accounts === 'unreadable')
@@ -254,19 +271,24 @@ export function notObserved(o: Observed | undefined): ReadyResult {
   return readyResult('Unknown', 'IstiodNotProven', 'not looked at yet: that follows when nothing else is left to do');
 }
 
+/** Maximum number of replicas in `status.istiod`. */
 const mostShown = 100;
 
-/** The part of the status that is about replicas. */
-export function istiodStatus(proof: Verification): Pick<Status, 'istiodProven' | 'istiod'> {
-  const { pods, proven, expected } = proof;
+/** Returns the status fields about replicas; empty if no replica exists or is desired. */
+export function istiodStatus(verification: Verification): Pick<Status, 'istiodProven' | 'istiod'> {
+  const { pods, proven, expected } = verification;
   if (expected === 0 && pods.length === 0) return {};
   return { istiodProven: `${proven}/${expected}`, istiod: pods.slice(0, mostShown) };
 }
 
-/** How long until istiod is to be looked at again, in milliseconds; undefined: not before something changes, or the resync. */
+/**
+ * Returns when istiod must be rechecked, in milliseconds from now. `undefined`: not before something changes or the next resync, because
+ * all replicas are verified, there is no istiod, or istiod was not observed.
+ */
 export function recheckIn(s: DerivedState): number | undefined {
-  const proof = verificationOf(s);
-  if (!proof || proof.ready.status === 'True' || proof.ready.reason === 'IstiodNotFound') return undefined;
-  const turns = (s.kubernetes.istiod?.pods ?? []).flatMap((pod) => nextTurn(pod, s.now) ?? []);
-  return Math.min(recheckMs, ...turns.map((at) => at - s.now));
+  const verification = verificationOf(s);
+  if (!verification || verification.ready.status === 'True' || verification.ready.reason === 'IstiodNotFound')
+    return undefined;
+  const changes = (s.kubernetes.istiod?.pods ?? []).flatMap((pod) => nextChangeAt(pod, s.now) ?? []);
+  return Math.min(recheckMs, ...changes.map((at) => at - s.now));
 }

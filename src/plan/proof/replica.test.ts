@@ -25,7 +25,7 @@ import { isSignedBy } from '../facts/certificate.ts';
 import { expectedCa, evaluateHandshake } from './handshake.ts';
 import { classify, olderThan, type EvaluationInput } from './replica.ts';
 import { logRequestsOf } from './log-requests.ts';
-import { nextTurn } from './containers.ts';
+import { nextChangeAt } from './containers.ts';
 import { logRequests } from './ready.ts';
 import type { Observed } from '../facts/observed.ts';
 import type { IstiodContainer, IstiodPod } from '../facts/observed-istiod.ts';
@@ -61,7 +61,7 @@ const crashed = (exitCode = 1, secondsSince = 30): Partial<IstiodContainer> => (
 describe('each phase', () => {
   it.each<[string, Parameters<typeof podOf>[2], string]>([
     ['proven by the handshake', {}, 'Proven Handshake'],
-    // init: control-planes.md 3.3, case 1
+    // Vault Agent's init container
     ['hangs 9 s with errors', initialising({ state: running(secondsAgo(9)), log: login }), 'Pending VaultInit vault-agent-init'],
     ['hangs 10 s with errors', initialising({ state: running(secondsAgo(10)), log: login }), 'VaultInitFailed LoginRefused vault-agent-init'],
     ['hangs 44 s without the log', initialising({ state: running(secondsAgo(44)), log: 'unreadable' }), 'Pending VaultInit vault-agent-init'],
@@ -80,14 +80,14 @@ describe('each phase', () => {
     ['crashed and runs again', initialising({ state: running(secondsAgo(1)), ...crashed() }), 'VaultInitFailed Error vault-agent-init'],
     ['is being made', initialising({ state: waiting('ContainerCreating') }), 'Pending ContainerCreating vault-agent-init'],
     ['no node takes it', { ...initialising({ state: waiting('') }), unschedulable: '0/3 nodes are available' }, 'Pending Unschedulable'],
-    // sidecar: case 2
+    // Vault Agent's sidecar container
     ['agent crashes', { containers: { 'vault-agent': { ready: false, state: waiting('CrashLoopBackOff') } } }, 'VaultAgentFailed CrashLoopBackOff vault-agent'],
     ['agent has ended', { containers: { 'vault-agent': { ready: false, state: ended(1) } } }, 'VaultAgentFailed Error vault-agent'],
     ['agent was restarted once', { containers: { 'vault-agent': crashed(137) } }, 'Proven Handshake'],
     ['agent restarts again and again', { containers: { 'vault-agent': { ...crashed(), restarts: 2 } } }, 'VaultAgentFailed RestartsAgain vault-agent'],
     ['agent once restarted often', { containers: { 'vault-agent': { ...crashed(1, 600), restarts: 9 } } }, 'Proven Handshake'],
     ['agent does not become ready', { containers: { 'vault-agent': { ready: false, state: running(secondsAgo(45)) } } }, 'VaultAgentFailed NotReady vault-agent'],
-    // istiod: case 3
+    // istiod
     ['istiod lacks a file', { served: undefined, containers: { discovery: { ready: false, state: waiting('CrashLoopBackOff'), log: ['failed to create an istiod CA: incomplete signing CA bundle detected'] } } }, 'IstiodCrash IncompleteBundle discovery'],
     ['istiod has another key', { served: undefined, containers: { discovery: { ready: false, state: ended(255), log: ['the cert does not match the key: tls: private key does not match public key'] } } }, 'IstiodCrash KeyMismatch discovery'],
     ['istiod has another root', { served: undefined, containers: { discovery: { ready: false, state: ended(255), log: ['cannot verify the cert with the provided root chain and cert pool'] } } }, 'IstiodCrash ChainNotVerified discovery'],
@@ -96,7 +96,7 @@ describe('each phase', () => {
     ['istiod crashed and runs again', { served: undefined, containers: { discovery: { ready: false, ...crashed(255) } } }, 'IstiodCrash Error discovery'],
     ['istiod starts', { served: { unreachable: 'ECONNREFUSED' }, containers: { discovery: { ready: false, state: running(secondsAgo(59)) } } }, 'Pending Starting discovery'],
     ['istiod starts for ever', { served: { unreachable: 'ECONNREFUSED' }, containers: { discovery: { ready: false, state: running(secondsAgo(60)) } } }, 'IstiodCrash NotReady discovery'],
-    // what it serves
+    // the certificates that it serves
     ['cannot be reached', { served: { unreachable: 'ETIMEDOUT' } }, 'Pending ProbeBlocked discovery'],
     ['was not asked', { served: undefined }, 'Pending NotProbed discovery'],
     ['signs by itself', { served: servesItself() }, 'SelfSignedFallback FilesMissing discovery'],
@@ -149,17 +149,17 @@ describe('what is not the live CA', () => {
   it.each<[string, () => Parameters<typeof evaluateHandshake>[0], string]>([
     ['the generation before', () => servesLive(world), 'OlderIntermediate'],
     ['an intermediate of our root that is not known', () => ({ leaf: leafOf(other), chain: [other], issuer: '' }), 'OlderIntermediate'],
-    ['the live one with the chain of another', () => ({ leaf: leafOf(ca.live), chain: [], issuer: '' }), 'ChainMismatch'],
-    ['the live one with a chain of somebody else', () => ({ leaf: leafOf(ca.live), chain: [old], issuer: '' }), 'ChainMismatch'],
-    ['one that has run out', () => ({ leaf: leafOf(ca.live, now), chain: [ca.live], issuer: '' }), 'CertificateExpired'],
+    ['the live one with the chain of another', () => ({ leaf: leafOf(ca.intermediate), chain: [], issuer: '' }), 'ChainMismatch'],
+    ['the live one with a chain of somebody else', () => ({ leaf: leafOf(ca.intermediate), chain: [old], issuer: '' }), 'ChainMismatch'],
+    ['one that has run out', () => ({ leaf: leafOf(ca.intermediate, now), chain: [ca.intermediate], issuer: '' }), 'CertificateExpired'],
   ])('%s is stale', (_name, served, reason) => {
     expect(evaluateHandshake(served(), ca, now)).toMatchObject({ kind: 'Stale', reason });
   }); // prettier-ignore
 
   it('names the generations', () => {
-    const verdict = classify(podOf(renewed, 'istiod-1', { served: servesLive(world) }), scene({}, renewed));
-    expect(verdict).toMatchObject({ phase: 'StaleCA', reason: 'OlderIntermediate' });
-    expect(verdict.message).toContain('generation 1, live is generation 2');
+    const result = classify(podOf(renewed, 'istiod-1', { served: servesLive(world) }), scene({}, renewed));
+    expect(result).toMatchObject({ phase: 'StaleCA', reason: 'OlderIntermediate' });
+    expect(result.message).toContain('generation 1, live is generation 2');
   });
 
   it('another root of ours is told apart from somebody else’s', () => {
@@ -231,14 +231,14 @@ describe('without a handshake', () => {
     ['is not there', () => undefined, 'does not hold the root'],
   ])('the ConfigMap %s', (_name, roots, text) => {
     const seen = { ...world, kubernetes: { ...world.kubernetes, meshRoots: roots() } };
-    const verdict = classify(blocked, scene({}, seen));
-    expect(verdict).toMatchObject({ phase: 'Pending', reason: 'ProbeBlocked' });
-    expect(verdict.message).toContain(text);
+    const result = classify(blocked, scene({}, seen));
+    expect(result).toMatchObject({ phase: 'Pending', reason: 'ProbeBlocked' });
+    expect(result.message).toContain(text);
   });
 });
 
 describe('logs', () => {
-  const wishes = (over: Parameters<typeof podOf>[2]) => logRequestsOf(pod(over), scene());
+  const requests = (over: Parameters<typeof podOf>[2]) => logRequestsOf(pod(over), scene());
   it.each<[string, Parameters<typeof podOf>[2], unknown[]]>([
     ['none of a proven replica', {}, []],
     ['none of an agent that has just begun', initialising({ state: running(secondsAgo(9)) }), []],
@@ -248,7 +248,7 @@ describe('logs', () => {
     ['its beginning, where istiod says what it signs with', { served: { unreachable: 'ETIMEDOUT' } }, [{ container: 'discovery', from: 'start', previous: false }]],
     ['its end, where istiod says why it keeps the old files', { served: { ...servesLive(world), chain: [] } }, [{ container: 'discovery', from: 'end', previous: false }]],
   ])('are wanted: %s', (_name, over, expected) => {
-    expect(wishes(over)).toEqual(expected);
+    expect(requests(over)).toEqual(expected);
   }); // prettier-ignore
 
   it('are asked for by pod', () => {
@@ -261,10 +261,10 @@ describe('logs', () => {
 describe('time alone', () => {
   it('changes the verdict only at its turns', () => {
     const hanging = pod(initialising({ state: running(now), log: login }));
-    expect(nextTurn(hanging, now)).toBe(now + 10_000);
-    expect(nextTurn(hanging, now + 10_000)).toBe(now + 45_000);
-    expect(nextTurn(hanging, now + 45_000)).toBeUndefined();
-    expect(nextTurn(pod(), now)).toBeUndefined();
+    expect(nextChangeAt(hanging, now)).toBe(now + 10_000);
+    expect(nextChangeAt(hanging, now + 10_000)).toBe(now + 45_000);
+    expect(nextChangeAt(hanging, now + 45_000)).toBeUndefined();
+    expect(nextChangeAt(pod(), now)).toBeUndefined();
   });
 });
 
@@ -352,13 +352,13 @@ describe('properties', () => {
     const ours = new Set<string>(podReasons);
     fc.assert(
       fc.property(anyPod, (p) => {
-        const verdict = classify(p, scene());
-        expect(istiodPhases).toContain(verdict.phase);
-        expect(verdict.reason).not.toBe('');
-        expect(verdict.message).not.toBe('');
-        expect(verdict.message.length).toBeLessThanOrEqual(1500);
-        if ((failingPhases as readonly string[]).includes(verdict.phase) && !ours.has(verdict.reason))
-          expect(verdict.reason).toMatch(/^[A-Za-z]+$/);
+        const result = classify(p, scene());
+        expect(istiodPhases).toContain(result.phase);
+        expect(result.reason).not.toBe('');
+        expect(result.message).not.toBe('');
+        expect(result.message.length).toBeLessThanOrEqual(1500);
+        if ((failingPhases as readonly string[]).includes(result.phase) && !ours.has(result.reason))
+          expect(result.reason).toMatch(/^[A-Za-z]+$/);
       }),
       { numRuns: 500 },
     );
@@ -367,8 +367,8 @@ describe('properties', () => {
   it('the same at each look, until a turn', () => {
     fc.assert(
       fc.property(anyPod, fc.integer({ min: 0, max: 1_200_000 }), (p, later) => {
-        const turn = nextTurn(p, now) ?? Infinity;
-        // certificates run out too: by the hour, here
+        const turn = nextChangeAt(p, now) ?? Infinity;
+        // the certificates that these replicas serve expire an hour before `now`, at `now`, or an hour after it
         fc.pre(now + later < Math.min(turn, now + 3_600_000));
         expect(classify(p, scene({}, world, now + later))).toEqual(classify(p, scene()));
       }),

@@ -1,4 +1,4 @@
-/** What a root rotation needs of the delivery and of istiod: said before it begins. */
+/** Preconditions of a root rotation in `spec.delivery` and in istiod, checked before the rotation begins and while it lasts. Pure. */
 import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { pendingRequest } from '../facts/desired.ts';
@@ -7,9 +7,10 @@ import { olderThan } from '../proof/replica.ts';
 import type { Problem } from '../facts/problem.ts';
 
 /**
- * Why istiod, left to watch its files, would not take up a bundle of two roots.
- * Istio before 1.20 takes up no other root at all without a restart; later ones only with ISTIO_MULTIROOT_MESH.
- * https://github.com/istio/istio, pilot/pkg/bootstrap/istio_ca.go, handleEvent
+ * Returns why istiod would not reload a trust bundle with two roots from its files; `undefined`: istiod reloads it. Before version 1.20,
+ * istiod needs a restart to load another root. Since 1.20, istiod reloads a second root only if `ISTIO_MULTIROOT_MESH` is true. An unknown
+ * version counts as 1.20 or newer.
+ * Source: https://github.com/istio/istio, pilot/pkg/bootstrap/istio_ca.go, handleEvent
  */
 export function cannotReload(istiod: { name: string; multiRoot: boolean; version: string }): string | undefined {
   if (olderThan(istiod.version, 20))
@@ -18,7 +19,7 @@ export function cannotReload(istiod: { name: string; multiRoot: boolean; version
   return `Deployment ${istiod.name} takes up no second root without a restart: set ISTIO_MULTIROOT_MESH=true on istiod, or spec.rollout: WhenChanged (with controlPlane.write: Patch)`;
 }
 
-/** A rotation that is asked for cannot begin, or one that goes on could not be delivered. */
+/** Returns why a requested rotation cannot begin or why the roots of a running rotation cannot be delivered; `undefined`: neither is so. */
 export function rotationProblem(s: DerivedState): Problem | undefined {
   const state = s.stateEntry;
   if (!state || (!state.rotation && pendingRequest(s.desired, state.handled, known.rotateRoot) === undefined))
@@ -30,13 +31,13 @@ export function rotationProblem(s: DerivedState): Problem | undefined {
       reason: 'RootRotationNeedsBundle',
       message:
         'spec.delivery.source: PKI hands out one root only, and a rotation needs two at a time: set spec.delivery.source: Bundle until the rotation is over',
-      // istiod must not be moved to another source while two roots are in use
+      // while two roots are in use, istiod must not be switched to another delivery source
       blocks: state.rotation ? 'controlPlane' : 'nothing',
     };
   }
   if (hasDigest(s.spec)) return undefined;
-  const istiods = (s.kubernetes.istiod?.deployments ?? []).filter(({ replicas }) => replicas.desired > 0);
-  const why = istiods.map(cannotReload).find((reason) => reason !== undefined);
-  if (why === undefined) return undefined;
-  return { condition: 'RootReady', reason: 'MultiRootDisabled', message: why, blocks: 'nothing' };
+  const deployments = (s.kubernetes.istiod?.deployments ?? []).filter(({ replicas }) => replicas.desired > 0);
+  const message = deployments.map(cannotReload).find((obstacle) => obstacle !== undefined);
+  if (message === undefined) return undefined;
+  return { condition: 'RootReady', reason: 'MultiRootDisabled', message, blocks: 'nothing' };
 }

@@ -1,14 +1,16 @@
-/** What a phase of a root rotation brought, and whether it is everywhere: at every replica of istiod and in every namespace. Pure. */
+/**
+ * Checks whether the CA and the roots of a rotation phase are propagated to every istiod replica and to every namespace of the mesh. Pure.
+ */
 import { derivedOnce, type OwnIssuer, type CurrentCa, type DerivedState } from '../facts/derived.ts';
 import { bundleFacts, isSignedBy } from '../facts/certificate.ts';
 import { meshView, type MeshView } from '../proof/mesh.ts';
 
-/** Whether what a phase brought is everywhere. */
+/** Result of a propagation check. */
 interface Gate {
   passed: boolean;
-  /** Somebody was seen to have something else: what was reached before is reached no more. */
+  /** A replica serves or distributes something else, so propagation that was recorded earlier no longer holds. */
   contradicted: boolean;
-  /** What is missing; empty when it is passed. */
+  /** What is missing, as a noun phrase; empty if the gate is passed. */
   waitingFor: string;
 }
 
@@ -20,69 +22,70 @@ const sameSet = (one: readonly string[], other: readonly string[]): boolean =>
 
 type Replica = MeshView['replicas'][number];
 
-/** The set of the phase in Vault, which replicas are compared with; or what is missing of it. */
-function publishedSet(s: DerivedState): { live: CurrentCa; signer: OwnIssuer; roots: string[] } | string {
-  const live = s.currentCa;
+/** Returns the current CA in Vault, if it matches the phase, with fingerprints of its roots; else what Vault lacks, as a noun phrase. */
+function publishedCa(s: DerivedState): { ca: CurrentCa; signer: OwnIssuer; roots: string[] } | string {
+  const ca = s.currentCa;
   const { signer } = s.rootRoles;
   const bundle = s.trustBundle;
-  if (!live || !signer || s.stagingEntry || !isSignedBy(live.certificate, signer.certificate))
+  if (!ca || !signer || s.stagingEntry || !isSignedBy(ca.certificate, signer.certificate))
     return 'an intermediate under the root that signs now';
-  if (bundle === undefined || live.root !== bundle) return 'root-cert.pem in the key store';
-  return { live, signer, roots: bundleFacts(bundle).map((root) => root.fingerprint) };
+  if (bundle === undefined || ca.root !== bundle) return 'root-cert.pem in the key store';
+  return { ca, signer, roots: bundleFacts(bundle).map((root) => root.fingerprint) };
 }
 
-type PublishedSet = Exclude<ReturnType<typeof publishedSet>, string>;
+type PublishedCa = Exclude<ReturnType<typeof publishedCa>, string>;
 
-/** Whether every replica of istiod was seen to serve the live intermediate. */
+/** Checks whether every istiod replica serves the current intermediate. */
 export function servedEverywhere(s: DerivedState): Gate {
-  const set = publishedSet(s);
-  return typeof set === 'string' ? waiting(set) : servedIn(s, set, meshView(s));
+  const published = publishedCa(s);
+  return typeof published === 'string' ? waiting(published) : servedByReplicas(s, published, meshView(s));
 }
 
-function servedIn(s: DerivedState, { live }: PublishedSet, mesh: MeshView | undefined): Gate {
+function servedByReplicas(s: DerivedState, { ca }: PublishedCa, mesh: MeshView | undefined): Gate {
   if (!s.kubernetes.controlPlane?.carriesFields) return waiting(`${s.spec.controlPlane.kind} to carry the fields`);
   if (!mesh) return waiting('istiod to be looked at');
   if (mesh.unfinished !== undefined) return waiting(mesh.unfinished);
   if (mesh.replicas.length === 0) return waiting('an istiod replica');
-  const behind = mesh.replicas.find(({ serves }) => serves !== live.certificate.fingerprint);
-  return behind ? waiting(`replica ${behind.name} to serve the current intermediate`) : passed;
+  const lagging = mesh.replicas.find(({ serves }) => serves !== ca.certificate.fingerprint);
+  return lagging ? waiting(`replica ${lagging.name} to serve the current intermediate`) : passed;
 }
 
-/** Whether istiod and the namespaces have the set that Vault holds now, and Vault the set of the phase. */
+/** Checks whether Vault holds the CA of the phase, every istiod replica serves it, and every namespace of the mesh holds its roots. */
 export const propagation = derivedOnce((s: DerivedState): Gate => {
-  const set = publishedSet(s);
-  if (typeof set === 'string') return waiting(set);
+  const published = publishedCa(s);
+  if (typeof published === 'string') return waiting(published);
   const mesh = meshView(s);
-  const { signer, roots } = set;
-  // an older intermediate under the root that signs is only late; another root, or other roots, undo what was reached
+  const { signer, roots } = published;
+  // a replica with an older intermediate of the signing root is only late; a replica with another signing root or other roots revokes the
+  // propagation
   const underSigner = (fingerprint: string) =>
     s.vault.intermediatePki?.issuers.some(
       ({ certificate }) => certificate.fingerprint === fingerprint && isSignedBy(certificate, signer.certificate),
     ) === true;
   const contradicts = ({ serves, roots: held }: Replica) =>
     (serves !== undefined && !underSigner(serves)) || (held !== undefined && !sameSet(held, roots));
-  const other = mesh?.replicas.find(contradicts);
-  if (other) return waiting(`replica ${other.name} to take up the current set`, true);
-  const all = servedIn(s, set, mesh);
-  if (!mesh || !all.passed) return all;
+  const contradicting = mesh?.replicas.find(contradicts);
+  if (contradicting) return waiting(`replica ${contradicting.name} to take up the current set`, true);
+  const served = servedByReplicas(s, published, mesh);
+  if (!mesh || !served.passed) return served;
   const unknown = mesh.replicas.find(({ roots: held }) => held === undefined);
   if (unknown) {
     const why = unknown.why === undefined ? '' : ` (${unknown.why})`;
     return waiting(`replica ${unknown.name} to be seen with the current root-cert.pem${why}`);
   }
-  return distributed(s, mesh, roots);
+  return rootsInNamespaces(s, mesh, roots);
 });
 
-/** Whether `istio-ca-root-cert` holds exactly these roots wherever it is. */
-function distributed(s: DerivedState, { namespaces }: MeshView, roots: string[]): Gate {
+/** Checks whether ConfigMap `istio-ca-root-cert` of every namespace of the mesh holds exactly these roots, given as fingerprints. */
+function rootsInNamespaces(s: DerivedState, { namespaces }: MeshView, roots: string[]): Gate {
   if (namespaces === 'unreadable')
     return waiting('the right to read ConfigMap istio-ca-root-cert in all namespaces (docs/rbac.md)');
   const home = s.identity.namespace;
   if (!namespaces.some(({ namespace }) => namespace === home))
     return waiting(`ConfigMap istio-ca-root-cert of namespace ${home}`);
-  const behind = namespaces.filter((one) => !sameSet(one.roots, roots)).map(({ namespace }) => namespace);
-  if (behind.length === 0) return passed;
+  const lagging = namespaces.filter((bundle) => !sameSet(bundle.roots, roots)).map(({ namespace }) => namespace);
+  if (lagging.length === 0) return passed;
   return waiting(
-    `ConfigMap istio-ca-root-cert of ${behind.length} namespaces to follow (${behind.slice(0, 5).join(', ')})`,
+    `ConfigMap istio-ca-root-cert of ${lagging.length} namespaces to follow (${lagging.slice(0, 5).join(', ')})`,
   );
 }

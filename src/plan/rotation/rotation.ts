@@ -1,9 +1,10 @@
 /**
- * Replacing the root without a workload that fails: trust both, then sign with the new one, then trust only that. Each phase begins when the
- * one before is proven everywhere, and, where certificates must have run out first, no sooner than the longest of them has. Pure.
+ * Root rotation: replaces the root without a failing workload. All workloads first trust both roots, then the new root signs, then all
+ * workloads trust only the new root. A phase begins when the previous phase is propagated. Where older workload certificates must expire
+ * first, the phase also waits for the longest workload certificate lifetime. Pure.
  *
- * The phase is in `<path>-state` and written before anything of it is done; which root signs and which are trusted follows from it
- * (`rootsOf`), and the issuing of `intermediate.ts` does the rest. docs/rotation.md, docs/adr/0006.
+ * The phase is recorded in the state entry `<path>-state` before any of its steps. The phase determines which root signs and which roots are
+ * trusted (`DerivedState.rootRoles`); `src/plan/vault/intermediate.ts` then issues the intermediate. See docs/rotation.md and docs/adr/0006.
  */
 import type { DerivedState, DerivedVault } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
@@ -16,48 +17,53 @@ import type { Issued, RootSpec, Rotation, RotationPhase, StateEntry } from '../f
 import { recheckMs } from '../proof/ready.ts';
 import { propagation } from './gates.ts';
 
-/** Texts of the two action annotations that were not answered yet. */
+/** Values of the annotations `rotate-root` and `rollback-rotation` that were not handled yet; `undefined`: no such request. */
 const requests = (s: DerivedVault, { handled }: StateEntry) => ({
   rotate: pendingRequest(s.desired, handled, known.rotateRoot),
   rollBack: pendingRequest(s.desired, handled, known.rollbackRotation),
 });
 
-/** A person has asked for no phase to begin. */
+/** The user paused the rotation: no phase begins while annotation `pause-rotation` is `true`. */
 export const paused = (s: DerivedVault): boolean => s.desired.annotations[known.pauseRotation] === 'true';
 
-/** The text of `rotate-root` that asks for a rotation that has not begun. */
-export function rotationAsked(s: DerivedVault): string | undefined {
+/** Returns the value of annotation `rotate-root` that requests a rotation which has not begun; `undefined`: no such request. */
+export function rotationRequest(s: DerivedVault): string | undefined {
   const state = s.stateEntry;
   return state && !state.rotation ? requests(s, state).rotate : undefined;
 }
 
 /**
- * The longest workload certificate that was seen to be allowed since a rotation began, in milliseconds; 0: none yet. An istiod that is not
- * there, or may not be read, adds nothing to what was seen before.
+ * Returns the longest workload certificate lifetime that istiod allowed since the rotation began, in milliseconds; 0: unknown so far. If
+ * istiod does not exist or is unreadable, the earlier value stays.
+ * @param before the earlier value, in milliseconds
  */
-function longestSeen(s: DerivedState, before = 0): number {
+function longestAllowed(s: DerivedState, before = 0): number {
   const now = maxWorkloadCertTtlMs(s.spec, s.kubernetes.maxWorkloadCertTtlMs);
   return now === 'unknown' ? before : Math.max(now, before);
 }
 
-/** The root that a rotation leads away from has run out: nothing works that going on could break, and nothing under it can be proven. */
-const hasEnded = (s: DerivedState): boolean => (s.recordedRoot?.certificate.notAfter ?? Infinity) <= s.now;
+/**
+ * The old root, which the rotation replaces, has expired. Continuing then breaks nothing, because no certificate under the old root
+ * verifies, and waiting for verification under it is pointless.
+ */
+const oldRootExpired = (s: DerivedState): boolean => (s.recordedRoot?.certificate.notAfter ?? Infinity) <= s.now;
 
-/** The old root could sign again. */
-export const canRollBack = (s: DerivedState): boolean => s.recordedRoot !== undefined && !hasEnded(s);
+/** The old root can sign again: the root mount holds it, and it has not expired. */
+export const canRollBack = (s: DerivedState): boolean => s.recordedRoot !== undefined && !oldRootExpired(s);
 
-/** A root to be made for the spec of now. */
+/** Intent to issue a root for the current spec, under the next CA generation. */
 const rootToIssue = (s: DerivedState, state: StateEntry): Issued<RootSpec> => ({
   generation: Math.max(state.root?.generation ?? 0, s.highestRootGeneration) + 1,
   spec: s.desired.root,
 });
 
+/** Returns the state entry with a rotation that begins; the same state entry if no rotation is requested or it cannot begin yet. */
 function begin(s: DerivedState, state: StateEntry): StateEntry {
   const { rotate } = requests(s, state);
   if (rotate === undefined || paused(s) || rotationProblem(s) || state.root?.fingerprint === undefined) return state;
   if (!s.currentCa || !s.signer || !s.kubernetes.istiod) return state;
-  if (s.stagingEntry && !hasEnded(s)) return state;
-  // a text that stands already does not roll back what begins only now
+  if (s.stagingEntry && !oldRootExpired(s)) return state;
+  // a rollback request that was set before the rotation begins does not apply to it
   const rollBack = handledText(s.desired, known.rollbackRotation);
   const handled = {
     ...state.handled,
@@ -69,26 +75,29 @@ function begin(s: DerivedState, state: StateEntry): StateEntry {
     startedAt: rfc3339(s.now),
     to: rootToIssue(s, state),
     back: false,
-    longestMs: longestSeen(s),
+    longestMs: longestAllowed(s),
   };
   return { ...state, handled, rotation };
 }
 
-/** A phase that begins: what was reached before is over. */
+/** Returns the rotation with changes that begin a phase. A new phase is not propagated yet, so `reachedAt` is removed. */
 function withPhase(rotation: Rotation, over: Partial<Rotation>): Rotation {
   const next = { ...rotation, ...over };
   delete next.reachedAt;
   return next;
 }
 
-/** Led the other way, or to another root: from here on it is known how it came about. */
+/**
+ * Returns the rotation in another direction or toward another root. The operator has then started it itself, so the flag `found` (it was
+ * found in progress) is removed.
+ */
 function redirected(rotation: Rotation, over: Partial<Rotation>): Rotation {
   const next = withPhase(rotation, over);
   delete next.found;
   return next;
 }
 
-/** The new root, once it is made. */
+/** The new root, with its key; `undefined`: not issued yet. */
 const createdRoot = (s: DerivedState, { to }: Rotation) =>
   s.ownRoots.find((issuer) => issuer.generation === to.generation && issuer.keyId !== '');
 
@@ -99,20 +108,22 @@ function withoutRotation(state: StateEntry): StateEntry {
 }
 
 /**
- * Back by the shortest way that no workload notices: under the new root nothing is signed before `Switching`, and from then on what was
- * begun under it may still land.
- * @param lost the new root is gone for good
+ * Returns the state entry after a rollback request, with the request marked as handled. The rollback takes the shortest way that no workload
+ * notices. Before `Switching`, the new root has signed nothing, so all workloads can return to the old root at once. From `Switching` on,
+ * certificates under the new root can exist or still be issued, so both roots stay trusted first.
+ * @param lost the new root is permanently lost
  */
 function rollBack(s: DerivedState, state: StateEntry, rotation: Rotation, lost: boolean): StateEntry {
   const text = handledText(s.desired, known.rollbackRotation);
   const handled = text === undefined ? state.handled : { ...state.handled, [known.rollbackRotation]: text };
   const next = { ...state, handled };
-  // with neither root to go to nothing works any more, and one is made anew
+  // if both roots are lost or expired, nothing verifies any more, and another root is issued
   if (!canRollBack(s))
     return lost
       ? { ...next, rotation: redirected(rotation, { phase: 'Issuing', to: rootToIssue(s, state), back: false }) }
       : next;
-  // on its way back already, or too late, or to a root that not all may trust: unless there is nothing to go on to
+  // no rollback if one is in progress, if it is too late, or if some workloads might not trust the old root; the last two yield to a lost
+  // new root
   if (rotation.back || ((rotation.phase === 'Retiring' || rotation.found) && !lost)) return next;
   if (rotation.phase === 'Issuing') return withoutRotation(next);
   const phase = rotation.phase === 'Distributing' ? 'Retiring' : 'Switching';
@@ -120,33 +131,34 @@ function rollBack(s: DerivedState, state: StateEntry, rotation: Rotation, lost: 
 }
 
 /**
- * On its way back to a root that was lost, or has run out: the new one, if it stands, signs again. Not once the new one is trusted no more,
- * unless nothing works that this could break.
+ * The rollback cannot be completed, because the old root is lost or has expired: the rotation resumes toward the new root, if that exists. If
+ * workloads no longer trust the new root, the rotation resumes only if the old root has expired, because then nothing else works either.
  */
 export function resumesForward(s: DerivedState): boolean {
   const { rotation } = s.stateEntry ?? {};
   if (!rotation?.back || canRollBack(s) || !s.findRoot(rotation.to)) return false;
-  return rotation.phase === 'Switching' || hasEnded(s);
+  return rotation.phase === 'Switching' || oldRootExpired(s);
 }
 
-/** Clocks differ, and a kubelet takes a minute to show a changed ConfigMap to the agents that mount it. Milliseconds. */
+/** Allowance in milliseconds for clock skew, and for the minute in which a kubelet updates a mounted ConfigMap in the Pods. */
 const slackMs = 60_000;
 
-/** When a phase that was reached may end: milliseconds since the epoch. */
+/** Returns the earliest end of a phase, in milliseconds since the epoch; `undefined`: the phase is not propagated yet. */
 export function earliestNext(s: DerivedState, rotation: Rotation): number | undefined {
   if (rotation.reachedAt === undefined) return undefined;
-  // what istiod allowed before still lives; only a person who knows better shortens it
-  const asked = s.spec.intermediate.maxWorkloadCertTTL !== undefined;
-  const longest = asked ? longestSeen(s) : longestSeen(s, rotation.longestMs) || defaultMaxWorkloadCertTtlMs;
+  // certificates that istiod signed under an earlier, longer limit are still valid; only spec.intermediate.maxWorkloadCertTTL shortens the
+  // wait
+  const specified = s.spec.intermediate.maxWorkloadCertTTL !== undefined;
+  const longest = specified ? longestAllowed(s) : longestAllowed(s, rotation.longestMs) || defaultMaxWorkloadCertTtlMs;
   return Date.parse(rotation.reachedAt) + longest + slackMs;
 }
 
-/** The end: the root that all trust is the root of this CA. */
+/** Returns the state entry without the rotation; after a completed rotation, the new root becomes the recorded root. */
 function finish(s: DerivedState, state: StateEntry, rotation: Rotation): StateEntry {
   const root = s.signer?.certificate;
   if (rotation.back || !root) return withoutRotation(state);
-  const told = state.history.some((entry) => entry.kind === 'Root' && entry.fingerprint === root.fingerprint);
-  if (told) return { ...withoutRotation(state), root: rotation.to };
+  const inHistory = state.history.some((entry) => entry.kind === 'Root' && entry.fingerprint === root.fingerprint);
+  if (inHistory) return { ...withoutRotation(state), root: rotation.to };
   const entry = {
     time: rfc3339(s.now),
     kind: 'Root' as const,
@@ -157,27 +169,28 @@ function finish(s: DerivedState, state: StateEntry, rotation: Rotation): StateEn
   return { ...withoutRotation(state), root: rotation.to, history: [entry, ...state.history].slice(0, 10) };
 }
 
+/** Returns the state entry with the next phase or a new `reachedAt`; the same state entry if the rotation has to wait. */
 function advance(s: DerivedState, state: StateEntry, rotation: Rotation): StateEntry {
   const { phase, to, reachedAt } = rotation;
   const gate = propagation(s);
-  const ended = hasEnded(s);
+  const expired = oldRootExpired(s);
   const inPhase = (next: RotationPhase, root = to): StateEntry => ({
     ...state,
     rotation: withPhase(rotation, { phase: next, to: root }),
   });
   if (phase === 'Issuing') {
-    const made = createdRoot(s, rotation);
-    if (!made || !(gate.passed || ended) || paused(s)) return state;
-    const { serial, fingerprint } = made.certificate;
-    return inPhase(ended ? 'Switching' : 'Distributing', {
+    const created = createdRoot(s, rotation);
+    if (!created || !(gate.passed || expired) || paused(s)) return state;
+    const { serial, fingerprint } = created.certificate;
+    return inPhase(expired ? 'Switching' : 'Distributing', {
       ...to,
-      issuerId: made.id,
-      keyId: made.keyId,
+      issuerId: created.id,
+      keyId: created.keyId,
       serial,
       fingerprint,
     });
   }
-  if (phase === 'Distributing' && ended && !paused(s)) return inPhase('Switching');
+  if (phase === 'Distributing' && expired && !paused(s)) return inPhase('Switching');
   if (phase === 'Retiring') return gate.passed && !paused(s) ? finish(s, state, rotation) : state;
   if (reachedAt === undefined)
     return gate.passed ? { ...state, rotation: { ...rotation, reachedAt: rfc3339(s.now) } } : state;
@@ -186,26 +199,26 @@ function advance(s: DerivedState, state: StateEntry, rotation: Rotation): StateE
   return inPhase(phase === 'Distributing' ? 'Switching' : 'Retiring');
 }
 
-/** The new root is lost, and a person has said by `allow-reissue` that it is gone for good. */
-function givenUp(s: DerivedState, { to, back }: Rotation): boolean {
+/** The new root is lost, and the user confirmed with annotation `allow-reissue` that it is permanently lost. */
+function newRootGivenUp(s: DerivedState, { to, back }: Rotation): boolean {
   if (back) return false;
   const lost = to.fingerprint !== undefined && !s.findRoot(to);
   return lost && s.recordedRoot !== undefined && s.desired.annotations[known.allowReissue]?.toLowerCase() === to.serial;
 }
 
-/** The state with the step of a root rotation that is due now: its begin, its next phase, its way back, its end. */
+/** Returns the state entry after the transition of a root rotation that is due now: begin, next phase, rollback or end. */
 export function rotatedState(s: DerivedState, state: StateEntry): StateEntry {
   const { rotation } = state;
   if (!rotation) return begin(s, state);
-  const lost = givenUp(s, rotation);
+  const lost = newRootGivenUp(s, rotation);
   if (requests(s, state).rollBack !== undefined || lost) return rollBack(s, state, rotation, lost);
   if (resumesForward(s)) return { ...state, rotation: redirected(rotation, { phase: 'Switching', back: false }) };
-  const longestMs = longestSeen(s, rotation.longestMs);
+  const longestMs = longestAllowed(s, rotation.longestMs);
   if (longestMs > rotation.longestMs) return { ...state, rotation: { ...rotation, longestMs } };
   return advance(s, state, rotation);
 }
 
-/** When a rotation must be looked at again; undefined: when something changes. Milliseconds since the epoch. */
+/** Returns when a rotation must be rechecked, in milliseconds since the epoch; `undefined`: not before something changes. */
 export function rotationDue(s: DerivedState): number | undefined {
   const rotation = s.stateEntry?.rotation;
   if (!rotation || paused(s)) return undefined;
@@ -213,12 +226,12 @@ export function rotationDue(s: DerivedState): number | undefined {
 }
 
 /**
- * The roots that a replica must be trusted by to be asked which ones it hands out: PEM. undefined: it need not be asked, since no rotation
- * goes on, or a digest on its pod tells.
+ * Returns the roots, as PEM, that the operator trusts when it asks istiod replicas for their distributed roots. `undefined`: no replica is
+ * asked, because no rotation is requested or in progress, or because the digest on the Pods shows which roots they hold.
  */
 export function trustForRootQuery(s: DerivedState): string | undefined {
   const { rotation } = s.stateEntry ?? {};
-  const live = s.currentCa;
+  const ca = s.currentCa;
   const digest = hasDigest(s.spec);
-  return (rotation || rotationAsked(s) !== undefined) && !digest ? live?.root : undefined;
+  return (rotation || rotationRequest(s) !== undefined) && !digest ? ca?.root : undefined;
 }

@@ -1,8 +1,9 @@
-/** What of a new status is worth an Event: transitions only, so that one that lasts is told once. Pure. */
+/** Derives Events from a status change. Only transitions create Events, so a condition that persists is reported once. Pure. */
 import { expiryReason, type StageCondition } from '../../api/conditions.ts';
 import { failingPhases, type IstiodPhase } from '../../api/istiod.ts';
 import type { Condition, Status } from '../../api/status-schema.ts';
 
+/** An Event about a status transition; `action` is the `action` field of `events.k8s.io/v1`. */
 export interface TransitionEvent {
   type: 'Normal' | 'Warning';
   reason: string;
@@ -13,7 +14,7 @@ export interface TransitionEvent {
 const find = (status: Status | undefined, type: string): Condition | undefined =>
   status?.conditions?.find((condition) => condition.type === type);
 
-/** `Ready` has another status or reason. */
+/** Returns an Event if the status or reason of `Ready` changed. */
 function ofReady(before: Status | undefined, after: Status): TransitionEvent[] {
   const [was, is] = [find(before, 'Ready'), find(after, 'Ready')];
   if (!is || (is.reason === was?.reason && is.status === was.status)) return [];
@@ -27,7 +28,7 @@ function ofReady(before: Status | undefined, after: Status): TransitionEvent[] {
   ];
 }
 
-/** A certificate has come so near to its end that a person should act. */
+/** Returns an Event for each certificate that expires soon and did not before, so that user action is required. */
 function ofExpiry(before: Status | undefined, after: Status): TransitionEvent[] {
   return (Object.entries(expiryReason) as [StageCondition, string][]).flatMap(([stage, reason]): TransitionEvent[] => {
     const is = find(after, stage);
@@ -36,17 +37,17 @@ function ofExpiry(before: Status | undefined, after: Status): TransitionEvent[] 
   });
 }
 
-/** Replicas that have newly come into a phase that they do not leave by waiting: one Event a phase, however many they are. */
+/** Returns one Event per failing phase that replicas have newly entered, whatever their number. */
 function ofReplicas(before: Status | undefined, after: Status): TransitionEvent[] {
   const was = new Map((before?.istiod ?? []).map(({ pod, phase }) => [pod, phase]));
-  const fresh = (after.istiod ?? []).filter(({ pod, phase }) => was.get(pod) !== phase);
+  const moved = (after.istiod ?? []).filter(({ pod, phase }) => was.get(pod) !== phase);
   return (failingPhases as readonly IstiodPhase[]).flatMap((phase): TransitionEvent[] => {
-    // before the fields have arrived at all, the condition alone tells of it
-    const those = fresh.filter((pod) => pod.phase === phase && pod.reason !== 'NotPropagated');
-    const [first] = those;
+    // until the fields reach istiod, only the condition reports the failure
+    const entered = moved.filter((pod) => pod.phase === phase && pod.reason !== 'NotPropagated');
+    const [first] = entered;
     if (!first) return [];
-    const names = those.slice(0, 3).map(({ pod }) => pod);
-    const more = those.length > names.length ? ` and ${those.length - names.length} more` : '';
+    const names = entered.slice(0, 3).map(({ pod }) => pod);
+    const more = entered.length > names.length ? ` and ${entered.length - names.length} more` : '';
     return [
       {
         type: 'Warning',
@@ -58,14 +59,17 @@ function ofReplicas(before: Status | undefined, after: Status): TransitionEvent[
   });
 }
 
-/** What `IstiodReady` says newly while another condition is the reason of `Ready`. */
+/**
+ * Returns an Event if `IstiodReady` became `False` or changed its reason while `False`. The reason of `Ready` can come from another
+ * condition.
+ */
 function ofIstiod(before: Status | undefined, after: Status): TransitionEvent[] {
   const [was, is] = [find(before, 'IstiodReady'), find(after, 'IstiodReady')];
   if (is?.status !== 'False' || is.reason === was?.reason) return [];
   return [{ type: 'Warning', reason: is.reason, action: 'Look', message: is.message }];
 }
 
-/** What is to be told, each reason once. */
+/** Returns the Events for a status change, at most one per reason. */
 export function eventsForTransition(before: Status | undefined, after: Status): TransitionEvent[] {
   const all = [
     ...ofReady(before, after),
@@ -73,5 +77,5 @@ export function eventsForTransition(before: Status | undefined, after: Status): 
     ...ofReplicas(before, after),
     ...ofIstiod(before, after),
   ];
-  return all.filter((news, i) => all.findIndex(({ reason }) => reason === news.reason) === i);
+  return all.filter((event, i) => all.findIndex(({ reason }) => reason === event.reason) === i);
 }

@@ -15,7 +15,7 @@ const time = (ms: number) => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
 const hour = 3_600_000;
 const d = desiredOf();
 
-/** The world before each round of a first reconcile; the last one has everything. */
+/** The world before each iteration of a first reconcile; in the last one, everything exists. */
 let worlds: Observed[];
 
 beforeAll(() => {
@@ -56,7 +56,7 @@ const anyProblem = fc
   .tuple(fc.constantFrom(...readyChain), fc.constantFrom(...reasonNames), fc.constantFrom('all' as const, 'controlPlane' as const, 'nothing' as const))
   .map(([condition, reason, blocks]) => problem(condition, reason, blocks)); // prettier-ignore
 const anyProblems = fc.array(anyProblem, { maxLength: 3 });
-/** Nothing is observed only when something blocks. */
+/** The observation is missing only if a problem blocks everything. */
 const anySituation = fc.tuple(fc.option(fc.nat(30), { nil: undefined }), anyProblems).map(([index, problems]) => ({
   observed: () => (index === undefined ? undefined : worlds[index % worlds.length]),
   problems: index === undefined ? [...problems, problem('VaultReady', 'Unreachable')] : problems,
@@ -83,7 +83,7 @@ describe('every status', () => {
         const reconciling = find(s, 'Reconciling');
         const ready = find(s, 'Ready')!;
         for (const c of [stalled, reconciling]) if (c) expect(c.status).toBe('True');
-        // exactly one of the three says how it goes on
+        // exactly one of the three conditions reports the progress
         expect([ready.status === 'True', stalled, reconciling].filter(Boolean)).toHaveLength(1);
         expect(stalled !== undefined).toBe(problems.some((p) => reasons[p.reason].kind === 'stalled'));
 

@@ -1,6 +1,6 @@
 /**
- * From the last observation and what stood in the way to `status`: pure. The previous status only gives what is shown while
- * nothing can be read, and the times of transitions; it never decides anything.
+ * Derives `status` from the last observation and the problems. The previous status provides only transition times and the fields that are
+ * shown while nothing can be read. No decision depends on it. Pure.
  */
 import { caEntryDefect, caDigest, DerivedState } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
@@ -12,7 +12,7 @@ import { rfc3339 } from '../../api/time.ts';
 import { changed, newGenerationReason } from '../vault/intermediate.ts';
 import type { Desired } from '../facts/desired.ts';
 import { hasDigest, objectName } from '../control-plane/istiod-fields.ts';
-import { expiry, intermediateMessage, rootMessage, rootRenewAt } from './expiry.ts';
+import { day, expiry, intermediateMessage, rootMessage, rootRenewAt } from './expiry.ts';
 import { istiodStatus, notObserved, verificationOf } from '../proof/ready.ts';
 import type { Observed } from '../facts/observed.ts';
 import { accessSteps } from '../vault/access.ts';
@@ -24,10 +24,10 @@ import type { Step } from '../steps.ts';
 export interface StatusInput {
   resource: IstioVaultCA;
   desired: Desired;
-  /** undefined: nothing could be read. */
+  /** Result of the last observation; `undefined`: nothing could be read. */
   observed: Observed | undefined;
   problems: Problem[];
-  /** `mode: Plan`: the steps that would be taken. */
+  /** With `spec.mode: Plan`: the steps that the operator would execute. */
   pending?: Step[];
   /** Milliseconds since the epoch. */
   now: number;
@@ -35,16 +35,14 @@ export interface StatusInput {
 
 type ConditionState = { status: 'True' | 'False' | 'Unknown'; reason: string; message: string };
 
-const day = (ms: number) => rfc3339(ms).slice(0, 10);
-
-/** Facts that make a stage not hold although nothing blocks: shown, and waiting for a person or for time. */
+/** Returns problems of certificates that block nothing: a changed root spec, and a root that expired or limits the intermediate. */
 function lastingProblems(s: DerivedState): Problem[] {
   const state = s.stateEntry;
   const root = s.signer;
-  const live = s.currentCa;
-  const out: Problem[] = [];
+  const ca = s.currentCa;
+  const lasting: Problem[] = [];
   const add = (condition: StageCondition, reason: Problem['reason'], message: string) =>
-    out.push({ condition, reason, message, blocks: 'nothing' });
+    lasting.push({ condition, reason, message, blocks: 'nothing' });
   if (
     root &&
     !state?.rotation &&
@@ -57,59 +55,60 @@ function lastingProblems(s: DerivedState): Problem[] {
       `spec.root differs from what the root was issued for (${changed(state.root.spec, s.desired.root)}); restore it, or have the root replaced: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
   }
-  // a rotation that goes on is what would be asked for
-  const cured = state?.rotation?.back === false;
-  if (root && !cured && root.certificate.notAfter <= s.now) {
+  // a rotation toward a new root is already the action that the message would ask for
+  const replacing = state?.rotation?.back === false;
+  if (root && !replacing && root.certificate.notAfter <= s.now) {
     add(
       'RootReady',
       'RootNearEnd',
       `the root ended on ${day(root.certificate.notAfter)}; a new root is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
-  } else if (root && live && !cured && live.certificate.notAfter >= root.certificate.notAfter) {
+  } else if (root && ca && !replacing && ca.certificate.notAfter >= root.certificate.notAfter) {
     add(
       'RootReady',
       'RootNearEnd',
       `the intermediate ends with its root on ${day(root.certificate.notAfter)} and cannot be renewed past it; a new root is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
   }
-  return out;
+  return lasting;
 }
 
-/** What was seen of each stage, when it holds: the message; else undefined. */
-function holds(stage: StageCondition, s: DerivedState): string | undefined {
-  const { signer: root, currentCa: live, currentIssuer: issuer, now } = s;
+/** Returns the message of a condition that is `True`; `undefined`: it is not, or `src/plan/proof/ready.ts` evaluates it. */
+function holdingMessage(stage: StageCondition, s: DerivedState): string | undefined {
+  const { signer: root, currentCa: ca, currentIssuer: issuer, now } = s;
   switch (stage) {
     case 'VaultReady':
       return `${s.vault.product} ${s.vault.version} at ${s.spec.vault.address}`;
     case 'RootReady':
       return root && root.certificate.notAfter > now ? rootMessage(s) : undefined;
     case 'IntermediateReady':
-      return live && issuer && newGenerationReason(s) === undefined && live.certificate.notAfter > now
+      return ca && issuer && newGenerationReason(s) === undefined && ca.certificate.notAfter > now
         ? intermediateMessage(s)
         : undefined;
     case 'KeyStored':
-      return live
-        ? `key of generation ${live.generation} in ${s.spec.keyStore.mount}/${s.spec.keyStore.path}`
-        : undefined;
+      return ca ? `key of generation ${ca.generation} in ${s.spec.keyStore.mount}/${s.spec.keyStore.path}` : undefined;
     case 'AccessReady':
       return accessSteps(s).length === 0 ? accessMessage(s) : undefined;
     case 'ControlPlanePatched':
       return s.kubernetes.controlPlane?.carriesFields ? carriesMessage(s) : undefined;
     case 'IstiodReady':
-      return undefined; // evaluated in src/plan/proof/ready.ts
+      return undefined;
   }
 }
 
+/** Message of `ControlPlanePatched` while it is `True`. With `write: Render` and HelmValues, only the Deployment shows the fields. */
 const carriesMessage = (s: DerivedState): string =>
   s.spec.controlPlane.write === 'Render' && s.spec.controlPlane.kind === 'HelmValues'
     ? "istiod's Deployment has every field"
     : `${objectName(s.desired)} carries every field`;
 
+/** Whether the namespace has an istiod Deployment, as far as the operator can list Deployments. */
 const istiodFound = (s: DerivedState): boolean => {
   const accounts = s.kubernetes.istiodServiceAccounts;
   return accounts !== 'unreadable' && accounts.length > 0;
 };
 
+/** Message of `AccessReady` while it is `True`. */
 function accessMessage(s: DerivedState): string {
   const accounts = (s.vault.role?.serviceAccountNames ?? []).join(', ');
   const assumed = s.spec.kubernetesAuth.serviceAccountNames === undefined && !istiodFound(s);
@@ -117,13 +116,17 @@ function accessMessage(s: DerivedState): string {
   return `policy ${s.spec.policy.name}, role ${s.spec.kubernetesAuth.role} for ${accounts}${note}`;
 }
 
-/** What could not be read of istiod is not known; all else comes from its replicas. */
+/**
+ * Returns the state of `IstiodReady`: `Unknown` if istiod is unreadable, else the result of its replicas. `undefined`: istiod was not
+ * observed.
+ */
 function istiodState(s: DerivedState | undefined, problems: Problem[]): ConditionState | undefined {
   const problem = problems.find((p) => p.condition === 'IstiodReady');
   if (problem) return { status: 'Unknown', reason: problem.reason, message: problem.message };
   return s && verificationOf(s)?.ready;
 }
 
+/** Returns the state of a stage condition. @param s `undefined`: nothing could be read */
 function conditionState(
   stage: StageCondition,
   s: DerivedState | undefined,
@@ -133,13 +136,13 @@ function conditionState(
   if (istiod) return istiod;
   const problem = problems.find((p) => p.condition === stage);
   if (problem) return { status: 'False', reason: problem.reason, message: problem.message };
-  const message = s && holds(stage, s);
-  const soon = s && expiry(stage, s);
-  if (message !== undefined) return { status: 'True', reason: soon ?? holdingReason[stage], message };
+  const message = s && holdingMessage(stage, s);
+  const expiring = s && expiry(stage, s);
+  if (message !== undefined) return { status: 'True', reason: expiring ?? holdingReason[stage], message };
   const blocker = problems.find((p) => p.blocks === 'all');
-  if (s && soon === expiryReason.IntermediateReady) {
-    const keeps = blocker ? `; ${blocker.condition} keeps it: ${blocker.reason}: ${blocker.message}` : '';
-    return { status: 'False', reason: soon, message: `${intermediateMessage(s) ?? ''}${keeps}` };
+  if (s && expiring === expiryReason.IntermediateReady) {
+    const cause = blocker ? `; ${blocker.condition} keeps it: ${blocker.reason}: ${blocker.message}` : '';
+    return { status: 'False', reason: expiring, message: `${intermediateMessage(s) ?? ''}${cause}` };
   }
   if (blocker)
     return {
@@ -152,31 +155,35 @@ function conditionState(
   return {
     status: 'False',
     reason: 'Progressing',
-    message: (s && undone(stage, s)) ?? 'not done yet',
+    message: (s && progressMessage(stage, s)) ?? 'not done yet',
   };
 }
 
-/** What of a stage is not done, where more than that is known. */
-function undone(stage: StageCondition, s: DerivedState): string | undefined {
+/** Returns what a stage still lacks, for its message; `undefined`: no detail is known. */
+function progressMessage(stage: StageCondition, s: DerivedState): string | undefined {
   if (stage === 'KeyStored') return caEntryDefect(s.caEntry);
   if (stage !== 'IntermediateReady' || !s.currentCa) return undefined;
   const reason = newGenerationReason(s);
   return reason && `a new intermediate is due: ${reason}`;
 }
 
-/** `Ready`: the first stage that does not hold. A blocker that explains stages before its own comes first. */
+/**
+ * Returns the state of `Ready`: the state of the first condition that is not `True`. If that condition is `Unknown` and a problem blocks
+ * everything, `Ready` shows the problem.
+ */
 function readyState(stages: Map<StageCondition, ConditionState>, problems: Problem[]): ConditionState {
   const first = readyChain.find((stage) => stages.get(stage)?.status !== 'True');
-  const found = first && stages.get(first);
-  if (!first || !found) return { status: 'True', reason: 'Ready', message: 'every istiod replica serves this CA' };
+  const state = first && stages.get(first);
+  if (!first || !state) return { status: 'True', reason: 'Ready', message: 'every istiod replica serves this CA' };
   const blocker = problems.find((p) => p.blocks === 'all');
-  if (found.status === 'Unknown' && blocker)
+  if (state.status === 'Unknown' && blocker)
     return { status: 'False', reason: blocker.reason, message: blocker.message };
-  return found;
+  return state;
 }
 
+/** Returns `status.root` and `status.intermediate`, each only if it exists. */
 function certificates(s: DerivedState): Pick<Status, 'root' | 'intermediate'> {
-  const { signer: root, currentCa: live, currentIssuer: issuer } = s;
+  const { signer: root, currentCa: ca, currentIssuer: issuer } = s;
   const facts = (c: { serial: string; fingerprint: string; notBefore: number; notAfter: number }) => ({
     serial: c.serial,
     fingerprint: c.fingerprint,
@@ -195,12 +202,12 @@ function certificates(s: DerivedState): Pick<Status, 'root' | 'intermediate'> {
           },
         }
       : {}),
-    ...(live
+    ...(ca
       ? {
           intermediate: {
-            ...facts(live.certificate),
+            ...facts(ca.certificate),
             ...(issuer ? { issuerId: issuer.id, keyId: issuer.keyId } : {}),
-            generation: live.generation,
+            generation: ca.generation,
             ...(due !== undefined ? { renewAt: rfc3339(due) } : {}),
           },
         }
@@ -208,39 +215,45 @@ function certificates(s: DerivedState): Pick<Status, 'root' | 'intermediate'> {
   };
 }
 
+/** Returns `status.controlPlane`. @param s `undefined`: nothing could be read */
 function controlPlaneStatus({ spec }: Desired, s: DerivedState | undefined): NonNullable<Status['controlPlane']> {
   const { kind, name, revision } = spec.controlPlane;
-  const live = s?.currentCa;
+  const ca = s?.currentCa;
   return {
     kind,
     name,
     ...(revision !== undefined ? { revision } : {}),
-    ...(live && hasDigest(spec) ? { digest: caDigest(live) } : {}),
+    ...(ca && hasDigest(spec) ? { digest: caDigest(ca) } : {}),
   };
 }
 
-function condition(type: string, verdictNow: ConditionState, input: Pick<StatusInput, 'resource' | 'now'>): Condition {
+/** Returns a condition; its transition time changes only with its status. */
+function condition(type: string, state: ConditionState, input: Pick<StatusInput, 'resource' | 'now'>): Condition {
   const previous = input.resource.status?.conditions?.find((c) => c.type === type);
   return {
     type,
-    ...verdictNow,
+    ...state,
     observedGeneration: input.resource.metadata.generation,
-    lastTransitionTime: previous?.status === verdictNow.status ? previous.lastTransitionTime : rfc3339(input.now),
+    lastTransitionTime: previous?.status === state.status ? previous.lastTransitionTime : rfc3339(input.now),
   };
 }
 
+/** Returns the state of `Provisioned`: `Ready` without istiod, without a missing control plane, and without fields that await a commit. */
 function provisioned(stages: Map<StageCondition, ConditionState>): ConditionState {
   const first = readyChain
     .filter((stage) => stage !== 'IstiodReady')
     .map((stage) => stages.get(stage))
-    .find((v) => v?.status !== 'True' && v?.reason !== 'ControlPlaneNotFound' && v?.reason !== 'AwaitingCommit');
+    .find(
+      (state) =>
+        state?.status !== 'True' && state?.reason !== 'ControlPlaneNotFound' && state?.reason !== 'AwaitingCommit',
+    );
   return first ?? { status: 'True', reason: 'Provisioned', message: 'Vault and the control plane are as specified' };
 }
 
-/** The whole status. */
+/** Returns the complete status. */
 export function statusOf(input: StatusInput): Status {
   const { resource, desired, problems, now } = input;
-  // while capabilities are missing, little was read: what was last seen stays
+  // if capabilities are missing, little was read, so the status keeps the fields of the last complete observation
   const observed = input.observed?.vault.missingCapabilities.length === 0 ? input.observed : undefined;
   const s = observed && new DerivedState(desired, observed, now);
   const all = [...problems, ...(s ? lastingProblems(s) : [])];
@@ -256,45 +269,51 @@ export function statusOf(input: StatusInput): Status {
   ];
   if (stalled)
     conditions.push(condition('Stalled', { status: 'True', reason: stalled.reason, message: stalled.message }, input));
-  // with mode: Plan nothing goes on by itself
+  // with pending steps and mode: Plan, the operator does not continue automatically
   else if (ready.status !== 'True' && !pending)
     conditions.push(condition('Reconciling', { ...ready, status: 'True' }, input));
   const requested = resource.metadata.annotations[known.reconcileRequestedAt];
-  const proof = s && verificationOf(s);
+  const verification = s && verificationOf(s);
   const history = s?.stateEntry?.history;
   const rotation = s ? rotationView(s) : resource.status?.rotation;
   return {
     observedGeneration: resource.metadata.generation,
     ...(requested !== undefined ? { lastHandledReconcileAt: requested.slice(0, 256) } : {}),
     conditions,
-    ...(s ? { vault: { product: s.vault.product, version: s.vault.version } } : shown(resource, 'vault')),
-    ...(s ? certificates(s) : { ...shown(resource, 'root'), ...shown(resource, 'intermediate') }),
+    ...(s ? { vault: { product: s.vault.product, version: s.vault.version } } : previousField(resource, 'vault')),
+    ...(s ? certificates(s) : { ...previousField(resource, 'root'), ...previousField(resource, 'intermediate') }),
     controlPlane: s
       ? controlPlaneStatus(desired, s)
       : (resource.status?.controlPlane ?? controlPlaneStatus(desired, undefined)),
     ...(rotation ? { rotation } : {}),
     ...(input.pending?.length ? { plan: input.pending.slice(0, mostPlanned).map(planned) } : {}),
-    ...(history ? { history } : shown(resource, 'history')),
-    ...(proof ? istiodStatus(proof) : s ? {} : { ...shown(resource, 'istiodProven'), ...shown(resource, 'istiod') }),
+    ...(history ? { history } : previousField(resource, 'history')),
+    ...(verification
+      ? istiodStatus(verification)
+      : s
+        ? {}
+        : { ...previousField(resource, 'istiodProven'), ...previousField(resource, 'istiod') }),
   };
 }
 
+/** Maximum number of entries in `status.plan`. */
 const mostPlanned = 64;
 
+/** Returns the entry of a step in `status.plan`. */
 function planned(step: Step): NonNullable<Status['plan']>[number] {
   const { action, target, message } = describePlanned(step);
   return { action, target: target.slice(0, 512), message: message.slice(0, 1024) };
 }
 
-/** `mode: Plan` with steps to take: that is what `Ready` waits for. */
+/** Returns the state of `Ready` with `spec.mode: Plan` and pending steps; `undefined`: no step is pending, or a problem blocks everything. */
 function pendingState({ pending }: StatusInput, problems: Problem[]): ConditionState | undefined {
   if (!pending?.length || problems.some((p) => p.blocks === 'all')) return undefined;
   const message = `spec.mode is Plan: ${pending.length} steps would be taken, see status.plan; set mode: Enforce to take them`;
   return { status: 'False', reason: 'ChangesPending', message };
 }
 
-/** What is shown while nothing can be read: the last that was seen. */
-function shown<K extends 'vault' | 'root' | 'intermediate' | 'history' | 'istiodProven' | 'istiod'>(
+/** Returns a field of the previous status, to show while nothing can be read; empty if it was not set. */
+function previousField<K extends 'vault' | 'root' | 'intermediate' | 'history' | 'istiodProven' | 'istiod'>(
   resource: IstioVaultCA,
   key: K,
 ): Pick<Status, K> | Record<string, never> {
@@ -302,26 +321,28 @@ function shown<K extends 'vault' | 'root' | 'intermediate' | 'history' | 'istiod
   return value === undefined ? {} : ({ [key]: value } as Pick<Status, K>);
 }
 
-/** While the resource is being deleted: what it waits for; the rest as it was last seen. */
+/** Returns the conditions of the previous status except `Ready`, `Reconciling` and `Stalled`. */
+const stageConditions = ({ status }: IstioVaultCA): Condition[] =>
+  (status?.conditions ?? []).filter(({ type }) => !['Ready', 'Reconciling', 'Stalled'].includes(type));
+
+/** Returns the status of a resource that is being deleted: the problem that its cleanup waits for, and otherwise the last fields. */
 export function deletingStatus(resource: IstioVaultCA, problem: Problem, now: number): Status {
-  const verdictNow: ConditionState = { status: 'False', reason: problem.reason, message: problem.message };
+  const state: ConditionState = { status: 'False', reason: problem.reason, message: problem.message };
   const input = { resource, now };
-  const kept = (resource.status?.conditions ?? []).filter((c) => !['Ready', 'Reconciling', 'Stalled'].includes(c.type));
   return {
     ...resource.status,
     observedGeneration: resource.metadata.generation,
     conditions: [
-      condition('Ready', verdictNow, input),
-      ...kept,
-      condition('Reconciling', { ...verdictNow, status: 'True' }, input),
+      condition('Ready', state, input),
+      ...stageConditions(resource),
+      condition('Reconciling', { ...state, status: 'True' }, input),
     ],
   };
 }
 
-/** `spec.suspend`: everything stays, and `Ready` keeps its status with reason `Suspended`. */
+/** Returns the status with `spec.suspend`: all fields stay, and `Ready` keeps its status and gets the reason `Suspended`. */
 export function suspendedStatus(resource: IstioVaultCA, now: number): Status {
-  const previous = resource.status?.conditions ?? [];
-  const before = previous.find((c) => c.type === 'Ready');
+  const before = resource.status?.conditions?.find((c) => c.type === 'Ready');
   const ready: Condition = {
     type: 'Ready',
     status: before?.status ?? 'Unknown',
@@ -330,22 +351,26 @@ export function suspendedStatus(resource: IstioVaultCA, now: number): Status {
     observedGeneration: resource.metadata.generation,
     lastTransitionTime: before?.lastTransitionTime ?? rfc3339(now),
   };
-  const rest = previous.filter((c) => !['Ready', 'Reconciling', 'Stalled'].includes(c.type));
-  return { ...resource.status, observedGeneration: resource.metadata.generation, conditions: [ready, ...rest] };
+  return {
+    ...resource.status,
+    observedGeneration: resource.metadata.generation,
+    conditions: [ready, ...stageConditions(resource)],
+  };
 }
 
-/** The first status of a new generation: kstatus must never take an object without conditions for finished. */
+/**
+ * Returns the first status of a new resource generation, with condition `Reconciling`. kstatus considers an object without conditions as
+ * reconciled.
+ * Source: https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md
+ */
 export function startingStatus(input: StatusInput): Status {
   const progressing: ConditionState = { status: 'Unknown', reason: 'Progressing', message: 'reconciling' };
-  const kept = (input.resource.status?.conditions ?? []).filter(
-    (c) => !['Ready', 'Reconciling', 'Stalled'].includes(c.type),
-  );
   return {
     ...input.resource.status,
     observedGeneration: input.resource.metadata.generation,
     conditions: [
       condition('Ready', progressing, input),
-      ...kept,
+      ...stageConditions(input.resource),
       condition('Reconciling', { ...progressing, status: 'True' }, input),
     ],
   };
