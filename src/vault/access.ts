@@ -24,8 +24,7 @@ export async function deleteRole(client: VaultClient, mount: string, role: strin
 
 /** Returns the names of all roles of a Kubernetes auth mount. */
 export async function listRoles(client: VaultClient, mount: string): Promise<string[]> {
-  const reply = await client.call('LIST', `auth/${mount}/role`, undefined, { allow: [404] });
-  return z.object({ keys: z.array(z.string()).default([]) }).parse(reply.data).keys;
+  return await client.list(`auth/${mount}/role`);
 }
 
 const roleSchema = z.object({

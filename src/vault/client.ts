@@ -36,6 +36,7 @@ const replySchema = z.object({
   data: z.record(z.string(), z.unknown()).nullish(),
   auth: z.record(z.string(), z.unknown()).nullish(),
 });
+const keysSchema = z.object({ keys: z.array(z.string()) });
 const errorsSchema = z.object({ errors: z.array(z.string()) });
 const healthSchema = z.object({
   initialized: z.boolean(),
@@ -200,6 +201,12 @@ export class VaultClient {
   async read(path: string): Promise<JsonObject | undefined> {
     const reply = await this.call('GET', path, undefined, { allow: [404] });
     return reply.status === 404 ? undefined : reply.data;
+  }
+
+  /** Lists the keys below a path. @returns empty if Vault responds with status 404, as it does for an empty list @throws VaultError */
+  async list(path: string): Promise<string[]> {
+    const reply = await this.call('LIST', path, undefined, { allow: [404] });
+    return reply.status === 404 ? [] : keysSchema.parse(reply.data).keys;
   }
 
   /** Writes a path with POST. @throws VaultError */

@@ -123,6 +123,5 @@ export async function deleteKv(client: VaultClient, { mount, path, version }: Kv
 
 /** Returns the names of all entries at the top level of the mount, on KV 2 also of deleted ones. */
 export async function listKv(client: VaultClient, mount: string, version: 1 | 2): Promise<string[]> {
-  const reply = await client.call('LIST', version === 1 ? mount : `${mount}/metadata`, undefined, { allow: [404] });
-  return z.object({ keys: z.array(z.string()).default([]) }).parse(reply.data).keys;
+  return await client.list(version === 1 ? mount : `${mount}/metadata`);
 }

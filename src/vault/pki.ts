@@ -13,8 +13,8 @@ const keyList = z.object({ key_info: z.record(z.string(), z.object({ key_name: z
 const issuerSchema = z.object({ certificate: z.string(), key_id: z.string().default('') });
 const signedSchema = z.object({ certificate: z.string(), ca_chain: z.array(z.string()).nullish() });
 
-/** Sends a LIST request; undefined if Vault responds with status 404, as it does for an empty list. */
-async function list<T>(client: VaultClient, path: string, schema: z.ZodType<T>): Promise<T | undefined> {
+/** Lists issuers or keys with their details; undefined if Vault responds with status 404, as it does for an empty list. */
+async function listDetails<T>(client: VaultClient, path: string, schema: z.ZodType<T>): Promise<T | undefined> {
   const reply = await client.call('LIST', path, undefined, { allow: [404] });
   return reply.status === 404 ? undefined : schema.parse(reply.data);
 }
@@ -22,8 +22,8 @@ async function list<T>(client: VaultClient, path: string, schema: z.ZodType<T>):
 /** Reads the public data of a mount: issuers with their certificates, key ids and names, and the default issuer. */
 export async function readPki(client: VaultClient, mount: string): Promise<Pki> {
   const [issuers, keys, config] = await Promise.all([
-    list(client, `${mount}/issuers`, issuerList),
-    list(client, `${mount}/keys`, keyList),
+    listDetails(client, `${mount}/issuers`, issuerList),
+    listDetails(client, `${mount}/keys`, keyList),
     client.read(`${mount}/config/issuers`),
   ]);
   const keyNames = Object.entries(keys?.key_info ?? {}).map(([id, key]) => ({ id, name: key.key_name }));
@@ -171,7 +171,7 @@ const maxSigned = 500;
 
 /** Returns the names of the roles of a PKI mount. */
 export async function listPkiRoles(client: VaultClient, mount: string): Promise<string[]> {
-  return (await list(client, `${mount}/roles`, z.object({ keys: z.array(z.string()) })))?.keys ?? [];
+  return await client.list(`${mount}/roles`);
 }
 
 /**
@@ -184,11 +184,10 @@ export async function readSigned(
   mount: string,
   now: number,
 ): Promise<{ serial: string; publicKey: string; selfIssued: boolean }[] | undefined> {
-  const serials = await list(client, `${mount}/certs`, z.object({ keys: z.array(z.string()) }));
-  if (!serials) return [];
-  if (serials.keys.length > maxSigned) return undefined;
+  const serials = await client.list(`${mount}/certs`);
+  if (serials.length > maxSigned) return undefined;
   const certificates = await Promise.all(
-    serials.keys.map(async (serial) => {
+    serials.map(async (serial) => {
       const body = await client.read(`${mount}/cert/${serial}`);
       return body && certificateFacts(z.object({ certificate: z.string() }).parse(body).certificate);
     }),
