@@ -1,10 +1,9 @@
 /**
- * Starts the tests or the demo on a machine with nothing but Node 18 or newer and npm:
- * `node scripts/bootstrap.mjs test [Jest arguments…]` and `node scripts/bootstrap.mjs demo [arguments…]`;
- * `node scripts/bootstrap.mjs install` only does what the others do first.
+ * Starts the tests or the demo on a machine that has only Node 18 or newer and npm: `node scripts/bootstrap.mjs test [Jest arguments…]` or
+ * `node scripts/bootstrap.mjs demo [arguments…]`. `node scripts/bootstrap.mjs install` only installs the dependencies.
  *
- * Installs the dependencies when they are missing or not those of package-lock.json, then goes on with the Node
- * version that they bring along. Plain JavaScript on purpose: this runs before anything is installed.
+ * Installs the dependencies if they are missing or differ from package-lock.json. Then uses the Node version that is one of the dependencies.
+ * This file is plain JavaScript, because it runs before anything is installed.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -16,7 +15,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const modules = join(root, 'node_modules');
 const node = join(modules, '.bin', 'node');
 
-/** Whether npm's own record of what is installed has every version that package-lock.json asks for. */
+/** Whether node_modules/.package-lock.json, the record of npm, has every version of package-lock.json. */
 function isInstalled() {
   const record = join(modules, '.package-lock.json');
   if (!existsSync(record) || !existsSync(node)) return false;
@@ -24,13 +23,13 @@ function isInstalled() {
   const wanted = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).packages;
   return Object.entries(wanted).every(([path, { version, optional, devOptional }]) => {
     if (path === '') return true;
-    const found = installed[path];
-    // Optional ones are there only where they fit the platform.
-    return found === undefined ? Boolean(optional || devOptional) : found.version === version;
+    const entry = installed[path];
+    // npm installs optional dependencies only on their platform.
+    return entry === undefined ? Boolean(optional || devOptional) : entry.version === version;
   });
 }
 
-/** Runs `npm ci` unless what is installed is what package-lock.json asks for. */
+/** Runs `npm ci` unless the installed dependencies are those of package-lock.json. @throws Error if it fails */
 function install() {
   if (isInstalled()) return;
   console.error('installing dependencies (npm ci) …');
@@ -40,14 +39,15 @@ function install() {
 }
 
 /**
- * Runs the project's own Node with standard input and output passed on, hands signals on to it, and gives its exit
- * code. It is waited for even then: it has servers to stop.
+ * Runs the Node of the dependencies with the standard streams of this process. Forwards signals, and still waits for the child process, which
+ * has servers to stop.
+ * @returns the exit code of the child process; 128 + the signal number if a signal ended it
  */
 function run(args) {
   return new Promise((resolve, reject) => {
     const child = spawn(node, args, { cwd: root, stdio: 'inherit' });
     const forward = (signal) => {
-      // Ctrl-C reaches everything in the terminal's foreground by itself; twice could mean more than once.
+      // The terminal sends Ctrl-C to all foreground processes. To forward it too would interrupt the child process twice.
       if (!(signal === 'SIGINT' && process.stdin.isTTY)) child.kill(signal);
     };
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, forward);
@@ -57,12 +57,12 @@ function run(args) {
 }
 
 /**
- * The Jest projects that can run here. Pods of istiod need an address each, which only Linux gives without being asked; what takes
- * minutes each is left to `npm run test:mesh`.
+ * The Jest projects that can run on this platform. The project `mesh` needs one loopback address per Pod, which only Linux has without
+ * configuration. Its tests that take minutes run only with `npm run test:mesh`.
  */
 const projects = ['unit', 'real', ...(process.platform === 'linux' ? ['mesh'] : [])];
 
-/** Runs all tests, or those that Jest's arguments choose, in one run. Gives the totals and the exit code. */
+/** Runs all tests, or those that the Jest arguments select, in one run. Returns the totals and the exit code. */
 async function test(args) {
   const dir = mkdtempSync(join(tmpdir(), 'istio-vault-ca-jest-'));
   try {
@@ -70,16 +70,16 @@ async function test(args) {
     const code = await run([
       ...['--experimental-vm-modules', '--no-warnings', join(modules, 'jest', 'bin', 'jest.js')],
       ...['--json', `--outputFile=${outputFile}`, '--passWithNoTests', '--testPathIgnorePatterns=/mesh/long/'],
-      // last, as it takes all names that follow, which a path among the arguments must not be
+      // --selectProjects is last: Jest takes all following arguments as project names, also a path.
       ...args,
       ...['--selectProjects', ...projects],
     ]);
-    // Global setup failed, or it was interrupted: nothing ran to its end, which is no success.
+    // Without results, the global setup failed or Jest was interrupted. This is no success.
     if (!existsSync(outputFile)) return { passed: 0, failed: 1, code: code || 1 };
     const results = JSON.parse(readFileSync(outputFile, 'utf8'));
     return {
       passed: results.numPassedTests,
-      // A suite that could not run at all has no tests to count.
+      // A test file that could not run has no tests to count.
       failed: results.numFailedTests + results.numRuntimeErrorTestSuites,
       code: code || (results.success ? 0 : 1),
     };

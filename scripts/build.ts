@@ -1,4 +1,4 @@
-/** Bundles the program into one file, `dist/main.js`, with its source map. */
+/** Bundles the program into `dist/main.js`, with a source map. */
 import { build } from 'esbuild';
 
 await build({
@@ -11,7 +11,7 @@ await build({
   sourcemap: 'linked',
   legalComments: 'linked',
   logLevel: 'warning',
-  // CommonJS dependencies (node-vault and what it needs) call require() for Node's own modules
+  // CommonJS dependencies (node-vault and its dependencies) call require() for the modules of Node.
   banner: {
     js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
   },

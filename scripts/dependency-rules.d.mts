@@ -1,4 +1,4 @@
-/** One folder of `src`, and what its files may import. */
+/** A folder of `src` and the permitted imports of its files; see dependency-rules.mjs. */
 export interface Row {
   folder: string;
   imports: string[];

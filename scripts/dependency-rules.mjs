@@ -1,11 +1,11 @@
 /**
- * Which folder of `src` may import which, as data and as the configuration of dependency-cruiser (`npm run lint`). ARCHITECTURE.md shows the
- * same rows; test/unit/dependency-rules.test.ts compares the two, and breaks each row once.
+ * The permitted imports of each folder of `src`, as data and as the configuration of dependency-cruiser (`npm run lint`). ARCHITECTURE.md
+ * shows the same rows. test/unit/dependency-rules.test.ts compares both, and violates each row once.
  */
 
 /**
- * `folder`: the files that a row is about; `src/plan` means only the files directly in it. `imports`: other folders and files of `src` that they
- * may import. `packages`: npm packages that they may import. `node`: built-in modules that they may import; absent: all.
+ * `folder`: the importing files; `src/plan` means only the files directly in it. `imports`: other folders and files of `src` that they can
+ * import. `packages`: npm packages that they can import. `node`: built-in modules that they can import; absent: all.
  */
 export const rows = [
   { folder: 'src/api', imports: [], packages: ['@marcbachmann/cel-js', 'zod'], node: [] },
@@ -113,7 +113,7 @@ export const rows = [
 const escape = (path) => path.replace(/[.]/g, '[.]');
 const below = (path) => `^${escape(path)}${path.endsWith('.ts') ? '$' : '/'}`;
 
-/** Of `src/plan` itself only the files directly in it: its folders have rows of their own. */
+/** The pattern of the files of a row. For `src/plan` it matches only the files directly in it, because its folders have their own rows. */
 const filesOf = (folder) => (folder === 'src/plan' ? '^src/plan/[^/]+$' : below(folder));
 
 function rulesOf({ folder, imports, packages, node }) {
@@ -145,7 +145,7 @@ export default {
     { name: 'no import that cannot be resolved', severity: 'error', from: {}, to: { couldNotResolve: true } },
   ],
   options: {
-    // imports of types count too: they tie two files together for whoever reads them
+    // Type imports count too, because a reader of one file needs the other.
     tsPreCompilationDeps: true,
     doNotFollow: { path: 'node_modules' },
     enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'node', 'default', 'types'] },

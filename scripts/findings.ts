@@ -1,6 +1,6 @@
 /**
- * Runs the scripts in `findings/`: `npm run findings` runs all in sequence and prints a line each, `npm run findings NAME…` runs the named ones
- * with their output. Exit code 1 if a script fails, 2 if a name is unknown.
+ * Runs the scripts in `findings/`. `npm run findings` runs all in sequence and prints one line for each. `npm run findings NAME…` runs the
+ * named scripts and shows their output. Exit code: 1 if a script fails, 2 if a name is unknown.
  */
 import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
@@ -14,12 +14,12 @@ const known = readdirSync(folder)
 
 interface Result {
   readonly code: number;
-  /** Empty if it was shown at once. */
+  /** Empty if the output was shown while the script ran. */
   readonly output: string;
   readonly interrupted: boolean;
 }
 
-/** Runs a script. Signals are forwarded, so that the script cleans up. */
+/** Runs a script. Forwards signals, so that the script cleans up. @param show prints the output immediately */
 const run = (name: string, show: boolean): Promise<Result> =>
   new Promise((resolve, reject) => {
     const child = spawn('bash', [join(folder, `${name}.sh`)], { stdio: ['ignore', 'pipe', 'pipe'] });

@@ -1,4 +1,4 @@
-/** Writes the generated files (`npm run generate`); with --check fails when one differs from what it should be. */
+/** Writes the generated files (`npm run generate`). With --check it writes nothing, and fails if a file is out of date. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { customResourceDefinition } from '../src/api/crd.ts';
@@ -15,12 +15,12 @@ async function specOf(file: string): Promise<Spec> {
   return specSchema.parse(objects.find((object) => object.kind === 'IstioVaultCA')?.spec);
 }
 
-/** The rights that the operator's Vault token needs for a sample. */
+/** The Vault policy that the operator needs for a sample, as a file with comments. */
 async function policy(sample: string, about: string, make: ToMake, over: Partial<Spec> = {}): Promise<string> {
   return `${note(sample)}# ${about}\n\n${operatorPolicy({ ...(await specOf(sample)), ...over }, make)}`;
 }
 
-/** Argo CD takes its health checks as texts in a ConfigMap. */
+/** A patch of the ConfigMap in which Argo CD has its health checks, with the check as text. */
 async function argoPatch(): Promise<string> {
   const lua = await readFile(join(top, 'deploy/argocd/health.lua'), 'utf8');
   const about = '# kubectl -n argocd patch configmap argocd-cm --patch-file deploy/argocd/argocd-cm-patch.yaml\n';

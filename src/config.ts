@@ -1,4 +1,4 @@
-/** Flags and environment of each command as a frozen configuration. */
+/** Parses the flags and environment variables of each command into a frozen configuration. */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
@@ -7,30 +7,30 @@ import { ConfigError, flag, list, parseFlags, type Environment, type FlagSet } f
 import { parseListenAddress } from './observability/health.ts';
 import { logLevels, type LogLevel } from './observability/logger.ts';
 
-/** What `run` was told. Durations in milliseconds. */
+/** The configuration of `run`. Durations are in milliseconds. */
 export interface RunConfig {
-  /** Sorted, without repetitions; empty for all namespaces. */
+  /** Sorted, without duplicates; empty: all namespaces. */
   readonly namespaces: readonly string[];
   readonly leaderElect: boolean;
-  /** Empty only without leader election. */
+  /** Empty only if leader election is disabled. */
   readonly leaderElectionNamespace: string;
-  /** Globs of Vault addresses that may be connected to; empty with `allowAnyVaultAddress`. */
+  /** Globs of permitted Vault addresses; empty with `allowAnyVaultAddress`. */
   readonly vaultAddresses: readonly string[];
   readonly allowAnyVaultAddress: boolean;
   readonly allowHttp: boolean;
-  /** `host:port`, or `0` for off. */
+  /** `host:port`; `0` disables the server. */
   readonly metricsAddress: string;
-  /** `host:port`, or `0` for off. */
+  /** `host:port`; `0` disables the server. */
   readonly healthAddress: string;
   readonly logLevel: LogLevel;
   readonly resyncMs: number;
   readonly concurrency: number;
   readonly deletionDeadlineMs: number;
   readonly backoffBaseMs: number;
-  /** How long after a contest over fields was given up they are tried again first. */
+  /** The first retry interval after a repeated field conflict (`ContestedField`). */
   readonly contestProbeMs: number;
   readonly lease: LeaseTimes;
-  /** undefined for the usual order. */
+  /** Path of a kubeconfig file; undefined: see `loadKubeConfig`. */
   readonly kubeconfig: string | undefined;
 }
 
@@ -44,10 +44,10 @@ interface LeaseTimes {
   readonly retryPeriodMs: number;
 }
 
-/** What `parseRunConfig` reads besides its flags. */
+/** The inputs of `parseRunConfig` besides the flags. */
 export interface ConfigSources {
   env: Environment;
-  /** The namespace of the pod this runs in; undefined outside of a cluster. */
+  /** Returns the namespace of the Pod; undefined outside a cluster. Default: `POD_NAMESPACE`, then the service account volume. */
   podNamespace?: () => string | undefined;
 }
 
@@ -64,7 +64,7 @@ const duration = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
-/** A check as zod wants it: the thrown message becomes the issue's. */
+/** Converts a check that throws into a zod refinement with the thrown message. */
 const accepts = (check: (text: string) => void) => (text: string, context: z.RefinementCtx<string>) => {
   try {
     check(text);
@@ -76,7 +76,7 @@ const accepts = (check: (text: string) => void) => (text: string, context: z.Ref
 const address = z.string().superRefine(accepts((text) => void parseListenAddress(text)));
 const addressGlob = z.string().superRefine(accepts((text) => void parseAddressGlob(text)));
 
-/** Flags that say which Vault may be connected to, and with which credentials for Kubernetes. */
+/** Flags of connections: permitted Vault addresses, and Kubernetes credentials. */
 const connection = {
   'vault-addresses': list.pipe(z.array(addressGlob)).prefault(''),
   'allow-any-vault-address': flag.prefault('false'),
@@ -116,8 +116,8 @@ const runFlags: FlagSet<typeof runSchema> = {
 };
 
 /**
- * Reads the flags of `run`.
- * @param argv what follows `run` on the command line
+ * Parses the flags of `run`.
+ * @param argv the arguments after `run`
  * @throws ConfigError
  */
 export function parseRunConfig(argv: readonly string[], sources: ConfigSources): RunConfig {
@@ -193,18 +193,18 @@ const renderFlags: FlagSet<typeof renderSchema> = {
   letters: manifestLetters,
 };
 
-/** What `render` was told. */
+/** The configuration of `render`. */
 export interface RenderConfig {
   /** Path of the manifest; `-`: standard input. */
   readonly filename: string;
-  /** For a manifest that names none. */
+  /** The namespace for a manifest without one; undefined if the flag is not set. */
   readonly namespace: string | undefined;
 }
 
-/** Reads the flags of `render`. @throws ConfigError */
+/** Parses the flags of `render`. @throws ConfigError */
 export function parseRenderConfig(argv: readonly string[], env: Environment): RenderConfig {
-  const { filename, namespace: named } = parseFlags(renderFlags, argv, env);
-  return Object.freeze({ filename, namespace: named });
+  const values = parseFlags(renderFlags, argv, env);
+  return Object.freeze({ filename: values.filename, namespace: values.namespace });
 }
 
 const planSchema = z.object({
@@ -220,17 +220,17 @@ const planFlags: FlagSet<typeof planSchema> = {
   letters: { ...manifestLetters, o: 'output' },
 };
 
-/** What `plan` was told. */
+/** The configuration of `plan`. */
 export interface PlanConfig
   extends RenderConfig, Pick<RunConfig, 'vaultAddresses' | 'allowAnyVaultAddress' | 'allowHttp' | 'kubeconfig'> {
   readonly output: 'text' | 'json';
-  /** Of what goes to standard error. */
+  /** Log level; `plan` logs to standard error. */
   readonly logLevel: LogLevel;
 }
 
 /**
- * Reads the flags of `plan`. A person runs it with rights of their own, and has written the address into the manifest: without
- * `--vault-addresses` it may be connected to.
+ * Parses the flags of `plan`. Without `--vault-addresses`, any Vault address is permitted: the user runs the command with their own
+ * permissions, and wrote the address into the manifest.
  * @throws ConfigError
  */
 export function parsePlanConfig(argv: readonly string[], env: Environment): PlanConfig {
@@ -263,7 +263,7 @@ function namespaceOfPod(env: ConfigSources['env']): () => string | undefined {
   };
 }
 
-/** The name of the leader's Lease: one for each set of namespaces. */
+/** Returns the name of the Lease. Operators with different sets of namespaces have different Leases. */
 export function leaseName(namespaces: readonly string[]): string {
   if (namespaces.length === 0) return 'istio-vault-ca';
   const sorted = [...new Set(namespaces)].sort().join(',');
@@ -279,8 +279,9 @@ interface AddressGlob {
 const defaultPorts: Readonly<Record<string, string>> = { https: '443', http: '80' };
 
 /**
- * A glob such as `https://vault-*.vault.svc:8200`: in the host `*` stands for one or more characters of one label, as
- * port for any; without a port the scheme's own is meant.
+ * Parses a glob such as `https://vault-*.vault.svc:8200`. In the host, `*` matches one or more characters of one label. As the port, `*`
+ * matches every port. Without a port, the default port of the scheme applies.
+ * @throws RangeError if the text is not a glob
  */
 function parseAddressGlob(text: string): AddressGlob {
   const match =
@@ -295,8 +296,8 @@ function parseAddressGlob(text: string): AddressGlob {
 }
 
 /**
- * Whether the program may connect to the address. The host is compared as URL parsers write it; addresses with user
- * information, query, fragment or characters that parsers read differently are refused.
+ * Whether the configuration permits a Vault address. The host is compared in its canonical form. Addresses with user information, a query, a
+ * fragment, or characters that URL parsers interpret differently are not permitted.
  */
 export function addressAllowed(
   config: Pick<RunConfig, 'vaultAddresses' | 'allowAnyVaultAddress' | 'allowHttp'>,

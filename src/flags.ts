@@ -1,8 +1,11 @@
-/** How flags are read: Go's way on the command line, each also as an `ISTIO_VAULT_CA_…` variable. Flags win. */
+/**
+ * Parsing of flags: on the command line in the syntax of Go, and as environment variables `ISTIO_VAULT_CA_…`. The command line takes
+ * precedence.
+ */
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
 
-/** A mistake in flags or environment; the message names the flag, the value and the remedy. */
+/** An invalid flag or environment variable. The message names flag, value and resolution. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
@@ -11,33 +14,33 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** The flags of one command. */
 export interface FlagSet<S extends z.ZodObject> {
-  /** How each is read from its text, and what it is when not given. */
+  /** Converts the text of each flag, and has the defaults. */
   schema: S;
-  /** Those that are true without a value. */
+  /** Flags that are true without a value. */
   booleans: readonly string[];
-  /** Those that may be given repeatedly; of others the last counts. */
+  /** Flags whose occurrences are joined. For every other flag, the last occurrence applies. */
   lists: readonly string[];
-  /** One letter that stands for a flag. */
+  /** One-letter short forms, with the flag of each. */
   letters?: Readonly<Record<string, string>>;
 }
 
-/** A flag that is true or false. */
+/** A boolean flag. */
 export const flag = z.enum(['true', 'false'], { error: 'must be true or false' }).transform((text) => text === 'true');
 
-/** A comma-separated flag: sorted, without repetitions. */
+/** A comma-separated list, sorted and without duplicates. */
 export const list = z.string().transform((text) => {
   const parts = text.split(',').map((part) => part.trim());
   return [...new Set(parts.filter((part) => part !== ''))].sort();
 });
 
-/** The environment variable of a flag. */
+/** The name of the environment variable of a flag. */
 function environmentName(flagName: string): string {
   return `ISTIO_VAULT_CA_${flagName.toUpperCase().replaceAll('-', '_')}`;
 }
 
 /**
- * Reads the flags of a command.
- * @param argv what follows the command
+ * Parses the flags of a command.
+ * @param argv the arguments after the command
  * @throws ConfigError
  */
 export function parseFlags<S extends z.ZodObject>(set: FlagSet<S>, argv: readonly string[], env: Environment) {
@@ -51,16 +54,16 @@ export function parseFlags<S extends z.ZodObject>(set: FlagSet<S>, argv: readonl
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
   const name = String(issue?.path[0]);
-  const said = issue?.message ?? 'is not valid';
-  if (raw[name] === undefined) throw new ConfigError(`--${name} ${said}`);
-  throw new ConfigError(`${given.has(name) ? `--${name}` : environmentName(name)} "${raw[name]}": ${said}`);
+  const message = issue?.message ?? 'is not valid';
+  if (raw[name] === undefined) throw new ConfigError(`--${name} ${message}`);
+  throw new ConfigError(`${given.has(name) ? `--${name}` : environmentName(name)} "${raw[name]}": ${message}`);
 }
 
-/** The flags as text by name. */
+/** The text of each given flag, by name. @throws ConfigError for unknown flags, other arguments and missing values */
 function readFlags({ schema, booleans, lists, letters = {} }: FlagSet<z.ZodObject>, argv: readonly string[]) {
   const names = Object.keys(schema.shape);
   const letterOf = (name: string) => Object.entries(letters).find(([, flagName]) => flagName === name)?.[0];
-  // Go's way: a bare boolean flag is true, and a value follows an equals sign only.
+  // As in Go, a boolean flag without a value is true, and its value can only follow an equals sign.
   const args = argv.map((arg) => (arg.startsWith('--') && booleans.includes(arg.slice(2)) ? `${arg}=true` : arg));
   const options = Object.fromEntries(
     names.map((name) => {
@@ -68,8 +71,8 @@ function readFlags({ schema, booleans, lists, letters = {} }: FlagSet<z.ZodObjec
       return [name, { type: 'string' as const, multiple: true, ...(short === undefined ? {} : { short }) }];
     }),
   );
-  const words = names.map((name) => (letterOf(name) === undefined ? `--${name}` : `-${letterOf(name)}, --${name}`));
-  const known = `known flags: ${words.join(', ')}`;
+  const forms = names.map((name) => (letterOf(name) === undefined ? `--${name}` : `-${letterOf(name)}, --${name}`));
+  const known = `known flags: ${forms.join(', ')}`;
   const { tokens } = parseArgs({ args, options, strict: false, tokens: true });
   const read = new Map<string, string>();
   for (const token of tokens) {
@@ -80,9 +83,9 @@ function readFlags({ schema, booleans, lists, letters = {} }: FlagSet<z.ZodObjec
     if (!Object.hasOwn(options, name) || !(rawName.startsWith('--') || byLetter)) {
       throw new ConfigError(`unknown flag ${rawName}; ${known}`);
     }
-    // `-f=x` is `-f x`, as kubectl has it
+    // `-f=x` means `-f x`, as in kubectl.
     const value = byLetter && token.inlineValue ? token.value.replace(/^=/, '') : token.value;
-    // An empty value, as templates write it, is none.
+    // An empty value, which templates can produce, means that the flag is not set.
     if (value === '') continue;
     if (value === undefined || (!token.inlineValue && (byLetter ? /^-./ : /^--/).test(value))) {
       throw new ConfigError(`${rawName} needs a value; write ${byLetter ? `${rawName} …` : `--${name}=…`}`);

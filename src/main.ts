@@ -1,4 +1,4 @@
-/** The program: one subcommand, one file in `cli/`. */
+/** The entry point of the program. Each command has a file in `cli/`. */
 import { scrub } from './observability/scrub.ts';
 
 const usage = `istio-vault-ca <command> [flags]
@@ -12,7 +12,10 @@ const usage = `istio-vault-ca <command> [flags]
 Every flag can be given as an ISTIO_VAULT_CA_… environment variable. See README.md.
 `;
 
-/** Runs a command. Each is loaded when it is called: `run` needs no CEL, `crd` no client of Kubernetes. @returns the exit code */
+/**
+ * Runs a command. Its file is loaded at the call, because the commands need different libraries: `run` no CEL, `crd` no Kubernetes client.
+ * @returns the exit code
+ */
 async function main([command, ...rest]: string[]): Promise<number> {
   switch (command) {
     case 'run':
@@ -37,10 +40,10 @@ async function main([command, ...rest]: string[]): Promise<number> {
 }
 
 try {
-  // everything was ended in order; idle keep-alive connections must not hold the process
+  // The command has ended everything. Idle keep-alive connections would keep the process running.
   process.exit(await main(process.argv.slice(2)));
 } catch (error) {
-  // mistakes in flags or a manifest, and a cluster that cannot be reached: one line for a person, no stack
+  // Invalid flags, an invalid manifest or an unreachable cluster: one line for the user, without a stack trace.
   process.stderr.write(`istio-vault-ca: ${scrub(error instanceof Error ? error.message : 'failed')}\n`);
   process.exit(1);
 }

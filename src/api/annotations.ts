@@ -1,8 +1,9 @@
-/** Annotations on the resource and on the control plane, and other names users see. */
+/** User-visible names: annotations, the finalizer and the field manager. */
 
+/** The field manager of the operator's server-side apply requests. */
 export const fieldManager = 'istio-vault-ca';
 
-/** Holds a resource whose deletion takes what it made with it. */
+/** Finalizer of a resource with `deletionPolicy: Delete`: the cleanup must finish before the resource is deleted. */
 export const finalizer = 'istiovaultca.io/cleanup';
 
 /** Annotations on an `IstioVaultCA`. */
@@ -20,7 +21,7 @@ export const annotations = {
   confirmRootChange: 'istiovaultca.io/confirm-root-change',
 } as const;
 
-/** Annotations whose text starts an action once; handled texts are recorded in `<path>-state`. */
+/** Annotations that start an action once per value. The state entry records the handled values. */
 export const actionAnnotations = [
   annotations.rotateIntermediate,
   annotations.rotateRoot,
@@ -28,9 +29,9 @@ export const actionAnnotations = [
   annotations.allowReissue,
 ] as const;
 
-/** On the control plane: which resource owns the fields of this revision. */
+/** Annotation of the control plane: name of the resource that owns the fields of this revision. */
 export const ownerAnnotation = (revision: string | undefined) => `istiovaultca.io/owner-${revision ?? 'default'}`;
-/** On the control plane: what stood at our fields before, as JSON. */
+/** Annotation of the control plane: what the operator's fields contained before the first write, as JSON. */
 export const previousAnnotation = (revision: string | undefined) => `istiovaultca.io/previous-${revision ?? 'default'}`;
-/** On istiod's pod template: a digest of the CA, so that a change rolls the Deployment. */
+/** Annotation of istiod's Pod template: a digest of the CA. A change of it starts a rollout of the Deployment. */
 export const digestAnnotation = 'istiovaultca.io/ca-digest';

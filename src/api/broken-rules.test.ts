@@ -12,7 +12,7 @@ import { specSchema } from './schema.ts';
 const specWith = (over: Json) => specSchema.parse(merge(smallestSpec, over));
 const text = ({ path, message }: { path: string; message: string }) => `${path}: ${message}`;
 
-/** Every rule of the CRD with the place where it stands. */
+/** Every rule of the CRD, with the path of the node that has it. */
 function rulesBelow(schema: Structural, place = ''): { place: string; rule: CelRule }[] {
   const { properties = {}, additionalProperties, items } = schema;
   return [
@@ -96,7 +96,7 @@ describe('a schema', () => {
   const schema: Structural = {
     type: 'object',
     properties: {
-      // a number in CEL is an integer only by its schema
+      // In CEL, a number is an integer only if the schema says so.
       count: { type: 'integer', 'x-kubernetes-validations': [rule('2 * self < 7'), rule('self / 2 == 1')] },
       ratio: { type: 'number', 'x-kubernetes-validations': [rule('self / 2.0 == 1.5')] },
       package: { type: 'string' },

@@ -1,13 +1,13 @@
-/** The CEL rules of the CRD for a manifest that no API server has seen: a command must not promise what the API server would refuse. */
+/** Evaluates the CEL rules of the CRD for a manifest, so that commands reject what the API server would reject. */
 import { brokenRulesOf, brokenTransitionsOf, type BrokenRule } from './cel.ts';
 import { resourceStructure } from './crd.ts';
 import type { Spec } from './schema.ts';
 
 const schema = resourceStructure();
 
-/** The rules that a spec breaks, all but those that compare with the spec before. Paths begin with `spec`. */
+/** Returns the rules that a spec violates, except transition rules. Paths start with `spec`. */
 export const brokenRules = (spec: Spec): BrokenRule[] => brokenRulesOf(schema, { spec });
 
-/** What of a spec that stands would be changed although it cannot be. */
+/** Returns the transition rules that the change of a spec violates: its changes of immutable fields. */
 export const immutableChanges = (before: Spec, after: Spec): BrokenRule[] =>
   brokenTransitionsOf(schema, { spec: before }, { spec: after });

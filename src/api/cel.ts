@@ -1,7 +1,7 @@
 /**
- * Evaluates the CEL rules of a structural schema (`x-kubernetes-validations`) as the API server does.
- * The language is that of @marcbachmann/cel-js; this file adds what Kubernetes defines around it: where a rule is evaluated, the types and
- * names that `self` has, and durations of Go. Kubernetes' own CEL libraries are not there; a rule that calls one does not compile.
+ * Evaluates the CEL rules of a structural schema (`x-kubernetes-validations`) as the API server does. @marcbachmann/cel-js implements the
+ * language. This file adds the parts that Kubernetes defines: where a rule is evaluated, the types and field names of `self`, and Go durations.
+ * The CEL libraries of Kubernetes are not implemented; a rule that calls one of their functions does not compile.
  * https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#validation-rules
  */
 import { Environment, EvaluationError } from '@marcbachmann/cel-js';
@@ -12,23 +12,23 @@ import type { CelRule } from './fields.ts';
 import { isObject } from './json.ts';
 import { celName } from './rules.ts';
 
-/** A rule that a value breaks. */
+/** A violated rule. */
 export interface BrokenRule {
-  /** Of the field that the rule blames, from the root of the value on. */
+  /** Path of the field that the rule names, from the root of the value. */
   path: string;
   message: string;
 }
 
-/** A value at its place in the schema. */
-interface Place {
+/** A node of the value with its schema. */
+interface Node {
   schema: Structural;
   value: unknown;
-  /** The value that stands there before the change; undefined: none. */
+  /** The value before the change; undefined: there was none. */
   old: unknown;
   path: string;
 }
 
-/** A duration as Go parses it, to the millisecond. @throws EvaluationError also when it exceeds the 63 bits of Go's nanoseconds */
+/** Parses a duration as Go does, to the millisecond. @throws EvaluationError if it is invalid or exceeds the 63 bits of Go's nanoseconds */
 function goDuration(text: string): Duration {
   const ms = parseAnyGoDuration(text);
   if (ms === undefined) throw new EvaluationError(`"${text}" is no duration that Go can hold (at most 2562047h)`);
@@ -40,15 +40,15 @@ const environment = new Environment()
   .registerVariable('oldSelf', 'dyn')
   .registerFunction('goDuration(string): google.protobuf.Duration', goDuration, { async: false });
 
-/** The library's own duration() knows no largest value and cannot be replaced, so its calls are renamed. */
+/** Renames calls of duration(): the function of the library has no upper limit and cannot be replaced. */
 const withGoDurations = (rule: string): string => rule.replaceAll(/\bduration\(/g, 'goDuration(');
 
-/** Whether a rule compares with the value before; the API server skips such a rule where there is none. */
+/** Whether the rule is a transition rule, which compares with the old value. The API server skips it if there is no old value. */
 const isTransition = ({ rule }: CelRule): boolean => /\boldSelf\b/.test(rule);
 
 /**
- * A rule as a function.
- * @throws ParseError or TypeError of the library, for a rule that is no CEL or calls a function that is not there
+ * Compiles a rule into a function.
+ * @throws ParseError or TypeError of the library, if the rule is not valid CEL or calls an unknown function
  */
 function compile({ rule }: CelRule): (context: Record<string, unknown>) => unknown {
   const compiled = environment.parse(withGoDurations(rule));
@@ -57,13 +57,13 @@ function compile({ rule }: CelRule): (context: Record<string, unknown>) => unkno
   return compiled;
 }
 
-/** The schema of a field or of a key of a map. */
+/** The schema of a field or of a map key; undefined if there is none. */
 const schemaBelow = ({ properties, additionalProperties }: Structural, key: string): Structural | undefined =>
   properties?.[key] ?? additionalProperties;
 
 /**
- * A JSON value with the types that its schema gives it in CEL: fields by their CEL names, integers apart from doubles.
- * Objects are Maps, since the library tells types by the property `constructor`, which may be a key of a map.
+ * Converts a JSON value to CEL: with the CEL names of fields, and with integers as BigInt if the schema says integer. Objects become Maps,
+ * because the library detects types by the property `constructor`, which can be a key of a map.
  */
 function celValue(schema: Structural, value: unknown): unknown {
   const { items, properties, type } = schema;
@@ -79,27 +79,27 @@ function celValue(schema: Structural, value: unknown): unknown {
 }
 
 /**
- * How a value breaks a rule; undefined when it obeys it. A rule whose evaluation fails, such as at a duration that is none, is broken too:
- * the API server then blames the place where the rule stands, and says the failure before the rule's message.
+ * Evaluates a rule. Returns the violation; undefined if the value satisfies the rule. A failed evaluation, for example of an invalid
+ * duration, is a violation too. The API server then reports the node that has the rule, and the failure before the message of the rule.
  */
-function breach(rule: CelRule, { schema, value, old, path }: Place): BrokenRule | undefined {
+function violation(rule: CelRule, { schema, value, old, path }: Node): BrokenRule | undefined {
   const { fieldPath = '', message } = rule;
-  const obeys = compile(rule);
+  const evaluate = compile(rule);
   const context = { self: celValue(schema, value), oldSelf: old === undefined ? null : celValue(schema, old) };
   try {
-    return obeys(context) === true ? undefined : { path: path + fieldPath, message };
+    return evaluate(context) === true ? undefined : { path: path + fieldPath, message };
   } catch (error) {
     if (error instanceof EvaluationError) return { path, message: `${error.summary}, evaluating rule: ${message}` };
     throw error;
   }
 }
 
-/** The values below a place. Items of a list have no value before: the API server finds none for a list that is replaced whole. */
-function placesBelow({ schema, value, old, path }: Place): Place[] {
+/** The child nodes of a node. Items of a list have no old value: the API server finds none if a list is replaced as a whole. */
+function childrenOf({ schema, value, old, path }: Node): Node[] {
   const { items, properties } = schema;
   if (Array.isArray(value))
     return items
-      ? value.map((item: unknown, i): Place => ({ schema: items, value: item, old: undefined, path: `${path}[${i}]` }))
+      ? value.map((item: unknown, i): Node => ({ schema: items, value: item, old: undefined, path: `${path}[${i}]` }))
       : [];
   if (!isObject(value)) return [];
   const before = new Map(isObject(old) ? Object.entries(old) : []);
@@ -110,23 +110,24 @@ function placesBelow({ schema, value, old, path }: Place): Place[] {
   });
 }
 
-function brokenAt(place: Place, kinds: (rule: CelRule) => boolean): BrokenRule[] {
-  if (place.value === undefined) return [];
-  const here = (place.schema['x-kubernetes-validations'] ?? [])
-    .filter((rule) => kinds(rule) && !(isTransition(rule) && place.old === undefined))
-    .flatMap((rule) => breach(rule, place) ?? []);
-  return [...here, ...placesBelow(place).flatMap((below) => brokenAt(below, kinds))];
+/** The violations in a node and everything below it, of the rules that `selects` selects. */
+function violationsIn(node: Node, selects: (rule: CelRule) => boolean): BrokenRule[] {
+  if (node.value === undefined) return [];
+  const own = (node.schema['x-kubernetes-validations'] ?? [])
+    .filter((rule) => selects(rule) && !(isTransition(rule) && node.old === undefined))
+    .flatMap((rule) => violation(rule, node) ?? []);
+  return [...own, ...childrenOf(node).flatMap((child) => violationsIn(child, selects))];
 }
 
 /**
- * The rules of a schema that a value breaks, those that compare with the value before excepted.
- * @param value JSON that fits the schema, with its defaults
+ * Returns the rules of a schema that a value violates, except transition rules.
+ * @param value JSON that is valid against the schema, with its defaults
  */
 export function brokenRulesOf(schema: Structural, value: unknown): BrokenRule[] {
-  return brokenAt({ schema, value, old: undefined, path: '' }, (rule) => !isTransition(rule));
+  return violationsIn({ schema, value, old: undefined, path: '' }, (rule) => !isTransition(rule));
 }
 
-/** The rules of a schema that the change of a value breaks: only those that compare with the value before. */
+/** Returns the transition rules of a schema that a change violates. */
 export function brokenTransitionsOf(schema: Structural, before: unknown, after: unknown): BrokenRule[] {
-  return brokenAt({ schema, value: after, old: before, path: '' }, isTransition);
+  return violationsIn({ schema, value: after, old: before, path: '' }, isTransition);
 }

@@ -1,6 +1,6 @@
-/** Condition types and every reason of the operator, in one place. docs/troubleshooting lists the same names. */
+/** All condition types and reasons of the operator. docs/troubleshooting.md lists the same names. */
 
-/** The chain that `Ready` is derived from, in order: the first that does not hold gives reason and message. */
+/** The conditions that `Ready` is derived from. The first one in this order that is not `True` determines its reason and message. */
 export const readyChain = [
   'VaultReady',
   'RootReady',
@@ -11,31 +11,31 @@ export const readyChain = [
   'IstiodReady',
 ] as const;
 
-/** The conditions that describe a stage. */
+/** A condition that `Ready` is derived from. */
 export type StageCondition = (typeof readyChain)[number];
 
 /**
- * Who acts while a condition has an unfulfilled reason. `stalled`: the user; the condition `Stalled` is then present. `waiting`: the operator
- * continues by itself. `transient`: the operator retries with back-off.
+ * Who acts while a condition is not `True`. `stalled`: the user; the condition `Stalled` is then present. `waiting`: the operator continues
+ * automatically. `transient`: the operator retries with back-off.
  */
 export type ReasonKind = 'stalled' | 'waiting' | 'transient';
 
-/** One reason: who acts, and when the resource is reconciled again without an event. */
+/** Data of one reason: who acts, and when the resource is rechecked. */
 export interface ReasonRow {
   kind: ReasonKind;
-  /** Milliseconds; absent: at the next event or `--resync`, or, if `transient`, after the back-off. */
+  /** Delay of the recheck in milliseconds; absent: at the next event or `--resync`, or, if `transient`, after the back-off. */
   recheckMs?: number;
 }
 
 const stalled = { kind: 'stalled' } as const;
 const transient = { kind: 'transient' } as const;
-/** The user must act, and the operator sees only by reading again that it happened. */
+/** The user must act, and no event shows that it happened, so the operator rechecks. */
 const stalledRecheck = (seconds: number) => ({ kind: 'stalled' as const, recheckMs: seconds * 1000 });
 const waiting = (seconds: number) => ({ kind: 'waiting' as const, recheckMs: seconds * 1000 });
 
-/** Every reason of a condition that does not hold. A `Problem` overrides `recheckMs` where the time depends on what was observed. */
+/** Every reason of a condition that is not `True`. A `Problem` overrides `recheckMs` if the delay depends on what was observed. */
 export const reasons = {
-  // the spec is refused
+  // the operator rejects the spec
   InvalidSpec: stalled,
   NotYetSupported: stalled,
   IntermediateOutlivesRoot: stalled,
@@ -63,7 +63,7 @@ export const reasons = {
   CertificateMismatch: stalled,
   VaultTooOld: stalled,
   AuditDeviceMissing: stalled,
-  // the operator continues by itself
+  // the operator continues automatically
   Sealed: waiting(15),
   Uninitialized: waiting(30),
   Standby: waiting(15),
@@ -78,7 +78,7 @@ export const reasons = {
   IstiodNotFound: waiting(30),
   MultiRootDisabled: waiting(30),
   IstiodNotProven: waiting(20),
-  // what replicas of istiod show
+  // verification of istiod
   NotPropagated: waiting(20),
   PodCreateFailed: waiting(20),
   SelfSignedFallback: waiting(20),
@@ -90,6 +90,7 @@ export const reasons = {
   ProbeBlocked: waiting(20),
   RolloutInProgress: waiting(20),
   RootNotDistributed: waiting(20),
+  // other
   IntermediateExpiresSoon: waiting(30),
   ChangesPending: waiting(30),
   Deleting: waiting(5),
@@ -104,7 +105,7 @@ export const reasons = {
 
 export type Reason = keyof typeof reasons;
 
-/** Reasons of conditions that hold. */
+/** The reason of each condition while it is `True`. */
 export const holdingReason = {
   VaultReady: 'VaultAnswers',
   RootReady: 'RootValid',
@@ -115,7 +116,10 @@ export const holdingReason = {
   IstiodReady: 'IstiodProven',
 } as const satisfies Record<StageCondition, string>;
 
-/** A certificate comes near its end: each is told once in a Warning. A root still holds then; an intermediate should have been renewed. */
+/**
+ * Reasons for a certificate that expires soon, each reported once in a Warning Event. `RootReady` stays `True`. An intermediate should have
+ * been renewed by then, so `IntermediateReady` is not `True`.
+ */
 export const expiryReason = {
   RootReady: 'RootExpiresSoon',
   IntermediateReady: 'IntermediateExpiresSoon',

@@ -1,6 +1,6 @@
 /**
- * The CustomResourceDefinition, made from the zod schema. zod's JSON schema is not a structural schema as the
- * API server wants it, so it goes through an allow-list: a keyword nobody has thought about fails the build.
+ * The CustomResourceDefinition, derived from the zod schema. The JSON schema that zod creates is not a structural schema as the API server
+ * requires it. It is therefore converted with an allow-list, and an unknown keyword fails the build.
  * https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
  */
 import { z } from 'zod';
@@ -10,7 +10,7 @@ import { statusSchema } from './status-schema.ts';
 import { fieldDocs } from './field-docs.ts';
 import type { CelRule } from './fields.ts';
 
-/** A node of a structural schema, with the keywords that programs of ours read. */
+/** A node of a structural schema. The types name only the keywords that this project reads. */
 export interface Structural {
   [keyword: string]: unknown;
   properties?: Record<string, Structural>;
@@ -35,12 +35,16 @@ const kept = new Set([
   'x-kubernetes-list-type',
   'x-kubernetes-list-map-keys',
 ]);
-/** Pruning does at the server what zod expresses with these; `propertyNames` of a record says nothing here. */
+/**
+ * Keywords that the conversion handles itself or omits. The API server removes unknown fields by pruning, so `additionalProperties: false` is
+ * omitted. `propertyNames` of a zod record has no effect here.
+ */
 const dropped = new Set(['additionalProperties', 'propertyNames', '$schema', 'required', 'properties', 'items']);
 
 /**
- * Rewrites zod's JSON schema into a structural one.
- * @throws Error on a keyword that is neither kept nor known to be droppable
+ * Converts a JSON schema of zod into a structural schema.
+ * @param path of the node in the resource, for descriptions and errors
+ * @throws Error for a keyword that is in neither list, and for a node without a type
  */
 function toStructuralSchema(json: unknown, path = ''): Structural {
   if (!isObject(json)) throw new Error(`${path}: not a schema`);
@@ -73,6 +77,7 @@ function toStructuralSchema(json: unknown, path = ''): Structural {
   return out;
 }
 
+/** The structural schema of a zod schema. @param root name of the field that has the schema */
 function structural(schema: z.ZodType, root: string): Structural {
   return toStructuralSchema(
     z.toJSONSchema(schema, { target: 'openapi-3.0', io: 'input', reused: 'inline', unrepresentable: 'throw' }),
@@ -83,7 +88,7 @@ function structural(schema: z.ZodType, root: string): Structural {
 const column = (name: string, jsonPath: string, type = 'string', priority = 0) => ({ name, type, jsonPath, priority });
 const ready = (field: string) => `.status.conditions[?(@.type=="Ready")].${field}`;
 
-/** The schema of a resource of version `v1alpha1`, as the CustomResourceDefinition has it. */
+/** Returns the structural schema of a resource of version `v1alpha1`. */
 export function resourceStructure(): Structural {
   return {
     type: 'object',
@@ -94,13 +99,13 @@ export function resourceStructure(): Structural {
       kind: { type: 'string' },
       metadata: { type: 'object' },
       spec: structural(specSchema, 'spec'),
-      // before the first reconcile: no generation was observed, so kstatus does not take it for finished
+      // default until the first reconcile: no generation was observed, so kstatus does not report the resource as current
       status: { ...structural(statusSchema, 'status'), default: { observedGeneration: -1 } },
     },
   };
 }
 
-/** The CustomResourceDefinition as a plain object; the same in `crds/`, in `crd` on the command line and in tests. */
+/** Returns the CustomResourceDefinition. The file in `crds/`, the command `crd` and the tests use it. */
 export function customResourceDefinition(): JsonObject {
   return {
     apiVersion: 'apiextensions.k8s.io/v1',
@@ -123,7 +128,7 @@ export function customResourceDefinition(): JsonObject {
           served: true,
           storage: true,
           subresources: { status: {} },
-          // ends of life are strings: kubectl prints a date as its age, which of a future one is <invalid>
+          // Expiry times have type string: kubectl prints a date as an age, and the age of a future date is <invalid>.
           additionalPrinterColumns: [
             column('Ready', ready('status')),
             column('Reason', ready('reason')),

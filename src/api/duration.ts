@@ -1,17 +1,14 @@
-/**
- * Go durations, as Kubernetes and Vault users write them (`90s`, `10m`, `1h30m`, `87600h`).
- * Only whole numbers of h, m, s and ms: the same language the CRD's pattern accepts.
- */
+/** Go durations, as Kubernetes and Vault users write them (`90s`, `10m`, `1h30m`, `87600h`). */
 
-/** RE2-safe pattern of a duration; the CRD carries the same text. */
+/** The pattern of durations in fields and flags: whole numbers of h, m, s and ms. The CRD contains it, so its syntax must be valid in RE2. */
 export const durationPattern = '^([0-9]{1,9}(h|m|s|ms))+$';
 
 const unitMs: Record<string, number> = { h: 3_600_000, m: 60_000, s: 1_000, ms: 1 };
 
 /**
- * Parses a Go duration.
+ * Parses a duration of a field or flag.
  * @returns milliseconds
- * @throws RangeError when the text is not a duration
+ * @throws RangeError if the text does not match `durationPattern`
  */
 export function parseGoDuration(text: string): number {
   if (!new RegExp(durationPattern).test(text)) {
@@ -27,13 +24,13 @@ export function parseGoDuration(text: string): number {
 const goUnitMs: Record<string, number> = { ...unitMs, ns: 1e-6, us: 1e-3, µs: 1e-3, μs: 1e-3 };
 const goPart = String.raw`(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)`;
 const goPattern = new RegExp(`^[+-]?(0|(${goPart})+)$`);
-/** Go counts nanoseconds in 63 bits. */
+/** The upper limit of Go durations in milliseconds: Go stores nanoseconds in 63 bits. */
 const goLongestMs = 2 ** 63 / 1e6;
 
 /**
- * A duration that somebody else has written for a program in Go: also with fractions, a sign and smaller units.
+ * Parses any duration that Go accepts, such as a setting of istiod: also with fractions, a sign and smaller units.
  * https://pkg.go.dev/time#ParseDuration
- * @returns whole milliseconds, rounded up; undefined for what Go does not take
+ * @returns whole milliseconds, rounded up; undefined if Go rejects the text
  */
 export function parseAnyGoDuration(text: string): number | undefined {
   if (!goPattern.test(text)) return undefined;
@@ -46,7 +43,7 @@ export function parseAnyGoDuration(text: string): number | undefined {
 }
 
 /**
- * Prints milliseconds in the shortest Go form with one unit where possible (`87600h`, `90s`, `1h30m`).
+ * Formats a duration as Go accepts it, in h, m, s and ms (`87600h`, `1m30s`, `1h30m`).
  * @param ms a whole, non-negative number of milliseconds
  */
 export function formatGoDuration(ms: number): string {

@@ -1,13 +1,13 @@
 /**
- * The small vocabulary the schema is made of: bounded strings, references, durations, CEL rules.
- * Every string and list carries a bound, so that the API server can estimate the cost of the CEL rules.
+ * Building blocks of the schema: bounded strings, references, durations, CEL rules. Every string and list has a maximum length, so that the
+ * API server can estimate the cost of the CEL rules.
  */
 import { z } from 'zod';
 import { durationPattern } from './duration.ts';
 
 const segment = '[A-Za-z0-9_-]([A-Za-z0-9._-]*[A-Za-z0-9_-])?';
 
-/** Names, mounts and paths: nothing that could need escaping in a policy, a template or a URL. */
+/** Patterns of Vault names, mounts and paths. They permit no character that needs escaping in a policy, a template or a URL. */
 const pathPattern = `^${segment}(/${segment})*$`;
 const namePattern = `^${segment}$`;
 
@@ -19,13 +19,13 @@ export interface CelRule {
   fieldPath?: string;
 }
 
-/** The metadata key under which CEL rules travel from the schema into the CRD. */
+/** zod metadata that adds CEL rules to the CRD. */
 export function cel(...rules: CelRule[]): { 'x-kubernetes-validations': CelRule[] } {
   return { 'x-kubernetes-validations': rules };
 }
 
 export const text = (max: number) => z.string().max(max);
-/** What goes into a certificate's subject: no control characters. */
+/** Text for the subject of a certificate, without control characters. */
 export const subjectText = (max: number) =>
   z
     .string()
@@ -55,7 +55,7 @@ export const dataKey = () =>
 /** A Go duration. */
 export const duration = () => z.string().min(2).max(32).regex(new RegExp(durationPattern));
 
-/** `scheme://host[:port]`, no user, no path: what `--vault-addresses` can judge. */
+/** `scheme://host[:port]`, without user information and path, so that `--vault-addresses` can match it. */
 export const address = () =>
   z
     .string()
@@ -63,11 +63,12 @@ export const address = () =>
     .max(300)
     .regex(/^https?:\/\/([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?\/?$/);
 
-/** `{name, key}` in the resource's own namespace; the key may have a default. */
+/** A reference `{name, key}` to an object in the namespace of the resource. */
 export function keyRef(defaultKey: string) {
   return z.object({ name: objectName(), key: dataKey().default(defaultKey) });
 }
+/** A reference `{name}` to an object in the namespace of the resource. */
 export const nameRef = () => z.object({ name: objectName() });
 
-/** A list that is replaced whole. */
+/** zod metadata of a list that a write replaces as a whole. */
 export const atomicList = { 'x-kubernetes-list-type': 'atomic' } as const;

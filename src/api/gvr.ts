@@ -1,4 +1,7 @@
-/** A resource type of the API server. `group` is empty for the core group; `plural` is the name in paths, such as `configmaps`. */
+/**
+ * A resource type of the API server (group, version, resource). `group` is empty for the core group. `plural` is the name in URL paths, such as
+ * `configmaps`.
+ */
 export interface Gvr {
   group: string;
   version: string;

@@ -1,6 +1,6 @@
-/** Words of `status.istiod[]`: the phases of the contract, and our own reasons. The kubelet's words may stand as reason too. */
+/** Phases and reasons of `status.istiod[]`. A reason can also be one of the kubelet. */
 
-/** The longest workload certificate that istiod allows where MAX_WORKLOAD_CERT_TTL does not say otherwise: 2160h, in milliseconds. */
+/** Default of istiod's MAX_WORKLOAD_CERT_TTL, in milliseconds: 2160h. It limits the TTL of workload certificates. */
 export const defaultMaxWorkloadCertTtlMs = 2160 * 3_600_000;
 
 export const istiodPhases = [
@@ -16,7 +16,10 @@ export const istiodPhases = [
 
 export type IstiodPhase = (typeof istiodPhases)[number];
 
-/** Phases that a replica does not leave by waiting, the gravest first: `IstiodReady` takes its reason from the first that is there. */
+/**
+ * Phases that a replica does not leave automatically, the most severe first. `IstiodReady` takes its reason from the first phase that a
+ * replica has.
+ */
 export const failingPhases = [
   'SelfSignedFallback',
   'NotInjected',
@@ -26,7 +29,7 @@ export const failingPhases = [
   'StaleCA',
 ] as const satisfies readonly IstiodPhase[];
 
-/** Every reason of ours in `status.istiod[]`; docs/troubleshooting.md explains each. */
+/** The reasons in `status.istiod[]` that the operator defines. docs/troubleshooting.md explains each. */
 export const podReasons = [
   'Handshake',
   // Pending
@@ -37,12 +40,12 @@ export const podReasons = [
   'Unschedulable',
   'NotProbed',
   'ProbeBlocked',
-  // what the injector did not do, and what follows
+  // injection of Vault Agent, and the consequences of a missing or wrong one
   'NotPropagated',
   'NotInjected',
   'WrongDirectory',
   'FilesMissing',
-  // the Vault agent
+  // Vault Agent
   'LoginRefused',
   'ReadRefused',
   'SecretMissing',

@@ -1,20 +1,20 @@
-/** CEL rules on `spec`: what must not change, and what holds between fields of different branches. */
+/** CEL rules on `spec`: immutable fields, and relations between fields of different objects. */
 import type { CelRule } from './fields.ts';
 
-/** Words that CEL and its parsers reserve. https://github.com/google/cel-spec/blob/master/doc/langdef.md#syntax */
+/** Reserved words of CEL and its parsers. https://github.com/google/cel-spec/blob/master/doc/langdef.md#syntax */
 const reserved = new Set(
   `as break const continue else false for function if import in let loop namespace null package return true var void
   while`.split(/\s+/),
 );
 
 /**
- * The name of a field in CEL. Kubernetes puts reserved words between double underscores.
+ * Returns the name of a field in CEL. Kubernetes encloses reserved words in double underscores.
  * https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#validation-rules
- * @param field a plain identifier, as all fields of the CRD are
+ * @param field an identifier of letters, as all fields of the CRD are. Kubernetes escapes other characters too, which this function does not
  */
 export const celName = (field: string): string => (reserved.has(field) ? `__${field}__` : field);
 
-/** A path of fields as CEL writes it. */
+/** A field path in CEL. */
 const celPath = (path: string): string => path.split('.').map(celName).join('.');
 
 /** @param path below `spec` */
@@ -22,8 +22,8 @@ const immutableMessage = (path: string): string =>
   `spec.${path} cannot be changed: delete this resource (deletionPolicy: Retain keeps the CA) and create it anew`;
 
 /**
- * A transition rule that makes a field immutable: setting it or clearing it later is a change too.
- * It stands on `spec`, since a rule on an absent field is never evaluated.
+ * A transition rule that makes a field immutable. To set or clear it later is a change too. The rule belongs to `spec`, because a rule of an
+ * absent field is not evaluated.
  */
 function immutable(path: string): CelRule {
   const field = celPath(path);
@@ -35,7 +35,7 @@ function immutable(path: string): CelRule {
   };
 }
 
-/** Paths below `spec`. */
+/** Paths of the immutable fields, below `spec`. */
 export const immutableFields = [
   'vault.namespace',
   'root.source',

@@ -17,7 +17,7 @@ const minimal: Json = {
 };
 const login = { mount: 'kubernetes', role: 'r', serviceAccountName: 'istio-vault-ca', audiences: ['vault'] };
 
-/** The minimal manifest with one value, at a path like `vault.auth.kubernetes.role`, `x[]` for the item of a list. */
+/** The spec of the minimal manifest with a value at a path such as `vault.auth.kubernetes.role`; `x[]` is the item of a list. */
 function specWith(path: string, value: unknown): unknown {
   const [key = '', ...rest] = path.split('.');
   const put = (at: unknown, name: string, tail: string[]): Json => {
@@ -150,7 +150,7 @@ describe('hostile texts', () => {
     'kubernetesAuth.config.kubernetesCA.configMapRef.key',
   ]; // prettier-ignore
 
-  /** The path of a field is among the issues exactly when the field itself is refused. */
+  /** The texts that the field accepts. The path of a field is among the issues only if the field itself is invalid. */
   const accepted = (path: string, texts: string[]) =>
     texts.filter((text) => {
       const issues = specSchema.safeParse(specWith(path, text)).error?.issues ?? [];
@@ -221,7 +221,7 @@ describe('hostile texts', () => {
 describe('the CRD', () => {
   const crd = customResourceDefinition();
 
-  /** Every schema node below `openAPIV3Schema`, but for the fields every object has. */
+  /** All schema nodes below `openAPIV3Schema`, except the fields that every object has. */
   function* nodes(schema: unknown, path = ''): Generator<[string, Json]> {
     if (!isObject(schema)) throw new Error(`${path} is no schema`);
     yield [path, schema];
@@ -322,7 +322,7 @@ describe('Go durations', () => {
     },
   );
 
-  // as time.ParseDuration of Go 1.26 answers
+  // the results of time.ParseDuration in Go 1.26
   it.each<[string, number | undefined]>([
     ['24h', 86_400_000],
     ['1.5h', 5_400_000],

@@ -1,6 +1,6 @@
 /**
- * The zod schema of `IstioVaultCA`: the only source of its types, its defaults and `crds/istiovaultcas.yaml`.
- * Field semantics: docs/api.md. Rules that need more than one field are CEL, so that the API server says no first.
+ * The zod schema of `IstioVaultCA`: the only source of its types, its defaults and `crds/istiovaultcas.yaml`. docs/api.md describes the fields.
+ * Rules between fields are CEL rules, so that the API server evaluates them.
  */
 import { z } from 'zod';
 import {
@@ -278,10 +278,10 @@ const controlPlane = z.object({
   holdApplicationUntilProxyStarts: z.boolean().default(false),
 });
 
-// An object whose fields all have defaults defaults to {}. The API server judges that {} by the object's rules before it fills it
-// in, so rules on such an object ask has() first.
+// The default of an object whose fields all have defaults is {}. The API server validates this {} with the rules of the object before it
+// adds the defaults of the fields. Rules of such an object therefore call has() first.
 
-/** The whole spec, with every default of the contract. */
+/** The schema of `spec`, with all defaults. */
 export const specSchema = z
   .object({
     mode: z.enum(['Enforce', 'Plan']).default('Enforce'),
@@ -330,7 +330,7 @@ const metadataSchema = z.looseObject({
   annotations: z.record(z.string(), z.string()).default({}),
 });
 
-/** A whole resource as the API server hands it out. */
+/** The schema of a resource as the API server returns it. An invalid `status` is read as undefined. */
 export const resourceSchema = z.object({
   apiVersion: z.literal(`${group}/${version}`),
   kind: z.literal(kind),

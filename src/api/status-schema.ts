@@ -1,4 +1,7 @@
-/** The zod schema of `status`. Status is what was last seen, never memory: nothing is read back from it but echoes. */
+/**
+ * The zod schema of `status`. The status shows the last observation and is no storage. The operator reads from it only transition times, and
+ * what is shown while nothing can be read.
+ */
 import { z } from 'zod';
 import { text } from './fields.ts';
 import { istiodPhases } from './istiod.ts';
@@ -23,7 +26,7 @@ const condition = z.object({
   message: text(32768),
 });
 
-/** `status` of the contract. */
+/** The schema of `status`. */
 export const statusSchema = z.object({
   observedGeneration: z.int().min(-1).max(Number.MAX_SAFE_INTEGER).optional(),
   lastHandledReconcileAt: text(256).optional(),

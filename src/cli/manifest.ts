@@ -1,4 +1,4 @@
-/** The one IstioVaultCA of a manifest, judged as the API server would judge it. */
+/** Reads the IstioVaultCA of a manifest and validates it as the API server does. */
 import { readFile } from 'node:fs/promises';
 import { text as readAll } from 'node:stream/consumers';
 import { z } from 'zod';
@@ -6,19 +6,19 @@ import { brokenRules } from '../api/broken-rules.ts';
 import { objectName } from '../api/fields.ts';
 import { dig, isObject, type JsonObject } from '../api/json.ts';
 import { group, kind, specSchema, version, type Spec } from '../api/schema.ts';
-import { placeOf, show } from '../control-planes/adapter.ts';
+import { formatPath, formatValue } from '../control-planes/adapter.ts';
 import { loadAllYaml } from '../runtime/yaml.ts';
 
 export interface Manifest {
   name: string;
-  /** As the manifest or the flag has it. */
+  /** From the manifest or the flag; undefined if neither has one. */
   namespace: string | undefined;
   annotations: Record<string, string>;
-  /** With every default. */
+  /** With all defaults. */
   spec: Spec;
 }
 
-/** What is wrong with a manifest, on one line: file, field, value, remedy. */
+/** An invalid manifest. The message is one line with file, field, value and resolution. */
 export class ManifestError extends Error {
   override readonly name = 'ManifestError';
 }
@@ -32,18 +32,18 @@ const manifestSchema = z.object({
     annotations: z
       .record(z.string(), z.string({ error: 'must be a string; put it in quotes' }))
       .nullish()
-      .transform((found) => found ?? {}),
+      .transform((annotations) => annotations ?? {}),
   }),
   spec: specSchema,
 });
 
-/** What may stand in a manifest besides. */
+/** Fields that a manifest can have in addition; they are not validated. */
 const ignored = ['status'];
 
-/** More than these would be no line to read. */
-const mostIssues = 5;
+/** The maximum number of issues in one message. */
+const maxIssues = 5;
 
-/** Fields that the schema does not know: the API server would drop them, or refuse them by `--validate`. */
+/** Returns the paths of fields that the schema does not have. The API server would prune them, or reject them with `kubectl --validate`. */
 function unknownFields(given: unknown, known: unknown, path: string[] = []): string[][] {
   if (Array.isArray(given) && Array.isArray(known))
     return given.flatMap((item, i) => unknownFields(item, known[i], [...path, String(i)]));
@@ -55,7 +55,7 @@ function unknownFields(given: unknown, known: unknown, path: string[] = []): str
   });
 }
 
-/** `null` is a field that is not given, to the API server too. */
+/** The value without fields that are `null`. The API server treats such a field as not set. */
 function withoutNulls(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(withoutNulls);
   if (!isObject(value)) return value;
@@ -66,45 +66,46 @@ function withoutNulls(value: unknown): unknown {
 
 function issueText(document: JsonObject, { path, message }: z.core.$ZodIssue): string {
   const value = dig(document, ...path.map(String));
-  const place = placeOf(path);
-  return value === undefined ? `${place} is missing; add it` : `${place} ${show(value)}: ${message}`;
+  const field = formatPath(path);
+  return value === undefined ? `${field} is missing; add it` : `${field} ${formatValue(value)}: ${message}`;
 }
 
-function theOne(documents: unknown[]): JsonObject {
-  const isOurs = (document: unknown) =>
+/** Returns the only IstioVaultCA among the documents. @throws ManifestError if there is none, or more than one */
+function onlyResource(documents: unknown[]): JsonObject {
+  const isResource = (document: unknown) =>
     dig(document, 'kind') === kind && String(dig(document, 'apiVersion')).startsWith(`${group}/`);
-  const found = documents.filter(isObject).filter(isOurs);
-  const [only] = found;
-  if (only && found.length === 1) return only;
-  const names = found.map((document) => show(dig(document, 'metadata', 'name'))).join(', ');
+  const resources = documents.filter(isObject).filter(isResource);
+  const [first] = resources;
+  if (first && resources.length === 1) return first;
+  const names = resources.map((document) => formatValue(dig(document, 'metadata', 'name'))).join(', ');
   throw new ManifestError(
-    only
-      ? `${found.length} documents are an ${kind} (${names}); give one at a time`
+    first
+      ? `${resources.length} documents are an ${kind} (${names}); give one at a time`
       : `no document is an ${kind} of ${group}; give the file that holds it`,
   );
 }
 
 function parse(text: string, namespace: string | undefined): Manifest {
-  const document = withoutNulls(theOne(documentsOf(text))) as JsonObject;
+  const document = withoutNulls(onlyResource(documentsOf(text))) as JsonObject;
   const parsed = manifestSchema.safeParse(document);
   if (!parsed.success) {
-    const issues = parsed.error.issues.slice(0, mostIssues).map((issue) => issueText(document, issue));
+    const issues = parsed.error.issues.slice(0, maxIssues).map((issue) => issueText(document, issue));
     throw new ManifestError(`${issues.join('; ')}; docs/api.md has every field`);
   }
   const { metadata, spec } = parsed.data;
-  // values are not shown: what stands in the wrong place may be anything
+  // The message does not contain the values: the value of an unknown field can be a secret.
   const known = { ...parsed.data, ...Object.fromEntries(ignored.map((name) => [name, document[name]])) };
-  const unknown = unknownFields(document, known).slice(0, mostIssues).map(placeOf);
+  const unknown = unknownFields(document, known).slice(0, maxIssues).map(formatPath);
   if (unknown.length > 0)
     throw new ManifestError(`${unknown.join(', ')}: no such field; correct or remove it, docs/api.md has every field`);
-  const broken = brokenRules(spec).slice(0, mostIssues);
+  const broken = brokenRules(spec).slice(0, maxIssues);
   if (broken.length > 0)
     throw new ManifestError(
       broken.map(({ path, message }) => `${path}${valueText(document, path)}: ${message}`).join('; '),
     );
   if (namespace !== undefined && metadata.namespace !== undefined && metadata.namespace !== namespace)
     throw new ManifestError(
-      `metadata.namespace ${show(metadata.namespace)}: --namespace ${namespace} is another; leave one of them out`,
+      `metadata.namespace ${formatValue(metadata.namespace)}: --namespace ${namespace} is another; leave one of them out`,
     );
   return {
     name: metadata.name,
@@ -114,10 +115,10 @@ function parse(text: string, namespace: string | undefined): Manifest {
   };
 }
 
-/** The value that stands at a path; of an object or nothing, nothing. */
+/** The value at a path, for a message; empty if it is an object, a list or undefined. */
 function valueText(document: JsonObject, path: string): string {
   const value = dig(document, ...path.split('.'));
-  return value === undefined || typeof value === 'object' ? '' : ` ${show(value)}`;
+  return value === undefined || typeof value === 'object' ? '' : ` ${formatValue(value)}`;
 }
 
 function documentsOf(text: string): unknown[] {
@@ -130,9 +131,9 @@ function documentsOf(text: string): unknown[] {
 }
 
 /**
- * Reads a manifest as text.
- * @param file what errors call it
- * @param namespace for a manifest that names none
+ * Parses and validates a manifest.
+ * @param file name of the manifest for error messages
+ * @param namespace the namespace for a manifest without one
  * @throws ManifestError
  */
 export function parseManifest(text: string, file: string, namespace: string | undefined): Manifest {
@@ -144,7 +145,7 @@ export function parseManifest(text: string, file: string, namespace: string | un
   }
 }
 
-/** Reads a manifest from a file, or for `-` from standard input. @throws ManifestError */
+/** Reads a manifest from a file, or from standard input if the filename is `-`. @throws ManifestError */
 export async function readManifest({
   filename,
   namespace,

@@ -1,6 +1,6 @@
 /**
- * `plan`: what would change if a manifest were applied with `mode: Enforce`. Looks with the rights of whoever runs it, logs in to Vault as
- * the resource would, and writes nothing but what that takes.
+ * `plan`: prints what would change if a manifest were applied with `mode: Enforce`. It reads the cluster with the permissions of the user, and
+ * logs in to Vault as the operator would for the resource. It writes nothing except what the login needs (TokenRequest, Vault token).
  */
 import { immutableChanges } from '../api/broken-rules.ts';
 import { dig, type JsonObject } from '../api/json.ts';
@@ -25,10 +25,10 @@ import { Sessions } from '../vault/sessions.ts';
 import { ManifestError, readManifest, type Manifest } from './manifest.ts';
 import { exitCode, planJson, planText } from './print-plan.ts';
 
-/** Nothing is tried twice here, so nothing is left alone after a while either. */
-const noContestMs = 1;
+/** The probe interval of the `ConflictTracker`. It has no effect here: the command writes nothing, so no write can be reverted. */
+const unusedProbeMs = 1;
 
-/** What the API server would refuse of the change. @throws ManifestError */
+/** Rejects a change that the API server would reject, and a resource that is being deleted. @throws ManifestError */
 function refuseChange({ spec }: Manifest, existing: JsonObject | undefined, file: string): void {
   if (dig(existing, 'metadata', 'deletionTimestamp') !== undefined)
     throw new ManifestError(`${file}: the resource of this name is being deleted; wait until it is gone`);
@@ -37,7 +37,10 @@ function refuseChange({ spec }: Manifest, existing: JsonObject | undefined, file
   if (change) throw new ManifestError(`${file}: ${change.message}`);
 }
 
-/** A person has written the address; what is not encrypted is still asked for by a flag. */
+/**
+ * Rejects an unencrypted Vault address without `--allow-http`. The user wrote the address, so the allow-list is not required.
+ * @throws ManifestError
+ */
 function refuseHttp({ spec }: Manifest, { allowHttp, filename }: PlanConfig): void {
   const { address } = spec.vault;
   if (!address.startsWith('http:') || allowHttp) return;
@@ -46,8 +49,13 @@ function refuseHttp({ spec }: Manifest, { allowHttp, filename }: PlanConfig): vo
   );
 }
 
-/** Looks, and logs out again. */
-async function look(kube: KubeClient, resource: IstioVaultCA, config: PlanConfig, logger: Logger): Promise<DryRun> {
+/** Observes Vault and the cluster, simulates the steps, and revokes the Vault token. A signal revokes it too, and ends the process. */
+async function dryRunOnce(
+  kube: KubeClient,
+  resource: IstioVaultCA,
+  config: PlanConfig,
+  logger: Logger,
+): Promise<DryRun> {
   const clock = systemClock;
   const sessions = new Sessions({ clock, logger, onLogin: () => undefined });
   const stop = new AbortController();
@@ -56,14 +64,14 @@ async function look(kube: KubeClient, resource: IstioVaultCA, config: PlanConfig
     void sessions.close().finally(() => process.exit(1));
   };
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
-  const seen = asApplied(kube, resource);
+  const readOnlyKube = asApplied(kube, resource);
   const rounds = new ReconcileLoop(
     {
-      kube: seen,
-      // a session that is dropped would be revoked behind our back; one login is enough, and close() revokes it
+      kube: readOnlyKube,
+      // Sessions are not dropped: one login is enough, and close() revokes its token.
       sessions: { open: (request) => sessions.open(request), dropRefusedSession: () => false },
       istiod: new IstiodObserver({
-        kube: seen,
+        kube: readOnlyKube,
         clock,
         probe,
         roots: rootsHandedOut,
@@ -73,9 +81,9 @@ async function look(kube: KubeClient, resource: IstioVaultCA, config: PlanConfig
       metrics: createMetrics({ processMetrics: false }),
       logger,
       clock,
-      conflicts: new ConflictTracker(noContestMs),
+      conflicts: new ConflictTracker(unusedProbeMs),
     },
-    new Reporter(seen, { record: () => undefined }, logger),
+    new Reporter(readOnlyKube, { record: () => undefined }, logger),
   );
   const { namespace, name, uid, annotations } = resource.metadata;
   try {
@@ -88,12 +96,12 @@ async function look(kube: KubeClient, resource: IstioVaultCA, config: PlanConfig
   }
 }
 
-/** @returns the exit code */
+/** Runs the command. @returns the exit code; see `exitCode` */
 export async function plan(argv: readonly string[]): Promise<number> {
   const config = parsePlanConfig(argv, process.env);
   const manifest = await readManifest(config);
   refuseHttp(manifest, config);
-  // standard output is for the plan alone
+  // Standard output contains only the plan.
   const logger = createLogger({ level: config.logLevel, destination: process.stderr });
   const credentials = loadKubeConfig({ path: config.kubeconfig, env: process.env });
   const kube = createKubeClient(credentials.kubeConfig);
@@ -102,10 +110,10 @@ export async function plan(argv: readonly string[]): Promise<number> {
   refuseChange(manifest, existing, config.filename);
   const spec = { ...manifest.spec, mode: 'Enforce' as const };
   const resource = applied({ ...manifest, namespace, spec }, existing, systemClock.now());
-  // what is suspended is left alone, whatever else it says
+  // The operator ignores a suspended resource.
   const result = spec.suspend
     ? { steps: [], problems: [], suspended: true }
-    : await look(kube, resource, config, logger);
+    : await dryRunOnce(kube, resource, config, logger);
   process.stdout.write(config.output === 'json' ? planJson(result) : planText(result));
   return exitCode(result);
 }

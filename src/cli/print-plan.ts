@@ -1,72 +1,72 @@
-/** How `plan` shows what would be done: lines for people, or JSON. Pure. */
+/** The output of `plan`: text or JSON, and the exit code. Pure. */
 import type { DryRun } from '../controller/dry-run.ts';
 import { scrub } from '../observability/scrub.ts';
 import { kindOf, type Problem } from '../plan/facts/problem.ts';
 import { describePlanned } from '../plan/step-table.ts';
 
-/** What is shown. */
-export interface Shown extends DryRun {
-  /** Nothing is read or written while `spec.suspend` is true. */
+/** The result of `plan`. */
+export interface PlanResult extends DryRun {
+  /** Whether `spec.suspend` is true. Nothing was then read, and the operator would write nothing. */
   suspended?: boolean;
 }
 
-/** Whether nothing gets past it, or a person must act, or it could not be seen; what is only waited for is none. */
-const standsInTheWay = (problem: Problem): boolean => problem.blocks === 'all' || kindOf(problem) !== 'waiting';
+/** Whether a problem prevents success: it blocks every write, requires user action, or is a failed read. Others resolve automatically. */
+const isObstacle = (problem: Problem): boolean => problem.blocks === 'all' || kindOf(problem) !== 'waiting';
 
-/** 0: nothing to do, 2: something, 1: something stands in the way. */
-export function exitCode({ steps, problems }: Shown): 0 | 1 | 2 {
-  if (problems.some(standsInTheWay)) return 1;
+/** The exit code: 1 if a problem prevents success; otherwise 2 if there are steps, and 0 if there are none. */
+export function exitCode({ steps, problems }: PlanResult): 0 | 1 | 2 {
+  if (problems.some(isObstacle)) return 1;
   return steps.length > 0 ? 2 : 0;
 }
 
 const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? '' : 's'}`;
 const reasons = (problems: Problem[]): string => [...new Set(problems.map(({ reason }) => reason))].join(', ');
 
-function summary({ steps, problems, suspended = false }: Shown): string {
+function summary({ steps, problems, suspended = false }: PlanResult): string {
   if (suspended) return 'nothing to do while spec.suspend is true. Nothing was changed.';
-  const inTheWay = problems.filter(standsInTheWay);
-  const awaited = problems.filter((problem) => !standsInTheWay(problem));
+  const obstacles = problems.filter(isObstacle);
+  const awaited = problems.filter((problem) => !isObstacle(problem));
   const first = steps.length > 0 ? `${count(steps.length, 'step')} to take` : 'nothing to do';
-  const parts = inTheWay.some(({ blocks }) => blocks === 'all') ? [] : [first];
-  if (inTheWay.length > 0) parts.push(`in the way: ${reasons(inTheWay)}`);
+  const parts = obstacles.some(({ blocks }) => blocks === 'all') ? [] : [first];
+  if (obstacles.length > 0) parts.push(`in the way: ${reasons(obstacles)}`);
   if (awaited.length > 0) parts.push(`waits for: ${reasons(awaited)}`);
   return `${parts.join('; ')}. Nothing was changed.`;
 }
 
-/** Columns as wide as their widest text; the last one as it is. */
+/** Aligns the cells of rows. The last column is not padded. */
 function columns(rows: string[][]): string[] {
   const width = (i: number) => Math.max(...rows.map((row) => row[i]?.length ?? 0));
   return rows.map((row) => row.map((cell, i) => (i < row.length - 1 ? cell.padEnd(width(i)) : cell)).join('  '));
 }
 
-/** One line for people, whatever is in it. */
+/** The text with line breaks replaced by spaces. */
 const oneLine = (text: string): string => text.replace(/\s*\n\s*/g, ' ');
 
-/** A line a step in order, then what stands in the way, then how it is in all. */
-export function planText(shown: Shown): string {
-  const steps = shown.steps.map((step) => describePlanned(step));
+/** Formats a result as text: one line per step in order, one line per problem, and a summary. */
+export function planText(result: PlanResult): string {
+  const steps = result.steps.map((step) => describePlanned(step));
   const lines = [
     ...columns(steps.map(({ action, target, message }) => [action, target, message])),
-    ...columns(shown.problems.map(({ condition, reason, message }) => [condition, reason, message])),
-    summary(shown),
+    ...columns(result.problems.map(({ condition, reason, message }) => [condition, reason, message])),
+    summary(result),
   ];
   return scrub(lines.map((line) => `${oneLine(line)}\n`).join(''));
 }
 
-/** The same as JSON. */
-export function planJson(shown: Shown): string {
+/** Formats a result as JSON. */
+export function planJson(result: PlanResult): string {
   const body = {
-    steps: shown.steps.map((step) => {
+    steps: result.steps.map((step) => {
       const { action, target, message } = describePlanned(step);
       return { action, target, message };
     }),
-    problems: shown.problems.map(({ condition, reason, message, blocks }) => ({
+    problems: result.problems.map(({ condition, reason, message, blocks }) => ({
       condition,
       reason,
       message,
       blocks,
     })),
-    summary: summary(shown),
+    summary: summary(result),
   };
   return scrub(`${JSON.stringify(body, undefined, 2)}\n`);
 }

@@ -1,4 +1,4 @@
-/** `render`: prints what a person would commit for a manifest: what ConfigMap `<name>-render` would hold. Asks no server. */
+/** `render`: prints the content to commit for a manifest, as ConfigMap `<name>-render` would contain it. Contacts no server. */
 import type { Spec } from '../api/schema.ts';
 import { parseRenderConfig } from '../config.ts';
 import { adapters } from '../control-planes/index.ts';
@@ -8,8 +8,8 @@ import { checkSpec } from '../plan/plan.ts';
 import { dumpYaml } from '../runtime/yaml.ts';
 import { ManifestError, readManifest, type Manifest } from './manifest.ts';
 
-/** Where to put it, by kind. */
-const places: Readonly<Record<Spec['controlPlane']['kind'], (controlPlane: Spec['controlPlane']) => string[]>> = {
+/** Comment lines that say where the content belongs, by kind of control plane. */
+const instructions: Readonly<Record<Spec['controlPlane']['kind'], (controlPlane: Spec['controlPlane']) => string[]>> = {
   TetrateControlPlane: ({ name, revision }) => [
     `Merge into ControlPlane ${name} in Git: one entry of overlays for each IstioOperator; other entries and patches stay.`,
     ...(revision === undefined
@@ -26,27 +26,27 @@ function refuse(message: string): never {
 }
 
 /**
- * What is printed for a manifest.
- * @param file what errors call it
- * @throws ManifestError for a spec that no operator would carry out
+ * Returns the output for a manifest: comments and YAML.
+ * @param file name of the manifest for error messages
+ * @throws ManifestError if the manifest has no namespace, or if the operator would reject the spec
  */
 export function rendered({ name, namespace, annotations, spec }: Manifest, file: string): string {
   const at = namespace ?? refuse(`${file}: metadata.namespace is missing; add it, or give -n`);
   const [problem] = checkSpec(desire({ cluster: '', namespace: at, name, uid: '' }, spec, annotations), true);
   if (problem) refuse(`${file}: ${problem.message}`);
   const { controlPlane } = spec;
-  // the operator writes it in the cluster with `Patch`; a digest is never committed
+  // The digest is not part of the output: with `write: Patch` the operator writes it in the cluster, and it is never committed.
   const target = { object: undefined, namespace: at, spec: controlPlane, relatives: undefined };
   const fields = istiodFields({ ...spec, controlPlane: { ...controlPlane, write: 'Render' } }, undefined);
   const lines = [
     `What istiod needs for IstioVaultCA ${at}/${name}, with spec.controlPlane.write: Render.`,
-    ...places[controlPlane.kind](controlPlane),
+    ...instructions[controlPlane.kind](controlPlane),
   ];
   const comments = lines.map((line) => `# ${line}\n`).join('');
   return comments + dumpYaml(adapters[controlPlane.kind].render(target, fields));
 }
 
-/** @returns the exit code */
+/** Runs the command. @returns the exit code */
 export async function render(argv: readonly string[]): Promise<number> {
   const config = parseRenderConfig(argv, process.env);
   const manifest = await readManifest(config);

@@ -1,4 +1,4 @@
-/** `run`: the operator itself, alone or as one of several candidates for a Lease. */
+/** `run`: runs the operator, with or without leader election. */
 import { hostname } from 'node:os';
 import { randomBytes } from 'node:crypto';
 import { leaseName, parseRunConfig, type RunConfig } from '../config.ts';
@@ -22,7 +22,7 @@ interface Process {
   identity: string;
 }
 
-/** Aborts at SIGTERM or SIGINT; a second signal ends the process at once. */
+/** Returns a signal that aborts at SIGTERM or SIGINT. A second SIGTERM or SIGINT ends the process immediately. */
 function stopSignal(logger: Logger): AbortSignal {
   const controller = new AbortController();
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
@@ -35,6 +35,7 @@ function stopSignal(logger: Logger): AbortSignal {
   return controller.signal;
 }
 
+/** Runs the operator as the leader, or without leader election. @returns false if the Lease was lost */
 async function lead(p: Process, operator: Operator, signal: AbortSignal): Promise<boolean> {
   const work = async (leading: AbortSignal) => {
     p.metrics.setLeader(true);
@@ -55,7 +56,7 @@ async function lead(p: Process, operator: Operator, signal: AbortSignal): Promis
     renewDeadlineMs: p.config.lease.renewDeadlineMs,
     retryPeriodMs: p.config.lease.retryPeriodMs,
     onStartedLeading: work,
-    // another one may lead now: whatever is under way must not go on
+    // Another process possibly leads now, so all running work must end.
     onStoppedLeading: () => {
       p.logger.error('leadership lost');
       process.exit(1);
@@ -66,7 +67,7 @@ async function lead(p: Process, operator: Operator, signal: AbortSignal): Promis
   return end !== 'lost';
 }
 
-/** Runs until a signal. @returns the exit code */
+/** Runs the command until SIGTERM or SIGINT. @returns the exit code */
 export async function run(argv: readonly string[]): Promise<number> {
   const config = parseRunConfig(argv, { env: process.env });
   const logger = createLogger({ level: config.logLevel });

@@ -26,7 +26,7 @@ describe.each(['Sail', 'IstioOperator'] as const)('%s with write: Render', (kind
   const lines = adapter.render(at(bare), fields);
   const set = lines['spec'] as JsonObject;
   const every = facts(bare).missing ?? [];
-  /** With the lines, or what was made of them, and with who has set what. */
+  /** The object with the rendered fields, with `managedFields`, annotations, and changes of its spec. */
   const object = (managedFields: JsonObject[], annotations: JsonObject = {}, edit: JsonObject = {}) =>
     [lines, { metadata: { managedFields, annotations } }, { spec: edit }].reduce(mergePatch, bare);
 
@@ -60,7 +60,7 @@ describe.each(['Sail', 'IstioOperator'] as const)('%s with write: Render', (kind
     const release = (given: JsonObject) => {
       const [first, ...rest] = adapter.release(at(given));
       if (first?.kind !== 'apply') throw new Error('it holds what it applied');
-      // what is not applied any more and that nobody else is known to have, the API server takes away
+      // The API server deletes fields that are no longer applied and have no other field manager.
       return { holds: first.object['spec'], after: written(given, rest) };
     };
 

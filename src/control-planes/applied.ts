@@ -1,6 +1,6 @@
 /**
- * Control planes whose fields are maps all the way down: each leaf is ours by server-side apply, and its siblings stay whoever's they are.
- * Never forced: what another manager has set to something else is a conflict that a person must decide.
+ * Adapter for control planes whose fields are nested maps. The operator owns each of its leaves by server-side apply; other leaves keep their
+ * owners. It never forces: if another field manager has set a leaf to another value, the user must resolve the conflict.
  * https://kubernetes.io/docs/reference/using-api/server-side-apply/
  */
 import { isDeepStrictEqual } from 'node:util';
@@ -12,60 +12,65 @@ import type { ControlPlaneFacts, Unfit } from '../plan/facts/observed.ts';
 import {
   annotationOf,
   nest,
-  placeOf,
+  formatPath,
   previousOf,
-  show,
+  formatValue,
   type ControlPlaneAdapter,
   type Target,
   type Write,
 } from './adapter.ts';
-import { appliedPaths, isApplied, isLastApplied, isOthers, managerOf, toolOf } from './managers.ts';
+import { appliedPaths, isAppliedByOperator, isInLastApplied, hasOtherManager, managerOf, toolOf } from './managers.ts';
 
-/** One field that is ours. */
+/** One field that the operator writes. */
 export interface Leaf {
   path: string[];
   value: string | boolean;
 }
 
-/** What tells one such kind from another. */
+/** The differences between these kinds of control plane. */
 export interface AppliedKind extends Pick<
   ControlPlaneAdapter,
   'gvr' | 'clusterScoped' | 'makesIt' | 'relatives' | 'revisions'
 > {
+  /** The Kubernetes kind. */
   kind: string;
   leaves: (fields: IstiodFields) => Leaf[];
-  /** What an object that the operator makes holds as long as there is nothing to say: whoever reads it must not stumble. */
+  /** Content of a created object before the fields are written, so that readers of the object do not fail; default: none. */
   empty?: Leaf[];
-  /** Revisions of istiod that the object does not reach any more. */
+  /** Returns the revisions of istiod that a change of the object no longer reaches. */
   leftBehind?: (target: Target) => string[];
-  /** Why the object is none that can be written to. */
+  /** Returns the message why the operator cannot use the object; undefined: it can. */
   unfit?: (target: Target) => string | undefined;
-  /** What wins over a leaf elsewhere in the object, with another value. */
+  /** Returns the fields of the object that override a leaf with another value. */
   shadows?: (object: JsonObject, fields: IstiodFields) => { place: string; value: string }[];
-  /** Why nothing seems to carry out what the object says. */
+  /** Returns the message why no controller seems to reconcile the object; undefined: one does. */
   unreconciled?: (object: JsonObject) => string | undefined;
-  /** With `write: Render`: what is still to come; unless given, the leaves that do not stand in the object. */
+  /** With `write: Render`: returns the paths that are not set yet; default: the leaves that are not committed in the object. */
   missing?: (target: Target, fields: IstiodFields) => string[];
-  /** What a person would commit; unless given, the leaves as a part of the object. */
+  /** Returns what the user commits; default: the leaves as a part of the object. */
   render?: (fields: IstiodFields) => JsonObject;
 }
 
-/** Maps that were not there before the first write: they go again with what is in them, if nobody else has put anything there. */
+/**
+ * The record of the object before the first write. `absent`: the maps that did not exist; the release removes those that nobody else has
+ * filled. `made`: whether the operator created the object.
+ */
 const previousSchema = z.object({ absent: z.array(z.array(z.string())), made: z.boolean().default(false) });
 
 const key = (path: readonly string[]): string => path.join('\n');
 
+/** The leaves to which another field manager has set another value. */
 function conflictsOf(object: JsonObject | undefined, leaves: Leaf[]): ControlPlaneFacts['conflicts'] {
   return leaves.flatMap(({ path, value }) => {
-    const found = dig(object, ...path);
+    const current = dig(object, ...path);
     const other = managerOf(object, path);
-    // what only we have applied is ours to change
-    if (found === undefined || found === value || (isApplied(object, path) && !other)) return [];
-    return [{ place: placeOf(path), value: show(found), ...(other ? { manager: other.name } : {}) }];
+    // The operator can change a field that only it has applied.
+    if (current === undefined || current === value || (isAppliedByOperator(object, path) && !other)) return [];
+    return [{ place: formatPath(path), value: formatValue(current), ...(other ? { manager: other.name } : {}) }];
   });
 }
 
-/** Every map above a leaf. */
+/** The paths of all maps above leaves, without duplicates. */
 const mapsAbove = (leaves: Leaf[]): string[][] => [
   ...new Map(
     leaves.flatMap(({ path }) => path.slice(1).map((_, i) => [key(path.slice(0, i + 1)), path.slice(0, i + 1)])),
@@ -75,7 +80,7 @@ const mapsAbove = (leaves: Leaf[]): string[][] => [
 const isEmptyTree = (value: unknown): boolean =>
   value === null || (isObject(value) && Object.values(value).every(isEmptyTree));
 
-/** The object without fields at some paths. */
+/** The object without the fields at some paths. */
 function without(object: JsonObject, paths: readonly (readonly string[])[]): JsonObject {
   const at = (value: unknown, above: string[]): unknown => {
     if (!isObject(value)) return value;
@@ -97,7 +102,7 @@ function mergeAll(patches: JsonObject[]): JsonObject {
   return patches.reduce(merge, {});
 }
 
-/** An adapter for such a kind. */
+/** Creates the adapter of a kind. */
 export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
   const { gvr, clusterScoped, makesIt, relatives, revisions } = of;
   const named = ({ spec, namespace }: Pick<Target, 'spec' | 'namespace'>): JsonObject => ({
@@ -105,25 +110,25 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
     kind: of.kind,
     metadata: { name: spec.name, ...(clusterScoped ? {} : { namespace }) },
   });
-  const holding = (target: Pick<Target, 'spec' | 'namespace'>, leaves: { path: string[]; value: unknown }[]) => ({
+  /** A server-side apply after which the operator owns exactly these leaves. */
+  const applyLeaves = (target: Pick<Target, 'spec' | 'namespace'>, leaves: { path: string[]; value: unknown }[]) => ({
     kind: 'apply' as const,
     object: mergeAll([named(target), ...leaves.map(({ path, value }) => nest(path, value))]),
   });
-  const ours = ({ object }: Target) => appliedPaths(object);
 
   function look(target: Target, fields: IstiodFields): ControlPlaneFacts | Unfit {
     const { object, spec } = target;
     const owner = annotationOf(object, ownerAnnotation(spec.revision));
     const unfit = of.unfit?.(target);
-    // for an object that is for another namespace, the name is that of a resource there: such a one says nothing of its own
+    // The owner annotation of a cluster-scoped object is not reported: it can name a resource of the namespace that the object belongs to.
     if (unfit !== undefined)
       return { unfit: { reason: 'ControlPlaneUnfit', message: unfit, ...(clusterScoped ? {} : { owner }) } };
     const leaves = of.leaves(fields);
-    const applied = ours(target);
+    const applied = appliedPaths(object);
     const unreconciled = object && of.unreconciled?.(object);
-    const others = (some: Leaf[]) => some.flatMap(({ path }) => managerOf(object, path) ?? [])[0];
-    const managedBy = others(leaves);
-    const sharedWith = others(leaves.filter(({ path, value }) => dig(object, ...path) === value));
+    const firstManager = (some: Leaf[]) => some.flatMap(({ path }) => managerOf(object, path) ?? [])[0];
+    const managedBy = firstManager(leaves);
+    const sharedWith = firstManager(leaves.filter(({ path, value }) => dig(object, ...path) === value));
     const tool = toolOf(object);
     const leftBehind = of.leftBehind?.(target) ?? [];
     const isEmpty = (path: string[]) =>
@@ -140,41 +145,42 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
       ...(sharedWith ? { sharedWith } : {}),
     };
     if (spec.write === 'Render') {
-      // what only this operator holds nobody has committed
+      // A leaf that only the operator has applied is not committed.
       const committed = ({ path, value }: Leaf) =>
-        dig(object, ...path) === value && (!isApplied(object, path) || isOthers(object, path));
-      const absent = leaves.filter((leaf) => !committed(leaf)).map(({ path }) => placeOf(path));
+        dig(object, ...path) === value && (!isAppliedByOperator(object, path) || hasOtherManager(object, path));
+      const absent = leaves.filter((leaf) => !committed(leaf)).map(({ path }) => formatPath(path));
       const missing = of.missing?.(target, fields) ?? absent;
       const carriesFields = missing.length === 0 && shadows.length === 0;
       return { ...shared, carriesFields, missing, superfluous: carriesFields && !makesIt, conflicts: shadows };
     }
     const conflicts = [...conflictsOf(object, leaves), ...shadows];
-    const stand = leaves.every(({ path, value }) => dig(object, ...path) === value && isApplied(object, path));
+    const allApplied = leaves.every(
+      ({ path, value }) => dig(object, ...path) === value && isAppliedByOperator(object, path),
+    );
     const obsolete = applied.some((path) => !leaves.some((leaf) => isDeepStrictEqual(leaf.path, path)));
     return {
       ...shared,
-      carriesFields: stand && !obsolete && shadows.length === 0,
+      carriesFields: allApplied && !obsolete && shadows.length === 0,
       conflicts,
     };
   }
 
   function claim(target: Target, owner: string): Write[] {
     const { object, spec } = target;
-    // whatever may ever be written
+    // a leaf in every map that the operator can ever write to
     const every = of.leaves({
       env: { ROOT_CA_DIR: '' },
       podAnnotations: { '': '' },
       holdApplicationUntilProxyStarts: true,
     });
     const absent = mapsAbove(every).filter((path) => dig(object, ...path) === undefined);
-    const known = previousOf(target, previousSchema);
-    const previous = known ?? { absent, made: object === undefined };
+    const previous = previousOf(target, previousSchema) ?? { absent, made: object === undefined };
     const annotations = {
       [ownerAnnotation(spec.revision)]: owner,
       [previousAnnotation(spec.revision)]: JSON.stringify(previous),
     };
     return [
-      ...(object === undefined ? [holding(target, of.empty ?? [])] : []),
+      ...(object === undefined ? [applyLeaves(target, of.empty ?? [])] : []),
       { kind: 'merge', patch: { metadata: { annotations } } },
     ];
   }
@@ -182,17 +188,17 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
   function release(target: Target): Write[] {
     const { object = {}, spec } = target;
     const { absent, made } = previousOf(target, previousSchema) ?? { absent: [], made: false };
-    const paths = ours(target);
+    const paths = appliedPaths(target.object);
     const rest = without(
       object,
-      paths.filter((path) => !isOthers(object, path)),
+      paths.filter((path) => !hasOtherManager(object, path)),
     );
-    // the API server has nobody else for it, and would take it away
-    const kept = paths.filter((path) => isLastApplied(object, path));
+    // Leaves of a client-side apply stay applied: the API server records no other manager for them and would delete them.
+    const kept = paths.filter((path) => isInLastApplied(object, path));
     const leaves = kept.map((path) => ({ path, value: dig(object, ...path) }));
     const contents = ['data', 'binaryData', 'spec'].map((field) => rest[field] ?? {});
     if (makesIt && made && contents.every(isEmptyTree)) return [{ kind: 'delete' }];
-    // the longest paths first: what takes a map away takes what is in it
+    // The longest paths come first: null at a map replaces the patches below it.
     const emptied = absent
       .filter((path) => path[0] !== 'metadata' && isEmptyTree(dig(rest, ...path)) && dig(object, ...path) !== undefined)
       .sort((a, b) => b.length - a.length);
@@ -200,8 +206,8 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
       annotations: { [ownerAnnotation(spec.revision)]: null, [previousAnnotation(spec.revision)]: null },
     };
     return [
-      // what is emptied below was judged by the object as it was looked at
-      ...(paths.length > 0 ? [{ ...holding(target, leaves), exact: true as const }] : []),
+      // `exact`, because `emptied` was computed from the observed version of the object
+      ...(paths.length > 0 ? [{ ...applyLeaves(target, leaves), exact: true as const }] : []),
       { kind: 'merge', patch: mergeAll([{ metadata }, ...emptied.map((path) => nest(path, null))]) },
     ];
   }
@@ -214,13 +220,18 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
     revisions,
     look,
     claim,
-    write: (target, fields) => [holding(target, of.leaves(fields))],
+    write: (target, fields) => [applyLeaves(target, of.leaves(fields))],
     release,
-    render: (target, fields) => of.render?.(fields) ?? holding(target, of.leaves(fields)).object,
+    render: (target, fields) => of.render?.(fields) ?? applyLeaves(target, of.leaves(fields)).object,
   };
 }
 
-/** Leaves for an env variable each, for an annotation each, and for the switch in the mesh configuration. */
+/**
+ * Returns one leaf for each environment variable, for each annotation, and for `holdApplicationUntilProxyStarts` in the mesh configuration.
+ * @param env path of the environment variables
+ * @param annotations path of the Pod annotations
+ * @param meshConfig path of the mesh configuration
+ */
 export function leavesUnder(fields: IstiodFields, env: string[], annotations: string[], meshConfig: string[]): Leaf[] {
   const each = (values: Record<string, string>, path: string[]): Leaf[] =>
     Object.entries(values)

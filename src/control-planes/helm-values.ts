@@ -1,6 +1,6 @@
 /**
- * Values of Istio's chart `istiod`, in a ConfigMap of the operator's own: a Flux HelmRelease takes them up by one line in `valuesFrom`, and
- * whoever runs Helm otherwise commits them. https://fluxcd.io/flux/components/helm/helmreleases/#values-references
+ * Values of Istio's chart `istiod`, in a ConfigMap that the operator creates. A Flux HelmRelease references it in `valuesFrom`; users of other
+ * tools commit the values. https://fluxcd.io/flux/components/helm/helmreleases/#values-references
  */
 import type { JsonObject } from '../api/json.ts';
 import { dumpYaml } from '../runtime/yaml.ts';
@@ -10,7 +10,10 @@ import type { IstiodSettings } from '../plan/facts/observed-istiod.ts';
 import { nest, type Target } from './adapter.ts';
 import { appliedAdapter, leavesUnder } from './applied.ts';
 
-/** Under `pilot`, where every version of the chart has read them. manifests/charts/istio-control/istio-discovery, values.yaml */
+/**
+ * The values, under `pilot`, which every version of the chart reads. Source: Istio,
+ * manifests/charts/istio-control/istio-discovery/values.yaml.
+ */
 function valuesOf(fields: IstiodFields): JsonObject {
   const { env, podAnnotations } = fields;
   const mesh = leavesUnder(
@@ -23,11 +26,11 @@ function valuesOf(fields: IstiodFields): JsonObject {
   return { pilot: { env, podAnnotations: sorted }, ...mesh.map(({ path, value }) => nest(path, value))[0] };
 }
 
-/** What istiod's Deployments lack: with `write: Render` there is no other place where the values would show. */
+/** The fields that istiod Deployments lack. With `write: Render`, only the Deployments show whether the values are in use. */
 function missing({ deployments, spec }: Target, fields: IstiodFields): string[] {
   const revision = spec.revision ?? 'default';
   if (!deployments) return ["(istiod's Deployments may not be listed: docs/rbac.md)"];
-  const own = deployments.filter((one) => one.revision === revision);
+  const own = deployments.filter((deployment) => deployment.revision === revision);
   const none: IstiodSettings = { env: {}, annotations: {} };
   const every = (own.length > 0 ? own.map(({ settings }) => settings) : [none]).flatMap((settings) => {
     const { env, annotations } = missingFields(settings, fields);
@@ -45,11 +48,11 @@ export const helmValues = appliedAdapter({
   revisions: ({ spec }) => [spec.revision ?? 'default'],
   leaves: (fields) => [
     { path: ['data', 'values.yaml'], value: dumpYaml(valuesOf(fields)) },
-    // Flux looks at it at once, not at its next interval
+    // With this label, Flux reconciles a change immediately and not at the next interval.
     { path: ['metadata', 'labels', 'reconcile.fluxcd.io/watch'], value: 'Enabled' },
     { path: ['metadata', 'labels', 'app.kubernetes.io/managed-by'], value: 'istio-vault-ca' },
   ],
-  // Flux takes a ConfigMap without the key for a failure, even where it is optional
+  // For Flux, a ConfigMap without the key is an error, even if the reference is optional.
   empty: [{ path: ['data', 'values.yaml'], value: '{}\n' }],
   missing,
   render: valuesOf,

@@ -1,4 +1,4 @@
-/** The kinds of control plane, by the name the spec gives them. */
+/** The adapters by `spec.controlPlane.kind`. */
 import type { Spec } from '../api/schema.ts';
 import type { ControlPlaneAdapter } from './adapter.ts';
 import { helmValues } from './helm-values.ts';

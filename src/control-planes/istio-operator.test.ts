@@ -33,7 +33,7 @@ describe('an IstioOperator that is none to write to', () => {
       unfit: {
         reason: 'ControlPlaneUnfit',
         message: expect.stringMatching(message),
-        // the owner's fields are given back still; the annotation is that of revision default
+        // The owner is still known, so that its fields can be released. The annotation is that of revision default.
         owner: spec['revision'] === undefined ? 'istioca' : undefined,
       },
     });
@@ -94,7 +94,7 @@ describe.each(['Patch', 'Render'])('what Istio lets win over a field, with write
       [{ place: 'spec.unvalidatedValues.pilot.env.ROOT_CA_DIR', value: '"/x"' }],
     ],
   ])('%s', (_, spec, conflicts) => {
-    // all that is ours stands, set by somebody else
+    // all wanted fields exist, set by another field manager
     const over = mergePatch(committed, { spec });
     expect(look(over, { write })).toMatchObject({
       conflicts,

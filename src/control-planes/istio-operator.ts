@@ -1,41 +1,45 @@
 /**
- * An IstioOperator that an operator in the cluster carries out (Istio up to 1.23, or a fork). Since Istio 1.24 nothing of Istio's own does:
- * `istioctl install` reads such an object from a file only. https://istio.io/latest/blog/2024/in-cluster-operator-deprecation-announcement/
+ * An IstioOperator that an operator in the cluster reconciles: that of Istio up to 1.23, or a fork. Istio 1.24 and later has no such operator,
+ * and `istioctl install` reads an IstioOperator only from a file.
+ * https://istio.io/latest/blog/2024/in-cluster-operator-deprecation-announcement/
  */
-import { dig, items, type JsonObject } from '../api/json.ts';
+import { dig, items, str, type JsonObject } from '../api/json.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
-import { annotationOf, show, type Target } from './adapter.ts';
+import { annotationOf, formatValue, type Target } from './adapter.ts';
 import { appliedAdapter, leavesUnder } from './applied.ts';
 
 const env = ['spec', 'values', 'pilot', 'env'];
 
-/** Places that Istio lets win over `spec.values.pilot.env`; of a name that is listed twice the last. */
+/** The fields that Istio prefers to `spec.values.pilot.env`, with another value. If a list has a name twice, the last item applies. */
 function shadows(object: JsonObject, fields: IstiodFields): { place: string; value: string }[] {
   const listed = ['spec', 'components', 'pilot', 'k8s', 'env'];
   const unvalidated = ['spec', 'unvalidatedValues', 'pilot', 'env'];
   return Object.entries(fields.env).flatMap(([name, value]) => {
-    const item = items(dig(object, ...listed)).findLast((one) => dig(one, 'name') === name);
+    const item = items(dig(object, ...listed)).findLast((variable) => dig(variable, 'name') === name);
     const other = dig(object, ...unvalidated, name);
     return [
       ...(item !== undefined && dig(item, 'value') !== value
-        ? [{ place: `${listed.join('.')}[name:${name}]`, value: show(dig(item, 'value') ?? item) }]
+        ? [{ place: `${listed.join('.')}[name:${name}]`, value: formatValue(dig(item, 'value') ?? item) }]
         : []),
       ...(other !== undefined && other !== value
-        ? [{ place: `${unvalidated.join('.')}.${name}`, value: show(other) }]
+        ? [{ place: `${unvalidated.join('.')}.${name}`, value: formatValue(other) }]
         : []),
     ];
   });
 }
 
-/** TSB writes its IstioOperators anew from its ControlPlane; and another revision's istiod has another service account. */
+/**
+ * Rejects IstioOperators of Tetrate Service Bridge (TSB), which TSB restores from its ControlPlane. Rejects other revisions, because their
+ * istiod has another service account.
+ */
 function unfit({ object, spec }: Target): string | undefined {
   const owners = items(dig(object, 'metadata', 'ownerReferences')).map((owner) => dig(owner, 'kind'));
   if (owners.includes('ControlPlane') || /^(tsb-istiocontrolplane|xcp-iop-.*)$/.test(spec.name))
     return `spec.controlPlane: IstioOperator ${spec.name} is rendered by Tetrate Service Bridge, which would take the fields back; name its ControlPlane instead (kind: TetrateControlPlane)`;
-  const named = dig(object, 'spec', 'revision');
-  const [theirs, ours] = [typeof named === 'string' && named !== '' ? named : 'default', spec.revision ?? 'default'];
-  if (theirs === ours) return undefined;
-  return `spec.controlPlane.revision: IstioOperator ${spec.name} is for revision ${theirs}, and this resource for ${ours}; create it anew with the same revision`;
+  const actual = str(dig(object, 'spec', 'revision')) || 'default';
+  const wanted = spec.revision ?? 'default';
+  if (actual === wanted) return undefined;
+  return `spec.controlPlane.revision: IstioOperator ${spec.name} is for revision ${actual}, and this resource for ${wanted}; create it anew with the same revision`;
 }
 
 function unreconciled(object: JsonObject): string | undefined {

@@ -1,6 +1,6 @@
 /**
- * What a list of overlay patches makes of a place, as Istio's path library has it: `operator/pkg/util/path.go` and
- * `operator/pkg/tpath/tree.go`. The object that they are applied to is not known here: it is rendered elsewhere.
+ * The effect of a list of overlay patches at a path, according to Istio's path library: `operator/pkg/util/path.go` and
+ * `operator/pkg/tpath/tree.go`. The patched object is unknown here, because TSB renders it.
  */
 import { posix } from 'node:path';
 import { parse } from 'yaml';
@@ -11,7 +11,7 @@ export interface PathPatch {
   value: unknown;
 }
 
-/** The elements of a path in any of its spellings; a path without any has no effect. */
+/** Splits a path, in any of its spellings, into its elements. A patch whose path has no elements has no effect. */
 export function elementsOf(path: string): string[] {
   const clean = posix.normalize(path).replace(/(?<=.)\/$/, '');
   return clean
@@ -25,113 +25,123 @@ export function elementsOf(path: string): string[] {
     );
 }
 
-/** The path of elements. Dots inside one are escaped. */
+/** Joins elements to a path. Dots inside an element are escaped. */
 export const pathOfElements = (elements: readonly string[]) =>
   elements.map((element) => element.replaceAll('.', '\\.')).join('.');
 
-/** Text that reads as YAML of an object is one to the library, unless it is JSON. */
+/** The value of a patch. The library parses a text that is YAML of an object, unless it is JSON of an object. */
 function valueOf({ value }: PathPatch): unknown {
   if (typeof value !== 'string' || !value.includes(value.includes('\n') ? ':' : ': ')) return value;
   try {
     if (isObject(JSON.parse(value))) return value;
   } catch {
-    // no JSON
+    // not JSON
   }
   try {
-    const read: unknown = parse(value, { version: '1.1', logLevel: 'error' });
-    return isObject(read) ? read : value;
+    const parsed: unknown = parse(value, { version: '1.1', logLevel: 'error' });
+    return isObject(parsed) ? parsed : value;
   } catch {
     return value;
   }
 }
 
+/** The number of leading elements that two paths have in common. */
 const commonLength = (a: readonly string[], b: readonly string[]) => {
   const differs = a.findIndex((element, i) => element !== b[i]);
   return differs < 0 ? a.length : differs;
 };
 
-/** `[3]`, or `[-1]` for one behind the last. */
+/** The index of an element such as `[3]`; undefined if it is none. The index -1 appends an item. */
 const indexOf = (element: string | undefined): number | undefined => {
-  const found = /^\[([0-9]+|-1)\]$/.exec(element ?? '')?.[1];
-  return found === undefined ? undefined : Number(found);
+  const digits = /^\[([0-9]+|-1)\]$/.exec(element ?? '')?.[1];
+  return digits === undefined ? undefined : Number(digits);
 };
 
-/**
- * What is left at a place: the last word of a patch of that very place (`value` null: it deletes), of a whole object above it
- * (undefined: without it), or something at or above it that keeps anything else from being set there.
- */
-export interface Left {
-  by: 'nobody' | 'place' | 'above' | 'blocked';
+/** The effect of patches at a path. */
+export interface PatchEffect {
+  /**
+   * `nobody`: no patch sets the path. `path`: a patch of exactly this path sets it; `value` null deletes it. `above`: a patch sets an object
+   * above the path; `value` undefined means that the object does not contain the path. `blocked`: `value`, at or above the path, prevents
+   * other patches from setting the path.
+   */
+  by: 'nobody' | 'path' | 'above' | 'blocked';
   value: unknown;
-  /** How many elements of the place lead to objects for certain; when blocked, to what blocks. */
+  /** The number of leading elements of the path that are certainly objects; if blocked, the number of elements that lead to `value`. */
   depth: number;
 }
 
-/** A place with a value. Where a list is, the library may add to it what others set there, instead of replacing it. */
-const leftBy = (by: 'place' | 'above', value: unknown, place: readonly string[]): Left =>
-  Array.isArray(value) ? { by: 'blocked', value, depth: place.length } : { by, value, depth: place.length - 1 };
+/** The effect of setting a value at a path. A list blocks: the library possibly adds later values to it instead of replacing it. */
+const effectOf = (by: 'path' | 'above', value: unknown, path: readonly string[]): PatchEffect =>
+  Array.isArray(value) ? { by: 'blocked', value, depth: path.length } : { by, value, depth: path.length - 1 };
 
-/** What is there when a value is set above a place. */
-function below(value: unknown, place: readonly string[], from: number): Left {
+/** The effect at a path of setting a value above it. @param from the number of elements that lead to the value */
+function effectFromAbove(value: unknown, path: readonly string[], from: number): PatchEffect {
   let at = value;
-  for (let depth = from; depth < place.length; depth += 1) {
+  for (let depth = from; depth < path.length; depth += 1) {
     if (at === undefined || at === null) return { by: 'above', value: undefined, depth: depth - 1 };
     if (!isObject(at)) return { by: 'blocked', value: at, depth };
-    at = at[place[depth] ?? ''];
+    at = at[path[depth] ?? ''];
   }
-  return leftBy('above', at ?? undefined, place);
+  return effectOf('above', at ?? undefined, path);
 }
 
 const isScalar = (value: unknown) => value !== undefined && value !== null && typeof value !== 'object';
 
-/** What patches, in their order, leave at a place that is reached through objects, of which the first is there: the spec. */
-export function leftAt(patches: readonly PathPatch[], place: readonly string[]): Left {
-  let left: Left = { by: 'nobody', value: undefined, depth: 1 };
+/**
+ * Computes the effect of patches, in their order, at a path.
+ * @param path elements of a path that leads only through maps. The first one, `spec`, exists in the patched object
+ */
+export function effectAt(patches: readonly PathPatch[], path: readonly string[]): PatchEffect {
+  let effect: PatchEffect = { by: 'nobody', value: undefined, depth: 1 };
   for (const patch of patches) {
     const elements = elementsOf(patch.path);
     const value = valueOf(patch) ?? null;
-    const common = commonLength(elements, place);
+    const common = commonLength(elements, path);
     const rest = elements.slice(common);
     if (common === 0) continue;
-    if (left.by === 'blocked') {
-      const replaces = common < left.depth || (common === left.depth && (value === null || !Array.isArray(left.value)));
+    if (effect.by === 'blocked') {
+      const replaces =
+        common < effect.depth || (common === effect.depth && (value === null || !Array.isArray(effect.value)));
       if (rest.length > 0 || !replaces) continue;
     }
     if (rest.length === 0) {
-      left = common < place.length ? below(value, place, common) : leftBy('place', value, place);
-    } else if (common === place.length && isScalar(left.value)) {
+      effect = common < path.length ? effectFromAbove(value, path, common) : effectOf('path', value, path);
+    } else if (common === path.length && isScalar(effect.value)) {
       continue;
-    } else if (common > left.depth && indexOf(rest[0]) !== undefined) {
-      // where nothing is yet, the library may make a list of it
-      left = { by: 'blocked', value: [value], depth: common };
-    } else if (common === place.length) {
-      left = leftBy('place', { [pathOfElements(rest)]: value }, place);
+    } else if (common > effect.depth && indexOf(rest[0]) !== undefined) {
+      // If nothing exists at that element, the library possibly creates a list.
+      effect = { by: 'blocked', value: [value], depth: common };
+    } else if (common === path.length) {
+      effect = effectOf('path', { [pathOfElements(rest)]: value }, path);
     } else {
-      left = { ...left, depth: Math.max(left.depth, common) };
+      effect = { ...effect, depth: Math.max(effect.depth, common) };
     }
   }
-  return left;
+  return effect;
 }
 
-/** `[key:value]`. A colon in the value is escaped, and then stays so: it fits nothing. */
+/**
+ * Parses an element `[key:value]`; undefined if it is none. A colon in the value must be escaped. The library does not remove the escape, so
+ * such a selector matches no item.
+ */
 function selectorOf(element: string | undefined): [key: string, value: string] | undefined {
-  const found = /^\[([a-zA-Z0-9_-]+):((?:[^:\\]|\\:?)+)\]$/.exec(element ?? '');
-  return found?.[1] === undefined || found[2] === undefined ? undefined : [found[1], found[2]];
+  const match = /^\[([a-zA-Z0-9_-]+):((?:[^:\\]|\\:?)+)\]$/.exec(element ?? '');
+  return match?.[1] === undefined || match[2] === undefined ? undefined : [match[1], match[2]];
 }
 
 /** An item of a list that is merged by name. */
 interface Item {
   fields: JsonObject;
-  /** It is one of the rendered object, if there is such an item. */
+  /** Whether it is an item of the rendered object, which possibly does not exist. */
   maybe: boolean;
 }
 
 /**
- * What patches may leave of a named item in a list that is merged by name, as the list of env variables is: its fields, as
- * they may turn out, or null for one that is taken away. Nothing of that name is in the list before them; other items may be,
- * unless a patch sets the list as a whole.
+ * Computes the possible effects of patches on a named item of a list that is merged by name, such as a list of environment variables.
+ * The function assumes that the rendered list has no item of that name. The list can have other items, unless a patch sets the whole list.
+ * @returns for each possible effect the fields of the item; without fields: no such item; null: the item is removed
  */
-export function leftInList(
+export function effectInList(
   patches: readonly PathPatch[],
   list: readonly string[],
   name: string,
@@ -142,41 +152,46 @@ export function leftInList(
     const elements = elementsOf(patch.path);
     const value = valueOf(patch);
     const common = commonLength(elements, list);
-    const way = list.slice(common);
+    const rest = list.slice(common);
     const sets = common > 0 && common === elements.length;
-    const left = leftAt(patches.slice(0, i), list);
-    if (left.by === 'blocked' && left.depth < list.length && !(sets && common <= left.depth)) continue;
+    const effect = effectAt(patches.slice(0, i), list);
+    if (effect.by === 'blocked' && effect.depth < list.length && !(sets && common <= effect.depth)) continue;
     if (sets) {
-      const found = way.length === 0 ? value : below(value, list, common).value;
-      const objects = Array.isArray(found) ? found.filter(isObject) : [];
+      const newList = rest.length === 0 ? value : effectFromAbove(value, list, common).value;
+      const objects = Array.isArray(newList) ? newList.filter(isObject) : [];
       items =
-        way.length > 0 && isNull(value, way) ? null : objects.map((item) => ({ fields: { ...item }, maybe: false }));
+        rest.length > 0 && isNull(value, rest) ? null : objects.map((item) => ({ fields: { ...item }, maybe: false }));
       whole = true;
-    } else if (common === list.length && items !== null && !isScalar(left.value)) {
+    } else if (common === list.length && items !== null && !isScalar(effect.value)) {
       setItem(items, whole, elements.slice(common), value, name);
     }
   }
   if (items === null) return [null];
   const named = items.filter(({ fields }) => fields['name'] === name);
-  const guesses = named.filter(({ maybe }) => maybe).map(({ fields }) => fields);
+  const possible = named.filter(({ maybe }) => maybe).map(({ fields }) => fields);
   const certain = named.filter(({ maybe }) => !maybe).map(({ fields }) => fields);
-  // with these directives of strategic merge patches, what others set elsewhere goes; a list that replaces is not merged
+  // The directives `replace` and `delete` of strategic merge patches remove what others set elsewhere. With `replace`, items are not merged.
   const replaces = items.some(({ fields }) => fields['$patch'] === 'replace');
   const deletes = named.some(({ fields }) => fields['$patch'] === 'delete');
   const kept = certain.filter((fields) => fields['$patch'] !== 'delete');
   const merged: JsonObject = Object.assign({}, ...(replaces ? kept.slice(-1) : kept)) as JsonObject;
   if ((replaces || deletes) && !('value' in merged)) return [null];
-  return [merged, ...guesses.filter((fields) => fields['$patch'] !== 'delete')];
+  return [merged, ...possible.filter((fields) => fields['$patch'] !== 'delete')];
 }
 
-/** Whether the last field of a way is there, and null. */
-const isNull = (value: unknown, way: readonly string[]): boolean => {
-  const [field, ...rest] = way;
+/** Whether the field at a path below the value exists and is null. */
+const isNull = (value: unknown, path: readonly string[]): boolean => {
+  const [field, ...rest] = path;
   if (field === undefined) return value === null;
   return isObject(value) && Object.hasOwn(value, field) && isNull(value[field], rest);
 };
 
-/** Sets an item, or a field of one. An index, and an item that no patch has made, may mean one of the rendered object. */
+/**
+ * Applies a patch to an item, or to a field of an item. An index, or a selector that no item matches, can refer to an item of the rendered
+ * object.
+ * @param whole whether a patch has set the whole list, so that the rendered object has no items of its own
+ * @param name the name of the item that the caller asks about
+ */
 function setItem(
   items: Item[],
   whole: boolean,
@@ -192,19 +207,19 @@ function setItem(
     : whole && index !== undefined
       ? index
       : -1;
-  const found = items[position];
-  if (selector && !found && whole) return;
+  const item = items[position];
+  if (selector && !item && whole) return;
   const maybe = !whole && index !== -1;
   const add = (fields: JsonObject) => (maybe ? items.unshift({ fields, maybe }) : items.push({ fields, maybe }));
   if (field === undefined) {
-    if (found) items.splice(position, 1, ...(isObject(value) ? [{ ...found, fields: { ...value } }] : []));
+    if (item) items.splice(position, 1, ...(isObject(value) ? [{ ...item, fields: { ...value } }] : []));
     else if (isObject(value)) add({ ...value });
     return;
   }
-  const isOurs = ({ fields }: Item) => fields['name'] === name;
-  const hidden: JsonObject = maybe && index !== undefined && field !== 'name' && items.some(isOurs) ? { name } : {};
-  const fields = found?.fields ?? (selector ? { [selector[0]]: selector[1] } : hidden);
-  if (!found) add(fields);
+  const isNamed = ({ fields }: Item) => fields['name'] === name;
+  const assumed: JsonObject = maybe && index !== undefined && field !== 'name' && items.some(isNamed) ? { name } : {};
+  const fields = item?.fields ?? (selector ? { [selector[0]]: selector[1] } : assumed);
+  if (!item) add(fields);
   if (deeper.length > 0) {
     if (typeof fields[field] !== 'string') fields[field] = { [pathOfElements(deeper)]: value };
   } else if (value === undefined || value === null) {
@@ -212,5 +227,5 @@ function setItem(
   } else {
     fields[field] = value;
   }
-  if (!found && maybe && fields['name'] === name && !('value' in fields)) fields['value'] = `that of ${at ?? ''}`;
+  if (!item && maybe && fields['name'] === name && !('value' in fields)) fields['value'] = `that of ${at ?? ''}`;
 }

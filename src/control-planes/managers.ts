@@ -1,5 +1,5 @@
 /**
- * Who manages a field of an object: by `managedFields`, and by the marks that GitOps tools leave.
+ * Which field managers own a field of an object, according to `managedFields`, and to the labels and annotations of GitOps tools.
  * https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
  */
 import { isDeepStrictEqual } from 'node:util';
@@ -8,6 +8,7 @@ import { dig, isObject, str, type JsonObject } from '../api/json.ts';
 import type { OtherManager } from '../plan/facts/observed.ts';
 import { annotationOf } from './adapter.ts';
 
+/** One entry of `managedFields`. */
 interface Entry {
   manager: string;
   operation: string;
@@ -15,7 +16,7 @@ interface Entry {
   fields: JsonObject;
 }
 
-/** Who has written what of the object itself; what was written to its status is left out. */
+/** The entries of `managedFields`, without those of subresources such as status. */
 function entriesOf(object: JsonObject | undefined): Entry[] {
   const entries = dig(object, 'metadata', 'managedFields');
   return (Array.isArray(entries) ? entries : [])
@@ -31,41 +32,42 @@ function entriesOf(object: JsonObject | undefined): Entry[] {
     });
 }
 
-const isOurApply = ({ manager, operation }: Entry): boolean => manager === fieldManager && operation === 'Apply';
+const isOperatorApply = ({ manager, operation }: Entry): boolean => manager === fieldManager && operation === 'Apply';
 
-/** Whether an entry names the field, or something below it. Who names a map only, holds that it is there, and nothing in it. */
+/** Whether an entry contains the field or a field below it. An entry with a map alone owns that the map exists, but not its content. */
 const manages = ({ fields }: Entry, path: readonly string[]): boolean =>
   isObject(dig(fields, ...path.map((key) => `f:${key}`)));
 
 /**
- * Whether a client-side `kubectl apply`, or a tool that works like it, has set the field to what it is. The API server does not tell: who
- * sends what stands there already is not recorded for it.
+ * Whether the last client-side apply, by kubectl or a similar tool, set the field to its current value. `managedFields` does not show this: the
+ * API server records no manager for a write that does not change the field.
  * https://kubernetes.io/docs/tasks/manage-kubernetes-objects/declarative-config/#how-apply-calculates-differences-and-merges-changes
  */
-export function isLastApplied(object: JsonObject | undefined, path: readonly string[]): boolean {
+export function isInLastApplied(object: JsonObject | undefined, path: readonly string[]): boolean {
   const text = annotationOf(object, 'kubectl.kubernetes.io/last-applied-configuration');
   const value = dig(object, ...path);
   if (text === undefined || value === undefined) return false;
   try {
     return isDeepStrictEqual(dig(JSON.parse(text), ...path), value);
   } catch {
-    return false; // edited by hand: it says nothing
+    return false; // a user edited the annotation
   }
 }
 
-/** Whether somebody else has set the field too, as the API server knows it or as they say themselves. */
-export const isOthers = (object: JsonObject | undefined, path: readonly string[]): boolean =>
-  managerOf(object, path) !== undefined || isLastApplied(object, path);
+/** Whether another field manager has set the field, according to `managedFields` or to the annotation of client-side apply. */
+export const hasOtherManager = (object: JsonObject | undefined, path: readonly string[]): boolean =>
+  managerOf(object, path) !== undefined || isInLastApplied(object, path);
 
-/** Whether this operator, and nobody else, has set the field. */
-export const isOnlyOurs = (object: JsonObject | undefined, path: readonly string[]): boolean =>
-  !isOthers(object, path) && entriesOf(object).some((entry) => entry.manager === fieldManager && manages(entry, path));
+/** Whether the operator has set the field, and no other field manager has. */
+export const isManagedOnlyByOperator = (object: JsonObject | undefined, path: readonly string[]): boolean =>
+  !hasOtherManager(object, path) &&
+  entriesOf(object).some((entry) => entry.manager === fieldManager && manages(entry, path));
 
-/** Whether this operator has applied the field. */
-export const isApplied = (object: JsonObject | undefined, path: readonly string[]): boolean =>
-  entriesOf(object).some((entry) => isOurApply(entry) && manages(entry, path));
+/** Whether the operator has set the field by server-side apply. */
+export const isAppliedByOperator = (object: JsonObject | undefined, path: readonly string[]): boolean =>
+  entriesOf(object).some((entry) => isOperatorApply(entry) && manages(entry, path));
 
-/** Paths of all fields that this operator has applied, but those of `metadata`'s own. */
+/** Returns the paths of all leaves that the operator has set by server-side apply. */
 export function appliedPaths(object: JsonObject | undefined): string[][] {
   const leaves = (fields: JsonObject, path: string[]): string[][] => {
     const below = Object.entries(fields).filter(([key]) => key.startsWith('f:'));
@@ -73,7 +75,7 @@ export function appliedPaths(object: JsonObject | undefined): string[][] {
     return below.flatMap(([key, value]) => leaves(isObject(value) ? value : {}, [...path, key.slice(2)]));
   };
   return entriesOf(object)
-    .filter(isOurApply)
+    .filter(isOperatorApply)
     .flatMap(({ fields }) => leaves(fields, []));
 }
 
@@ -84,7 +86,7 @@ const tools: readonly (readonly [RegExp, NonNullable<OtherManager['tool']>])[] =
   [/^helm$/i, 'Helm'],
 ];
 
-/** The tool whose labels or annotations an object bears. */
+/** Returns the GitOps tool whose labels or annotations an object has; undefined: none. */
 export function toolOf(object: JsonObject | undefined): OtherManager['tool'] {
   const label = (name: string) => dig(object, 'metadata', 'labels', name);
   if (annotationOf(object, 'argocd.argoproj.io/tracking-id') !== undefined) return 'Argo CD';
@@ -93,13 +95,13 @@ export function toolOf(object: JsonObject | undefined): OtherManager['tool'] {
   return label('app.kubernetes.io/managed-by') === 'Helm' ? 'Helm' : undefined;
 }
 
-/** Who else manages the field, the one that wrote last; undefined: nobody. */
+/** Returns the other field manager of a field, the one with the latest write; undefined: there is none. */
 export function managerOf(object: JsonObject | undefined, path: readonly string[]): OtherManager | undefined {
   const [latest] = entriesOf(object)
     .filter((entry) => entry.manager !== fieldManager && manages(entry, path))
     .sort((a, b) => (a.time < b.time ? 1 : -1));
   if (!latest) return undefined;
-  const byMark = /^kubectl/.test(latest.manager) ? undefined : toolOf(object);
-  const tool = tools.find(([name]) => name.test(latest.manager))?.[1] ?? byMark;
+  const toolOfObject = /^kubectl/.test(latest.manager) ? undefined : toolOf(object);
+  const tool = tools.find(([name]) => name.test(latest.manager))?.[1] ?? toolOfObject;
   return { name: latest.manager, ...(tool === undefined ? {} : { tool }) };
 }

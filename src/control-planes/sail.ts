@@ -1,5 +1,5 @@
 /**
- * An `Istio` of the Sail operator (OpenShift Service Mesh 3). It is cluster-scoped, and each is for one namespace.
+ * An `Istio` of the Sail operator (OpenShift Service Mesh 3). It is cluster-scoped and configures istiod in one namespace.
  * https://github.com/istio-ecosystem/sail-operator, docs/api-reference/sailoperator.io.md
  */
 import { dig, items, str, type JsonObject } from '../api/json.ts';
@@ -8,16 +8,17 @@ import { appliedAdapter, leavesUnder } from './applied.ts';
 
 const pilot = ['spec', 'values', 'pilot'];
 
-/** A resource acts in its own namespace only. */
+/** Rejects an Istio of another namespace: a resource configures only the control plane of its own namespace. */
 function unfit({ object, spec, namespace }: Target): string | undefined {
-  const found = str(dig(object, 'spec', 'namespace')) || 'istio-system';
-  if (found === namespace) return undefined;
-  return `spec.controlPlane: Istio ${spec.name} is for namespace ${found} (its spec.namespace), and a resource configures the control plane of its own namespace only, which is ${namespace}; create this resource in ${found}`;
+  const actual = str(dig(object, 'spec', 'namespace')) || 'istio-system';
+  if (actual === namespace) return undefined;
+  return `spec.controlPlane: Istio ${spec.name} is for namespace ${actual} (its spec.namespace), and a resource configures the control plane of its own namespace only, which is ${namespace}; create this resource in ${actual}`;
 }
 
 /**
- * Each revision of the Istio has an IstioRevision of that name; the one named `default` has no revision in Istio's terms, which is the
- * label `default` again. With update strategy `InPlace` there is one, of the Istio's name.
+ * The revisions of istiod: the names of the IstioRevisions that the Istio owns, and of the active one. The IstioRevision `default` is an istiod
+ * without a revision, whose label has the value `default` too. With update strategy `InPlace` there is one IstioRevision, with the name of the
+ * Istio.
  */
 function revisions({ object, spec, relatives }: Target): string[] {
   const uid = dig(object, 'metadata', 'uid');
@@ -32,7 +33,10 @@ function revisions({ object, spec, relatives }: Target): string[] {
   return [...new Set([...owned, active === '' ? spec.name : active])].sort();
 }
 
-/** With update strategy `RevisionBased` the operator gives values to the active revision only; older ones keep theirs until they go. */
+/**
+ * The revisions that are not active. With update strategy `RevisionBased`, the Sail operator updates only the active revision; older ones keep
+ * their values until they are deleted.
+ */
 function leftBehind(target: Target): string[] {
   const active = str(dig(target.object, 'status', 'activeRevisionName'));
   return active === '' ? [] : revisions(target).filter((revision) => revision !== active);

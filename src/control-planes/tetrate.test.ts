@@ -99,7 +99,7 @@ const ourEntry = fc.record({
   name: fc.constant(operator),
   patches: fc.array(foreignPatch, { maxLength: 6 }),
 });
-/** Foreign entries, with or without one for our IstioOperator among them. */
+/** Overlay entries of others, with or without one for the IstioOperator of the operator. */
 const foreignOverlays = fc
   .tuple(
     fc.array(otherEntry, { maxLength: 4 }),
@@ -132,7 +132,7 @@ function expectCarried(object: JsonObject, wanted: IstiodFields, foreign: Entry[
   expect(list.filter((e) => isOurs(e))).toHaveLength(1);
   expect(list.filter((e) => !isOurs(e))).toEqual(foreign.filter((e) => !isOurs(e)));
   const foreignPatches = foreign.find((e) => isOurs(e))?.patches ?? [];
-  // all that is foreign as it was and in its order, then ours: no prefix patch can follow one of ours
+  // The patches of others are unchanged and in order, and those of the operator follow: no patch above a path comes later.
   expect(patchesOf(object)).toEqual([...foreignPatches, ...ourPatches]);
   if (foreign.some((e) => isOurs(e)))
     expect(list.map((e) => [e.kind, e.name])).toEqual(foreign.map((e) => [e.kind, e.name]));
@@ -470,7 +470,7 @@ describe('conflicts', () => {
 });
 
 describe('paths and values', () => {
-  /** A ControlPlane with these revisions in its isolation boundaries. */
+  /** A ControlPlane with the given revisions in its isolation boundaries. */
   const bounded = (revisions: string[], overlays?: unknown[]): JsonObject =>
     mergePatch(controlPlane(overlays), {
       spec: {
@@ -640,7 +640,7 @@ describe('paths and values', () => {
       delivery: { source },
       kubernetesAuth: { audience: 'istio-ca' },
     };
-    // tree.go, tryToUnmarshalStringToYAML: one line with ": ", or several with ":", unless JSON or no YAML at all
+    // Istio, tree.go, tryToUnmarshalStringToYAML: parses one line with ": ", or several lines with ":", unless JSON or not YAML
     const risky = overlayPatches(fields(spec, 'd')).filter(
       ({ value: v }) =>
         typeof v === 'string' && !v.startsWith('{') && (v.includes('\n') ? v.includes(':') : v.includes(': ')),

@@ -1,11 +1,22 @@
-/** Tetrate Service Bridge's ControlPlane: an overlay on the IstioOperator that TSB renders. docs: install.tetrate.io/v1alpha1 */
+/**
+ * The ControlPlane of Tetrate Service Bridge (TSB): the fields are an overlay on the IstioOperator that TSB renders. API:
+ * install.tetrate.io/v1alpha1
+ */
 import { z } from 'zod';
 import { ownerAnnotation, previousAnnotation } from '../api/annotations.ts';
 import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import type { ControlPlaneFacts, Unfit } from '../plan/facts/observed.ts';
-import { annotationOf, nest, previousOf, show, type ControlPlaneAdapter, type Target, type Write } from './adapter.ts';
-import { isOnlyOurs, managerOf, toolOf } from './managers.ts';
+import {
+  annotationOf,
+  nest,
+  previousOf,
+  formatValue,
+  type ControlPlaneAdapter,
+  type Target,
+  type Write,
+} from './adapter.ts';
+import { isManagedOnlyByOperator, managerOf, toolOf } from './managers.ts';
 import {
   isEntry,
   overlayCarries,
@@ -15,14 +26,14 @@ import {
   writeOverlay,
   type EntryBefore,
   type OverlayPatch,
-  type Places,
+  type PatchCounts,
 } from './overlay.ts';
-import { placesWithout } from './overlay-effect.ts';
+import { missingPaths } from './overlay-effect.ts';
 
 const plainOperator = 'tsb-istiocontrolplane';
 const operatorOf = (revision: string) => `xcp-iop-${revision}`;
 
-/** Revisions that the ControlPlane's isolation boundaries name. https://docs.tetrate.io/service-bridge, Istio isolation boundaries */
+/** The revisions in the isolation boundaries of the ControlPlane. https://docs.tetrate.io/service-bridge, Istio isolation boundaries */
 function boundaryRevisions(object: JsonObject | undefined): string[] {
   return items(dig(object, 'spec', 'components', 'xcp', 'isolationBoundaries'))
     .flatMap((boundary) => items(dig(boundary, 'revisions')))
@@ -31,12 +42,12 @@ function boundaryRevisions(object: JsonObject | undefined): string[] {
 }
 
 /**
- * The IstioOperator that TSB renders for this revision. One that TSB does not render must not be named: TSB's library fails on an overlay
- * without an object, and with it everything else that TSB renders.
+ * The name of the IstioOperator that TSB renders for the revision. An overlay must not name another IstioOperator: TSB's library fails on an
+ * overlay without an object, and TSB then renders nothing.
  */
 function operatorFor(target: Pick<Target, 'object' | 'spec' | 'relatives'>): string | Unfit {
   const { object, spec, relatives } = target;
-  // without a cluster there is nothing to read
+  // The command `render` reads no cluster: object and relatives are both undefined.
   if (object !== undefined && relatives === undefined)
     return {
       unfit: {
@@ -44,7 +55,7 @@ function operatorFor(target: Pick<Target, 'object' | 'spec' | 'relatives'>): str
         message: `the operator may not list istiooperators.install.istio.io in namespace ${str(dig(object, 'metadata', 'namespace'))}, and so not see which one TSB renders; give it that right (docs/rbac.md)`,
       },
     };
-  const rendered = new Set((relatives ?? []).map((one) => dig(one, 'metadata', 'name')));
+  const rendered = new Set((relatives ?? []).map((relative) => dig(relative, 'metadata', 'name')));
   const revisions = boundaryRevisions(object);
   const exists = (revision: string) => revisions.includes(revision) || rendered.has(operatorOf(revision));
   const known = `revisions of ${spec.name} are: ${revisions.join(', ') || 'none'}`;
@@ -56,7 +67,7 @@ function operatorFor(target: Pick<Target, 'object' | 'spec' | 'relatives'>): str
     );
   }
   if (revisions.length === 0 && rendered.has(plainOperator)) return plainOperator;
-  if (revisions.length === 0 && !rendered.has(operatorOf('default'))) return namedIn(target);
+  if (revisions.length === 0 && !rendered.has(operatorOf('default'))) return operatorBeforeRendering(target);
   if (exists('default')) return operatorOf('default');
   if (rendered.has(plainOperator)) return plainOperator;
   return unfit(
@@ -64,19 +75,23 @@ function operatorFor(target: Pick<Target, 'object' | 'spec' | 'relatives'>): str
   );
 }
 
-/** While TSB renders neither: the one whose overlay stands; one that is gone for a moment comes back under its name. */
-function namedIn({ object, spec }: Pick<Target, 'object' | 'spec'>): string {
+/**
+ * The name of the IstioOperator while TSB renders none without a revision: the recorded name, else that of an existing overlay, else
+ * `tsb-istiocontrolplane`. TSB re-creates an IstioOperator that is temporarily deleted under the same name.
+ */
+function operatorBeforeRendering({ object, spec }: Pick<Target, 'object' | 'spec'>): string {
   const hasEntry = (name: string) => overlaysOf(object ?? {}).some((entry) => isEntry(entry, name));
   const written = previousOf({ object, spec }, previousSchema)?.operator;
   if (written !== undefined) return written;
   return hasEntry(operatorOf('default')) && !hasEntry(plainOperator) ? operatorOf('default') : plainOperator;
 }
 
+/** The record of the object before the first write. */
 const previousSchema = z.object({
-  /** The IstioOperator whose overlay holds the fields; unset: the one that goes by the revision. */
+  /** The IstioOperator whose overlay has the fields; unset: the default name for the revision. */
   operator: z.string().exactOptional(),
   entry: z.enum(['made', 'bare', 'kept']) satisfies z.ZodType<EntryBefore>,
-  /** How many of the fields that lead to the list were there before it was first written; all five if unset. */
+  /** How many fields of the path to the list existed before the first write; unset: all five. */
   depth: z.int().min(0).exactOptional(),
   places: z.record(z.string(), z.unknown()),
 });
@@ -86,66 +101,66 @@ type Previous = z.output<typeof previousSchema>;
 const listPath = ['spec', 'components', 'istio', 'kubeSpec', 'overlays'];
 const overlaysIn = (object: JsonObject) => dig(object, ...listPath);
 
-/** Fields from the first to the list itself, each with its value. */
-const above = (object: JsonObject) =>
+/** The fields of the path to the list, from the first one to the list itself, each with its value. */
+const fieldsToList = (object: JsonObject) =>
   listPath.map((_, i) => listPath.slice(0, i + 1)).map((path) => ({ path, value: dig(object, ...path) ?? undefined }));
 
-/** How many fields of the path to the list are there. */
+/** How many fields of the path to the list exist. */
 function depthOf(object: JsonObject): number {
-  const missing = above(object).findIndex(({ value }) => value === undefined);
+  const missing = fieldsToList(object).findIndex(({ value }) => value === undefined);
   return missing < 0 ? listPath.length : missing;
 }
 
 const overlaysOf = (object: JsonObject): unknown[] => items(overlaysIn(object));
 
-/** Our part of the list, and what it must be. */
-function lookAt(target: Target, fields: IstiodFields) {
+/** The current and the wanted overlay. `moved`: TSB has renamed the IstioOperator, so the overlay of the old name must be removed. */
+function overlayState(target: Target, fields: IstiodFields) {
   const object = target.object ?? {};
   const operator = operatorFor(target);
   const previous = previousOf(target, previousSchema);
-  const places: Places = previous?.places ?? {};
-  // TSB has given the IstioOperator another name: what stands in the old one's overlay goes
+  const places: PatchCounts = previous?.places ?? {};
   const moved = typeof operator === 'string' && previous && operatorWritten(previous, target) !== operator;
   return { object, operator, overlays: overlaysOf(object), wanted: overlayPatches(fields), previous, places, moved };
 }
 
+/** The IstioOperator whose overlay the operator wrote. */
 const operatorWritten = (previous: Previous, { spec }: Pick<Target, 'spec'>): string =>
   previous.operator ?? (spec.revision === undefined ? plainOperator : operatorOf(spec.revision));
 
-/** What must be an object, or the list, and is something else. */
-function oddPlace(object: JsonObject): { place: string; value: string } | undefined {
-  const isOdd = ({ path, value }: { path: string[]; value: unknown }) =>
+/** The first field of the path to the list that has the wrong type; undefined: there is none. */
+function malformedField(object: JsonObject): { place: string; value: string } | undefined {
+  const isMalformed = ({ path, value }: { path: string[]; value: unknown }) =>
     value !== undefined && !(path.length === listPath.length ? Array.isArray(value) : isObject(value));
-  const odd = above(object).find(isOdd);
+  const field = fieldsToList(object).find(isMalformed);
   return (
-    odd && {
-      place: odd.path.join('.'),
-      value: `${show(odd.value)}, which is not ${odd.path.length === listPath.length ? 'a list' : 'an object'}`,
+    field && {
+      place: field.path.join('.'),
+      value: `${formatValue(field.value)}, which is not ${field.path.length === listPath.length ? 'a list' : 'an object'}`,
     }
   );
 }
 
-/** What is still to be committed. */
-function rendered(target: Target, overlays: unknown[], operator: string, wanted: OverlayPatch[]): string[] {
-  const entry = overlays.find((one) => isEntry(one, operator));
-  return placesWithout(dig(entry, 'patches'), wanted).map((path) => `${operator}: ${path}`);
+/** The wanted patches without effect, which the user must still commit. */
+function missingPatches(overlays: unknown[], operator: string, wanted: OverlayPatch[]): string[] {
+  const entry = overlays.find((overlay) => isEntry(overlay, operator));
+  return missingPaths(dig(entry, 'patches'), wanted).map((path) => `${operator}: ${path}`);
 }
 
 function look(target: Target, fields: IstiodFields): ControlPlaneFacts | Unfit {
-  const { object, operator, overlays, wanted, previous, places, moved } = lookAt(target, fields);
+  const { object, operator, overlays, wanted, previous, places, moved } = overlayState(target, fields);
   const owner = annotationOf(object, ownerAnnotation(target.spec.revision));
   if (typeof operator !== 'string') return { unfit: { ...operator.unfit, owner } };
   const managedBy = managerOf(object, listPath);
   const tool = toolOf(object);
   const shared = { owner, ...(managedBy ? { managedBy } : {}), ...(tool ? { tool } : {}) };
-  const odd = oddPlace(object);
-  const conflicts = odd ? [odd] : overlayConflicts(overlays, operator, wanted, moved ? {} : places);
+  const malformed = malformedField(object);
+  const conflicts = malformed ? [malformed] : overlayConflicts(overlays, operator, wanted, moved ? {} : places);
   if (target.spec.write === 'Render') {
-    // a list that only this operator holds nobody has committed
-    const uncommitted = previous !== undefined && isOnlyOurs(object, listPath);
+    // A list that only the operator has written is not committed.
+    const uncommitted = previous !== undefined && isManagedOnlyByOperator(object, listPath);
     const missing = uncommitted
       ? wanted.map(({ path }) => `${operator}: ${path}`)
-      : rendered(target, overlays, operator, wanted);
+      : missingPatches(overlays, operator, wanted);
     const ambiguous = conflicts.filter(({ place }) => !place.startsWith(`${operator}: `));
     const carriesFields = missing.length === 0 && ambiguous.length === 0;
     return {
@@ -173,26 +188,28 @@ const claim = ({ spec }: Target, owner: string): Write[] => [
 const listPatch = (overlays: unknown[]) => nest(listPath, overlays);
 
 function write(target: Target, fields: IstiodFields): Write[] {
-  const at = lookAt(target, fields);
-  const { object, operator, wanted, moved } = at;
+  const state = overlayState(target, fields);
+  const { object, operator, wanted, moved } = state;
   if (typeof operator !== 'string') return [];
   const overlays =
-    moved && at.previous
-      ? releaseOverlay(at.overlays, operatorWritten(at.previous, target), at.places, at.previous.entry)
-      : at.overlays;
-  const [previous, places]: [Previous | undefined, Places] = moved ? [undefined, {}] : [at.previous, at.places];
+    moved && state.previous
+      ? releaseOverlay(state.overlays, operatorWritten(state.previous, target), state.places, state.previous.entry)
+      : state.overlays;
+  const [previous, places]: [Previous | undefined, PatchCounts] = moved
+    ? [undefined, {}]
+    : [state.previous, state.places];
   const written = writeOverlay(overlays, operator, wanted, places);
   const entry = previous?.entry ?? written.entry;
-  const depth = at.previous ? at.previous.depth : depthOf(object);
+  const depth = state.previous ? state.previous.depth : depthOf(object);
   const record = { operator, entry, ...(depth === undefined ? {} : { depth }), places: written.places };
   const annotations = { [previousAnnotation(target.spec.revision)]: JSON.stringify(record) };
   return [{ kind: 'merge', patch: { metadata: { annotations }, ...listPatch(written.overlays) } }];
 }
 
-/** Takes away the fields that only lead to an empty list and were not there before. */
+/** A merge patch that removes the empty list, and the fields above it that did not exist before the first write and contain nothing else. */
 function withoutEmpty(object: JsonObject, depth: number): JsonObject {
   let cut = listPath.length;
-  // the field above is only ours to remove when the one below was its only content
+  // A field is removed only if the next one is its only content.
   while (cut > depth + 1 && Object.keys(dig(object, ...listPath.slice(0, cut - 1)) as JsonObject).length === 1)
     cut -= 1;
   return nest(listPath.slice(0, cut), null);
@@ -204,13 +221,13 @@ function release(target: Target): Write[] {
   const metadata = {
     annotations: { [ownerAnnotation(spec.revision)]: null, [previousAnnotation(spec.revision)]: null },
   };
-  // with Render, a list that others hold is theirs, whatever stood in it before
-  const theirs = spec.write === 'Render' && !isOnlyOurs(object, listPath);
-  if (!previous || theirs || overlaysIn(object) === undefined) return [{ kind: 'merge', patch: { metadata } }];
+  // With `write: Render`, the release does not change a list that other field managers own.
+  const ownedByOthers = spec.write === 'Render' && !isManagedOnlyByOperator(object, listPath);
+  if (!previous || ownedByOthers || overlaysIn(object) === undefined) return [{ kind: 'merge', patch: { metadata } }];
   const { entry, depth = listPath.length, places } = previous;
   const overlays = releaseOverlay(overlaysOf(object), operatorWritten(previous, target), places, entry);
-  const bare = overlays.length === 0 && depth < listPath.length;
-  return [{ kind: 'merge', patch: { metadata, ...(bare ? withoutEmpty(object, depth) : listPatch(overlays)) } }];
+  const removeList = overlays.length === 0 && depth < listPath.length;
+  return [{ kind: 'merge', patch: { metadata, ...(removeList ? withoutEmpty(object, depth) : listPatch(overlays)) } }];
 }
 
 function render(target: Omit<Target, 'deployments'>, fields: IstiodFields): JsonObject {

@@ -8,7 +8,7 @@ import type { KubeRequest } from './transport.ts';
 const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
 const resources = { group: 'istiovaultca.io', version: 'v1alpha1', plural: 'istiovaultcas' };
 
-/** A client whose requests are noted and answered in order; an Error is thrown. */
+/** A client that records its requests and returns the given answers in order. An answer that is an Error is thrown. */
 function setup(...answers: (JsonObject | Error)[]) {
   const requests: KubeRequest[] = [];
   const client = clientOn((request) => {

@@ -1,4 +1,4 @@
-/** The operations on Kubernetes objects that the program uses, on plain JSON. Every failure is a KubeError. */
+/** A Kubernetes client for objects as plain JSON. Every failure is a `KubeError`. */
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { Gvr } from '../api/gvr.ts';
 import { dig, isObject, items as itemsIn, str, type JsonObject } from '../api/json.ts';
@@ -12,9 +12,9 @@ import {
   type TransportOptions,
 } from './transport.ts';
 
-/** The last argument of every call. */
+/** Options of every call. */
 interface CallOptions {
-  /** Ends the call with KubeError `Unavailable`, reason `Aborted`. */
+  /** If the signal aborts, the call fails with a `KubeError` of kind `Unavailable` and reason `Aborted`. */
   signal?: AbortSignal | undefined;
 }
 
@@ -23,34 +23,35 @@ interface PatchOptions {
   subresource?: 'status';
   /** Required for `apply`. */
   fieldManager?: string;
-  /** Of `apply`: takes fields over from other managers. */
+  /** `apply` only: takes over fields that other field managers own. */
   force?: boolean;
 }
 
 interface DeleteOptions extends CallOptions {
-  /** Deletes only this object, not a namesake made since. */
+  /** Precondition: deletes only the object with this UID, not a later object of the same name. */
   uid?: string;
+  /** Precondition: deletes the object only at this version. */
   resourceVersion?: string;
 }
 
-/** Which part of a container's log. */
+/** The part of a container log to read. */
 interface LogPart {
-  /** Of the run before the one that is there. */
+  /** Reads the log of the previous run of the container. */
   previous?: boolean | undefined;
-  /** The last so many lines; from the beginning unless given. */
+  /** Reads only the last lines; default: from the beginning. */
   tailLines?: number | undefined;
-  /** At most so many bytes, counted from where it begins. */
+  /** The maximum size in bytes, counted from the start of the part. */
   limitBytes: number;
 }
 
-/** A whole collection at one version. */
+/** All objects of a collection at one resourceVersion. */
 interface Collection {
   items: JsonObject[];
   resourceVersion: string;
 }
 
 export interface KubeClient {
-  /** @returns undefined when the object or its resource type does not exist (see `isServed`) */
+  /** @returns undefined if the object or its resource type does not exist; see `isServed` */
   getObject(
     gvr: Gvr,
     namespace: string | undefined,
@@ -58,9 +59,9 @@ export interface KubeClient {
     options?: CallOptions,
   ): Promise<JsonObject | undefined>;
   /**
-   * All objects, page by page; `apiVersion` and `kind` are filled in.
+   * Lists all objects, in pages. Each object has `apiVersion` and `kind`.
    * @param namespace undefined for all namespaces or cluster-scoped objects
-   * @throws KubeError NotFound when the resource type is not served
+   * @throws KubeError of kind `NotFound` if the API server does not serve the resource type
    */
   listObjects(
     gvr: Gvr,
@@ -68,16 +69,16 @@ export interface KubeClient {
     labelSelector?: string,
     options?: CallOptions,
   ): Promise<JsonObject[]>;
-  /** As `listObjects`, with the version to watch from. */
+  /** Like `listObjects`, with the resourceVersion from which to watch. */
   listCollection(
     gvr: Gvr,
     namespace: string | undefined,
     selectors?: { labelSelector?: string | undefined; fieldSelector?: string | undefined },
     options?: CallOptions,
   ): Promise<Collection>;
-  /** @throws KubeError Conflict, reason `AlreadyExists` */
+  /** @throws KubeError of kind `Conflict` and reason `AlreadyExists` if the object exists */
   createObject(gvr: Gvr, namespace: string | undefined, body: JsonObject, options?: CallOptions): Promise<JsonObject>;
-  /** Replaces the object; `metadata.resourceVersion` in the body makes it conditional. */
+  /** Replaces the object. If the body has `metadata.resourceVersion`, the object must have that version. */
   replaceObject(
     gvr: Gvr,
     namespace: string | undefined,
@@ -85,11 +86,11 @@ export interface KubeClient {
     body: JsonObject,
     options?: CallOptions,
   ): Promise<JsonObject>;
-  /** @returns false when there was nothing to delete */
+  /** @returns false if the object does not exist */
   deleteObject(gvr: Gvr, namespace: string | undefined, name: string, options?: DeleteOptions): Promise<boolean>;
   /**
-   * Patches the object; `apply` makes it when it is absent.
-   * @param body a partial object, for `apply` with `apiVersion`, `kind` and `metadata.name`; for `json` a list of operations
+   * Patches the object. `apply` creates it if it does not exist.
+   * @param body a partial object; for `apply` with `apiVersion`, `kind` and `metadata.name`; for `json` a list of operations
    */
   patchObject(
     gvr: Gvr,
@@ -99,12 +100,13 @@ export interface KubeClient {
     patch: PatchOptions,
     options?: CallOptions,
   ): Promise<JsonObject>;
-  /** The log of a container of a pod; foreign text. Needs the right to get `pods/log`. */
+  /** Reads the log of a container. The text is untrusted. Requires permission to get `pods/log`. */
   podLog(namespace: string, pod: string, container: string, part: LogPart, options?: CallOptions): Promise<string>;
   /**
-   * A token of the service account.
-   * @param audiences empty for the API server's own
+   * Requests a token of a service account (TokenRequest).
+   * @param audiences empty: the audience of the API server
    * @param expirationSeconds at least 600
+   * @returns the token, and when it expires, in milliseconds since the epoch
    */
   requestToken(
     namespace: string,
@@ -113,13 +115,13 @@ export interface KubeClient {
     expirationSeconds: number,
     options?: CallOptions,
   ): Promise<{ token: string; expiresAtMs: number }>;
-  /** Whether the API server serves the resource type: its CRD is installed. */
+  /** Whether the API server serves the resource type; for a custom resource, whether its CRD is installed. */
   isServed(gvr: Gvr, options?: CallOptions): Promise<boolean>;
-  /** The API server's version, such as `v1.34.4`; also the way to see whether it answers. */
+  /** Returns the version of the API server, such as `v1.34.4`. The call also shows whether the API server responds. */
   version(options?: CallOptions): Promise<string>;
 }
 
-/** A client on the KubeConfig's credentials; give it a PooledKubeConfig. */
+/** Creates a client with the credentials of the KubeConfig. Pass a `PooledKubeConfig`: a plain one opens a connection per request. */
 export function createKubeClient(kubeConfig: KubeConfig, options: TransportOptions = {}): KubeClient {
   return clientOn(createTransport(kubeConfig, options), createTextTransport(kubeConfig, options));
 }
@@ -136,12 +138,12 @@ const contentTypes = {
 const noText: SendForText = ({ what }) =>
   Promise.reject(new KubeError(`${what}: no transport for text`, { kind: 'Unknown' }));
 
-/** A client on any transport. @param sendForText for logs */
+/** Creates a client on a transport. @param sendForText transport for logs; default: reading logs fails */
 export function clientOn(send: Send, sendForText: SendForText = noText): KubeClient {
   const listCollection: KubeClient['listCollection'] = async (gvr, namespace, selectors = {}, { signal } = {}) => {
     const items: JsonObject[] = [];
     const path = resourcePath(gvr, namespace);
-    const what = words('list', gvr, namespace);
+    const what = describeRequest('list', gvr, namespace);
     for (let token: string | undefined; ;) {
       const query = { ...selectors, limit: pageSize, continue: token };
       try {
@@ -150,7 +152,7 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
         token = str(dig(page, 'metadata', 'continue')) || undefined;
         if (token === undefined) return { items, resourceVersion: str(dig(page, 'metadata', 'resourceVersion')) };
       } catch (error) {
-        // The version the first page was read at has been compacted away: begin anew.
+        // The version of the first page was compacted (410 Gone): start again at the first page.
         if (token === undefined || !isKubeError(error, 'Gone')) throw error;
         token = undefined;
         items.length = 0;
@@ -163,19 +165,19 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
     listObjects: async (gvr, namespace, labelSelector, options) =>
       (await listCollection(gvr, namespace, { labelSelector }, options)).items,
     getObject: (gvr, namespace, name, { signal } = {}) => {
-      const what = words('get', gvr, namespace, name);
+      const what = describeRequest('get', gvr, namespace, name);
       return unless('NotFound', send({ method: 'GET', path: resourcePath(gvr, namespace, name), signal, what }));
     },
     createObject: (gvr, namespace, body, { signal } = {}) => {
-      const what = words('create', gvr, namespace, nameOf(body));
+      const what = describeRequest('create', gvr, namespace, nameOf(body));
       return send({ method: 'POST', path: resourcePath(gvr, namespace), body, signal, what });
     },
     replaceObject: (gvr, namespace, name, body, { signal } = {}) => {
-      const what = words('update', gvr, namespace, name);
+      const what = describeRequest('update', gvr, namespace, name);
       return send({ method: 'PUT', path: resourcePath(gvr, namespace, name), body, signal, what });
     },
     deleteObject: async (gvr, namespace, name, options = {}) => {
-      const what = words('delete', gvr, namespace, name);
+      const what = describeRequest('delete', gvr, namespace, name);
       const body = deleteBody(options);
       const path = resourcePath(gvr, namespace, name);
       return (
@@ -183,7 +185,7 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
       );
     },
     patchObject: (gvr, namespace, name, body, patch, { signal } = {}) => {
-      const what = words('patch', gvr, namespace, name);
+      const what = describeRequest('patch', gvr, namespace, name);
       const path =
         resourcePath(gvr, namespace, name) + (patch.subresource === undefined ? '' : `/${patch.subresource}`);
       const query = { fieldManager: patch.fieldManager, force: patch.force === true ? 'true' : undefined };
@@ -197,14 +199,20 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
         limitBytes: String(limitBytes),
       };
       const path = `${resourcePath(pods, namespace, pod)}/log`;
-      return sendForText({ method: 'GET', path, query, signal, what: words('get the log of', pods, namespace, pod) });
+      return sendForText({
+        method: 'GET',
+        path,
+        query,
+        signal,
+        what: describeRequest('get the log of', pods, namespace, pod),
+      });
     },
     requestToken: (namespace, name, audiences, seconds, options) =>
       requestToken(send, namespace, name, audiences, seconds, options),
     isServed: async (gvr, { signal } = {}) => {
       const what = `discover ${gvr.group === '' ? gvr.version : `${gvr.group}/${gvr.version}`}`;
-      const found = await unless('NotFound', send({ method: 'GET', path: groupVersionPath(gvr), signal, what }));
-      return itemsIn(found?.['resources']).some((resource) => dig(resource, 'name') === gvr.plural);
+      const discovery = await unless('NotFound', send({ method: 'GET', path: groupVersionPath(gvr), signal, what }));
+      return itemsIn(discovery?.['resources']).some((resource) => dig(resource, 'name') === gvr.plural);
     },
     version: async ({ signal } = {}) => {
       const answer = await send({ method: 'GET', path: '/version', signal, what: 'ask for the version' });
@@ -222,7 +230,7 @@ async function requestToken(
   { signal }: CallOptions = {},
 ): Promise<{ token: string; expiresAtMs: number }> {
   const accounts = { group: '', version: 'v1', plural: 'serviceaccounts' };
-  const what = words('request a token of', accounts, namespace, name);
+  const what = describeRequest('request a token of', accounts, namespace, name);
   const spec = { expirationSeconds, ...(audiences.length === 0 ? {} : { audiences: [...audiences] }) };
   const body = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec };
   const path = `${resourcePath(accounts, namespace, name)}/token`;
@@ -234,7 +242,7 @@ async function requestToken(
   return { token, expiresAtMs };
 }
 
-/** The objects of a list, each with the `apiVersion` and `kind` that lists leave out. */
+/** The objects of a list. Each gets `apiVersion` and `kind`, which the API server omits for built-in types in lists. */
 function itemsOf(page: JsonObject): JsonObject[] {
   const { apiVersion } = page;
   const kind = str(page['kind']).replace(/List$/, '');
@@ -252,12 +260,14 @@ function deleteBody(options: DeleteOptions): JsonObject {
   return { apiVersion: 'v1', kind: 'DeleteOptions', propagationPolicy: 'Background', preconditions };
 }
 
-function words(verb: string, gvr: Gvr, namespace: string | undefined, name?: string): string {
+/** Describes a request for error messages, such as `get deployments.apps istio-system/istiod`. */
+function describeRequest(verb: string, gvr: Gvr, namespace: string | undefined, name?: string): string {
   const resource = gvr.group === '' ? gvr.plural : `${gvr.plural}.${gvr.group}`;
   const object = [namespace, name].filter((part) => part !== undefined).join('/');
   return `${verb} ${resource}${object === '' ? '' : ` ${object}`}`;
 }
 
+/** The name of an object to create, or its `generateName` followed by `*`. */
 function nameOf(body: JsonObject): string {
   return str(dig(body, 'metadata', 'name')) || `${str(dig(body, 'metadata', 'generateName'))}*`;
 }

@@ -1,21 +1,21 @@
-/** Failures of the API server, reduced to what the program decides by and what may be shown. */
+/** Errors of requests to the API server, without the parts that can be secret, such as headers and bodies. */
 import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import { isError } from '../observability/is-error.ts';
 
 export type KubeErrorKind =
   | 'NotFound'
-  /** The object exists already, has another resourceVersion, or another field manager owns the field. */
+  /** The object exists, has another resourceVersion, or another field manager owns a field. */
   | 'Conflict'
-  /** Also a token that is not accepted (401, reason `Unauthorized`). */
+  /** Includes a token that the API server rejects (401, reason `Unauthorized`). */
   | 'Forbidden'
   | 'Invalid'
   | 'Gone'
   | 'TooManyRequests'
-  /** The server fails, cannot be reached, or did not answer in time. */
+  /** The API server failed, is unreachable, or did not respond in time. */
   | 'Unavailable'
   | 'Unknown';
 
-/** One field that the server objects to. Of conflicts, `message` names the other manager. */
+/** One rejected field. For a field conflict, `message` names the other field manager. */
 export interface KubeErrorCause {
   reason: string;
   field: string;
@@ -25,8 +25,9 @@ export interface KubeErrorCause {
 export interface KubeErrorDetails {
   kind: KubeErrorKind;
   status?: number;
-  /** The server's own word, such as `AlreadyExists`; of failures of the network a code, `Timeout` or `Aborted`. */
+  /** `reason` of the API server, such as `AlreadyExists`; for a network failure an error code, `Timeout` or `Aborted`. */
   reason?: string;
+  /** How long the API server asks the client to wait, in milliseconds. */
   retryAfterMs?: number;
   causes?: KubeErrorCause[];
 }
@@ -36,12 +37,12 @@ export class KubeError extends Error {
   readonly kind: KubeErrorKind;
   readonly status?: number;
   readonly reason?: string;
-  /** How long the server asks to wait, in milliseconds. */
+  /** How long the API server asks the client to wait, in milliseconds. */
   readonly retryAfterMs?: number;
-  /** What the server objects to, field by field; texts cut to 200 characters. */
+  /** The rejected fields, at most 20; texts are truncated to 200 characters. */
   readonly causes: readonly KubeErrorCause[];
 
-  /** @param message short and ours: no headers, no bodies */
+  /** @param message short text of this program, without headers and bodies */
   constructor(message: string, details: KubeErrorDetails) {
     super(message);
     this.kind = details.kind;
@@ -52,12 +53,12 @@ export class KubeError extends Error {
   }
 }
 
-/** Whether the value is a KubeError of that kind. */
+/** Whether the value is a `KubeError`, of the given kind if there is one. */
 export function isKubeError(value: unknown, kind?: KubeErrorKind): value is KubeError {
   return value instanceof KubeError && (kind === undefined || value.kind === kind);
 }
 
-/** What a call gives; undefined when it fails in this way. @throws KubeError of every other kind, and what is none */
+/** Returns the result of a call; undefined if it fails with a `KubeError` of the given kind. @throws every other error */
 export async function unless<T>(kind: KubeErrorKind, call: Promise<T>): Promise<T | undefined> {
   try {
     return await call;
@@ -68,8 +69,8 @@ export async function unless<T>(kind: KubeErrorKind, call: Promise<T>): Promise<
 }
 
 /**
- * Makes a KubeError of anything thrown: an answer of the server, an error of client-node, a failure of the network.
- * @param what the request in words, such as `get pods istio-system/istiod`; begins the message
+ * Converts a thrown value into a `KubeError`: an error response, an error of client-node or a network failure.
+ * @param what description of the request, such as `get pods istio-system/istiod`; the message starts with it
  */
 export function toKubeError(value: unknown, what = 'request to the API server'): KubeError {
   if (value instanceof KubeError) return value;
@@ -80,8 +81,8 @@ export function toKubeError(value: unknown, what = 'request to the API server'):
 }
 
 /**
- * Makes a KubeError of an HTTP answer.
- * @param body the `Status` object, as text or parsed; anything else is ignored
+ * Creates the `KubeError` of an HTTP error response.
+ * @param body the `Status` object, as text or parsed; any other body is ignored
  * @param headers with names in lower case
  */
 export function fromAnswer(status: number, body: unknown, headers: Readonly<JsonObject>, what: string): KubeError {
@@ -89,8 +90,8 @@ export function fromAnswer(status: number, body: unknown, headers: Readonly<Json
   const reason = str(answer?.['reason']) || undefined;
   const kind = kindOf(status);
   const causes = causesOf(answer);
-  const retryAfterMs = retryAfter(headers, answer);
-  return new KubeError(`${what}: ${words(kind, status, reason, answer, causes)}`, {
+  const retryAfterMs = retryAfterOf(headers, answer);
+  return new KubeError(`${what}: ${detailsText(kind, status, reason, answer, causes)}`, {
     kind,
     status,
     causes,
@@ -99,6 +100,7 @@ export function fromAnswer(status: number, body: unknown, headers: Readonly<Json
   });
 }
 
+/** The HTTP status of a thrown value; undefined if it has none. */
 function statusOf(value: unknown): number | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
   const { status, statusCode, code } = value as { status?: unknown; statusCode?: unknown; code?: unknown };
@@ -129,6 +131,7 @@ function kindOf(status: number): KubeErrorKind {
   }
 }
 
+/** The `Status` object of a body; undefined if the body is something else. */
 function parseStatus(body: unknown): JsonObject | undefined {
   let parsed = body;
   if (typeof body === 'string') {
@@ -149,15 +152,19 @@ function causesOf(answer: JsonObject | undefined): KubeErrorCause[] {
     .map((cause) => ({ reason: text(cause['reason']), field: text(cause['field']), message: text(cause['message']) }));
 }
 
-function retryAfter(headers: Readonly<JsonObject>, answer: JsonObject | undefined): number | undefined {
+/** The requested wait in milliseconds, at most one hour; undefined if there is none. */
+function retryAfterOf(headers: Readonly<JsonObject>, answer: JsonObject | undefined): number | undefined {
   const asked = dig(answer, 'details', 'retryAfterSeconds');
   const header = str(headers['retry-after']);
   const seconds = typeof asked === 'number' ? asked : Number(/^[0-9]+$/.test(header) ? header : NaN);
   return seconds > 0 ? Math.min(seconds, 3600) * 1000 : undefined;
 }
 
-/** What happened. Of a refusal for lack of rights the server's own text: it names verb, resource and namespace. */
-function words(
+/**
+ * The message text: status, reason and rejected fields. For a missing permission it is the text of the API server, which names verb, resource
+ * and namespace.
+ */
+function detailsText(
   kind: KubeErrorKind,
   status: number,
   reason: string | undefined,
@@ -188,12 +195,12 @@ function fromNetwork(value: unknown, what: string): KubeError {
   });
 }
 
-/** undici's own: `fetch failed` before an answer, `terminated` within one. */
+/** Whether undici threw the error: `fetch failed` before a response, `terminated` during one. */
 function isFetchError(error: Error): boolean {
   return error.name === 'TypeError' && (error.message === 'fetch failed' || error.message === 'terminated');
 }
 
-/** The code of the error or of what caused it, such as ECONNREFUSED, UND_ERR_SOCKET or a TLS code. */
+/** The code of an error or of its causes, such as ECONNREFUSED, UND_ERR_SOCKET or a TLS code; undefined if there is none. */
 function codeOf(error: Error): string | undefined {
   for (let at: unknown = error, depth = 0; isError(at) && depth < 5; at = at.cause, depth++) {
     const { code } = at as { code?: unknown };
@@ -202,4 +209,5 @@ function codeOf(error: Error): string | undefined {
   return undefined;
 }
 
-const cut = (text: string, most: number): string => (text.length <= most ? text : `${text.slice(0, most - 1)}…`);
+const cut = (text: string, maxLength: number): string =>
+  text.length <= maxLength ? text : `${text.slice(0, maxLength - 1)}…`;

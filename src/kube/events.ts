@@ -1,6 +1,6 @@
 /**
- * Kubernetes Events (`events.k8s.io/v1`). Recording never fails and never waits: calls queue up behind each other, and
- * what cannot be delivered is logged and counted. The same event again within ten minutes becomes a series.
+ * Kubernetes Events (`events.k8s.io/v1`). Recording never fails and never waits: Events are delivered in sequence in the background, and one
+ * that cannot be delivered is logged and counted. A repetition of an Event within ten minutes becomes part of a series.
  */
 import { randomBytes } from 'node:crypto';
 import type { JsonObject } from '../api/json.ts';
@@ -9,12 +9,12 @@ import { microTime, type Clock } from '../runtime/clock.ts';
 import type { KubeClient } from './client.ts';
 import { isKubeError } from './errors.ts';
 
-/** What an Event is about. */
+/** The object that an Event is about. */
 interface ObjectReference {
   apiVersion: string;
   kind: string;
   name: string;
-  /** Unset for cluster-scoped objects; their Events stand in `default`. */
+  /** Unset for cluster-scoped objects; their Events are in namespace `default`. */
   namespace?: string;
   uid?: string;
   resourceVersion?: string;
@@ -23,17 +23,17 @@ interface ObjectReference {
 export interface EventToRecord {
   regarding: ObjectReference;
   type: 'Normal' | 'Warning';
-  /** Why, in UpperCamelCase, at most 128 characters. */
+  /** The reason in UpperCamelCase; truncated to 128 characters. */
   reason: string;
-  /** What was done or tried, in UpperCamelCase, 1 to 128 characters. */
+  /** The completed or failed action in UpperCamelCase, 1 to 128 characters. */
   action: string;
-  /** For a person; cut to 1024 bytes. No secrets. */
+  /** Text for the user, without secrets; truncated to 1024 bytes. */
   note: string;
 }
 
 export interface EventRecorder {
   record(event: EventToRecord): void;
-  /** Waits until everything recorded so far is delivered or has failed. Never rejects. */
+  /** Waits until all recorded Events are delivered or have failed. Never rejects. */
   flush(): Promise<void>;
 }
 
@@ -41,11 +41,11 @@ export interface EventRecorderOptions {
   client: Pick<KubeClient, 'createObject' | 'patchObject'>;
   clock: Clock;
   logger: Logger;
-  /** Which process reports, such as the pod's name; cut to 128 characters. */
+  /** Name of the reporting process, such as the name of the Pod; truncated to 128 characters. */
   reportingInstance: string;
-  /** Told about each event that was not delivered. */
+  /** Called for each Event that was not delivered. */
   onDropped?: () => void;
-  /** Makes names of the same microsecond unique; three random bytes in hex unless given. */
+  /** Makes the names of simultaneous Events unique; default: three random bytes in hexadecimal. */
   uniqueSuffix?: () => string;
 }
 
@@ -54,12 +54,12 @@ const reportingController = 'istiovaultca.io/istio-vault-ca';
 const events = { group: 'events.k8s.io', version: 'v1', plural: 'events' };
 /** Repetitions within this time belong to one series, in milliseconds. */
 const seriesWindowMs = 600_000;
-/** A series is written at most so often, in milliseconds; what comes between is counted with the next writing. */
+/** The shortest time between two writes of a series, in milliseconds. The next write counts the repetitions in between. */
 const seriesPauseMs = 60_000;
-/** Beyond so many undelivered events new ones are dropped: the API server is away, and memory is finite. */
-const longestQueue = 500;
+/** The maximum number of undelivered Events. Further Events are dropped, so that memory is limited while the API server is unavailable. */
+const maxQueued = 500;
 
-/** An Event that was made and may become a series. */
+/** A created Event, of which repetitions become a series. */
 interface Sent {
   namespace: string;
   name: string;
@@ -83,7 +83,7 @@ class Recorder implements EventRecorder {
   }
 
   record(event: EventToRecord): void {
-    if (this.#queued >= longestQueue) {
+    if (this.#queued >= maxQueued) {
       this.#drop(event, new Error('too many events wait'));
       return;
     }
@@ -110,7 +110,7 @@ class Recorder implements EventRecorder {
     this.#sent.set(key, await this.#create(event, atMs));
   }
 
-  /** @returns false when the Event is gone from the API server, where they live an hour */
+  /** Counts a repetition. @returns false if the API server has deleted the Event, by default an hour after its creation */
   async #repeat(sent: Sent, atMs: number): Promise<boolean> {
     sent.count += 1;
     sent.lastMs = atMs;
@@ -130,7 +130,7 @@ class Recorder implements EventRecorder {
     const { client, reportingInstance, uniqueSuffix = () => randomBytes(3).toString('hex') } = this.#options;
     const { regarding } = event;
     const namespace = regarding.namespace ?? 'default';
-    // kubectl lists events by name where their times are equal to it: the time comes first in the suffix
+    // kubectl sorts Events of the same time by name, so the suffix starts with the time.
     const name = `${regarding.name.slice(0, 220)}.${Math.round(atMs * 1000).toString(16)}${uniqueSuffix()}`;
     const body: JsonObject = {
       apiVersion: 'events.k8s.io/v1',
@@ -167,11 +167,11 @@ function keyOf({ regarding, type, reason, action, note }: EventToRecord): string
   return JSON.stringify([apiVersion, kind, namespace, name, uid, type, reason, action, note]);
 }
 
-/** Cuts text to so many bytes of UTF-8, never within a character. */
-export function truncateUtf8(text: string, mostBytes: number): string {
+/** Truncates text to a length in bytes of UTF-8, without splitting a character. */
+export function truncateUtf8(text: string, maxBytes: number): string {
   const bytes = Buffer.from(text.toWellFormed());
-  if (bytes.length <= mostBytes) return bytes.toString();
-  let end = mostBytes;
+  if (bytes.length <= maxBytes) return bytes.toString();
+  let end = maxBytes;
   while (end > 0 && ((bytes[end] ?? 0) & 0xc0) === 0x80) end -= 1;
   return bytes.subarray(0, end).toString();
 }

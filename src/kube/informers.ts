@@ -1,4 +1,4 @@
-/** Informers on API resources: the supervisor of `runtime`, wired to the client and to client-node's Watch. */
+/** Informers for Kubernetes resources: connects the supervisor in `src/runtime/informer.ts` with the client and client-node's Watch. */
 import { Watch, type KubeConfig } from '@kubernetes/client-node';
 import type { Gvr } from '../api/gvr.ts';
 import type { JsonObject } from '../api/json.ts';
@@ -9,7 +9,7 @@ import { superviseInformer, type InformerHandle, type ObjectMetadata } from '../
 import type { KubeClient } from './client.ts';
 import { resourcePath } from './resources.ts';
 
-/** A Kubernetes object in a cache. Do not change it. */
+/** A Kubernetes object in the cache of an informer. Callers must not change it. */
 type CachedObject = JsonObject & {
   metadata?: { name?: string; namespace?: string; resourceVersion?: string };
 };
@@ -22,16 +22,16 @@ interface ResourceInformerOptions {
   namespace?: string | undefined;
   labelSelector?: string | undefined;
   onKey: (metadata: ObjectMetadata) => void;
-  /** Milliseconds; 10 min unless given. */
+  /** Interval of full lists, in milliseconds; default 10 minutes. */
   relistMs?: number;
-  /** How often to look for a resource type that is not served, in milliseconds; 30 s unless given. */
+  /** Interval of checks for a resource type that is not served, in milliseconds; default 30 s. */
   missingRetryMs?: number;
 }
 
 /** Starts an informer. */
 export type StartInformer = (options: ResourceInformerOptions) => ResourceInformer;
 
-/** What all informers of a process share. */
+/** What all informers of a process have in common. */
 export interface InformerFactoryOptions {
   kubeConfig: KubeConfig;
   client: Pick<KubeClient, 'listCollection'>;

@@ -1,11 +1,11 @@
-/** The Lease of the leader election, on the API server. */
+/** The Lease object of the leader election in the API server. */
 import { isObject, str, type JsonObject } from '../api/json.ts';
 import type { LeaseRecord, LeaseSnapshot, LeaseStore } from '../runtime/leader-election.ts';
 import type { KubeClient } from './client.ts';
 
 const leases = { group: 'coordination.k8s.io', version: 'v1', plural: 'leases' };
 
-/** Operations on the Lease of that name. They throw KubeError. */
+/** Creates the operations on one Lease. They throw `KubeError`. */
 export function createLeaseStore(client: KubeClient, namespace: string, name: string): LeaseStore {
   const body = (record: LeaseRecord, metadata: JsonObject): JsonObject => ({
     apiVersion: 'coordination.k8s.io/v1',
@@ -33,7 +33,7 @@ export function createLeaseStore(client: KubeClient, namespace: string, name: st
   };
 }
 
-/** Fields without a value are left out, as client-go does it. */
+/** The spec of the Lease. Fields with an empty value are omitted, as client-go does. */
 function specOf(record: LeaseRecord): JsonObject {
   return Object.fromEntries(Object.entries(record).filter(([, value]) => value !== ''));
 }

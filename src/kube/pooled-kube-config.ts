@@ -1,6 +1,6 @@
 /**
- * client-node's KubeConfig with one connection pool. As published it makes an undici Agent, and so a TLS connection,
- * for each request (kubernetes-client/javascript#2893).
+ * client-node's KubeConfig with one connection pool. client-node 2.0.1 creates an undici Agent, and thus a TLS connection, for each request
+ * (https://github.com/kubernetes-client/javascript/issues/2893).
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -15,8 +15,8 @@ export class PooledKubeConfig extends KubeConfig {
   #pool: { fingerprint: string; dispatcher: Dispatcher | undefined } | undefined;
 
   /**
-   * Gives the request its credentials and the shared pool. Tokens are read anew as client-node does it; the pool is
-   * replaced when the CA, the client certificate or the server change, and the old one closes its idle connections.
+   * Sets the credentials and the shared pool of a request. client-node reads the token for each request. If CA, client certificate or server
+   * change, a new pool replaces the old one, which closes its idle connections.
    */
   override async applySecurityAuthentication(context: RequestContext): Promise<void> {
     const options: RequestOptions = {};
@@ -39,6 +39,7 @@ export class PooledKubeConfig extends KubeConfig {
     for (const [name, value] of Object.entries(headers)) context.setHeaderParam(name, String(value));
   }
 
+  /** A hash of everything that a pooled connection depends on. */
   #fingerprint(options: RequestOptions): string {
     const cluster = this.getCurrentCluster();
     const hash = createHash('sha256');
@@ -62,34 +63,34 @@ export class PooledKubeConfig extends KubeConfig {
 }
 
 /**
- * With HTTP/2 everything shares one connection, and a request that times out on a dead one leaves it in the pool for
- * the next. With HTTP/1.1 it takes its connection along.
+ * Disables HTTP/2 for a dispatcher. With HTTP/2 all requests share one connection. If that connection is dead, a request that times out
+ * leaves it in the pool for the next request. With HTTP/1.1 such a request closes its own connection.
  */
 function http1Only(dispatcher: Dispatcher | undefined): Dispatcher | undefined {
-  // undici's types do not name the option, its Agent reads it.
+  // undici's types of dispatch options do not have this option, but its Agent reads it.
   const http1 = { allowH2: false };
   return dispatcher?.compose((dispatch) => (options, handler) => dispatch({ ...options, ...http1 }, handler));
 }
 
-/** Where the credentials were found, for the log. */
 export interface LoadedKubeConfig {
   kubeConfig: PooledKubeConfig;
+  /** The source of the credentials, for the log. */
   source: string;
-  /** Of the current context. */
+  /** The namespace of the current context; undefined if it has none. */
   namespace: string | undefined;
 }
 
 export interface LoadOptions {
-  /** `--kubeconfig`. */
+  /** The value of `--kubeconfig`. */
   path?: string | undefined;
   env: Readonly<Record<string, string | undefined>>;
-  /** The user's home directory; the process's unless given. */
+  /** The home directory of the user; default: that of the process. */
   home?: string;
 }
 
 /**
- * Loads credentials: the given file, else `KUBECONFIG`, else `~/.kube/config`, else the pod's service account.
- * @throws Error when a named file cannot be read, or when there is none and this is no pod
+ * Loads credentials from the first of: the given file, `KUBECONFIG`, `~/.kube/config`, the service account of the Pod.
+ * @throws Error if a file cannot be read, if the current context has no cluster, or if there is no file and the process does not run in a Pod
  */
 export function loadKubeConfig(options: LoadOptions): LoadedKubeConfig {
   const kubeConfig = new PooledKubeConfig();

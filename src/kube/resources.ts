@@ -1,15 +1,14 @@
-/** Names of API resources and their paths on the API server. */
-
+/** URL paths of resources on the API server. */
 import type { Gvr } from '../api/gvr.ts';
 
-/** The path of a group and version. */
+/** Returns the path of an API group and version, which lists its resource types. */
 export function groupVersionPath(gvr: Pick<Gvr, 'group' | 'version'>): string {
   const version = encodeURIComponent(gvr.version);
   return gvr.group === '' ? `/api/${version}` : `/apis/${encodeURIComponent(gvr.group)}/${version}`;
 }
 
 /**
- * The path of a collection, or of one object in it.
+ * Returns the path of a collection, or of one object in it.
  * @param namespace undefined for cluster-scoped objects, and for collections of all namespaces
  */
 export function resourcePath(gvr: Gvr, namespace?: string, name?: string): string {
@@ -20,7 +19,7 @@ export function resourcePath(gvr: Gvr, namespace?: string, name?: string): strin
   return parts.join('/');
 }
 
-/** One path segment; text that would change the path is refused, since URL parsers resolve it. */
+/** Escapes a path segment. @throws RangeError for the segments ``, `.` and `..`, which URL parsers resolve */
 function segment(text: string): string {
   if (text === '' || text === '.' || text === '..') throw new RangeError(`"${text}" is not a name`);
   return encodeURIComponent(text);

@@ -1,7 +1,7 @@
-/** Kubernetes label selectors. https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/ */
+/** Matching of Kubernetes label selectors. https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/ */
 import { dig, isObject } from '../api/json.ts';
 
-function expressionHolds(expression: unknown, labels: Record<string, unknown>): boolean {
+function expressionMatches(expression: unknown, labels: Record<string, unknown>): boolean {
   const key = String(dig(expression, 'key'));
   const values = dig(expression, 'values');
   const listed = Array.isArray(values) && values.includes(labels[key]);
@@ -15,16 +15,16 @@ function expressionHolds(expression: unknown, labels: Record<string, unknown>): 
     case 'DoesNotExist':
       return !Object.hasOwn(labels, key);
     default:
-      return false; // an operator that is not known selects nothing
+      return false; // an unknown operator matches nothing
   }
 }
 
-/** Whether a selector selects labels; an absent or empty one selects everything. */
+/** Whether a label selector matches labels; an absent or empty selector matches everything. */
 export function selects(selector: unknown, labels: Record<string, unknown>): boolean {
-  const exact = dig(selector, 'matchLabels');
+  const matchLabels = dig(selector, 'matchLabels');
   const expressions = dig(selector, 'matchExpressions');
   return (
-    Object.entries(isObject(exact) ? exact : {}).every(([key, value]) => labels[key] === value) &&
-    (Array.isArray(expressions) ? expressions : []).every((expression) => expressionHolds(expression, labels))
+    Object.entries(isObject(matchLabels) ? matchLabels : {}).every(([key, value]) => labels[key] === value) &&
+    (Array.isArray(expressions) ? expressions : []).every((expression) => expressionMatches(expression, labels))
   );
 }

@@ -1,41 +1,41 @@
-/** One HTTP request to the API server: credentials, pool, time limit, and failures as KubeError. */
+/** Sends HTTP requests to the API server, with credentials, the connection pool and a time limit. Failures become `KubeError`. */
 import { IsomorphicFetchHttpLibrary, RequestContext, type HttpMethod, type KubeConfig } from '@kubernetes/client-node';
 import { isObject, type JsonObject } from '../api/json.ts';
 import { fromAnswer, KubeError, toKubeError } from './errors.ts';
 
 export interface KubeRequest {
   method: HttpMethod;
-  /** Begins with a slash; segments are encoded. */
+  /** Starts with a slash; its segments are escaped. */
   path: string;
   query?: Readonly<Record<string, string | undefined>>;
   body?: JsonObject | unknown[];
-  /** Of the body; JSON unless given. */
+  /** Content type of the body; default `application/json`. */
   contentType?: string;
   signal?: AbortSignal | undefined;
-  /** The request in words, for errors. */
+  /** Description of the request for error messages, such as `get pods istio-system/istiod`. */
   what: string;
 }
 
-/** Sends the request; gives the object that the server answers with. Throws KubeError. */
+/** Sends a request and returns the JSON object of the response. Throws `KubeError`. */
 export type Send = (request: KubeRequest) => Promise<JsonObject>;
 
-/** Sends the request; gives the text that the server answers with. Throws KubeError. */
+/** Sends a request and returns the text of the response. Throws `KubeError`. */
 export type SendForText = (request: KubeRequest) => Promise<string>;
 
 export interface TransportOptions {
-  /** How long a request may take, in milliseconds; 30 s unless given. Watches do not go this way. */
+  /** Time limit of a request, in milliseconds; default 30 s. Watches do not use this transport. */
   timeoutMs?: number;
 }
 
 const userAgent = 'istio-vault-ca';
 
-/** A `Send` on the credentials and connections of the KubeConfig. */
+/** Creates a `Send` with the credentials and connections of the KubeConfig. */
 export function createTransport(kubeConfig: KubeConfig, options: TransportOptions = {}): Send {
   const send = createTextTransport(kubeConfig, options);
   return async (request) => parse(await send(request), request.what);
 }
 
-/** As `createTransport`, for answers that are no JSON, such as logs. */
+/** Like `createTransport`, for responses that are not JSON, such as logs. */
 export function createTextTransport(kubeConfig: KubeConfig, options: TransportOptions = {}): SendForText {
   const http = new IsomorphicFetchHttpLibrary();
   const { timeoutMs = 30_000 } = options;
@@ -67,7 +67,7 @@ function toContext(kubeConfig: KubeConfig, request: KubeRequest): RequestContext
   for (const [name, value] of Object.entries(request.query ?? {})) {
     if (value !== undefined) context.setQueryParam(name, value);
   }
-  // logs are plain text, errors about them JSON
+  // Logs are plain text, but their error responses are JSON.
   context.setHeaderParam('Accept', 'application/json, */*');
   context.setHeaderParam('User-Agent', userAgent);
   if (request.body !== undefined) {
@@ -82,7 +82,7 @@ function parse(text: string, what: string): JsonObject {
     const value: unknown = JSON.parse(text);
     if (isObject(value)) return value;
   } catch {
-    // Said below, without the text.
+    // The error below does not contain the text.
   }
   throw new KubeError(`${what}: the answer is not a JSON object`, { kind: 'Unknown' });
 }

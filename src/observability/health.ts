@@ -1,43 +1,43 @@
-/** The HTTP endpoints of the program: `/metrics` on one address, `/livez` and `/readyz` on another. */
+/** HTTP servers for `/metrics`, and for `/livez` and `/readyz`. */
 import { createServer, type RequestListener, type Server } from 'node:http';
 
-/** One thing that must hold. */
+/** One check of `/livez` or `/readyz`. */
 export interface HealthCheck {
   name: string;
-  /** @returns what is wrong, for a person; undefined when all is well. Must answer at once. */
+  /** @returns a text about the problem; undefined if there is none. Must not block. */
   check: () => string | undefined;
 }
 
 export interface HealthOptions {
-  /** `host:port`, or `0` for off. */
+  /** `host:port`; `0` disables the server. */
   metricsAddress: string;
-  /** `host:port`, or `0` for off. */
+  /** `host:port`; `0` disables the server. */
   healthAddress: string;
   metrics: () => Promise<{ contentType: string; body: string }>;
-  /** A process that fails one of these should be restarted. */
+  /** If one of these checks fails, the process should be restarted. */
   livez: readonly HealthCheck[];
-  /** A process that fails one of these is not to be relied on yet. */
+  /** If one of these checks fails, the process is not ready. */
   readyz: readonly HealthCheck[];
 }
 
-/** Where a server listens. */
+/** The address on which a server listens. */
 export interface Listening {
   host: string;
   port: number;
 }
 
 export interface HealthServers {
-  /** undefined when off. */
+  /** undefined: disabled. */
   metrics: Listening | undefined;
-  /** undefined when off. */
+  /** undefined: disabled. */
   health: Listening | undefined;
   close(): Promise<void>;
 }
 
 /**
- * Splits `host:port`, `:port` or `[v6]:port`. Port 0 asks for a free one.
- * @returns undefined for `0`, which is off
- * @throws RangeError when the text is neither
+ * Parses `host:port`, `:port` or `[IPv6]:port`. Port 0 selects a free port.
+ * @returns undefined for `0`, which disables the server
+ * @throws RangeError if the text has none of these forms
  */
 export function parseListenAddress(text: string): Listening | undefined {
   if (text === '0') return undefined;
@@ -53,8 +53,8 @@ export function parseListenAddress(text: string): Listening | undefined {
 }
 
 /**
- * Starts both servers; on one server when the addresses are the same.
- * @throws when an address cannot be listened on; none is left open then
+ * Starts the servers. If both addresses are equal and the port is not 0, one server has all endpoints.
+ * @throws if a server cannot listen on its address; no server then stays open
  */
 export async function startHealthServers(options: HealthOptions): Promise<HealthServers> {
   const metricsRoutes = { '/metrics': options.metrics };

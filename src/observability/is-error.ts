@@ -1,6 +1,6 @@
 /**
- * Whether the value is an error, of whatever realm: `instanceof` misses those of Node itself in a test's context, and
- * DOMException, which aborted requests end with.
+ * Whether a value is an error, also one of another realm. In the context of a Jest test, `instanceof` does not match the errors of Node itself,
+ * nor DOMException, the error of an aborted request.
  */
 export function isError(value: unknown): value is Error {
   if (value instanceof Error) return true;

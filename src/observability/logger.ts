@@ -1,6 +1,6 @@
 /**
- * The log: one JSON object a line, on standard output. Three fences keep secrets out: they travel as `Secret`; errors are
- * reduced to what is known to be harmless and fields with telling names are redacted; each line is scrubbed by looks.
+ * The log: one JSON object per line, on standard output. Three measures keep secrets out. Secrets are passed as `Secret`. Errors are reduced
+ * to harmless parts, and fields with names of secrets are redacted. Each line is searched for patterns of secrets (`scrub.ts`).
  */
 import { pino, stdTimeFunctions, type DestinationStream, type Logger as Pino } from 'pino';
 import { isError } from './is-error.ts';
@@ -8,7 +8,7 @@ import { scrub } from './scrub.ts';
 
 type LogFields = Record<string, unknown>;
 
-/** What the program logs with. An error goes under `err`; any field that holds an error is reduced alike. */
+/** The logger of the program. Pass errors in the field `err`. An error in any other field is reduced in the same way. */
 export interface Logger {
   debug(message: string, fields?: LogFields): void;
   info(message: string, fields?: LogFields): void;
@@ -21,7 +21,7 @@ export type LogLevel = (typeof logLevels)[number];
 
 export interface LoggerOptions {
   level: LogLevel;
-  /** Where lines go; standard output unless given. */
+  /** Default: standard output. */
   destination?: DestinationStream;
 }
 
@@ -50,7 +50,7 @@ const secretFields = [
 
 const redactPaths = secretFields.flatMap((name) => [`["${name}"]`, `*["${name}"]`]);
 
-/** Logs as JSON. */
+/** Creates a logger that writes JSON lines. */
 export function createLogger(options: LoggerOptions): Logger {
   const settings = {
     level: options.level,
@@ -58,7 +58,7 @@ export function createLogger(options: LoggerOptions): Logger {
     messageKey: 'msg',
     timestamp: stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
-    // Errors come reduced; pino's own serializer would add to them.
+    // `safeFields` has reduced the error; pino's default serializer would add properties.
     serializers: { err: (value: unknown) => value },
     redact: { paths: redactPaths, censor: '[redacted]' },
     hooks: { streamWrite: scrub },
@@ -83,7 +83,7 @@ function safeFields(fields: LogFields = {}): LogFields {
   return Object.fromEntries(entries) as LogFields;
 }
 
-/** Classes whose text is ours or Node's: the others may quote requests and their headers. */
+/** Error classes whose messages come from this program or Node. Messages of other classes can contain requests with headers. */
 const knownErrors = new Set([
   'Error',
   'TypeError',
@@ -100,7 +100,7 @@ const knownErrors = new Set([
   'ProblemError',
 ]);
 
-/** What of an error may be logged. */
+/** The parts of an error that are logged. */
 export interface SafeError {
   name: string;
   message: string;
@@ -111,8 +111,9 @@ export interface SafeError {
 }
 
 /**
- * Reduces an error to name, message, `code` or `kind`, and for known classes the stack; never other properties, such as
- * the request an HTTP library hangs on its errors. Messages of unknown classes are cut to 200 characters.
+ * Reduces an error to name, message, `code`, `kind` and causes, and for known classes the stack. Other properties are dropped, such as the
+ * request that HTTP libraries attach. Messages of unknown classes are truncated to 200 characters.
+ * @param depth the number of errors above this cause; at most three causes are kept
  */
 export function safeError(value: unknown, depth = 0): SafeError {
   if (!isError(value)) return { name: 'NotAnError', message: cut(scrub(describe(value)), 200) };
@@ -132,4 +133,5 @@ function describe(value: unknown): string {
   return typeof value === 'string' ? value : `a thrown ${value === null ? 'null' : typeof value}`;
 }
 
-const cut = (text: string, most: number): string => (text.length <= most ? text : `${text.slice(0, most)}…`);
+const cut = (text: string, maxLength: number): string =>
+  text.length <= maxLength ? text : `${text.slice(0, maxLength)}…`;

@@ -1,46 +1,49 @@
-/** Prometheus metrics of the operator; a registry of its own for each process or test. */
+/** Prometheus metrics of the operator. Each call of `createMetrics` has its own registry. */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 const prefix = 'istio_vault_ca_';
 const resource = ['namespace', 'name'] as const;
 
 interface ResourceMetrics {
-  /** Seconds since the epoch when the root ends; undefined takes the series away. */
+  /** Sets when the root expires, in seconds since the epoch; undefined removes the series. */
   setRootNotAfter(namespace: string, name: string, seconds: number | undefined): void;
-  /** Seconds since the epoch when the intermediate ends; undefined takes the series away. */
+  /** Sets when the intermediate expires, in seconds since the epoch; undefined removes the series. */
   setIntermediateNotAfter(namespace: string, name: string, seconds: number | undefined): void;
-  /** Whether a replica of istiod signs with a CA of its own. */
+  /** Sets whether a replica of istiod uses its self-signed CA. */
   setSelfSignedFallback(namespace: string, name: string, found: boolean): void;
-  /** Replicas of istiod by phase; phases that are not named fall to 0 once they were seen. */
+  /** Sets the number of istiod replicas by phase. Phases of earlier calls that `counts` does not name become 0. */
   setIstiodReplicas(namespace: string, name: string, counts: Readonly<Record<string, number>>): void;
-  /** When the first certificate of what a replica serves ends, in seconds since the epoch, by pod; pods that are not named fall away. */
+  /**
+   * Sets when the first certificate that a replica serves expires, in seconds since the epoch, by Pod. Series of Pods that `byPod` does not
+   * name are removed.
+   */
   setIstiodNotAfter(namespace: string, name: string, byPod: ReadonlyMap<string, number>): void;
-  /** Takes away every series of a resource that is gone. */
+  /** Removes all series of a deleted resource. */
   forgetResource(namespace: string, name: string): void;
 }
 
 interface WorkMetrics {
-  /** One request to Vault. `operation` and `code` come from small sets: no paths, no messages. */
+  /** Counts a request to Vault. `operation` and `code` are labels, so they must have few values: no paths, no messages. */
   vaultRequest(operation: string, code: string | number): void;
   vaultLogin(): void;
 
-  /** One reconcile has ended. `result` comes from a small set, such as success, problem, error. */
+  /** Counts a reconcile. `result` is a label with few values, such as success, problem, error. */
   reconcileFinished(result: string, durationSeconds: number): void;
   reconcileError(): void;
   setLeader(leading: boolean): void;
-  /** An Event could not be delivered. */
+  /** Counts an Event that could not be delivered. */
   eventDropped(): void;
-  /** For the work queue. */
+  /** Callbacks for the work queue. */
   readonly queueHooks: { onAdd(): void; onRetry(): void; onDepth(depth: number): void };
 }
 
 export interface Metrics extends ResourceMetrics, WorkMetrics {
-  /** The exposition text and its content type. */
+  /** Returns the metrics in the text format of Prometheus, and the content type. */
   expose(): Promise<{ contentType: string; body: string }>;
 }
 
 export interface MetricsOptions {
-  /** Also the process's own metrics; true unless given. */
+  /** Whether to include metrics of the Node process; default true. */
   processMetrics?: boolean;
 }
 

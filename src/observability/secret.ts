@@ -1,4 +1,4 @@
-/** A string that does not print itself. The first fence against secrets in logs, errors and events. */
+/** A string that prints as `[redacted]`: the first measure against secrets in logs, errors and Events. */
 import { inspect } from 'node:util';
 
 const hidden = '[redacted]';
@@ -10,7 +10,7 @@ export class Secret {
     this.#value = value;
   }
 
-  /** The secret itself. Call it where it is sent, nowhere else. */
+  /** Returns the secret. Call it only where the secret is sent or used for cryptography. */
   reveal(): string {
     return this.#value;
   }

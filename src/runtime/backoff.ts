@@ -1,4 +1,4 @@
-/** Exponential back-off with full jitter: a uniformly random part of a delay that doubles up to a cap. */
+/** Exponential back-off with full jitter: a uniformly random fraction of a limit that doubles up to a cap. */
 
 export interface BackoffOptions {
   /** Upper bound of the first delay, in milliseconds. */
@@ -7,12 +7,12 @@ export interface BackoffOptions {
   capMs: number;
 }
 
-/** Uniform in [0, 1), as `Math.random`. */
+/** Returns a uniform random number in [0, 1), like `Math.random`. */
 export type Random = () => number;
 
 /**
- * The delay before one more attempt.
- * @param failures how many attempts have failed since the last success, before this one: 0 for the first delay
+ * Computes the delay before the next attempt.
+ * @param failures the number of earlier delays since the last success; 0 for the first delay
  * @returns milliseconds
  */
 export function backoffMs(options: BackoffOptions, failures: number, random: Random): number {
@@ -20,11 +20,11 @@ export function backoffMs(options: BackoffOptions, failures: number, random: Ran
   return Math.floor(random() * bound);
 }
 
-/** Back-off of one thing that is tried again and again. */
+/** The back-off of one repeated operation. */
 export interface Backoff {
-  /** The next delay in milliseconds; each call counts as one more failure. */
+  /** Returns the next delay in milliseconds. Each call counts as one failure. */
   next(): number;
-  /** Forgets the failures. */
+  /** Resets the number of failures to 0. */
   reset(): void;
 }
 

@@ -1,26 +1,23 @@
-/** Time as an argument: everything that waits or reads the time takes a `Clock`. */
+/** The clock as an argument: everything that waits or reads the time takes a `Clock`, so that tests can replace it. */
 
-/** A timer that has not fired yet. */
 export interface Timer {
-  /** Stops it; does nothing when it has fired or was stopped before. */
+  /** Cancels the timer. No effect if the timer has fired or was cancelled. */
   cancel(): void;
 }
 
 export interface Clock {
-  /** Milliseconds since the epoch. May jump when the machine's clock is set: measure spans with `elapsed` or `setTimeout`. */
+  /** Milliseconds since the epoch. The value jumps when the system clock is set: measure periods with `elapsed` or `setTimeout`. */
   now(): number;
-  /** Milliseconds since some moment of this process (monotonic): only differences mean something. */
+  /** Monotonic time in milliseconds since an arbitrary moment of this process. Only differences are meaningful. */
   elapsed(): number;
-  /**
-   * Runs `fn` once, after `ms` milliseconds of elapsed (monotonic) time. Any length is allowed, also years.
-   */
+  /** Runs `fn` once after `ms` milliseconds of monotonic time. There is no upper limit. */
   setTimeout(fn: () => void, ms: number): Timer;
 }
 
-/** Node's timers hold 31 bits of milliseconds; a longer one would fire at once. */
+/** The longest timer of Node, in milliseconds: 31 bits. A longer one fires immediately. */
 const longestTimerMs = 2 ** 31 - 1;
 
-/** The machine's clock. */
+/** The clock of the system. */
 export const systemClock: Clock = {
   now: () => Date.now(),
   elapsed: () => performance.now(),
@@ -43,7 +40,7 @@ export const systemClock: Clock = {
 /**
  * Waits.
  * @param ms milliseconds
- * @returns true after the time, false at once when the signal aborts first
+ * @returns true after the time; false immediately if the signal aborts first
  */
 export function sleep(clock: Clock, ms: number, signal?: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
@@ -63,5 +60,8 @@ export function sleep(clock: Clock, ms: number, signal?: AbortSignal): Promise<b
   });
 }
 
-/** RFC 3339 in UTC with microseconds: type `MicroTime` of Kubernetes, which Leases and Events carry. @param ms milliseconds since the epoch */
+/**
+ * Formats a time as type `MicroTime` of Kubernetes, for Leases and Events: RFC 3339, in UTC, with microseconds.
+ * @param ms milliseconds since the epoch
+ */
 export const microTime = (ms: number): string => new Date(ms).toISOString().replace('Z', '000Z');

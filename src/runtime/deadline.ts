@@ -1,7 +1,7 @@
-/** Time limits of work that may not heed them. */
+/** Time limits for operations that possibly ignore abort signals. */
 import type { Clock, Timer } from './clock.ts';
 
-/** A signal that aborts after some milliseconds of the clock. */
+/** A signal that aborts after a time. The owner must call `dispose`. */
 export class Deadline {
   readonly #controller = new AbortController();
   readonly #timer: Timer;
@@ -14,12 +14,13 @@ export class Deadline {
     return this.#controller.signal;
   }
 
+  /** Cancels the timer. */
   dispose(): void {
     this.#timer.cancel();
   }
 }
 
-/** Settles with the promise, or rejects when the signal aborts first. */
+/** Settles with the promise, or rejects if the signal aborts first. The operation behind the promise continues. */
 export function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'));

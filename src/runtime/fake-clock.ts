@@ -1,4 +1,4 @@
-/** A clock for tests: time stands still until the test advances it. */
+/** A clock for tests. Time stands still until the test advances it. */
 import type { Clock, Timer } from './clock.ts';
 
 interface Entry {
@@ -7,12 +7,12 @@ interface Entry {
   fn: () => void;
 }
 
-/** Runs what promises that are already settled have started. */
+/** Waits until the callbacks of all settled promises have run. */
 const flush = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 export class FakeClock implements Clock {
   #nowMs: number;
-  /** By how much the machine's clock was set. */
+  /** The sum of all changes of the wall clock, in milliseconds. */
   #setMs = 0;
   #order = 0;
   readonly #entries = new Set<Entry>();
@@ -30,7 +30,7 @@ export class FakeClock implements Clock {
     return this.#nowMs;
   }
 
-  /** Somebody sets the machine's clock: no time passes. @param byMs milliseconds, forward or back */
+  /** Sets the wall clock. No time passes. @param byMs milliseconds, forward or back */
   set(byMs: number): void {
     this.#setMs += byMs;
   }
@@ -41,14 +41,14 @@ export class FakeClock implements Clock {
     return { cancel: () => this.#entries.delete(entry) };
   }
 
-  /** How many timers wait. */
+  /** The number of active timers. */
   get pending(): number {
     return this.#entries.size;
   }
 
   /**
-   * Moves time on, running each timer at its own time and in order (also those set meanwhile), and letting the
-   * promises it settles run before the next one.
+   * Advances the time. Each timer fires at its own time and in order, including timers that are set meanwhile. The callbacks of promises that
+   * a timer settles run before the next timer.
    * @param ms milliseconds
    */
   async advance(ms: number): Promise<void> {

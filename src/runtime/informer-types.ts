@@ -1,9 +1,9 @@
-/** What an informer takes and gives. */
+/** Types of the informer: options, handlers and the returned handle. */
 import type { Backoff } from './backoff.ts';
 import type { Clock } from './clock.ts';
 import type { Logger } from './logger.ts';
 
-/** What of an object a handler sees. */
+/** The metadata of an object that a handler receives. */
 export interface ObjectMetadata {
   name: string;
   namespace?: string;
@@ -11,12 +11,15 @@ export interface ObjectMetadata {
   ownerReferences?: { apiVersion: string; kind: string; name: string; uid: string }[];
 }
 
-/** An object as the API server gives it. */
+/** An object as the API server returns it. */
 export interface InformedObject {
   metadata?: { name?: string | undefined; namespace?: string | undefined; resourceVersion?: string | undefined };
 }
 
-/** As client-node's Watch: starts a watch, tells its events, and once its end; gives what aborts it. */
+/**
+ * The `watch` method of client-node's Watch. Starts a watch, calls `onEvent` for each event and `onDone` once at its end. Returns the
+ * controller that aborts the watch.
+ */
 export type WatchFunction = (
   path: string,
   query: Record<string, string | number | boolean | undefined>,
@@ -25,34 +28,34 @@ export type WatchFunction = (
 ) => Promise<AbortController>;
 
 export interface InformerOptions<T extends InformedObject> {
-  /** The collection's path on the API server. */
+  /** URL path of the collection on the API server. */
   path: string;
   /** Lists the whole collection. */
   list: () => Promise<{ items: T[]; resourceVersion: string }>;
-  /** client-node's Watch, or anything that watches alike. */
+  /** client-node's Watch, or a replacement in tests. */
   watch: { watch: WatchFunction };
   labelSelector?: string | undefined;
-  /** An object was added, changed or deleted, or is handed out again. What it throws is logged. */
+  /** Called if an object was added, changed or deleted, and for every object after a full list. Errors that it throws are logged. */
   onKey: (metadata: ObjectMetadata) => void;
   clock: Clock;
   backoff: Backoff;
   logger: Logger;
-  /** How often everything is listed and handed out anew, in milliseconds; 10 min unless given. */
+  /** Interval of full lists, in milliseconds; default 10 minutes. */
   relistMs?: number;
-  /** How often to look whether a resource type that is not served has come, in milliseconds; 30 s unless given. */
+  /** Interval of checks for a resource type that is not served, in milliseconds; default 30 s. */
   missingRetryMs?: number;
 }
 
 export interface InformerHandle<T extends InformedObject> {
-  /** Resolves when everything was seen once; also when the resource type is not served: there is nothing to see. */
+  /** Resolves after the first complete list, or if the API server does not serve the resource type. */
   synced: Promise<void>;
   hasSynced(): boolean;
-  /** From the cache. @param namespace undefined for cluster-scoped objects */
+  /** Returns an object from the cache; undefined if it is not there. @param namespace undefined for cluster-scoped objects */
   get(namespace: string | undefined, name: string): T | undefined;
-  /** From the cache. */
+  /** Returns all objects of the cache. */
   list(): T[];
-  /** Ends it; nothing is handed out afterwards. */
+  /** Stops the informer. No handler is called afterwards. */
   stop(): void;
-  /** When the API server last answered, in milliseconds since the epoch; 0 before the first time. */
+  /** When the API server last responded, in milliseconds since the epoch; 0 before the first response. */
   lastContactMs(): number;
 }

@@ -12,7 +12,7 @@ type OnEvent = (phase: string, object: unknown) => void;
 
 const item = (name: string, resourceVersion = '1'): Item => ({ metadata: { name, namespace: 'ns', resourceVersion } });
 
-/** An API server with one collection, whose watches the test plays. */
+/** A fake API server with one collection. The test sends the watch events. */
 function setup(
   prepare: (server: { items: Item[]; listError: Error | undefined; throwInWatch: boolean }) => void = () => undefined,
 ) {
@@ -46,7 +46,7 @@ function setup(
         };
         if (server.throwInWatch) throw new Error('no credentials');
         const controller = new AbortController();
-        // As client-node: an aborted watch ends with an error.
+        // As in client-node, an aborted watch ends with an error.
         controller.signal.addEventListener('abort', () => done(new DOMException('aborted', 'AbortError')));
         if (server.watchError === undefined) server.watches.push({ onEvent, done, controller });
         else done(server.watchError);

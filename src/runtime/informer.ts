@@ -1,7 +1,7 @@
 /**
- * A supervisor round client-node's ListWatch, which stops for good at its first error, reports its own stop as one, and
- * lets exceptions of handlers end the process. Each restart is a new ListWatch with a new list; what changed between the
- * two, deletions too, is found by comparing them. Handlers only ever get metadata to make a key of.
+ * An informer that supervises client-node's ListWatch. A ListWatch stops permanently at its first error, reports its own stop as an error, and
+ * lets an exception of a handler end the process. Each restart is a new ListWatch with a new list. The supervisor compares both lists to find
+ * changes and deletions in between. Handlers receive only metadata, from which they create a key.
  */
 import { ListWatch, type KubernetesListObject, type KubernetesObject, type Watch } from '@kubernetes/client-node';
 import { sleep, type Timer } from './clock.ts';
@@ -9,10 +9,10 @@ import type { InformedObject, InformerHandle, InformerOptions, WatchFunction } f
 
 export type { InformerHandle, ObjectMetadata } from './informer-types.ts';
 
-/** A back-off that is this old has served: the next failure is a new story. In milliseconds. */
+/** If a ListWatch ran for this time, its failure starts a new back-off; in milliseconds. */
 const stableMs = 60_000;
 
-/** Keeps a cache of a collection and hands out keys of what changes, until stopped. Never throws. */
+/** Keeps a cache of a collection and calls `onKey` for changed objects, until it is stopped. Never throws. */
 export function superviseInformer<T extends InformedObject>(options: InformerOptions<T>): InformerHandle<T> {
   const supervisor = new Supervisor(options);
   void supervisor.next(true);
@@ -34,12 +34,15 @@ class Supervisor<T extends InformedObject> {
 
   readonly #options: InformerOptions<T>;
   #resolveSynced: () => void = () => undefined;
-  #live: Generation<T> | undefined;
-  #starting: Generation<T> | undefined;
-  #liveSinceMs = 0;
+  #current: WatchRun<T> | undefined;
+  #starting: WatchRun<T> | undefined;
+  /** When `#current` was started, in milliseconds since the epoch. */
+  #currentSinceMs = 0;
+  /** The timer of the next start; undefined while a start is in progress. */
   #timer: Timer | undefined;
   #stopped = false;
-  #lastTrouble = '';
+  /** The last logged failure; empty after a success. */
+  #lastFailure = '';
 
   constructor(options: InformerOptions<T>) {
     this.#options = options;
@@ -51,7 +54,7 @@ class Supervisor<T extends InformedObject> {
   stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();
-    this.#live?.stop();
+    this.#current?.stop();
     this.#starting?.stop();
   }
 
@@ -60,35 +63,35 @@ class Supervisor<T extends InformedObject> {
   }
 
   /**
-   * Starts the next ListWatch and lets it take the place of the one before.
-   * @param all hand out every object, not only those that differ
+   * Starts a ListWatch, which then replaces the current one.
+   * @param all calls the handler for every object, not only for changed ones
    */
   async next(all: boolean): Promise<void> {
     if (this.#stopped) return;
     this.#timer = undefined;
-    const generation = new Generation(this.#options, {
+    const run = new WatchRun(this.#options, {
       onContact: () => {
         this.lastContactMs = this.#options.clock.now();
       },
-      onChange: (object, deleted) => this.#changed(generation, object, deleted),
-      onFailure: (error) => this.#failed(generation, error),
+      onChange: (object, deleted) => this.#changed(run, object, deleted),
+      onFailure: (error) => this.#failed(run, error),
     });
-    this.#starting = generation;
-    const failure = await generation.start();
+    this.#starting = run;
+    const failure = await run.start();
     this.#starting = undefined;
-    if (this.#isStopped()) generation.stop();
-    else if (failure === undefined) this.#takeOver(generation, all);
+    if (this.#isStopped()) run.stop();
+    else if (failure === undefined) this.#replaceCurrent(run, all);
     else this.#retry(failure.error, all);
   }
 
-  #takeOver(generation: Generation<T>, all: boolean): void {
+  #replaceCurrent(run: WatchRun<T>, all: boolean): void {
     const { clock, logger, relistMs = 600_000, path } = this.#options;
-    this.#live?.stop();
-    this.#live = generation;
-    this.#liveSinceMs = clock.now();
-    if (this.#lastTrouble !== '') logger.info('watching again', { path });
-    this.#lastTrouble = '';
-    this.#replaceCache(generation.objects(), all);
+    this.#current?.stop();
+    this.#current = run;
+    this.#currentSinceMs = clock.now();
+    if (this.#lastFailure !== '') logger.info('watching again', { path });
+    this.#lastFailure = '';
+    this.#replaceCache(run.objects(), all);
     this.#schedule(relistMs, true);
     this.#markSynced();
   }
@@ -98,45 +101,46 @@ class Supervisor<T extends InformedObject> {
     this.cache = new Map(objects.map((object) => [keyOf(object), object]));
     for (const [key, object] of this.cache) {
       const version = object.metadata?.resourceVersion;
-      if (all || version === undefined || before.get(key)?.metadata?.resourceVersion !== version) this.#handOut(object);
+      if (all || version === undefined || before.get(key)?.metadata?.resourceVersion !== version) this.#notify(object);
     }
     for (const [key, object] of before) {
-      if (!this.cache.has(key)) this.#handOut(object);
+      if (!this.cache.has(key)) this.#notify(object);
     }
   }
 
-  #changed(generation: Generation<T>, object: T, deleted: boolean): void {
-    if (this.#stopped || generation !== this.#live) return;
+  #changed(run: WatchRun<T>, object: T, deleted: boolean): void {
+    if (this.#stopped || run !== this.#current) return;
     if (deleted) this.cache.delete(keyOf(object));
     else this.cache.set(keyOf(object), object);
-    this.#handOut(object);
+    this.#notify(object);
   }
 
-  /** The live ListWatch has ended. While another is being started its fate decides. */
-  #failed(generation: Generation<T>, error: unknown): void {
-    if (this.#stopped || generation !== this.#live || this.#timer === undefined) return;
+  /** Handles the end of the current ListWatch. If the start of the next one is in progress, nothing is to be done. */
+  #failed(run: WatchRun<T>, error: unknown): void {
+    if (this.#stopped || run !== this.#current || this.#timer === undefined) return;
     this.#timer.cancel();
     const { clock, backoff } = this.#options;
-    if (clock.now() - this.#liveSinceMs >= stableMs) backoff.reset();
+    if (clock.now() - this.#currentSinceMs >= stableMs) backoff.reset();
     this.#retry(error, false);
   }
 
+  /** Schedules the next start after a failure. Status 404 means that the resource type is not served: the cache is then empty. */
   #retry(error: unknown, all: boolean): void {
     const { logger, path, backoff, missingRetryMs = 30_000 } = this.#options;
     if (statusOf(error) === 404) {
-      if (this.#lastTrouble !== '404') logger.debug('not served; looking again from time to time', { path });
-      this.#lastTrouble = '404';
-      this.#live?.stop();
-      this.#live = undefined;
+      if (this.#lastFailure !== '404') logger.debug('not served; looking again from time to time', { path });
+      this.#lastFailure = '404';
+      this.#current?.stop();
+      this.#current = undefined;
       this.lastContactMs = this.#options.clock.now();
       this.#replaceCache([], false);
       this.#markSynced();
       this.#schedule(missingRetryMs, all);
       return;
     }
-    const trouble = String(error);
-    logger[trouble === this.#lastTrouble ? 'debug' : 'warn']('cannot watch; trying again', { path, err: error });
-    this.#lastTrouble = trouble;
+    const failure = String(error);
+    logger[failure === this.#lastFailure ? 'debug' : 'warn']('cannot watch; trying again', { path, err: error });
+    this.#lastFailure = failure;
     this.#schedule(backoff.next(), all);
   }
 
@@ -149,7 +153,8 @@ class Supervisor<T extends InformedObject> {
     this.#resolveSynced();
   }
 
-  #handOut(object: T): void {
+  /** Calls the handler with the metadata of an object. */
+  #notify(object: T): void {
     const { name, namespace, ...rest } = object.metadata ?? {};
     if (name === undefined) return;
     try {
@@ -163,12 +168,12 @@ class Supervisor<T extends InformedObject> {
 interface Callbacks<T> {
   onContact: () => void;
   onChange: (object: T, deleted: boolean) => void;
-  /** After a successful start only. At most once. */
+  /** Called at most once, and only after a successful start. */
   onFailure: (error: unknown) => void;
 }
 
-/** One ListWatch from its list to its end. */
-class Generation<T extends InformedObject> {
+/** One ListWatch, from its list to its end. */
+class WatchRun<T extends InformedObject> {
   readonly #options: InformerOptions<T>;
   readonly #callbacks: Callbacks<T>;
   readonly #listWatch: ListWatch<KubernetesObject>;
@@ -195,7 +200,7 @@ class Generation<T extends InformedObject> {
     this.#listWatch.on('error', (error: unknown) => this.#fail(error));
   }
 
-  /** @returns the failure, or undefined when the list is here and the watch stands */
+  /** Starts the ListWatch. @returns the failure; undefined if the list was read and the watch was started */
   async start(): Promise<{ error: unknown } | undefined> {
     await this.#listWatch.start().catch((error: unknown) => this.#fail(error));
     this.#started = this.#failure === undefined;
@@ -221,13 +226,13 @@ class Generation<T extends InformedObject> {
   async #list(): Promise<KubernetesListObject<KubernetesObject>> {
     const { items, resourceVersion } = await this.#options.list();
     this.#callbacks.onContact();
-    // Lists come as plain JSON here, not as instances of client-node's classes; ListWatch reads the one field.
+    // The list is plain JSON and no instance of a client-node class. ListWatch reads only resourceVersion of its metadata.
     return { items, metadata: { resourceVersion } } as unknown as KubernetesListObject<KubernetesObject>;
   }
 
   /**
-   * client-node's watch, made safe: what it throws ends this ListWatch instead of the process, nothing is started or
-   * reported after the stop, and events that are no objects are passed over.
+   * Wraps client-node's watch. An exception ends this ListWatch instead of the process. After the stop, nothing is started or reported.
+   * Events without an object are ignored.
    */
   async #watch(...[path, query, onEvent, onDone]: Parameters<WatchFunction>): Promise<AbortController> {
     const stopped = (): boolean => this.#stop.signal.aborted;
@@ -242,8 +247,8 @@ class Generation<T extends InformedObject> {
       const expected = phase === 'ERROR' ? object : fieldsOf(object)['metadata'];
       if (typeof expected === 'object' && expected !== null) onEvent(phase, object, raw);
     };
-    const none = new AbortController();
-    if (stopped()) return none;
+    const unused = new AbortController();
+    if (stopped()) return unused;
     try {
       const request = await this.#options.watch.watch(path, query, event, done);
       if (stopped()) request.abort();
@@ -251,19 +256,20 @@ class Generation<T extends InformedObject> {
       return request;
     } catch (error) {
       done(error);
-      return none;
+      return unused;
     }
   }
 }
 
-/** The fields of a value; of what has none, none. */
+/** The properties of any value, also of null and undefined. */
 const fieldsOf = (value: unknown): Partial<Record<string, unknown>> => Object(value) as Record<string, unknown>;
 
 const cacheKey = (namespace: string | undefined, name: string): string => `${namespace ?? ''}/${name}`;
 
 const keyOf = ({ metadata }: InformedObject): string => cacheKey(metadata?.namespace, metadata?.name ?? '');
 
+/** The HTTP status of an error; undefined if it has none. */
 function statusOf(error: unknown): number | undefined {
   const { status, statusCode, code } = fieldsOf(error);
-  return [status, statusCode, code].find((one) => typeof one === 'number');
+  return [status, statusCode, code].find((value) => typeof value === 'number');
 }

@@ -11,7 +11,7 @@ import {
   type LeaseStore,
 } from './leader-election.ts';
 
-/** A Lease in memory with the API server's optimistic locking. */
+/** A Lease in memory, with optimistic locking as in the API server. */
 class Server {
   lease: LeaseSnapshot | undefined;
   #version = 0;
@@ -22,10 +22,10 @@ class Server {
   }
 }
 
-/** How a candidate reaches the server: delays before and after the server acts, answers that get lost, no heed of abort. */
+/** The connection of a candidate to the server: delays before and after the server acts, lost responses, ignored abort signals. */
 interface Link {
   delayMs: () => number;
-  /** More delay of the answers to writes: the server has acted long ago. */
+  /** An additional delay of responses to writes, after the server has acted; in milliseconds. */
   writeAnswerMs: number;
   broken: boolean;
 }
@@ -54,7 +54,7 @@ function storeOn(server: Server, clock: Clock, link: Link): LeaseStore {
   };
 }
 
-/** A candidate whose wall clock is off and jumps, and whose timers run as the others' do. */
+/** A candidate with a wall clock that is wrong and jumps, and with timers that run at the speed of all candidates. */
 class Contender {
   readonly link: Link;
   readonly stop = new AbortController();
@@ -79,7 +79,7 @@ class Contender {
     const own: Clock = {
       now: () => clock.now() + this.offsetMs,
       elapsed: () => clock.elapsed(),
-      // A dead process's timers do nothing.
+      // Timers of a killed process have no effect.
       setTimeout: (fn, ms) => clock.setTimeout(() => (this.dead ? undefined : fn()), ms),
     };
     this.end = runLeaderElection({
@@ -92,7 +92,7 @@ class Contender {
       onStartedLeading: async (signal) => {
         this.leading = !signal.aborted;
         onLead();
-        // Stopped, it still works while it drains; having lost the Lease, it does not.
+        // After a stop, the candidate still works until it has drained. After the loss of the Lease it does not.
         signal.addEventListener('abort', () => (this.leading &&= this.stop.signal.aborted));
         if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
         if (this.stop.signal.aborted) await sleep(own, drainMs);
@@ -276,7 +276,7 @@ describe('leader election', () => {
           else if (s.type === 'jump') target!.offsetMs += s.ms;
           else if (s.type === 'die') target!.die();
           else target!.stop.abort();
-          // Kubernetes starts a new process for one that has ended.
+          // As Kubernetes does, start a new process for each one that ended.
           for (const who of [0, 1, 2]) if (current[who]!.dead || current[who]!.ended !== undefined) born(who);
           expect(violation).toBeUndefined();
         }
@@ -295,7 +295,7 @@ describe('leader election', () => {
       }),
       { numRuns: 150 },
     );
-    // The property would hold for a program that never leads; here leadership was also lost.
+    // A program that never leads would have the property too, so leadership must also have been lost.
     expect(ledTwice).toBeGreaterThan(5);
   });
 });

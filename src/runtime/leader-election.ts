@@ -1,73 +1,76 @@
 /**
- * Leader election on a Lease, after client-go. A candidate takes the Lease when nobody holds it, or when it has not
- * seen it change for the Lease's duration on its own timer: clocks of different machines are never compared. The
- * leader gives up before that time, counted from before it sent its last successful renewal.
+ * Leader election with a Lease, modelled on client-go. A candidate takes the Lease if it has no holder, or if the candidate saw no change for
+ * the duration of the Lease. The candidate measures this with its own timer: clocks of different machines are never compared. The leader gives
+ * up after a shorter time, counted from before it sent its last successful renewal.
  */
 import type { Random } from './backoff.ts';
 import { microTime, sleep, type Clock, type Timer } from './clock.ts';
 import { abortable, Deadline } from './deadline.ts';
 import type { Logger } from './logger.ts';
 
-/** What the Lease says; the fields of `coordination.k8s.io/v1` LeaseSpec. */
+/** The content of a Lease; the fields of `coordination.k8s.io/v1` LeaseSpec. */
 export interface LeaseRecord {
-  /** Empty when released. */
+  /** Empty: the Lease was released. */
   holderIdentity: string;
   leaseDurationSeconds: number;
-  /** RFC 3339 with microseconds; for people, never compared with a clock. */
+  /** RFC 3339 with microseconds; informational, never compared with a clock. */
   acquireTime: string;
-  /** RFC 3339 with microseconds; for people, never compared with a clock. */
+  /** RFC 3339 with microseconds; informational, never compared with a clock. */
   renewTime: string;
   leaseTransitions: number;
 }
 
-/** A Lease as read, with the version an update must name. */
+/** A Lease as read, with the resourceVersion that an update must name. */
 export interface LeaseSnapshot {
   record: LeaseRecord;
   resourceVersion: string;
 }
 
-/** Operations on the one Lease. All throw when the server refuses or cannot be reached. */
+/** Operations on the Lease. All throw if the API server rejects the request or is unreachable. */
 export interface LeaseStore {
-  /** @returns undefined when there is no Lease */
+  /** @returns undefined if the Lease does not exist */
   get(signal: AbortSignal): Promise<LeaseSnapshot | undefined>;
-  /** Throws when the Lease exists. */
+  /** Throws if the Lease exists. */
   create(record: LeaseRecord, signal: AbortSignal): Promise<LeaseSnapshot>;
-  /** Throws when the Lease has another resourceVersion. */
+  /** Throws if the Lease has another resourceVersion. */
   update(record: LeaseRecord, resourceVersion: string, signal: AbortSignal): Promise<LeaseSnapshot>;
 }
 
 export interface LeaderElectionOptions {
   lease: LeaseStore;
-  /** Unique to this process. */
+  /** The holder identity, unique to this process. */
   identity: string;
   clock: Clock;
   random: Random;
   logger: Logger;
-  /** How long a silent leader is waited for, in milliseconds; 15 s unless given. */
+  /** How long candidates wait for a leader that does not renew, in milliseconds; default 15 s. */
   leaseDurationMs?: number;
-  /** When a leader that cannot renew gives up, in milliseconds; 10 s unless given, less than the lease's duration. */
+  /** After which time a leader that cannot renew gives up, in milliseconds; default 10 s, less than the Lease duration. */
   renewDeadlineMs?: number;
-  /** Between two attempts, in milliseconds; 2 s unless given. */
+  /** The time between two attempts, in milliseconds; default 2 s. */
   retryPeriodMs?: number;
   /**
-   * The leader's work. Its signal aborts when leadership ends, by loss or by the stop; after a stop the Lease is kept
-   * until the returned promise has settled.
+   * The work of the leader. Its signal aborts when leadership ends, by loss or by the stop. After a stop, the Lease is held until the returned
+   * promise has settled.
    */
   onStartedLeading: (signal: AbortSignal) => Promise<void>;
-  /** The Lease was lost: whatever still runs must end now. Called at most once, right after the signal aborted. */
+  /** The Lease was lost: all running work must end now. Called at most once, immediately after the signal aborted. */
   onStoppedLeading: () => void;
-  /** Another holder was seen, or ourselves. */
+  /** Called when the Lease has a new holder, which can be this process. */
   onNewLeader?: (identity: string) => void;
-  /** Stops the candidate; a leader releases the Lease. */
+  /** Stops the candidate. A leader releases the Lease. */
   signal: AbortSignal;
 }
 
-/** How it ended: another may lead now · we led and gave the Lease back · we never led. */
+/**
+ * How the election ended. `lost`: this process led, and another process possibly leads now. `released`: this process led and released the
+ * Lease. `stopped`: this process never led.
+ */
 export type ElectionEnd = 'lost' | 'released' | 'stopped';
 
 /**
- * Waits to become leader, leads, and ends with leadership. It never leads twice: after `lost` the process ends.
- * Rejects only when `onStartedLeading` rejects; the Lease is released then.
+ * Waits for leadership, leads, and returns when leadership ends. It leads at most once: after `lost`, the process must end. Rejects only if
+ * `onStartedLeading` rejects; the Lease is then released.
  */
 export async function runLeaderElection(options: LeaderElectionOptions): Promise<ElectionEnd> {
   const candidate = new Candidate(options);
@@ -85,10 +88,10 @@ class Candidate {
   readonly #renewDeadlineMs: number;
   readonly #retryPeriodMs: number;
   #observed: LeaseSnapshot | undefined;
-  /** The observed record has not changed for its duration. */
+  /** Whether the observed record has not changed for the Lease duration. */
   #expired = false;
   #expiry: Timer | undefined;
-  /** Until when leadership may be relied on; counted from before the last successful request was sent. */
+  /** The end of the certain leadership, counted from before the last successful request was sent. */
   #deadline: Deadline | undefined;
   #lastWarning = '';
 
@@ -107,7 +110,7 @@ class Candidate {
     this.#deadline?.dispose();
   }
 
-  /** @returns false when stopped before the Lease was ours */
+  /** Waits until this process holds the Lease. @returns false if it was stopped before */
   async acquire(): Promise<boolean> {
     const { clock, random, signal, logger } = this.#options;
     while (!signal.aborted) {
@@ -120,7 +123,7 @@ class Candidate {
     return false;
   }
 
-  /** Works while renewing. */
+  /** Runs the work and renews the Lease in parallel. */
   async lead(): Promise<ElectionEnd> {
     const { signal, logger, onStartedLeading, onStoppedLeading } = this.#options;
     const leading = new AbortController();
@@ -130,8 +133,8 @@ class Candidate {
     if (signal.aborted) stop();
 
     const work = onStartedLeading(leading.signal).finally(() => ended.abort());
-    const kept = this.#keepRenewing(ended.signal).then((stillOurs) => {
-      if (stillOurs) return true;
+    const kept = this.#keepRenewing(ended.signal).then((stillHeld) => {
+      if (stillHeld) return true;
       logger.error('lost the leader Lease', { identity: this.#options.identity });
       leading.abort();
       onStoppedLeading();
@@ -151,7 +154,7 @@ class Candidate {
     }
   }
 
-  /** Renews until `ended` aborts (true), or until another holds the Lease or the deadline passes (false). */
+  /** Renews the Lease. @returns true when `ended` aborts; false when another process holds the Lease or the deadline has passed */
   async #keepRenewing(ended: AbortSignal): Promise<boolean> {
     const { clock, identity } = this.#options;
     while (!ended.aborted) {
@@ -167,9 +170,9 @@ class Candidate {
   }
 
   /**
-   * One try to take or renew the Lease, no longer than the renew deadline. It ends when the signal aborts, even if the
-   * store does not heed it.
-   * @returns whether the Lease is ours
+   * Attempts once to take or renew the Lease, at most for the duration of the renew deadline. The attempt ends when the signal aborts, even if
+   * the store ignores the signal.
+   * @returns whether this process holds the Lease
    */
   async #attempt(signal: AbortSignal): Promise<boolean> {
     const deadline = new Deadline(this.#options.clock, this.#renewDeadlineMs);
@@ -190,7 +193,7 @@ class Candidate {
     }
   }
 
-  /** Once at the level of a warning, then quietly until something else happens. */
+  /** Logs an error: the first time as a warning, repetitions at level debug. */
   #warn(message: string, error: unknown): void {
     const text = String(error);
     this.#options.logger[text === this.#lastWarning ? 'debug' : 'warn'](message, { err: error });
@@ -207,13 +210,13 @@ class Candidate {
     }
     this.#observe(current);
     const { holderIdentity } = current.record;
-    const ours = holderIdentity === this.#options.identity;
-    if (!ours && holderIdentity !== '' && !this.#expired) return false;
+    const isHolder = holderIdentity === this.#options.identity;
+    if (!isHolder && holderIdentity !== '' && !this.#expired) return false;
     this.#observe(await lease.update(this.#record(current.record), current.resourceVersion, signal));
     return true;
   }
 
-  /** Remembers what was seen; a changed record starts its time anew. */
+  /** Stores the read Lease. If its record changed, the Lease duration starts again. */
   #observe(snapshot: LeaseSnapshot): void {
     const before = this.#observed?.record;
     this.#observed = snapshot;
@@ -230,26 +233,26 @@ class Candidate {
     }
   }
 
-  /** The record that makes us the holder. */
+  /** The record with this process as the holder. */
   #record(current: LeaseRecord | undefined): LeaseRecord {
     const now = microTime(this.#options.clock.now());
     const { identity } = this.#options;
-    const ours = current?.holderIdentity === identity;
+    const isHolder = current?.holderIdentity === identity;
     return {
       holderIdentity: identity,
       leaseDurationSeconds: Math.ceil(this.#leaseDurationMs / 1000),
-      acquireTime: ours ? current.acquireTime : now,
+      acquireTime: isHolder ? current.acquireTime : now,
       renewTime: now,
-      leaseTransitions: (current?.leaseTransitions ?? 0) + (current === undefined || ours ? 0 : 1),
+      leaseTransitions: (current?.leaseTransitions ?? 0) + (current === undefined || isHolder ? 0 : 1),
     };
   }
 
-  /** Lets the next candidate take over at once. Its failure only costs them the Lease's duration. */
+  /** Releases the Lease, so that the next candidate can take it immediately. After a failure, candidates wait for the Lease duration. */
   async #release(): Promise<void> {
     const { clock, logger } = this.#options;
     const deadline = new Deadline(clock, this.#retryPeriodMs);
     try {
-      await abortable(this.#giveBack(deadline.signal), deadline.signal);
+      await abortable(this.#clearHolder(deadline.signal), deadline.signal);
     } catch (error) {
       logger.warn('could not release the leader Lease', { err: error });
     } finally {
@@ -257,8 +260,8 @@ class Candidate {
     }
   }
 
-  /** Reads first: a renewal that was cut off may have arrived all the same. */
-  async #giveBack(signal: AbortSignal): Promise<void> {
+  /** Removes this process as the holder. Reads the Lease first, because an aborted renewal can have been executed by the API server. */
+  async #clearHolder(signal: AbortSignal): Promise<void> {
     const { lease, identity, clock, logger } = this.#options;
     const held = await lease.get(signal);
     if (held?.record.holderIdentity !== identity) return;

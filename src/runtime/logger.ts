@@ -1,4 +1,4 @@
-/** What this folder logs with. An error goes under `err`. */
+/** The logger interface of this folder. Pass errors in the field `err`. */
 export interface Logger {
   debug(message: string, fields?: Record<string, unknown>): void;
   info(message: string, fields?: Record<string, unknown>): void;
@@ -6,7 +6,7 @@ export interface Logger {
   error(message: string, fields?: Record<string, unknown>): void;
 }
 
-/** Drops everything; for tests. */
+/** A logger that drops everything; for tests. */
 export const silentLogger: Logger = {
   debug: () => undefined,
   info: () => undefined,

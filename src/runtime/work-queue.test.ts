@@ -135,7 +135,7 @@ describe('whatever happens in whatever order', () => {
         async (actions, workers) => {
           const { queue, clock } = setup();
           const stop = new AbortController();
-          /** Keys with an event that no work has started after. */
+          /** Keys with an event after which no processing has started. */
           const owed = new Set<string>();
           const running = new Map<string, () => void>();
           const worker = async (): Promise<void> => {
@@ -162,7 +162,7 @@ describe('whatever happens in whatever order', () => {
               const gaveUp = new AbortController();
               const taken = queue.get(gaveUp.signal);
               gaveUp.abort();
-              // It may have been given a key before it gave up; then it must do the work.
+              // If `get` returned a key before the abort, the worker must process it.
               const got = await taken;
               if (got !== undefined) {
                 expect(running.has(got)).toBe(false);

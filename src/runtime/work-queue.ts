@@ -1,15 +1,15 @@
 /**
- * A queue of keys with client-go's semantics. A key waits at most once; a key that is handed out is not handed out
- * again before `done`; a key added meanwhile is handed out once more afterwards, so no event is lost.
+ * A queue of keys with the semantics of client-go. A key is in the queue at most once. While a key is being processed, `get` does not return
+ * it again. If the key is added meanwhile, it is ready again after `done`, so no event is lost.
  */
 import { backoffMs, type BackoffOptions, type Random } from './backoff.ts';
 import type { Clock, Timer } from './clock.ts';
 
-/** Called as things happen, for metrics. */
+/** Callbacks for metrics. */
 interface WorkQueueHooks {
   /** A key became ready that was not ready before. */
   onAdd?(): void;
-  /** A key was put back with back-off. */
+  /** A key was added with back-off. */
   onRetry?(): void;
   /** The number of ready keys changed. */
   onDepth?(depth: number): void;
@@ -22,6 +22,7 @@ export interface WorkQueueOptions {
   hooks?: WorkQueueHooks;
 }
 
+/** A key that becomes ready later. */
 interface Waiting {
   atMs: number;
   timer: Timer;
@@ -29,13 +30,15 @@ interface Waiting {
 
 export class WorkQueue {
   readonly #options: WorkQueueOptions;
-  /** Ready keys, in the order they came. */
+  /** Ready keys, the oldest first. */
   readonly #ready = new Set<string>();
+  /** Keys that `get` returned and that are not done. */
   readonly #processing = new Set<string>();
-  /** Keys added while they were handed out. */
+  /** Keys that were added while they were processed. */
   readonly #again = new Set<string>();
   readonly #waiting = new Map<string, Waiting>();
   readonly #failures = new Map<string, number>();
+  /** Pending calls of `get`, the oldest first. */
   readonly #takers = new Set<(key: string | undefined) => void>();
   #stopped = false;
 
@@ -43,22 +46,22 @@ export class WorkQueue {
     this.#options = options;
   }
 
-  /** How many keys are ready to be handed out. */
+  /** The number of ready keys. */
   get depth(): number {
     return this.#ready.size;
   }
 
-  /** Keys that are handed out and not done. */
+  /** The keys that are being processed. */
   get inFlight(): string[] {
     return [...this.#processing];
   }
 
-  /** How often the key was put back with back-off since it was last forgotten. */
+  /** How often the key was added with back-off since the last `forget`. */
   failures(key: string): number {
     return this.#failures.get(key) ?? 0;
   }
 
-  /** Makes the key ready; once more after `done` when it is handed out now. */
+  /** Makes the key ready. If the key is being processed, it becomes ready after `done`. */
   add(key: string): void {
     if (this.#stopped || this.#ready.has(key)) return;
     if (this.#processing.has(key)) {
@@ -67,13 +70,13 @@ export class WorkQueue {
     }
     this.#ready.add(key);
     this.#options.hooks?.onAdd?.();
-    this.#handOut();
+    this.#dispatch();
     this.#options.hooks?.onDepth?.(this.depth);
   }
 
   /**
-   * Adds the key later. Of two such calls the earlier time wins.
-   * @param ms milliseconds from now; 0 or less is now
+   * Adds the key after a delay. If the key is waiting already, the earlier time applies.
+   * @param ms milliseconds from now; 0 or less adds the key immediately
    */
   addAfter(key: string, ms: number): void {
     if (this.#stopped) return;
@@ -95,9 +98,9 @@ export class WorkQueue {
   }
 
   /**
-   * Adds the key after a jittered delay that grows with each call until `forget`.
-   * @param capMs upper bound of the delay in milliseconds, when lower than the queue's own
-   * @param minMs lower bound of the delay in milliseconds; wins over the upper one
+   * Adds the key after a delay with jitter that grows with each call until `forget`.
+   * @param capMs upper bound of the delay in milliseconds, if lower than that of the queue
+   * @param minMs lower bound of the delay in milliseconds; takes precedence over the upper bound
    */
   addRateLimited(key: string, capMs?: number, minMs = 0): void {
     const { backoff, random, hooks } = this.#options;
@@ -108,14 +111,14 @@ export class WorkQueue {
     this.addAfter(key, Math.max(minMs, backoffMs(limits, failures, random)));
   }
 
-  /** Ends the key's back-off: the next `addRateLimited` starts small again. */
+  /** Ends the back-off of the key: the next `addRateLimited` starts with the shortest delay. */
   forget(key: string): void {
     this.#failures.delete(key);
   }
 
   /**
-   * Takes the next ready key, waiting for one. The caller must call `done` with it.
-   * @returns undefined when the signal aborts or the queue is shut down
+   * Waits for a ready key and takes it. The caller must call `done` with the key.
+   * @returns undefined if the signal aborts or the queue is shut down
    */
   get(signal: AbortSignal): Promise<string | undefined> {
     return new Promise((resolve) => {
@@ -131,17 +134,17 @@ export class WorkQueue {
       const onAbort = (): void => settle(undefined);
       signal.addEventListener('abort', onAbort, { once: true });
       this.#takers.add(settle);
-      if (this.#handOut()) this.#options.hooks?.onDepth?.(this.depth);
+      if (this.#dispatch()) this.#options.hooks?.onDepth?.(this.depth);
     });
   }
 
-  /** Says that the work on the key has ended, well or not. */
+  /** Reports that the processing of the key has ended, successfully or not. */
   done(key: string): void {
     this.#processing.delete(key);
     if (this.#again.delete(key)) this.add(key);
   }
 
-  /** Ends all waiting and takes no more keys. What was ready is dropped: the next start lists everything anyway. */
+  /** Ends all waiting and ignores further keys. Ready keys are dropped: the next start of the program lists all objects. */
   shutDown(): void {
     this.#stopped = true;
     for (const { timer } of this.#waiting.values()) timer.cancel();
@@ -152,8 +155,8 @@ export class WorkQueue {
     this.#options.hooks?.onDepth?.(0);
   }
 
-  /** Gives the oldest ready key to the oldest taker, when there are both. */
-  #handOut(): boolean {
+  /** Passes the oldest ready key to the oldest pending `get`. @returns false if there is no ready key or no pending `get` */
+  #dispatch(): boolean {
     const [key] = this.#ready;
     const [taker] = this.#takers;
     if (key === undefined || taker === undefined) return false;

@@ -1,50 +1,50 @@
-/** Workers that take keys off a queue, reconcile them and decide when to look again. */
+/** Workers that take keys from a queue, reconcile them and schedule the next reconcile. */
 import type { Clock } from './clock.ts';
 import type { WorkQueue } from './work-queue.ts';
 
-/** What a failure means for the key. */
+/** When a key is retried after a failure. */
 export interface Verdict {
-  /** Look again after this many milliseconds; with `backoff` the least delay. */
+  /** The delay in milliseconds; with `backoff`, the lower bound of the delay. */
   retryAfterMs?: number;
-  /** Put the key back with growing delays. Without it and without `retryAfterMs` the key waits for an event. */
+  /** Retries with increasing delays. Without `backoff` and `retryAfterMs`, the key waits for an event. */
   backoff: boolean;
   /** Upper bound of the back-off for this failure, in milliseconds. */
   capMs?: number;
 }
 
 export interface ReconcileResult {
-  /** Look again after this many milliseconds, whatever happens meanwhile. */
+  /** Delay of the next reconcile in milliseconds; events before it do not cancel it. undefined: the key waits for an event. */
   requeueAfterMs?: number;
 }
 
 export interface WorkerOptions {
   queue: WorkQueue;
-  /** How many keys are worked on at once; at least 1. */
+  /** The number of keys that are reconciled in parallel; at least 1. */
   concurrency: number;
   reconcile: (key: string, signal: AbortSignal) => Promise<ReconcileResult>;
-  /** Decides about a failure. Must not throw. */
+  /** Decides when a failed key is retried. Should not throw; if it does, the key is retried with back-off. */
   classify: (error: unknown) => Verdict;
-  /** Told about each failure, for log and metrics. Not about failures after the stop. */
+  /** Called for each failure before the stop, for log and metrics. */
   onError: (key: string, error: unknown) => void;
-  /** Told about each end of a reconcile. */
+  /** Called at the end of each reconcile. */
   onFinished?: (key: string, durationMs: number, succeeded: boolean) => void;
   clock: Clock;
-  /** Ends the taking of keys. */
+  /** Stops the workers: they take no more keys. */
   signal: AbortSignal;
-  /** Handed to `reconcile`; the same as `signal` unless given, so that running work may end in peace. */
+  /** The signal for `reconcile`; default: `signal`. A signal that aborts later lets running reconciles finish after the stop. */
   workSignal?: AbortSignal;
-  /** How long running work may go on after the stop, in milliseconds; 20 s unless given. */
+  /** How long running reconciles can continue after the stop, in milliseconds; default 20 s. */
   graceMs?: number;
 }
 
 export interface WorkersEnd {
-  /** All work had ended before the grace was over. */
+  /** Whether all reconciles ended within the grace period. */
   drained: boolean;
-  /** Keys whose work was still running. */
+  /** Keys whose reconcile was still running. */
   unfinished: string[];
 }
 
-/** Runs until the signal aborts and the work in flight has ended or its grace is over. Never rejects. */
+/** Runs until the signal aborts and all running reconciles have ended or the grace period is over. Never rejects. */
 export async function runWorkers(options: WorkerOptions): Promise<WorkersEnd> {
   const { queue, clock, signal, graceMs = 20_000 } = options;
   const workers = Array.from({ length: Math.max(1, options.concurrency) }, () => work(options));
@@ -67,7 +67,7 @@ async function work(options: WorkerOptions): Promise<void> {
   for (;;) {
     const key = await queue.get(signal);
     if (key === undefined) return;
-    // A callback that throws is a fault of ours: the key is tried again, and the worker lives on.
+    // A callback that throws is a bug of this program. The key is retried, and the worker continues.
     await reconcileOne(options, key).catch(() => queue.addRateLimited(key));
     queue.done(key);
   }

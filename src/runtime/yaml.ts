@@ -1,15 +1,16 @@
 /**
- * YAML as plain data. Not by @kubernetes/client-node, whose functions go through its typed models: they rename or drop
- * fields it does not know, among them every x-kubernetes-… of a CRD.
+ * Parses and formats YAML as plain data. The functions of @kubernetes/client-node are not used, because they convert to generated models.
+ * `loadYaml` renames keys that are not identifiers (`x-kubernetes-validations` to `x_kubernetes_validations`) and reserved words (`default` to
+ * `_default`, `enum` to `_enum`), and drops unknown keys. Only `dumpYaml` restores the names. See findings/client-node-yaml.sh.
  */
 import { parse, parseAllDocuments, stringify } from 'yaml';
 
-/** One document. @throws YAMLParseError */
+/** Parses one document. @throws YAMLParseError */
 export function loadYaml(text: string): unknown {
   return parse(text) as unknown;
 }
 
-/** Every document of a stream that is not empty. @throws YAMLParseError */
+/** Parses all documents of a stream; empty ones are omitted. @throws YAMLParseError */
 export function loadAllYaml(text: string): unknown[] {
   return parseAllDocuments(text).flatMap((document) => {
     const [error] = document.errors;
@@ -20,6 +21,6 @@ export function loadAllYaml(text: string): unknown[] {
 }
 
 export function dumpYaml(value: unknown): string {
-  // tools in Go read YAML 1.1, in which a bare `no` or `on` is a boolean
+  // Tools in Go read YAML 1.1, in which an unquoted `no` or `on` is a boolean.
   return stringify(value, { lineWidth: 0, compat: 'yaml-1.1' });
 }

@@ -1,9 +1,10 @@
-/** The policy of istiod's agent, and the Kubernetes auth method's configuration and role. */
+/** ACL policies, and the configuration and roles of the Kubernetes auth method, for the Vault Agent of istiod. */
 import { z } from 'zod';
 import type { KubernetesAuthConfig, KubernetesRole } from '../plan/facts/observed.ts';
 import type { Secret } from '../observability/secret.ts';
 import type { VaultClient } from './client.ts';
 
+/** Returns the text of an ACL policy; undefined if it does not exist. */
 export async function readPolicy(client: VaultClient, name: string): Promise<string | undefined> {
   const body = await client.read(`sys/policies/acl/${name}`);
   return body && z.object({ policy: z.string() }).parse(body).policy;
@@ -21,10 +22,9 @@ export async function deleteRole(client: VaultClient, mount: string, role: strin
   await client.delete(`auth/${mount}/role/${role}`);
 }
 
-/** Names of all roles of a Kubernetes auth mount. */
+/** Returns the names of all roles of a Kubernetes auth mount. */
 export async function listRoles(client: VaultClient, mount: string): Promise<string[]> {
-  const reply = await client.call('LIST', `auth/${mount}/role`, undefined, { allow: [404] });
-  return z.object({ keys: z.array(z.string()).default([]) }).parse(reply.data).keys;
+  return await client.list(`auth/${mount}/role`);
 }
 
 const roleSchema = z.object({
@@ -35,16 +35,17 @@ const roleSchema = z.object({
   audience: z.string().nullish(),
 });
 
+/** Reads a role of a Kubernetes auth mount; undefined if it does not exist. */
 export async function readRole(client: VaultClient, mount: string, role: string): Promise<KubernetesRole | undefined> {
   const body = await client.read(`auth/${mount}/role/${role}`);
   if (!body) return undefined;
-  const found = roleSchema.parse(body);
+  const fields = roleSchema.parse(body);
   return {
-    serviceAccountNames: [...(found.bound_service_account_names ?? [])].sort(),
-    serviceAccountNamespaces: found.bound_service_account_namespaces ?? [],
-    policies: found.token_policies ?? [],
-    tokenTtl: found.token_ttl,
-    audience: found.audience ?? '',
+    serviceAccountNames: [...(fields.bound_service_account_names ?? [])].sort(),
+    serviceAccountNamespaces: fields.bound_service_account_namespaces ?? [],
+    policies: fields.token_policies ?? [],
+    tokenTtl: fields.token_ttl,
+    audience: fields.audience ?? '',
   };
 }
 
@@ -70,19 +71,23 @@ const configSchema = z.object({
   token_reviewer_jwt_set: z.boolean().optional(),
 });
 
+/** Reads the configuration of a Kubernetes auth mount; undefined if none was written. */
 export async function readAuthConfig(client: VaultClient, mount: string): Promise<KubernetesAuthConfig | undefined> {
   const body = await client.read(`auth/${mount}/config`);
   if (!body) return undefined;
-  const found = configSchema.parse(body);
+  const fields = configSchema.parse(body);
   return {
-    host: found.kubernetes_host,
-    caCert: found.kubernetes_ca_cert.trim(),
-    disableLocalCaJwt: found.disable_local_ca_jwt,
-    reviewerJwtSet: found.token_reviewer_jwt_set,
+    host: fields.kubernetes_host,
+    caCert: fields.kubernetes_ca_cert.trim(),
+    disableLocalCaJwt: fields.disable_local_ca_jwt,
+    reviewerJwtSet: fields.token_reviewer_jwt_set,
   };
 }
 
-/** A full replacement: the reviewer's token must be sent each time. */
+/**
+ * Replaces the whole configuration of a Kubernetes auth mount.
+ * @param reviewerJwt the token for TokenReview requests. The call must include it every time; undefined configures none
+ */
 export async function writeAuthConfig(
   client: VaultClient,
   mount: string,

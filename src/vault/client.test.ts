@@ -20,7 +20,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** A server on the loopback interface that answers as it is told and keeps what it was asked. */
+/** Starts an HTTP server on the loopback interface that calls the handler and records the requests. */
 async function serve(handler: Handler): Promise<{ address: string; seen: Seen[] }> {
   const seen: Seen[] = [];
   const server = http.createServer((request, response) => {
@@ -49,7 +49,7 @@ function client(options: VaultClientOptions): VaultClient {
 const health = { initialized: true, sealed: false, standby: false, version: '2.7.2' };
 const json = (response: http.ServerResponse, status: number, body?: unknown, headers: http.OutgoingHttpHeaders = {}) =>
   response.writeHead(status, headers).end(body === undefined ? undefined : JSON.stringify(body));
-/** Vault's health answer, and else what is told. */
+/** A handler that responds to `sys/health` as Vault does, and calls the given handler for other requests. */
 const vault =
   (handler: Handler): Handler =>
   (request, response, body) =>
@@ -345,14 +345,14 @@ describe('what was written', () => {
 
 describe('secrets', () => {
   const secret = fc.stringMatching(/^[A-Za-z0-9_-]{24,60}$/);
-  /** Everything by which an error, or the client, may come into a log. */
+  /** All texts by which an error or the client can get into a log. */
   const prints = (error: VaultError, it: VaultClient) =>
     [error.message, error.stack, String(error), JSON.stringify(error), JSON.stringify(Object.entries(error))].join(
       '\n',
     ) +
     inspect(error, { depth: 9, showHidden: true }) +
     inspect(it, { depth: 9, showHidden: true });
-  /** A server that is not Vault and sends back all it was sent, as text, as `errors`, in headers; or hangs up. */
+  /** A server that is not Vault. It returns the request as text, as `errors` and in headers, or closes the connection. */
   const echo =
     (status: number): Handler =>
     (request, response, body) => {

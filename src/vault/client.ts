@@ -1,4 +1,7 @@
-/** A typed client over node-vault: the only user of it. Errors leave as `VaultError`, never as the HTTP layer's own. */
+/**
+ * A typed Vault client over node-vault; no other file uses node-vault. Every failed request becomes a `VaultError`: errors of the HTTP layer
+ * can contain request headers.
+ */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import nodeVault from 'node-vault';
 import { z } from 'zod';
@@ -17,15 +20,15 @@ export interface VaultReply {
 }
 
 export interface VaultClientOptions {
-  /** `https://host:port`, already judged by the allow-list. */
+  /** `https://host:port`. The caller has checked it against `--vault-addresses`. */
   address: string;
   namespace?: string;
   tls?: TlsOptions;
-  /** Deadline of one request, milliseconds. */
+  /** Deadline of one HTTP request, in milliseconds; default 20 s. */
   timeoutMs?: number;
-  /** How long a request that the server turns away for now is repeated, milliseconds; 15 s unless given. */
+  /** How long the client repeats a request that the server rejects temporarily, in milliseconds; default 15 s. */
   patienceMs?: number;
-  /** Called once a request with the operation and the status (0: no answer). */
+  /** Receives the operation and the HTTP status of each call. Status 0 means that there was no response. */
   onRequest?: (operation: string, status: number) => void;
 }
 
@@ -33,6 +36,7 @@ const replySchema = z.object({
   data: z.record(z.string(), z.unknown()).nullish(),
   auth: z.record(z.string(), z.unknown()).nullish(),
 });
+const keysSchema = z.object({ keys: z.array(z.string()) });
 const errorsSchema = z.object({ errors: z.array(z.string()) });
 const healthSchema = z.object({
   initialized: z.boolean(),
@@ -40,14 +44,15 @@ const healthSchema = z.object({
   standby: z.boolean(),
   performance_standby: z.boolean().optional(),
   version: z.string(),
-  // seconds
+  // seconds since the epoch
   server_time_utc: z.number().default(0),
 });
 
+/** The response of `sys/health`. */
 export interface Health {
   product: 'Vault' | 'OpenBao';
   version: string;
-  /** Its clock, milliseconds since the epoch. */
+  /** The server's clock, in milliseconds since the epoch. */
   time: number;
   initialized: boolean;
   sealed: boolean;
@@ -55,8 +60,8 @@ export interface Health {
 }
 
 /**
- * Each segment escaped, so that no name can leave its place in a path.
- * @throws RangeError on segments that URL parsers take for a step up or to nowhere
+ * Escapes each segment of a path, so that a name cannot address another path.
+ * @throws RangeError for the segments ``, `.` and `..`, which URL parsers resolve
  */
 function encodePath(path: string): string {
   const segments = path.split('/');
@@ -65,20 +70,26 @@ function encodePath(path: string): string {
   return segments.map(encodeURIComponent).join('/');
 }
 
-/** Vault's way to say that nothing is there: errors, or the metadata of what was. */
-const isVaultRefusal = (body: unknown): boolean =>
+/** Whether the body of an error response is Vault's: a list of errors, or the metadata of a deleted version (KV 2). */
+const isVaultErrorBody = (body: unknown): boolean =>
   errorsSchema.safeParse(body).success || z.object({ data: z.object({}) }).safeParse(body).success;
 
-/** What a mount says for a moment after it was made, on standbys somewhat longer. */
-const notYetUp = /upgrad(e|ing) from non-versioned|until migration has completed/i;
+/** Errors of a KV 2 mount shortly after it was enabled; standbys return them somewhat longer. */
+const mountNotReady = /upgrad(e|ing) from non-versioned|until migration has completed/i;
 
-/** Whether the server has turned a request away untouched: a rate limit, a standby that has yet to catch up, a mount that is new. */
-function turnedAway({ statusCode, body }: TransportReply): boolean {
+/**
+ * Whether the server rejected the request temporarily and without executing it. Causes: a rate limit (429), a standby that lags behind (412),
+ * or a new mount (400).
+ */
+function isTemporaryRejection({ statusCode, body }: TransportReply): boolean {
   if (statusCode !== 400) return statusCode === 429 || statusCode === 412;
-  return errorsSchema.safeParse(body).data?.errors.some((text) => notYetUp.test(text)) === true;
+  return errorsSchema.safeParse(body).data?.errors.some((text) => mountNotReady.test(text)) === true;
 }
 
-/** Vault's health as an error when it cannot serve; a standby forwards requests and serves. */
+/**
+ * Checks that the server can process requests. A standby passes, because it forwards requests to the active node.
+ * @throws VaultError of kind `Uninitialized` or `Sealed`
+ */
 export function assertServing(health: Health, address: string): void {
   const fail = (kind: 'Uninitialized' | 'Sealed', what: string) => {
     throw new VaultError(kind, 'health', 'sys/health', 0, `${health.product} at ${address} is ${what}`);
@@ -88,8 +99,8 @@ export function assertServing(health: Health, address: string): void {
 }
 
 /**
- * The later of two storage indices. OpenBao writes base64 of `{"cluster":…,"value":"41"}`, Vault Enterprise of
- * `v1:<cluster>:41:…`; of forms that are not known the one that came last counts.
+ * Returns the later of two storage indices (`X-Vault-Index`). The values are base64: of `{"cluster":…,"value":"41"}` in OpenBao, of
+ * `v1:<cluster>:41:…` in Vault Enterprise. If the form is unknown, `next` is returned.
  */
 function laterIndex(known: string | undefined, next: string): string {
   const value = (index: string): number => {
@@ -99,21 +110,22 @@ function laterIndex(known: string | undefined, next: string): string {
   return known !== undefined && value(known) > value(next) ? known : next;
 }
 
+/** The request without token and Vault namespace. */
 function anonymous(request: TransportRequest): TransportRequest {
-  const kept = Object.entries(request.headers ?? {}).filter(([name]) => !/^x-vault-(token|namespace)$/i.test(name));
-  return { ...request, headers: Object.fromEntries(kept) };
+  const headers = Object.entries(request.headers ?? {}).filter(([name]) => !/^x-vault-(token|namespace)$/i.test(name));
+  return { ...request, headers: Object.fromEntries(headers) };
 }
 
 export class VaultClient {
   readonly #vault: nodeVault.client;
   readonly #transport: ReturnType<typeof createTransport>;
   readonly #onRequest: (operation: string, status: number) => void;
-  /** Carries the whole answer past node-vault, which gives away the body only. */
-  readonly #answer = new AsyncLocalStorage<{ reply: TransportReply | undefined }>();
+  /** Passes the whole response to the caller; node-vault returns only the body. */
+  readonly #response = new AsyncLocalStorage<{ reply: TransportReply | undefined }>();
   readonly #patienceMs: number;
-  /** As its health answer tells; undefined before, and of what is not Vault. */
+  /** The product according to the last health response; undefined before the first one, and if the server is not Vault. */
   #product: Health['product'] | undefined;
-  /** What was written so far: standbys of OpenBao and of Vault Enterprise answer reads themselves, and may lag behind. */
+  /** The storage index of the latest write. Standbys of OpenBao and Vault Enterprise process reads themselves and can lag behind. */
   #index: string | undefined;
 
   constructor(options: VaultClientOptions) {
@@ -122,14 +134,14 @@ export class VaultClient {
     this.#patienceMs = options.patienceMs ?? 15_000;
     this.#onRequest = options.onRequest ?? (() => undefined);
     const rp = async (request: TransportRequest) => {
-      const call = this.#answer.getStore();
+      const call = this.#response.getStore();
       const health = request.uri.endsWith('/v1/sys/health');
-      // 429 of the health check is the answer of a standby
+      // status 429 of sys/health means standby and is no rate limit
       const reply = health ? await this.#transport.send(anonymous(request)) : await this.#sendPatiently(request);
       if (call) call.reply = reply;
       return reply;
     };
-    // explicit values throughout: node-vault would read VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE and VAULT_PREFIX
+    // Every setting is explicit: node-vault falls back to VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE and VAULT_PREFIX.
     this.#vault = nodeVault({
       endpoint: address,
       apiVersion: 'v1',
@@ -142,7 +154,7 @@ export class VaultClient {
     Object.assign(this.#vault, { namespace: options.namespace ?? '', pathPrefix: '' });
   }
 
-  /** The token of further calls. */
+  /** Sets the token for further calls; undefined removes it. */
   useToken(token: Secret | undefined): void {
     this.#vault.token = token?.reveal() ?? '';
   }
@@ -152,9 +164,10 @@ export class VaultClient {
   }
 
   /**
-   * One call. @param path without `v1/`, unescaped
-   * @param allow statuses that are an answer and not an error
-   * @throws VaultError
+   * Sends one request.
+   * @param path without `v1/`, unescaped
+   * @param options.allow error statuses to return instead of throwing, such as 404
+   * @throws VaultError for every other error status, and if the response is not Vault's
    */
   async call(method: Method, path: string, body?: JsonObject, options: { allow?: number[] } = {}): Promise<VaultReply> {
     const operation =
@@ -167,8 +180,8 @@ export class VaultClient {
       throw errorOfReply(operation, path, reply.statusCode, messages);
     }
     const parsed = replySchema.safeParse(reply.body ?? {});
-    // an ingress, a proxy's error page: neither done nor absent
-    if (reply.foreign || !parsed.success || (allowed && !isVaultRefusal(reply.body))) {
+    // The response of an ingress, or the error page of a proxy, shows neither success nor absence.
+    if (reply.foreign || !parsed.success || (allowed && !isVaultErrorBody(reply.body))) {
       throw new VaultError(
         'Server',
         operation,
@@ -184,21 +197,32 @@ export class VaultClient {
     };
   }
 
-  /** Reads a path. @returns undefined when nothing is there (404) */
+  /** Reads a path. @returns `data`; undefined if Vault responds with status 404 @throws VaultError */
   async read(path: string): Promise<JsonObject | undefined> {
     const reply = await this.call('GET', path, undefined, { allow: [404] });
     return reply.status === 404 ? undefined : reply.data;
   }
 
+  /** Lists the keys below a path. @returns empty if Vault responds with status 404, as it does for an empty list @throws VaultError */
+  async list(path: string): Promise<string[]> {
+    const reply = await this.call('LIST', path, undefined, { allow: [404] });
+    return reply.status === 404 ? [] : keysSchema.parse(reply.data).keys;
+  }
+
+  /** Writes a path with POST. @throws VaultError */
   async write(path: string, body: JsonObject): Promise<VaultReply> {
     return await this.call('POST', path, body);
   }
 
+  /** Deletes a path. @throws VaultError */
   async delete(path: string): Promise<void> {
     await this.call('DELETE', path);
   }
 
-  /** `sys/health`, without token and namespace: inside a namespace there is no such path. @throws VaultError when there is no answer, or one that is not Vault's */
+  /**
+   * Reads `sys/health`. The request has no token and no Vault namespace: the path does not exist inside a namespace.
+   * @throws VaultError if there is no response, or if it is not Vault's
+   */
   async health(): Promise<Health> {
     const reply = await this.#exchange('GET', 'sys/health', undefined, 'health');
     const parsed = healthSchema.safeParse(reply.body);
@@ -211,24 +235,27 @@ export class VaultClient {
         `status ${reply.statusCode}: this is not Vault's health answer`,
       );
     const { initialized, sealed, standby, version, performance_standby, server_time_utc } = parsed.data;
-    // OpenBao's answer has no performance_standby; Vault's has had it since 0.11
+    // Vault's response has performance_standby since 0.11; OpenBao's has not.
     this.#product = performance_standby === undefined ? 'OpenBao' : 'Vault';
     return { product: this.#product, version, time: server_time_utc * 1000, initialized, sealed, standby };
   }
 
-  /** What was turned away has done nothing: it is sent again until the server takes it, or the patience is over. */
+  /** Repeats a temporarily rejected request until the server executes it or `patienceMs` is over. Repetitions are safe: nothing was executed. */
   async #sendPatiently(request: TransportRequest): Promise<TransportReply> {
     for (let waitedMs = 0; ;) {
       const reply = await this.#transport.send({ ...request, headers: { ...request.headers, ...this.#consistency() } });
       if (reply.index !== undefined) this.#index = laterIndex(this.#index, reply.index);
       const pauseMs = reply.statusCode === 429 ? Math.max(100, reply.retryAfterMs ?? 1_000) : 100;
-      if (!turnedAway(reply) || waitedMs + pauseMs > this.#patienceMs) return reply;
+      if (!isTemporaryRejection(reply) || waitedMs + pauseMs > this.#patienceMs) return reply;
       await sleep(systemClock, pauseMs);
       waitedMs += pauseMs;
     }
   }
 
-  /** Asks for what was written so far. OpenBao hands such a read on; Vault must be told to in its configuration, else it refuses. */
+  /**
+   * Headers that make a read see the latest write (read-after-write consistency). OpenBao forwards such a read to the active node. Vault
+   * rejects the forwarding header unless its configuration permits it, so the header is sent to OpenBao only.
+   */
   #consistency(): Record<string, string> {
     if (this.#index === undefined) return {};
     const forward = this.#product === 'OpenBao' ? { 'X-Vault-Inconsistent': 'forward-active-node' } : {};
@@ -243,16 +270,16 @@ export class VaultClient {
   ): Promise<TransportReply> {
     const call: { reply: TransportReply | undefined } = { reply: undefined };
     try {
-      // LIST as GET: proxies on the way, and Node's own server, know no such method
+      // LIST is sent as GET: proxies and Node's HTTP server do not know the method LIST.
       const query = method === 'LIST' ? '?list=true' : '';
       const request = { method: method === 'LIST' ? 'GET' : method, path: `/${encodePath(path)}${query}` };
-      await this.#answer.run(call, () => this.#vault.request({ ...request, ...(body ? { json: body } : {}) }));
+      await this.#response.run(call, () => this.#vault.request({ ...request, ...(body ? { json: body } : {}) }));
     } catch (error) {
       if (!call.reply) {
         this.#onRequest(operation, 0);
         throw errorOfTransport(operation, path, error);
       }
-      // node-vault rejects for the status; the answer is judged by the caller
+      // node-vault rejects error statuses; the caller evaluates the response.
     }
     if (!call.reply) throw new VaultError('Unreachable', operation, path, 0, 'no answer');
     this.#onRequest(operation, call.reply.statusCode);

@@ -1,6 +1,6 @@
 /**
- * How the live, staging and state entries are laid out in the key store. The mark is a field inside the data, so that
- * content and ownership change in one write on KV 1 and 2 alike.
+ * Parses and formats the three KV entries of a resource: CA entry, staging entry and state entry. The ownership marker is a field of the data,
+ * so that one write changes content and ownership, on KV 1 and KV 2.
  */
 import { z } from 'zod';
 import { str, type JsonObject } from '../api/json.ts';
@@ -12,12 +12,12 @@ import type { CaEntry, Slot, StagingEntry } from '../plan/facts/observed.ts';
 import { Secret } from '../observability/secret.ts';
 import type { KvEntry } from './kv.ts';
 
-const markField = 'istio-vault-ca';
+const markerField = 'istio-vault-ca';
 const generationField = 'generation';
 const keyRefField = 'key-ref';
 const ttlField = 'ttl';
 
-const intermediateSpec = z.object({
+const intermediateSpecSchema = z.object({
   commonName: z.string(),
   organization: z.string(),
   ttl: z.number(),
@@ -27,7 +27,7 @@ const intermediateSpec = z.object({
   importRef: z.string(),
   maxPathLength: z.number(),
 });
-const rootSpec = intermediateSpec.pick({
+const rootSpecSchema = intermediateSpecSchema.pick({
   commonName: true,
   organization: true,
   ttl: true,
@@ -43,14 +43,14 @@ const ids = {
 };
 const stateSchema = z.object({
   highestGeneration: z.number(),
-  root: z.object({ ...ids, spec: rootSpec }).exactOptional(),
-  intermediate: z.object({ ...ids, spec: intermediateSpec }).exactOptional(),
+  root: z.object({ ...ids, spec: rootSpecSchema }).exactOptional(),
+  intermediate: z.object({ ...ids, spec: intermediateSpecSchema }).exactOptional(),
   rotation: z
     .object({
       phase: z.enum(['Issuing', 'Distributing', 'Switching', 'Retiring']),
       startedAt: z.string(),
       reachedAt: z.string().exactOptional(),
-      to: z.object({ ...ids, spec: rootSpec }),
+      to: z.object({ ...ids, spec: rootSpecSchema }),
       back: z.boolean(),
       found: z.boolean().exactOptional(),
       longestMs: z.number(),
@@ -58,7 +58,7 @@ const stateSchema = z.object({
     .exactOptional(),
   role: z.string(),
   made: z.array(z.string()),
-  // states of an earlier version do not have the next two
+  // state entries of earlier versions of the operator do not have the next two fields
   adopted: z.array(z.string()).default([]),
   publicKeys: z.array(z.string()).default([]),
   stood: z.object({ version: z.number(), publicKey: z.string().exactOptional() }).exactOptional(),
@@ -74,31 +74,33 @@ const stateSchema = z.object({
   ),
 });
 
+/** The CA generation of an entry; 0 if the field is missing or not a number. */
 const generationOf = (data: JsonObject): number => Number(str(data[generationField])) || 0;
 
+/** Parses an entry that carries the ownership marker of this resource; `entry` is `foreign` if it does not. */
 function slot<T>(id: Identity, entry: KvEntry, parse: (data: JsonObject) => T | undefined): Slot<T> {
   const { casVersion, data, lifetime } = entry;
   if (!data) return { casVersion, entry: undefined };
-  const mark = str(data[markField]);
-  const found = { casVersion, mark, ...(lifetime ? { lifetime } : {}) };
-  return { ...found, entry: isOwnMarker(id, mark) ? parse(data) : 'foreign' };
+  const marker = str(data[markerField]);
+  const common = { casVersion, mark: marker, ...(lifetime ? { lifetime } : {}) };
+  return { ...common, entry: isOwnMarker(id, marker) ? parse(data) : 'foreign' };
 }
 
-const json = (value: string): unknown => {
+const parseJson = (value: string): unknown => {
   try {
     return JSON.parse(value) as unknown;
   } catch {
-    return undefined; // judged by the schema, which then finds nothing
+    return undefined; // every schema here rejects undefined
   }
 };
 
-/** What a live entry may consist of, with the mark of an operator and without; whatever else lies in one is gone with the next publication. */
-const markedFields: ReadonlySet<string> = new Set([...caFiles, keyRefField, generationField, markField]);
-const plainFields: ReadonlySet<string> = new Set(caFiles);
+/** The known fields of a CA entry, with the ownership marker of an operator and without one. The next publication removes all other fields. */
+const markedFields: ReadonlySet<string> = new Set([...caFiles, keyRefField, generationField, markerField]);
+const unmarkedFields: ReadonlySet<string> = new Set(caFiles);
 
-/** The live entry, its key reduced to the hash of its public half. */
+/** Parses the CA entry. The result has the hash of the public key instead of the private key. */
 export function parseLive(id: Identity, entry: KvEntry): Slot<CaEntry> {
-  const found = slot<CaEntry>(id, entry, (data) => ({
+  const result = slot<CaEntry>(id, entry, (data) => ({
     generation: generationOf(data),
     keyRef: str(data[keyRefField]),
     certificate: certificateFacts(str(data['ca-cert.pem'])),
@@ -106,45 +108,55 @@ export function parseLive(id: Identity, entry: KvEntry): Slot<CaEntry> {
     root: str(data['root-cert.pem']),
     publicKey: publicKeyOfPrivate(str(data['ca-key.pem'])),
   }));
-  if (found.entry !== 'foreign' || !entry.data) return found;
+  if (result.entry !== 'foreign' || !entry.data) return result;
   const foreign = {
     publicKey: publicKeyOfPrivate(str(entry.data['ca-key.pem'])),
     generation: generationOf(entry.data),
-    // whatever else somebody put into that file stays unread
+    // only the certificates: other content of the file, such as a private key, is not kept
     root: splitPem(str(entry.data['root-cert.pem'])).join(''),
-    others: Object.keys(entry.data).filter((name) => !(found.mark ? markedFields : plainFields).has(name)),
+    others: Object.keys(entry.data).filter((name) => !(result.mark ? markedFields : unmarkedFields).has(name)),
   };
-  return { ...found, foreign };
+  return { ...result, foreign };
 }
 
-export interface LiveFiles {
+/** The content of a CA entry besides generation and ownership marker: four files in PEM. */
+interface CaEntryContent {
   certificate: string;
   chain: string;
   root: string;
   key: Secret;
-  /** Name or id of the key in the mount; empty: the generation's own name. */
+  /** Name or id of the key in the intermediate mount; empty: the key has the default name of its generation. */
   keyRef: string;
 }
 
-/** KV 1 answers with a lease of 32 days, after which agents read again; a `ttl` of its own makes them look every minute. */
-export function liveData(mark: string, generation: number, files: LiveFiles, kvVersion: 1 | 2): Record<string, string> {
+/**
+ * Formats a CA entry. On KV 1 it has the field `ttl`: KV 1 returns a lease of 32 days, after which Vault Agent reads again. With the field,
+ * Vault Agent reads every minute.
+ */
+export function caEntryData(
+  marker: string,
+  generation: number,
+  content: CaEntryContent,
+  kvVersion: 1 | 2,
+): Record<string, string> {
   return {
-    'ca-cert.pem': files.certificate,
-    'ca-key.pem': files.key.reveal(),
-    'cert-chain.pem': files.chain,
-    'root-cert.pem': files.root,
-    ...(files.keyRef === '' ? {} : { [keyRefField]: files.keyRef }),
+    'ca-cert.pem': content.certificate,
+    'ca-key.pem': content.key.reveal(),
+    'cert-chain.pem': content.chain,
+    'root-cert.pem': content.root,
+    ...(content.keyRef === '' ? {} : { [keyRefField]: content.keyRef }),
     [generationField]: String(generation),
-    [markField]: mark,
+    [markerField]: marker,
     ...(kvVersion === 1 ? { [ttlField]: '60s' } : {}),
   };
 }
 
+/** Parses the staging entry. The result has the hash of the public key instead of the private key. */
 export function parseStaging(id: Identity, entry: KvEntry): Slot<StagingEntry> {
   return slot(id, entry, (data) => ({
     generation: generationOf(data),
     keyRef: str(data[keyRefField]),
-    spec: intermediateSpec.safeParse(json(str(data['spec']))).data,
+    spec: intermediateSpecSchema.safeParse(parseJson(str(data['spec']))).data,
     before: str(data['before']).split(' ').filter(Boolean),
     publicKey: publicKeyOfPrivate(str(data['ca-key.pem'])),
     reason: str(data['reason']),
@@ -152,8 +164,9 @@ export function parseStaging(id: Identity, entry: KvEntry): Slot<StagingEntry> {
   }));
 }
 
+/** Formats a staging entry. */
 export function stagingData(
-  mark: string,
+  marker: string,
   step: {
     generation: number;
     spec: IntermediateSpec;
@@ -172,27 +185,31 @@ export function stagingData(
     ...(step.reuse === undefined ? {} : { [keyRefField]: step.reuse }),
     ...(step.before.length === 0 ? {} : { before: step.before.join(' ') }),
     [generationField]: String(step.generation),
-    [markField]: mark,
+    [markerField]: marker,
   };
 }
 
-/** The key in an entry that is being taken over: whose it is was decided before, and that it fits is checked by the caller. */
+/**
+ * Returns the key of a CA entry that is being adopted; undefined if there is no entry. The ownership marker is not checked: the plan decided
+ * on the adoption. The caller checks that the key matches the certificate.
+ */
 export function foreignKeyOf({ data }: KvEntry): Secret | undefined {
   return data && new Secret(str(data['ca-key.pem']));
 }
 
-/** The key in a live or staging entry of ours, if it carries that generation. */
+/** Returns the key of a CA or staging entry; undefined if this resource does not own the entry, or if it has another CA generation. */
 export function keyOf(id: Identity, entry: KvEntry, generation: number): Secret | undefined {
   const { data } = entry;
-  if (!data || !isOwnMarker(id, str(data[markField])) || generationOf(data) !== generation) return undefined;
+  if (!data || !isOwnMarker(id, str(data[markerField])) || generationOf(data) !== generation) return undefined;
   return new Secret(str(data['ca-key.pem']));
 }
 
-/** A state of ours that cannot be read counts as lost, and is rebuilt from what exists. */
+/** Parses the state entry. `entry` is undefined if the content is invalid: the state then counts as lost and is rebuilt from what exists. */
 export function parseState(id: Identity, entry: KvEntry): Slot<StateEntry> {
-  return slot<StateEntry>(id, entry, (data) => stateSchema.safeParse(json(str(data['state']))).data);
+  return slot<StateEntry>(id, entry, (data) => stateSchema.safeParse(parseJson(str(data['state']))).data);
 }
 
-export function stateData(mark: string, state: StateEntry): Record<string, string> {
-  return { state: JSON.stringify(state), [markField]: mark };
+/** Formats a state entry. */
+export function stateData(marker: string, state: StateEntry): Record<string, string> {
+  return { state: JSON.stringify(state), [markerField]: marker };
 }

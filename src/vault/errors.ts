@@ -1,6 +1,6 @@
 /**
- * Every failure of a call to Vault, as one error of ours. It carries operation, path and status; of the body only the
- * server's `errors` strings, cut and cleaned, and those only from a server whose health answer was Vault's.
+ * The error of every failed call to Vault. It carries operation, path and status. Of the response body it carries only the `errors` strings,
+ * truncated and redacted, and only if the health response showed that the server is Vault.
  */
 import type { Reason } from '../api/conditions.ts';
 
@@ -24,7 +24,7 @@ export class VaultError extends Error {
   readonly kind: VaultErrorKind;
   readonly operation: string;
   readonly path: string;
-  /** HTTP status; 0 when there was no answer. */
+  /** HTTP status; 0 if there was no response, or if the failure is not that of a response. */
   readonly status: number;
 
   constructor(kind: VaultErrorKind, operation: string, path: string, status: number, detail: string) {
@@ -36,7 +36,7 @@ export class VaultError extends Error {
   }
 }
 
-/** The reason a failed call shows in a condition. */
+/** The condition reason of a failed call. */
 export const reasonOfKind: Record<VaultErrorKind, Reason> = {
   Unreachable: 'Unreachable',
   TLSFailed: 'TLSFailed',
@@ -56,12 +56,12 @@ export const reasonOfKind: Record<VaultErrorKind, Reason> = {
 const secretLike =
   /-----BEGIN[\s\S]*|\b(hv[sbr]|s|b|r)\.[A-Za-z0-9_-]{16,}|\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*/g;
 
-/** One line, at most 300 characters, without anything that looks like a key or a token. */
+/** Returns the text on one line, at most 300 characters long. Redacts whatever looks like a key or a token. */
 export function clean(text: string): string {
   return text.replace(secretLike, '[redacted]').replace(/\s+/g, ' ').trim().slice(0, 300);
 }
 
-/** What nodes of a cluster say while nobody leads it, or while the leader changes. */
+/** Errors that cluster nodes return while there is no leader or while the leader changes. */
 const noLeader =
   /active cluster node not found|in standby mode|node is not the leader|leadership lost|leadership transfer/i;
 
@@ -69,7 +69,7 @@ function kindOfStatus(status: number, text: string): VaultErrorKind {
   if (status === 403) return 'Forbidden';
   if (status === 404) return 'NotFound';
   if (status === 429) return 'RateLimited';
-  // 412: a standby that has not caught up
+  // 412: a standby lags behind
   if ([412, 472, 473, 474].includes(status)) return 'Standby';
   if (status >= 300 && status < 400) return 'Redirected';
   if (status === 501 || /not (yet )?initialized/i.test(text)) return 'Uninitialized';
@@ -81,7 +81,7 @@ function kindOfStatus(status: number, text: string): VaultErrorKind {
   return 'Invalid';
 }
 
-/** @param messages the server's `errors`; empty when the server is not known to be Vault */
+/** Creates the error of an error response. @param messages the server's `errors`; empty if the server is not known to be Vault */
 export function errorOfReply(operation: string, path: string, status: number, messages: string[]): VaultError {
   const text = clean(messages.join('; '));
   const kind = kindOfStatus(status, text);
@@ -90,7 +90,7 @@ export function errorOfReply(operation: string, path: string, status: number, me
 
 const tlsCodes = /CERT|TLS|SSL|ALTNAME|SELF_SIGNED|ISSUER|UNABLE_TO|SIGNATURE/;
 
-/** A connection that failed. Only the error's code is kept: messages and causes may carry request headers. */
+/** Creates the error of a failed connection. It keeps only the code: messages and causes can contain request headers. */
 export function errorOfTransport(operation: string, path: string, error: unknown): VaultError {
   if (error instanceof VaultError) return error;
   const code =

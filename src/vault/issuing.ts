@@ -1,6 +1,6 @@
 /**
- * The steps of issuing, and of collecting what was issued: a key is stored before Vault acts on it, and every step reads again what it must not
- * trust. See docs/adr/0002.
+ * The steps that issue and publish an intermediate certificate, and that garbage-collect old ones. A key is stored before Vault uses it.
+ * Each step reads again the objects whose observed state can be outdated. See docs/adr/0002.
  */
 import { generateKeyPair } from 'node:crypto';
 import { promisify } from 'node:util';
@@ -18,7 +18,7 @@ import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import type { Step } from '../plan/steps.ts';
 import { Secret } from '../observability/secret.ts';
 import type { VaultClient } from './client.ts';
-import { foreignKeyOf, keyOf, liveData, parseLive, parseStaging, stagingData } from './entries.ts';
+import { foreignKeyOf, keyOf, caEntryData, parseLive, parseStaging, stagingData } from './entries.ts';
 import { VaultError } from './errors.ts';
 import { destroyKv, readKv, writeKv } from './kv.ts';
 import { readMaxLeaseTtl } from './mounts.ts';
@@ -27,32 +27,38 @@ import * as pki from './pki.ts';
 
 export type StepOf<K extends Step['kind']> = Extract<Step, { kind: K }>;
 
-/** What a step works with. */
+/** The arguments of every step. */
 export interface ExecuteContext {
   client: VaultClient;
   desired: Desired;
-  /** The reviewer's token, where the spec names one. */
+  /** Reads the token for TokenReview requests; undefined if the spec names none. */
   reviewerJwt: () => Promise<Secret | undefined>;
-  /** Something worth an event that only the doing shows. */
+  /** Records an Event about a fact that only the execution of the step shows. */
   notice: (reason: string, message: string) => void;
 }
 
-const generateKey = promisify(generateKeyPair);
+const generateKeyPairAsync = promisify(generateKeyPair);
 
-/** PKCS1 for RSA and SEC1 for EC: what istiod and Vault's import both read. */
-async function makeKey(spec: IntermediateSpec): Promise<Secret> {
+/** Generates a private key, in PKCS #1 for RSA and in SEC 1 for EC. Both istiod and the import of Vault read these formats. */
+async function generateKey(spec: IntermediateSpec): Promise<Secret> {
   const { privateKey } =
     spec.keyType === 'rsa'
-      ? await generateKey('rsa', { modulusLength: spec.keyBits })
-      : await generateKey('ec', { namedCurve: spec.keyBits === 384 ? 'secp384r1' : 'prime256v1' });
+      ? await generateKeyPairAsync('rsa', { modulusLength: spec.keyBits })
+      : await generateKeyPairAsync('ec', { namedCurve: spec.keyBits === 384 ? 'secp384r1' : 'prime256v1' });
   return new Secret(privateKey.export({ type: spec.keyType === 'rsa' ? 'pkcs1' : 'sec1', format: 'pem' }).toString());
 }
 
-/** What was planned for is not there any more: looked at anew at once. */
-export const moved = (what: string): VaultError =>
-  new VaultError('CheckAndSet', 'read', what, 0, 'changed meanwhile; looking again');
+/**
+ * Creates the error of a step whose object changed since it was observed. Its kind has the condition reason `Conflict`.
+ * @param object the changed object, for the message
+ */
+export const moved = (object: string): VaultError =>
+  new VaultError('CheckAndSet', 'read', object, 0, 'changed meanwhile; looking again');
 
-/** The staged or live key of a generation, read afresh. */
+/**
+ * Reads the key of a CA generation from the staging entry or the CA entry.
+ * @throws VaultError of kind `CheckAndSet` if the entry is not owned by this resource or has another generation
+ */
 export async function storedKey(
   { client, desired }: ExecuteContext,
   from: 'staging' | 'live',
@@ -64,22 +70,26 @@ export async function storedKey(
   return key;
 }
 
+/** Generates a key, or copies the key of the CA entry if `reuse` is set, and writes it to the staging entry. */
 export async function stageKey(ctx: ExecuteContext, step: StepOf<'StageKey'>): Promise<void> {
   const place = kvPlace(ctx.desired, '-staging');
-  const key = step.reuse === undefined ? await makeKey(step.spec) : await publishedKey(ctx);
+  const key = step.reuse === undefined ? await generateKey(step.spec) : await publishedKey(ctx);
   await writeKv(ctx.client, place, stagingData(ctx.desired.mark, step, key), step.cas);
 }
 
-/** The key of the live entry, whatever its generation. */
+/** Reads the key of the CA entry, of any generation. @throws VaultError of kind `CheckAndSet` if this resource does not own the entry */
 async function publishedKey({ client, desired }: ExecuteContext): Promise<Secret> {
   const entry = await readKv(client, kvPlace(desired, ''));
-  const live = parseLive(desired.identity, entry).entry;
-  const key = live && live !== 'foreign' ? keyOf(desired.identity, entry, live.generation) : undefined;
+  const ca = parseLive(desired.identity, entry).entry;
+  const key = ca && ca !== 'foreign' ? keyOf(desired.identity, entry, ca.generation) : undefined;
   if (!key) throw moved('the live entry');
   return key;
 }
 
-/** KV 2 destroys exactly the version that was seen; KV 1 has no versions, so what stands there is looked at once more. */
+/**
+ * Removes the staging entry. KV 2 destroys only the observed version. KV 1 has no versions, so the entry is read and compared again.
+ * @throws VaultError of kind `CheckAndSet` if the entry changed (KV 1)
+ */
 export async function removeStaging(ctx: ExecuteContext, step: StepOf<'RemoveStaging'>): Promise<void> {
   const place = kvPlace(ctx.desired, '-staging');
   if (place.version === 1 && step.left === undefined) await storedKey(ctx, 'staging', step.generation);
@@ -90,7 +100,7 @@ export async function removeStaging(ctx: ExecuteContext, step: StepOf<'RemoveSta
   await destroyKv(ctx.client, place, step.version);
 }
 
-/** What a signed certificate must be; else it is not installed. */
+/** Compares a signed certificate with what was requested. Returns the problem; undefined if the certificate can be installed. */
 function mismatch(
   cert: CertificateFacts | undefined,
   root: CertificateFacts,
@@ -106,7 +116,7 @@ function mismatch(
   });
   if (!cert)
     return problem('CertificateMismatch', 'the root mount answered the signing with something that is no certificate');
-  const wrong = [
+  const difference = [
     [cert.publicKey !== publicKey, 'another public key than the staged one'],
     [!cert.isCa, 'no CA certificate'],
     [!cert.canSignCertificates, 'a key usage without certificate signing'],
@@ -115,10 +125,13 @@ function mismatch(
       `path length ${cert.maxPathLength ?? 'unlimited'} instead of ${spec.maxPathLength}`,
     ],
     [!isSignedBy(cert, root), 'a signature that the root does not verify'],
-  ].find(([bad]) => bad === true);
-  if (wrong)
-    return problem('CertificateMismatch', `the signed intermediate has ${String(wrong[1])}; nothing was installed`);
-  // a ttl is counted by Vault's clock: what is compared is the life it gave, not an end by ours
+  ].find(([differs]) => differs === true);
+  if (difference)
+    return problem(
+      'CertificateMismatch',
+      `the signed intermediate has ${String(difference[1])}; nothing was installed`,
+    );
+  // Vault counts a TTL by its own clock, so the lifetime is compared, not an expiry computed with the local clock.
   const wanted = step.notAfter === undefined ? cert.notBefore + spec.ttl * 1000 : Date.parse(step.notAfter);
   if (cert.notAfter < wanted) {
     return problem(
@@ -129,11 +142,16 @@ function mismatch(
   return undefined;
 }
 
+/**
+ * Signs the staged key with the root, compares the certificate with the request, and installs it in the intermediate mount.
+ * @throws ProblemError if the key in the mount is another one, or if Vault would return or returned another certificate than requested
+ * @throws VaultError
+ */
 export async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIntermediate'>): Promise<void> {
   const { client, desired } = ctx;
   const { mount } = desired.spec.intermediate;
   const key = await storedKey(ctx, 'staging', step.generation);
-  const [limit, csr, rootPki] = await Promise.all([
+  const [limit, csr, rootChain] = await Promise.all([
     readMaxLeaseTtl(client, desired.spec.root.mount),
     pki.csrForKey(client, mount, step.keyId, step.spec),
     pki.readChain(client, desired.spec.root.mount, step.rootIssuerId),
@@ -143,9 +161,9 @@ export async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIn
     throw new ProblemError({ condition: 'IntermediateReady', reason: 'CertificateMismatch', message, blocks: 'all' });
   }
   const publicKey = publicKeyOfPrivate(key.reveal()) ?? '';
-  const root = certificateFacts(rootPki[0] ?? '');
+  const root = certificateFacts(rootChain[0] ?? '');
   if (!root) throw moved('the root issuer');
-  // Vault cuts a ttl to the signing mount's limit without an error; an end that is asked for by date it does not cut
+  // Vault truncates a TTL to the limit of the signing mount without an error. It does not truncate a requested `not_after`.
   if (step.notAfter === undefined && limit < step.spec.ttl) {
     const message = `max_lease_ttl of ${desired.spec.root.mount} is ${limit} s, less than the ${step.spec.ttl} s asked for; raise it. Nothing was signed`;
     throw new ProblemError({
@@ -174,7 +192,11 @@ export async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIn
   await pki.setSigned(client, mount, chain);
 }
 
-/** The four files, from the certificate and chain in the intermediate mount, the root, and the stored key: one write. */
+/**
+ * Publishes a CA: writes the four files of istiod to the CA entry in one write. Certificate and chain come from the intermediate mount, the
+ * key from its entry, the roots from the step.
+ * @throws VaultError of kind `CheckAndSet` if key, certificate and roots do not match, or if the CA entry changed
+ */
 export async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive'>): Promise<void> {
   const { client, desired } = ctx;
   const { intermediate, delivery, keyStore } = desired.spec;
@@ -184,16 +206,17 @@ export async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive
   ]);
   const cert = certificateFacts(signed[0] ?? '');
   const root = step.roots.join('');
-  if (!cert || !bundleFacts(root).some((one) => isSignedBy(cert, one))) throw moved('the issuer');
+  if (!cert || !bundleFacts(root).some((facts) => isSignedBy(cert, facts))) throw moved('the issuer');
   if (cert.publicKey !== publicKeyOfPrivate(key.reveal())) throw moved('the key of the issuer');
   const { keyRef } = step;
-  const files = { certificate: cert.pem, chain: signed.join(''), root, key, keyRef };
-  const data = liveData(step.mark, step.generation, files, keyStore.version);
+  const content = { certificate: cert.pem, chain: signed.join(''), root, key, keyRef };
+  const data = caEntryData(step.mark, step.generation, content, keyStore.version);
   await writeKv(client, kvPlace(desired, ''), data, step.cas);
-  // PKI delivery reads certificate and key from two places: the second write follows the first at once
+  // With `PKI` delivery, istiod's certificate and key come from two paths; both writes follow each other immediately.
   if (delivery.source === 'PKI') await pki.setDefaultIssuer(client, intermediate.mount, step.issuerId);
 }
 
+/** Reads the key of a CA entry that is being adopted. @throws VaultError of kind `CheckAndSet` if the entry does not exist */
 async function adoptedKey({ client, desired }: ExecuteContext): Promise<Secret> {
   const key = foreignKeyOf(await readKv(client, kvPlace(desired, '')));
   if (!key) throw moved('the live entry');
@@ -201,32 +224,35 @@ async function adoptedKey({ client, desired }: ExecuteContext): Promise<Secret> 
 }
 
 /**
- * Removes issuers and keys that nothing needs. Another operator may have staged or published since they were chosen, so both entries are
- * looked at once more.
+ * Removes unused issuers and keys. Another operator can have staged or published a key since the observation, so both entries are read again.
+ * @throws VaultError of kind `CheckAndSet` if one of the issuers or keys is in use
  */
 export async function collect(ctx: ExecuteContext, step: StepOf<'Collect'>): Promise<void> {
   const { client, desired } = ctx;
-  const [live, staging, mount] = await Promise.all([
+  const [caEntry, staging, mount] = await Promise.all([
     readKv(client, kvPlace(desired, '')),
     readKv(client, kvPlace(desired, '-staging')),
     pki.readPki(client, step.mount),
   ]);
-  const entry = parseLive(desired.identity, live).entry;
-  const published = entry === 'foreign' ? undefined : entry;
+  const entry = parseLive(desired.identity, caEntry).entry;
+  const ca = entry === 'foreign' ? undefined : entry;
   const inUse = mount.issuers.some(
     (issuer) =>
-      (step.issuerIds.includes(issuer.id) && issuer.certificate.fingerprint === published?.certificate?.fingerprint) ||
-      (step.keyIds.includes(issuer.keyId) && issuer.certificate.publicKey === published?.publicKey),
+      (step.issuerIds.includes(issuer.id) && issuer.certificate.fingerprint === ca?.certificate?.fingerprint) ||
+      (step.keyIds.includes(issuer.keyId) && issuer.certificate.publicKey === ca?.publicKey),
   );
-  // a staged key may be one of these keys, not signed yet
+  // One of the keys can be the staged one, which has no issuer yet.
   if (inUse || (step.keyIds.length > 0 && staging.data !== undefined)) throw moved('what was to be collected');
   await pki.removeParts(client, step.mount, step.issuerIds, step.keyIds);
 }
 
-/** Puts the published certificate back into a mount that has its key but lost its issuer. */
+/**
+ * Restores the issuer of the CA entry in a mount that still has its key.
+ * @throws VaultError of kind `CheckAndSet` if this resource does not own the entry, or if it has another CA generation
+ */
 export async function installCertificate(ctx: ExecuteContext, step: StepOf<'InstallCertificate'>): Promise<void> {
   const entry = await readKv(ctx.client, kvPlace(ctx.desired, ''));
-  const live = parseLive(ctx.desired.identity, entry).entry;
-  if (live === undefined || live === 'foreign' || live.generation !== step.generation) throw moved('the live entry');
-  await pki.setSigned(ctx.client, step.mount, [live.chain]);
+  const ca = parseLive(ctx.desired.identity, entry).entry;
+  if (ca === undefined || ca === 'foreign' || ca.generation !== step.generation) throw moved('the live entry');
+  await pki.setSigned(ctx.client, step.mount, [ca.chain]);
 }

@@ -1,8 +1,9 @@
-/** The key store: KV version 1 and 2 behind one slot with a check-and-set version (always 0 on KV 1, which has none). */
+/** KV entries, with one interface for KV 1 and KV 2. KV 1 has no versions and no check-and-set: its version is always 0. */
 import { z } from 'zod';
 import type { Lifetime } from '../plan/facts/observed.ts';
 import type { VaultClient } from './client.ts';
 
+/** The location of a KV entry. */
 export interface KvPlace {
   mount: string;
   path: string;
@@ -10,11 +11,11 @@ export interface KvPlace {
 }
 
 export interface KvEntry {
-  /** KV 2: the version that a check-and-set must name. */
+  /** KV 2: the current version, which the next check-and-set write must name. */
   casVersion: number;
-  /** undefined: never written, deleted or destroyed. */
+  /** undefined: the entry was never written, or its current version is deleted or destroyed. */
   data: Record<string, unknown> | undefined;
-  /** KV 2: set when Vault deletes this version by itself (`delete_version_after`). */
+  /** KV 2: set if Vault deletes this version automatically (`delete_version_after`). */
   lifetime?: Lifetime;
 }
 
@@ -25,19 +26,23 @@ const v2Schema = z.object({
     .nullish(),
 });
 
-/** Reads the latest version. */
+/** Reads the current version of an entry. */
 export async function readKv(client: VaultClient, { mount, path, version }: KvPlace): Promise<KvEntry> {
   if (version === 1) return { casVersion: 0, data: await client.read(`${mount}/${path}`) };
-  // a deleted or destroyed version answers 404 with its metadata, which a later check-and-set must name
+  // The 404 response for a deleted or destroyed version has its metadata. The next check-and-set write must name that version.
   const reply = await client.call('GET', `${mount}/data/${path}`, undefined, { allow: [404] });
   const { data, metadata } = v2Schema.parse(reply.data);
   const entry = { casVersion: metadata?.version ?? 0, data: data ?? undefined };
-  // of a version that was deleted it is when that was
+  // If the version is already deleted, deletion_time is the time of that deletion.
   if (!data || !metadata?.deletion_time) return entry;
   return { ...entry, lifetime: { from: Date.parse(metadata.created_time), to: Date.parse(metadata.deletion_time) } };
 }
 
-/** Writes the whole entry. @param cas the version it replaces (KV 2) @throws VaultError kind CheckAndSet when it is another */
+/**
+ * Replaces the whole entry.
+ * @param cas KV 2: the version that the write replaces; 0 if the entry was never written
+ * @throws VaultError of kind `CheckAndSet` if the current version is another one
+ */
 export async function writeKv(
   client: VaultClient,
   { mount, path, version }: KvPlace,
@@ -49,19 +54,19 @@ export async function writeKv(
 }
 
 /**
- * Removes an entry so that its content is gone. On KV 2 exactly the version that was seen is destroyed: a version written
- * meanwhile stays, and the next check-and-set names the destroyed one.
+ * Destroys the content of an entry. On KV 2 only the given version is destroyed: a version written meanwhile remains, and the next
+ * check-and-set write names the destroyed version.
  */
-export async function destroyKv(client: VaultClient, place: KvPlace, seen: number): Promise<void> {
+export async function destroyKv(client: VaultClient, place: KvPlace, version: number): Promise<void> {
   if (place.version === 1) await client.delete(`${place.mount}/${place.path}`);
-  else await destroyVersions(client, place, [seen]);
+  else await destroyVersions(client, place, [version]);
 }
 
-/** What KV 2 keeps of an entry besides the version that stands. */
+/** The versions that KV 2 keeps of an entry besides the current one. */
 export interface KvVersions {
-  /** How many versions it keeps; undefined when nothing was set for it, or it was never written. */
+  /** `max_versions` of the entry; undefined if it is not set for the entry, or if the entry was never written. */
   limit: number | undefined;
-  /** Numbers of older versions that still hold something. */
+  /** Numbers of the versions that are neither current nor destroyed. */
   older: number[];
 }
 
@@ -82,7 +87,7 @@ export async function readVersions(client: VaultClient, { mount, path }: KvPlace
   return { limit: max_versions || undefined, older };
 }
 
-/** Destroys versions of a KV 2 entry for good. */
+/** Destroys versions of a KV 2 entry irreversibly. */
 export async function destroyVersions(
   client: VaultClient,
   { mount, path }: KvPlace,
@@ -91,28 +96,32 @@ export async function destroyVersions(
   await client.call('PUT', `${mount}/destroy/${path}`, { versions });
 }
 
-/** Destroys all versions of a KV 2 entry after one. @param seen the version that stands */
-export async function destroyAfter(client: VaultClient, place: KvPlace, version: number, seen: number): Promise<void> {
+/** Destroys the versions of a KV 2 entry that are newer than `version`. @param current the number of the current version */
+export async function destroyAfter(
+  client: VaultClient,
+  place: KvPlace,
+  version: number,
+  current: number,
+): Promise<void> {
   const { older } = await readVersions(client, place);
   await destroyVersions(
     client,
     place,
-    [...older, seen].filter((one) => one > version),
+    [...older, current].filter((number) => number > version),
   );
 }
 
-/** Limits the versions that KV 2 keeps of an entry, also before its first one. */
+/** Limits the number of versions that KV 2 keeps of an entry. The entry does not need to exist. */
 export async function writeMaxVersions(client: VaultClient, { mount, path }: KvPlace, versions: number): Promise<void> {
   await client.write(`${mount}/metadata/${path}`, { max_versions: versions });
 }
 
-/** Removes an entry with all its versions: only for deletion, since it frees the version counter too. */
+/** Deletes an entry with all its versions. On KV 2 this resets the version counter too, so only cleanup uses it. */
 export async function deleteKv(client: VaultClient, { mount, path, version }: KvPlace): Promise<void> {
   await client.delete(version === 1 ? `${mount}/${path}` : `${mount}/metadata/${path}`);
 }
 
-/** Names of all entries in the top folder of the mount, deleted ones of KV 2 included. */
+/** Returns the names of all entries at the top level of the mount, on KV 2 also of deleted ones. */
 export async function listKv(client: VaultClient, mount: string, version: 1 | 2): Promise<string[]> {
-  const reply = await client.call('LIST', version === 1 ? mount : `${mount}/metadata`, undefined, { allow: [404] });
-  return z.object({ keys: z.array(z.string()).default([]) }).parse(reply.data).keys;
+  return await client.list(version === 1 ? mount : `${mount}/metadata`);
 }

@@ -1,4 +1,4 @@
-/** Secrets engines and auth methods: `sys/mounts/<path>`, `sys/auth/<path>`, `sys/audit`. */
+/** Secrets engines (`sys/mounts/<path>`), auth methods (`sys/auth/<path>`), audit devices (`sys/audit`) and capabilities of the token. */
 import { z } from 'zod';
 import type { Mount } from '../plan/facts/observed.ts';
 import type { VaultClient } from './client.ts';
@@ -11,9 +11,12 @@ const mountSchema = z.object({
   options: z.record(z.string(), z.string()).nullish(),
 });
 
-/** A mount that is not there answers 400 "No secret engine mount at …" (Vault 1.10+, OpenBao), or 404. */
+/**
+ * Reads a mount; undefined if it does not exist. For a missing mount, Vault 1.10 and later and OpenBao respond with status 400 and
+ * "No secret engine mount at …"; other versions respond with 404.
+ */
 async function readMount(client: VaultClient, path: string): Promise<Mount | undefined> {
-  const found = await client.read(path).catch((error: unknown) => {
+  const body = await client.read(path).catch((error: unknown) => {
     if (
       error instanceof VaultError &&
       error.kind === 'Invalid' &&
@@ -22,8 +25,8 @@ async function readMount(client: VaultClient, path: string): Promise<Mount | und
       return undefined;
     throw error;
   });
-  if (found === undefined) return undefined;
-  const mount = mountSchema.parse(found);
+  if (body === undefined) return undefined;
+  const mount = mountSchema.parse(body);
   return {
     type: mount.type,
     description: mount.description,
@@ -32,12 +35,15 @@ async function readMount(client: VaultClient, path: string): Promise<Mount | und
   };
 }
 
-/** @throws VaultError InUse when the path lies below another mount: Vault answers with that one, and mounts nothing there */
+/**
+ * Reads a secrets engine mount; undefined if it does not exist.
+ * @throws VaultError of kind `InUse` if the path is below another mount: Vault then returns that mount, and refuses a mount at the path
+ */
 export async function readSecretsMount(client: VaultClient, mount: string): Promise<Mount | undefined> {
-  const found = await readMount(client, `sys/mounts/${mount}`);
-  if (!found || !mount.includes('/')) return found;
+  const read = await readMount(client, `sys/mounts/${mount}`);
+  if (!read || !mount.includes('/')) return read;
   const { path } = z.object({ path: z.string() }).parse(await client.read(`sys/internal/ui/mounts/${mount}`));
-  if (path === `${mount}/`) return found;
+  if (path === `${mount}/`) return read;
   throw new VaultError(
     'InUse',
     'read',
@@ -46,13 +52,15 @@ export async function readSecretsMount(client: VaultClient, mount: string): Prom
     `it lies below the mount ${path}, so nothing can be mounted there; choose another mount`,
   );
 }
+
+/** Reads an auth mount; undefined if it does not exist. */
 export const readAuthMount = (client: VaultClient, mount: string) => readMount(client, `sys/auth/${mount}`);
 
 export async function mountKv(client: VaultClient, mount: string, version: 1 | 2, description: string): Promise<void> {
   await client.write(`sys/mounts/${mount}`, { type: 'kv', description, options: { version: String(version) } });
 }
 
-/** @param maxLeaseTtl seconds: a mount without it caps certificates at the server's default of 768h */
+/** Enables a PKI secrets engine. @param maxLeaseTtl in seconds. Without it, the server's default of 768h limits the certificates */
 export async function mountPki(
   client: VaultClient,
   mount: string,
@@ -62,6 +70,7 @@ export async function mountPki(
   await client.write(`sys/mounts/${mount}`, { type: 'pki', description, config: { max_lease_ttl: `${maxLeaseTtl}s` } });
 }
 
+/** Sets the maximum lease TTL and the description of a mount. @param maxLeaseTtl in seconds */
 export async function tuneMount(
   client: VaultClient,
   mount: string,
@@ -71,13 +80,13 @@ export async function tuneMount(
   await client.write(`sys/mounts/${mount}/tune`, { max_lease_ttl: `${maxLeaseTtl}s`, description });
 }
 
-/** The longest life a mount gives out, in seconds, the server's own limit included. */
+/** Returns the effective maximum lease TTL of a mount in seconds. It takes the server's own limit into account. */
 export async function readMaxLeaseTtl(client: VaultClient, mount: string): Promise<number> {
   const body = await client.read(`sys/mounts/${mount}/tune`);
   return z.object({ max_lease_ttl: z.number() }).parse(body).max_lease_ttl;
 }
 
-/** Removes a mount with all it holds. */
+/** Disables a secrets engine and deletes its data. */
 export async function unmount(client: VaultClient, mount: string): Promise<void> {
   await client.delete(`sys/mounts/${mount}`);
 }
@@ -95,7 +104,7 @@ const auditSchema = z.record(
   z.object({ type: z.string(), options: z.record(z.string(), z.string()).nullish() }),
 );
 
-/** An audit device by its path. */
+/** Reads an audit device; undefined if none exists at the path. */
 export async function readAuditDevice(
   client: VaultClient,
   path: string,
@@ -114,19 +123,19 @@ export async function enableAudit(
   await client.write(`sys/audit/${path}`, { type, options });
 }
 
-/** What the token may do, by path; `root` may do everything. */
+/** Returns the capabilities of the token by path. The capability `root` permits everything. */
 export async function capabilities(client: VaultClient, paths: string[]): Promise<Map<string, string[]>> {
   const reply = await client.write('sys/capabilities-self', { paths });
   return new Map(paths.map((path) => [path, z.array(z.string()).catch([]).parse(reply.data[path])]));
 }
 
-/** Which of the needed capabilities are not there. */
+/** Returns the required capabilities that are not granted, by path; empty if all are granted. */
 export function missingCapabilities(
-  needed: Map<string, string[]>,
-  found: Map<string, string[]>,
+  required: Map<string, string[]>,
+  granted: Map<string, string[]>,
 ): { path: string; missing: string[] }[] {
-  return [...needed].flatMap(([path, wanted]) => {
-    const has = found.get(path) ?? [];
+  return [...required].flatMap(([path, wanted]) => {
+    const has = granted.get(path) ?? [];
     const missing = has.includes('root') ? [] : wanted.filter((capability) => !has.includes(capability));
     return missing.length > 0 ? [{ path, missing }] : [];
   });

@@ -13,20 +13,21 @@ const keyList = z.object({ key_info: z.record(z.string(), z.object({ key_name: z
 const issuerSchema = z.object({ certificate: z.string(), key_id: z.string().default('') });
 const signedSchema = z.object({ certificate: z.string(), ca_chain: z.array(z.string()).nullish() });
 
-async function list<T>(client: VaultClient, path: string, schema: z.ZodType<T>): Promise<T | undefined> {
+/** Lists issuers or keys with their details; undefined if Vault responds with status 404, as it does for an empty list. */
+async function listDetails<T>(client: VaultClient, path: string, schema: z.ZodType<T>): Promise<T | undefined> {
   const reply = await client.call('LIST', path, undefined, { allow: [404] });
   return reply.status === 404 ? undefined : schema.parse(reply.data);
 }
 
-/** Everything public in a mount: issuers with their certificates, keys by name, the default issuer. */
+/** Reads the public data of a mount: issuers with their certificates, key ids and names, and the default issuer. */
 export async function readPki(client: VaultClient, mount: string): Promise<Pki> {
   const [issuers, keys, config] = await Promise.all([
-    list(client, `${mount}/issuers`, issuerList),
-    list(client, `${mount}/keys`, keyList),
+    listDetails(client, `${mount}/issuers`, issuerList),
+    listDetails(client, `${mount}/keys`, keyList),
     client.read(`${mount}/config/issuers`),
   ]);
   const keyNames = Object.entries(keys?.key_info ?? {}).map(([id, key]) => ({ id, name: key.key_name }));
-  const found = await Promise.all(
+  const read = await Promise.all(
     Object.keys(issuers?.key_info ?? {}).map(async (id): Promise<Issuer | undefined> => {
       const body = await client.read(`${mount}/issuer/${id}`);
       if (!body) return undefined; // removed between the list and the read
@@ -38,7 +39,7 @@ export async function readPki(client: VaultClient, mount: string): Promise<Pki> 
     }),
   );
   return {
-    issuers: found.filter((issuer) => issuer !== undefined),
+    issuers: read.filter((issuer) => issuer !== undefined),
     keys: keyNames,
     defaultIssuerId: z.object({ default: z.string().default('') }).parse(config ?? {}).default,
   };
@@ -50,7 +51,11 @@ const subject = (spec: RootSpec): JsonObject => ({
   ...(spec.organization === '' ? {} : { organization: [spec.organization] }),
 });
 
-/** Makes a root whose key never leaves Vault. With `existingKey` the key of that name is used instead of a new one. */
+/**
+ * Issues a root certificate whose key is not exported from Vault.
+ * @param name name of the issuer and of its key
+ * @param existingKey uses the existing key of that name instead of a new one
+ */
 export async function generateRoot(
   client: VaultClient,
   mount: string,
@@ -69,12 +74,15 @@ export async function generateRoot(
     });
 }
 
-/** Imports a private key under a name; a second import of the name is refused by Vault ("already in use"). */
+/**
+ * Imports a private key under a name.
+ * @throws VaultError of kind `InUse` if the mount has a key of that name ("already in use")
+ */
 export async function importKey(client: VaultClient, mount: string, name: string, key: Secret): Promise<void> {
   await client.write(`${mount}/keys/import`, { pem_bundle: key.reveal(), key_name: name });
 }
 
-/** A CSR for a key in the mount: makes nothing, and may be asked for again. */
+/** Returns a certificate signing request in PEM for a key in the mount. The call stores nothing in Vault and can be repeated. */
 export async function csrForKey(
   client: VaultClient,
   mount: string,
@@ -90,9 +98,9 @@ export async function csrForKey(
 }
 
 /**
- * Signs a CSR with a pinned issuer.
- * @param notAfter RFC 3339 end instead of the spec's ttl, when the signer ends before it
- * @returns the certificate, then the intermediates above it without any root: PEM blocks, leaf-most first
+ * Signs a certificate signing request with the given issuer.
+ * @param notAfter RFC 3339 time to use instead of the TTL of the spec, if the issuer expires before it; undefined uses the TTL
+ * @returns PEM blocks: the certificate, then the intermediates above it in ascending order, without roots
  */
 export async function signIntermediate(
   client: VaultClient,
@@ -114,7 +122,7 @@ export async function signIntermediate(
   return chainWithoutRoots([signed.certificate, ...(signed.ca_chain ?? [])]);
 }
 
-/** PEM blocks in their order, each once, without self-issued ones after the first. */
+/** The PEM blocks in their order, without duplicates, and without self-issued certificates after the first. */
 function chainWithoutRoots(pems: string[]): string[] {
   const seen = new Set<string>();
   return pems.flatMap(splitPem).filter((pem) => {
@@ -125,14 +133,17 @@ function chainWithoutRoots(pems: string[]): string[] {
   });
 }
 
-/** The certificate of an issuer and the intermediates above it, leaf-most first, without any root. */
+/**
+ * Returns the certificate of an issuer, then the intermediates above it in ascending order, without roots: PEM blocks. Empty if the issuer
+ * does not exist.
+ */
 export async function readChain(client: VaultClient, mount: string, issuerId: string): Promise<string[]> {
   const body = await client.read(`${mount}/issuer/${issuerId}`);
   const issuer = z.object({ certificate: z.string(), ca_chain: z.array(z.string()).nullish() }).safeParse(body).data;
   return issuer ? chainWithoutRoots([issuer.certificate, ...(issuer.ca_chain ?? [])]) : [];
 }
 
-/** Installs a certificate for a key in the mount; the same certificate again changes nothing. */
+/** Installs a certificate for a key in the mount. A repetition with the same certificate changes nothing. */
 export async function setSigned(client: VaultClient, mount: string, chain: string[]): Promise<void> {
   await client.write(`${mount}/intermediate/set-signed`, { certificate: chain.join('') });
 }
@@ -141,44 +152,47 @@ export async function setDefaultIssuer(client: VaultClient, mount: string, issue
   await client.write(`${mount}/config/issuers`, { default: issuerId });
 }
 
-/** Removes issuers, then keys; what is gone already is fine. */
+/** Removes issuers, then keys; those that do not exist are ignored. */
 export async function removeParts(
   client: VaultClient,
   mount: string,
   issuerIds: string[],
   keyIds: string[],
 ): Promise<void> {
-  const gone = (error: unknown) => {
+  const ignoreNotFound = (error: unknown) => {
     if (!(error instanceof VaultError && error.kind === 'NotFound')) throw error;
   };
-  for (const id of issuerIds) await client.delete(`${mount}/issuer/${id}`).catch(gone);
-  for (const id of keyIds) await client.delete(`${mount}/key/${id}`).catch(gone);
+  for (const id of issuerIds) await client.delete(`${mount}/issuer/${id}`).catch(ignoreNotFound);
+  for (const id of keyIds) await client.delete(`${mount}/key/${id}`).catch(ignoreNotFound);
 }
 
-/** More than this many certificates of one root are not read one by one. */
-const mostSigned = 500;
+/** The limit for `readSigned`, which sends one request per certificate. */
+const maxSigned = 500;
 
-/** Names of the roles of a PKI mount. */
+/** Returns the names of the roles of a PKI mount. */
 export async function listPkiRoles(client: VaultClient, mount: string): Promise<string[]> {
-  return (await list(client, `${mount}/roles`, z.object({ keys: z.array(z.string()) })))?.keys ?? [];
+  return await client.list(`${mount}/roles`);
 }
 
-/** Certificates that a mount has issued and that are valid at a time; undefined when there are too many to read. */
+/**
+ * Returns the certificates that a mount has issued and that are not expired.
+ * @param now milliseconds since the epoch
+ * @returns undefined if the mount has more than 500 certificates, which are too many to read
+ */
 export async function readSigned(
   client: VaultClient,
   mount: string,
   now: number,
 ): Promise<{ serial: string; publicKey: string; selfIssued: boolean }[] | undefined> {
-  const serials = await list(client, `${mount}/certs`, z.object({ keys: z.array(z.string()) }));
-  if (!serials) return [];
-  if (serials.keys.length > mostSigned) return undefined;
-  const found = await Promise.all(
-    serials.keys.map(async (serial) => {
+  const serials = await client.list(`${mount}/certs`);
+  if (serials.length > maxSigned) return undefined;
+  const certificates = await Promise.all(
+    serials.map(async (serial) => {
       const body = await client.read(`${mount}/cert/${serial}`);
       return body && certificateFacts(z.object({ certificate: z.string() }).parse(body).certificate);
     }),
   );
-  return found.flatMap((facts) =>
+  return certificates.flatMap((facts) =>
     facts && facts.notAfter > now
       ? [{ serial: facts.serial, publicKey: facts.publicKey, selfIssued: facts.selfIssued }]
       : [],

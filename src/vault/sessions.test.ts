@@ -1,6 +1,6 @@
 /**
- * Sessions against a small server that plays Vault's login, renewal and revocation: what the real servers do is covered by
- * the end-to-end tests; here it is counted who logs in, when, and with what.
+ * Tests of the sessions with a small server that imitates login, renewal and revocation of Vault. They count logins, and check their time and
+ * credentials. The end-to-end tests cover the behaviour of the real servers.
  */
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -14,7 +14,7 @@ import { Sessions, type SessionRequest } from './sessions.ts';
 const ttlSeconds = 1200;
 const minute = 60_000;
 
-/** What was called, as `path token`, and what to answer. */
+/** A fake Vault server: records calls as `path token`, and has settable responses. */
 class FakeVault {
   readonly calls: string[] = [];
   readonly bodies: unknown[] = [];
@@ -26,7 +26,7 @@ class FakeVault {
   renewable = true;
   isVault = true;
   sealed = false;
-  /** Tokens that it knows no more. */
+  /** Tokens that the server rejects. */
   readonly revoked = new Set<unknown>();
   readonly #server = http.createServer((request, response) => {
     const chunks: Buffer[] = [];
@@ -118,7 +118,7 @@ const given = (token: string, user = 'istio-system/istioca'): SessionRequest => 
   login: { method: 'token', token: new Secret(token) },
 });
 
-/** Waits for what the loopback server is still to see; the test's own time limit ends it. */
+/** Waits for a condition that depends on the loopback server. The time limit of the test ends the wait. */
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
@@ -214,7 +214,7 @@ describe("a token's life", () => {
   });
 
   it('that is not prolonged any more ends, and a login follows', async () => {
-    vault.renewedLease = 400; // at its maximum: what was left anyhow
+    vault.renewedLease = 400; // at the maximum TTL, a renewal does not extend the token
     await sessions.open(request());
     await clock.advance(800_000);
     await until(() => vault.count('auth/token/renew-self') === 1);
@@ -334,7 +334,7 @@ describe('a refusal', () => {
       const client = await sessions.open(given('token-9'));
       await client.read('kv/x');
       expect(vault.calls.at(-1)).toBe('kv/x token-9');
-      // the new one has its own five minutes
+      // the five minutes of the new token are its own
       vault.revoked.add('token-9');
       expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
       await expect(sessions.open(given('token-9'))).rejects.toMatchObject({ kind: 'Forbidden' });
@@ -344,7 +344,7 @@ describe('a refusal', () => {
       const client = await sessions.open(given('token-0'));
       expect(sessions.dropRefusedSession(user, 'rights')).toBe(false);
       expect(await sessions.open(given('token-0'))).toBe(client);
-      // and it does not put off what a refusal of the token itself asks for
+      // missing rights do not delay the drop of a rejected token
       expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
     });
 

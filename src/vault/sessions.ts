@@ -1,6 +1,7 @@
 /**
- * Logged-in clients: one login for a token's life, renewed before its end, revoked when nobody needs it. A session is
- * keyed by everything that decides which server is spoken to and as whom, so that no token meets another server.
+ * Sessions: logged-in Vault clients. A session logs in once for the lifetime of a token, renews the token before it expires, and revokes it
+ * when no resource uses it. The session key covers server, TLS settings, Vault namespace and identity, so that a token is sent to its own
+ * server only.
  */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
@@ -10,13 +11,13 @@ import type { Clock } from '../runtime/clock.ts';
 import { assertServing, VaultClient, type VaultClientOptions } from './client.ts';
 import { VaultError } from './errors.ts';
 
-/** How to log in: by a service account's token, or with a token somebody gave. */
+/** The login: with the token of a Kubernetes service account, or with a given Vault token. */
 export type Login =
   | { method: 'serviceAccount'; mount: string; role: string; identity: string; requestJwt: () => Promise<Secret> }
   | { method: 'token'; token: Secret };
 
 export interface SessionRequest {
-  /** The resource that uses it, `namespace/name`. */
+  /** The resource that uses the session, as `namespace/name`. */
   user: string;
   connection: VaultClientOptions;
   login: Login;
@@ -25,25 +26,26 @@ export interface SessionRequest {
 interface Session {
   key: string;
   client: VaultClient;
-  /** When the token ends, ms since the epoch; undefined: never. */
-  endsAt: number | undefined;
-  /** Within this time of its end a token is not used any more, ms. */
+  /** When the token expires, in milliseconds since the epoch; undefined: never. */
+  expiresAt: number | undefined;
+  /** A token that expires within this time is not used any more; in milliseconds. */
   marginMs: number;
-  /** A token that was given is not ours to revoke. */
+  /** Whether the session created the token by a login. It never revokes a given token. */
   owned: boolean;
-  /** Its renewal, or once it is replaced, its end. */
+  /** The timer of the next renewal; of a replaced session, the timer of its end. */
   timer: { cancel(): void } | undefined;
 }
 
 export interface SessionsOptions {
   clock: Clock;
   logger: Logger;
+  /** Called before each login request. */
   onLogin: () => void;
 }
 
-/** How long a refusal must stand before it causes another login, or another look at a given token. */
+/** The shortest time between two drops of a session because of denied requests, in milliseconds. */
 const reloginIntervalMs = 5 * 60_000;
-/** Longer than a reconcile takes. */
+/** How long other resources can use a dropped session, in milliseconds; longer than a reconcile takes. */
 const retirementMs = 60_000;
 const authSchema = z.object({ client_token: z.string(), lease_duration: z.number(), renewable: z.boolean() });
 const lookupSchema = z.object({ ttl: z.number(), renewable: z.boolean().default(false) });
@@ -56,19 +58,20 @@ function keyOf({ connection, login }: SessionRequest): string {
     .digest('hex');
 }
 
-/** Two thirds of a token's life, in milliseconds. */
+/** The delay before a token is renewed, in milliseconds: two thirds of its TTL. */
 const untilRenewal = (ttlSeconds: number): number => (ttlSeconds * 1000 * 2) / 3;
 
 export class Sessions {
   readonly #options: SessionsOptions;
   readonly #sessions = new Map<string, Session>();
-  /** Those that a refusal has replaced, and that others may still use. */
+  /** Dropped sessions that other resources can still use. */
   readonly #retired = new Set<Session>();
-  /** Who uses a session, or waits for its login, by session key. */
+  /** The resources that use a session or wait for its login, by session key. */
   readonly #users = new Map<string, Set<string>>();
   #closed = false;
-  /** When a refusal last dropped a session, by session key. */
-  readonly #refusedAt = new Map<string, number>();
+  /** When a session was last dropped because of denied requests, in milliseconds since the epoch, by session key. */
+  readonly #droppedAt = new Map<string, number>();
+  /** Logins in progress, by session key. */
   readonly #pending = new Map<string, Promise<Session>>();
 
   constructor(options: SessionsOptions) {
@@ -76,8 +79,8 @@ export class Sessions {
   }
 
   /**
-   * A client that is logged in; several resources with the same identity share one.
-   * @throws VaultError of the login; whatever `requestJwt` throws
+   * Returns a logged-in client. Resources with the same session key share one.
+   * @throws VaultError if the login fails; any error of `requestJwt`
    */
   async open(request: SessionRequest): Promise<VaultClient> {
     const key = keyOf(request);
@@ -85,7 +88,10 @@ export class Sessions {
     const users = this.#users.get(key) ?? new Set();
     this.#users.set(key, users.add(request.user));
     const current = this.#sessions.get(key);
-    if (current && (current.endsAt === undefined || current.endsAt > this.#options.clock.now() + current.marginMs))
+    if (
+      current &&
+      (current.expiresAt === undefined || current.expiresAt > this.#options.clock.now() + current.marginMs)
+    )
       return current.client;
     let pending = this.#pending.get(key);
     if (!pending) {
@@ -96,26 +102,26 @@ export class Sessions {
   }
 
   /**
-   * After a refusal: drops the session, so that the next call logs in anew, or has a token that was given looked at anew; at most once in
-   * five minutes.
-   * @param what `token`: nothing is allowed, so the token may be worth nothing any more. `rights`: some are missing; another login may bring
-   *   them, another look at a given token brings none
-   * @returns whether it was dropped: then another try at once is worth it
+   * Drops the session of a resource after denied requests, at most once in five minutes. The next `open` then logs in again, or looks up the
+   * given token again.
+   * @param denied `token`: every request, so the token is possibly invalid. `rights`: some requests. A login can then bring more policies;
+   *   a lookup of a given token cannot, so its session is kept
+   * @returns whether a session was dropped; if so, the caller can retry immediately
    */
-  dropRefusedSession(user: string, what: 'token' | 'rights'): boolean {
+  dropRefusedSession(user: string, denied: 'token' | 'rights'): boolean {
     const now = this.#options.clock.now();
     let dropped = false;
     for (const session of this.#sessions.values()) {
-      if (this.#users.get(session.key)?.has(user) !== true || (what === 'rights' && !session.owned)) continue;
-      if (now - (this.#refusedAt.get(session.key) ?? -Infinity) < reloginIntervalMs) continue;
-      this.#refusedAt.set(session.key, now);
+      if (this.#users.get(session.key)?.has(user) !== true || (denied === 'rights' && !session.owned)) continue;
+      if (now - (this.#droppedAt.get(session.key) ?? -Infinity) < reloginIntervalMs) continue;
+      this.#droppedAt.set(session.key, now);
       this.#retire(session);
       dropped = true;
     }
     return dropped;
   }
 
-  /** Out of use; others that share it may be in the middle of something, and get time to end it. */
+  /** Drops a session. If several resources share it, it ends after `retirementMs`, so that their running reconciles can finish. */
   #retire(session: Session): void {
     if ((this.#users.get(session.key)?.size ?? 0) < 2) {
       void this.#end(session, true);
@@ -127,12 +133,12 @@ export class Sessions {
     this.#retired.add(session);
   }
 
-  /** The resource is gone: its session ends when no other uses it. */
+  /** Ends the session of a deleted resource, unless other resources use it. */
   release(user: string): void {
     this.#leave(user, undefined);
   }
 
-  /** Revokes every token that was logged in for. */
+  /** Ends all sessions and revokes their tokens, except given ones. */
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.allSettled(this.#pending.values());
@@ -140,6 +146,7 @@ export class Sessions {
     await Promise.all(all.map((session) => this.#end(session, true)));
   }
 
+  /** Removes a resource from its sessions. Sessions without users end. @param exceptKey a session that the resource keeps */
   #leave(user: string, exceptKey: string | undefined): void {
     for (const [key, users] of this.#users) {
       if (key === exceptKey || !users.delete(user) || users.size > 0) continue;
@@ -153,18 +160,20 @@ export class Sessions {
     const stale = this.#sessions.get(key);
     const client = new VaultClient(request.connection);
     try {
-      // tells Vault from something else before a token is sent; while it cannot serve, none is asked for
+      // The health check comes first: a token is sent only to a Vault server, and no token is requested while it cannot respond.
       assertServing(await client.health(), request.connection.address);
       const { login } = request;
       const token =
-        login.method === 'token' ? await this.#given(client, login.token) : await this.#byServiceAccount(client, login);
+        login.method === 'token'
+          ? await this.#useGivenToken(client, login.token)
+          : await this.#byServiceAccount(client, login);
       const session: Session = {
         key,
         client,
         owned: login.method !== 'token',
         timer: undefined,
         marginMs: Math.min(5_000, token.ttlSeconds * 100),
-        endsAt: token.ttlSeconds === 0 ? undefined : this.#options.clock.now() + token.ttlSeconds * 1000,
+        expiresAt: token.ttlSeconds === 0 ? undefined : this.#options.clock.now() + token.ttlSeconds * 1000,
       };
       if (stale) await this.#end(stale, false);
       if (this.#closed || !this.#users.has(key)) {
@@ -189,10 +198,10 @@ export class Sessions {
     return { ttlSeconds: auth.lease_duration, renewable: auth.renewable };
   }
 
-  async #given(client: VaultClient, token: Secret) {
+  async #useGivenToken(client: VaultClient, token: Secret) {
     client.useToken(token);
-    const found = lookupSchema.parse((await client.read('auth/token/lookup-self')) ?? {});
-    return { ttlSeconds: found.ttl, renewable: found.renewable };
+    const { ttl, renewable } = lookupSchema.parse((await client.read('auth/token/lookup-self')) ?? {});
+    return { ttlSeconds: ttl, renewable };
   }
 
   /** @param delayMs from now */
@@ -200,9 +209,9 @@ export class Sessions {
     const { clock, logger } = this.#options;
     session.timer = clock.setTimeout(() => {
       this.#renew(session).catch((error: unknown) => {
-        const left = (session.endsAt ?? 0) - clock.now();
+        const left = (session.expiresAt ?? 0) - clock.now();
         logger.warn('Vault token was not renewed', { err: error, secondsLeft: Math.round(left / 1000) });
-        // a token that was given cannot be logged in for anew: it is tried until its end
+        // retried until the token expires, because a given token cannot be replaced by a login
         if (this.#sessions.get(session.key) === session && left > 1_000)
           this.#scheduleRenewal(session, Math.max(1_000, left / 4));
       });
@@ -214,9 +223,9 @@ export class Sessions {
     const auth = authSchema.parse(reply.auth);
     if (this.#sessions.get(session.key) !== session) return; // ended meanwhile
     const now = this.#options.clock.now();
-    // near its maximum life a token is renewed by less and less: then it runs out, and a login follows
-    const remaining = session.endsAt === undefined ? 0 : session.endsAt - now;
-    session.endsAt = now + auth.lease_duration * 1000;
+    // Near the maximum TTL of a token, renewals extend it less and less. It is then left to expire, and the next `open` logs in.
+    const remaining = session.expiresAt === undefined ? 0 : session.expiresAt - now;
+    session.expiresAt = now + auth.lease_duration * 1000;
     if (auth.lease_duration * 1000 > remaining * 1.1) this.#scheduleRenewal(session, untilRenewal(auth.lease_duration));
   }
 

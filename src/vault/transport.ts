@@ -1,20 +1,22 @@
 /**
- * The HTTP transport under node-vault: one keep-alive agent a client, a deadline for every request, no redirects, bounded
- * answers, no proxy or token from the environment.
+ * The HTTP transport below node-vault: one keep-alive agent per client, a deadline for every request, a limit on the response size. It does
+ * not follow redirects, and takes neither proxy nor token from the environment.
  */
 import http from 'node:http';
 import https from 'node:https';
 
 export interface TlsOptions {
-  /** PEM of the CA that signs the server's certificate; Node's own list if unset (`--use-system-ca` adds the system's). */
+  /** CA certificates in PEM for the server certificate; default: Node's own list (`--use-system-ca` adds those of the system). */
   ca?: string;
-  /** PEM of the client's certificate and key, for mutual TLS. */
+  /** Client certificate in PEM, for mutual TLS. */
   cert?: string;
+  /** Private key of the client certificate, in PEM. */
   key?: string;
+  /** Name for SNI and for the verification of the server certificate; default: the host of the address. */
   serverName?: string;
 }
 
-/** What node-vault hands to a transport. */
+/** A request as node-vault passes it to its transport. */
 export interface TransportRequest {
   method: string;
   uri: string;
@@ -25,15 +27,16 @@ export interface TransportRequest {
 export interface TransportReply {
   statusCode: number;
   body: unknown;
-  /** The body was neither empty nor JSON: it is not Vault's. */
+  /** Whether the body is neither empty nor JSON, so that the response is not Vault's. */
   foreign: boolean;
-  /** Of the cluster's storage, as the server names it; sent back, a standby that lags behind knows that it does. */
+  /** Storage index (`X-Vault-Index`); undefined if absent. If a later request carries it, a standby detects that it lags behind. */
   index: string | undefined;
-  /** How long the server asks to wait, in milliseconds. */
+  /** `Retry-After` of the response, in milliseconds; undefined if absent or not in seconds. */
   retryAfterMs: number | undefined;
   request: { path: string };
 }
 
+/** The largest accepted response body, in bytes. */
 const maxBytes = 8 * 1024 * 1024;
 
 function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): Promise<TransportReply> {
@@ -47,12 +50,7 @@ function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): 
   const client = url.protocol === 'https:' ? https : http;
   return new Promise((resolve, reject) => {
     const deadline = AbortSignal.timeout(timeoutMs);
-    const options = {
-      agent,
-      method: request.method,
-      headers,
-      signal: deadline,
-    };
+    const options = { agent, method: request.method, headers, signal: deadline };
     const outgoing = client.request(url, options, (incoming) => {
       const chunks: Buffer[] = [];
       let size = 0;
@@ -79,7 +77,7 @@ function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): 
   });
 }
 
-/** A header as it goes back into a request: short, and nothing that could end a line. */
+/** A response header that can be sent in a request: printable ASCII without spaces, at most 1000 characters; otherwise undefined. */
 function headerOf({ headers }: http.IncomingMessage, name: string): string | undefined {
   const value = headers[name];
   return typeof value === 'string' && /^[\x21-\x7e]{1,1000}$/.test(value) ? value : undefined;
@@ -88,7 +86,7 @@ function headerOf({ headers }: http.IncomingMessage, name: string): string | und
 const secondsOf = (text: string | undefined): number | undefined =>
   text !== undefined && /^[0-9]{1,6}$/.test(text) ? Number(text) * 1000 : undefined;
 
-/** JSON, or nothing: a body that is not JSON is not Vault's, and is not passed on. */
+/** Parses a body. A body that is not JSON is not Vault's and is dropped. */
 function parseBody(text: string): Pick<TransportReply, 'body' | 'foreign'> {
   try {
     return { body: text === '' ? undefined : (JSON.parse(text) as unknown), foreign: false };
@@ -97,7 +95,7 @@ function parseBody(text: string): Pick<TransportReply, 'body' | 'foreign'> {
   }
 }
 
-/** Makes the transport of one client. @param timeoutMs deadline of a request, in milliseconds */
+/** Creates the transport of one client. @param timeoutMs deadline of a request, in milliseconds */
 export function createTransport(address: string, tls: TlsOptions, timeoutMs: number) {
   const secure = address.startsWith('https:');
   const agentOptions = { keepAlive: true, maxSockets: 16 };
