@@ -149,10 +149,14 @@ async function outage(
   const before = { good: await lastGood(scene), writes: await writesFor(scene) };
   const resource = await getResource(kube, scene.namespace, 'istioca');
   const statusesBefore = await statusWrites(kube, scene.namespace);
-  await begin();
-  const shown = await seen(scene, reason, resource);
-  await meanwhile?.(shown);
-  await end();
+  try {
+    await begin();
+    const shown = await seen(scene, reason, resource);
+    await meanwhile?.(shown);
+  } finally {
+    // also after a failure, which is not to fail the tests that follow
+    await end();
+  }
   const after = await answersAgain(scene);
   expect(conditionsOf(after)).toEqual(conditionsOf(resource));
   expect(await lastGood(scene)).toEqual(before.good);

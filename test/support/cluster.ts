@@ -172,12 +172,19 @@ export async function waitForCondition(
   }
 }
 
-/** Requests a reconcile with `reconcile-requested-at`, and waits until it is finished. */
+/**
+ * Asks for a reconcile, as `reconcile-requested-at` promises it, and waits until it was done. It comes after one that is under way, and
+ * each of the two may wait twenty seconds for a server that does not answer.
+ */
 export async function requestReconcile(kube: Kube, namespace: string, name: string, text: string): Promise<Resource> {
   const annotations = { 'istiovaultca.io/reconcile-requested-at': text };
   await kube.request('PATCH', resourcePath(namespace, name), { metadata: { annotations } });
-  return await waitFor(`${namespace}/${name} to have been reconciled on request`, async () => {
-    const now = await getResource(kube, namespace, name);
-    return now.status?.lastHandledReconcileAt === text && now;
-  });
+  return await waitFor(
+    `${namespace}/${name} to have been reconciled on request`,
+    async () => {
+      const now = await getResource(kube, namespace, name);
+      return now.status?.lastHandledReconcileAt === text && now;
+    },
+    { timeoutMs: 90_000 },
+  );
 }
