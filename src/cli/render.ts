@@ -1,5 +1,4 @@
 /** `render`: prints the content to commit for a manifest, as ConfigMap `<name>-render` would contain it. Contacts no server. */
-import type { Spec } from '../api/schema.ts';
 import { parseRenderConfig } from '../config.ts';
 import { adapters } from '../control-planes/index.ts';
 import { desire } from '../plan/facts/desired.ts';
@@ -7,19 +6,7 @@ import { istiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { checkSpec } from '../plan/plan.ts';
 import { dumpYaml } from '../runtime/yaml.ts';
 import { ManifestError, readManifest, type Manifest } from './manifest.ts';
-
-/** Comment lines that say where the content belongs, by kind of control plane. */
-const instructions: Readonly<Record<Spec['controlPlane']['kind'], (controlPlane: Spec['controlPlane']) => string[]>> = {
-  TetrateControlPlane: ({ name, revision }) => [
-    `Merge into ControlPlane ${name} in Git: one entry of overlays for each IstioOperator; other entries and patches stay.`,
-    ...(revision === undefined
-      ? ['With isolation boundaries the IstioOperator is xcp-iop-default, or that of another revision: set spec.controlPlane.revision.'] // prettier-ignore
-      : []),
-  ],
-  IstioOperator: ({ name }) => [`Merge into IstioOperator ${name} in Git.`],
-  Sail: ({ name }) => [`Merge into Istio ${name} in Git.`],
-  HelmValues: () => ["Values of Istio's chart istiod: merge into the values file or the HelmRelease in Git."],
-};
+import { kindOfControlPlane } from '../plan/control-plane/kinds.ts';
 
 function refuse(message: string): never {
   throw new ManifestError(message);
@@ -40,7 +27,7 @@ export function rendered({ name, namespace, annotations, spec }: Manifest, file:
   const fields = istiodFields({ ...spec, controlPlane: { ...controlPlane, write: 'Render' } }, undefined);
   const lines = [
     `What istiod needs for IstioVaultCA ${at}/${name}, with spec.controlPlane.write: Render.`,
-    ...instructions[controlPlane.kind](controlPlane),
+    ...kindOfControlPlane(spec).renderInstructions(controlPlane),
   ];
   const comments = lines.map((line) => `# ${line}\n`).join('');
   return comments + dumpYaml(adapters[controlPlane.kind].render(target, fields));

@@ -15,6 +15,7 @@ import type { ObservedKubernetes, Unfit } from '../plan/facts/observed.ts';
 import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
 import { hasEnded, istiodDeployments, istiodLabel } from '../istiod/discover.ts';
 import { selects } from '../kube/selector.ts';
+import { kindOfControlPlane } from '../plan/control-plane/kinds.ts';
 
 const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
 export const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
@@ -174,8 +175,7 @@ export function renderConfigMap(
 }
 
 /** Key in that ConfigMap: the name of the file that the user commits. */
-const renderFile = ({ controlPlane }: IstioVaultCA['spec']): string =>
-  controlPlane.kind === 'HelmValues' ? 'values.yaml' : 'manifest.yaml';
+const renderFile = (spec: IstioVaultCA['spec']): string => kindOfControlPlane(spec).renderFile;
 
 /** Evaluates the ConfigMap that shows the fields to commit. */
 function renderedOf(

@@ -25,6 +25,7 @@ import { mountSteps } from './vault/mounts.ts';
 import { rootSteps } from './vault/root.ts';
 import { foundationSteps, versionSteps } from './vault/foundation.ts';
 import { renderSteps } from './control-plane/steps.ts';
+import { kindOfControlPlane } from './control-plane/kinds.ts';
 
 /** Problems that the spec alone shows. If there is one, the operator does not connect to Vault. */
 export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
@@ -101,7 +102,7 @@ function allowedSteps(s: DerivedState, problems: Problem[]): Step[] {
   const patches = s.spec.controlPlane.write === 'Patch';
   // no claim while others revert the fields, or if others own the ConfigMap with Helm values; unclaimed, the oldest IstioVaultCA is the owner
   const { contest } = s.kubernetes;
-  const foreign = s.spec.controlPlane.kind === 'HelmValues' && (target?.conflicts.length ?? 0) > 0;
+  const foreign = kindOfControlPlane(s.spec).dedicated && (target?.conflicts.length ?? 0) > 0;
   if (patches && target && target.owner !== s.identity.name && !contest && !foreign)
     return [{ kind: 'ClaimControlPlane', target: objectName(s.desired) }];
   const steps = vaultSteps(s);

@@ -6,6 +6,7 @@ import type { Spec } from '../api/schema.ts';
 import type { Desired } from './facts/desired.ts';
 import { refusedDeliveryAnnotations } from './control-plane/istiod-fields.ts';
 import type { Problem } from './facts/problem.ts';
+import { controlPlaneKinds } from './control-plane/kinds.ts';
 
 const refuse = (condition: Problem['condition'], reason: Problem['reason'], message: string): Problem => ({
   condition,
@@ -42,7 +43,7 @@ export function notYetSupported(d: Desired): Problem | undefined {
 /** The spec names a revision of an `Istio` of the Sail operator. Sail names the revisions itself, and the fields apply to all of them. */
 export function revisionOfSail({ spec }: Desired): Problem | undefined {
   const { kind, revision } = spec.controlPlane;
-  if (kind !== 'Sail' || revision === undefined) return undefined;
+  if (!controlPlaneKinds[kind].namesRevisions || revision === undefined) return undefined;
   return refuse(
     'ControlPlanePatched',
     'InvalidSpec',

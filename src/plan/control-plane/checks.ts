@@ -1,13 +1,14 @@
 /** Preconditions for writing the istiod fields of the control plane. Writes to Vault continue while one of them is not met. Pure. */
 import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
-import { objectKinds, objectName, renderName } from './istiod-fields.ts';
+import { objectName, renderName } from './istiod-fields.ts';
+import { kindOfControlPlane } from './kinds.ts';
 import type { Problem } from '../facts/problem.ts';
 
 /** Reports that the control plane object does not exist or cannot hold the fields; `undefined`: it exists and can. */
 export function controlPlaneNotFound(s: DerivedState): Problem | undefined {
   if (s.kubernetes.controlPlane) return undefined;
-  const { kind } = s.spec.controlPlane;
+  const { clusterScoped, objectKind } = kindOfControlPlane(s.spec);
   const unfit = s.kubernetes.controlPlaneUnfit;
   if (unfit) {
     const { reason, message } = unfit;
@@ -17,8 +18,8 @@ export function controlPlaneNotFound(s: DerivedState): Problem | undefined {
     condition: 'ControlPlanePatched',
     reason: 'ControlPlaneNotFound',
     message: s.kubernetes.controlPlaneServed
-      ? `spec.controlPlane: there is no ${objectName(s.desired)}${kind === 'Sail' ? '' : ` in namespace ${s.identity.namespace}`}; it is configured as soon as it comes`
-      : `spec.controlPlane: the cluster serves no ${objectKinds[kind]} (its CRD is not installed); it is configured as soon as it comes`,
+      ? `spec.controlPlane: there is no ${objectName(s.desired)}${clusterScoped ? '' : ` in namespace ${s.identity.namespace}`}; it is configured as soon as it comes`
+      : `spec.controlPlane: the cluster serves no ${objectKind} (its CRD is not installed); it is configured as soon as it comes`,
     blocks: 'controlPlane',
   };
 }
@@ -82,11 +83,10 @@ export function renderNotOwned(s: DerivedState): Problem | undefined {
 export function awaitingCommit(s: DerivedState): Problem | undefined {
   const { controlPlane, rendered } = s.kubernetes;
   if (s.spec.controlPlane.write !== 'Render' || !controlPlane || controlPlane.carriesFields) return undefined;
-  const { kind } = s.spec.controlPlane;
   const missing = controlPlane.missing ?? [];
   const [first, ...more] = missing;
   const others = more.length === 0 ? '' : ` and ${more.length} more`;
-  const where = kind === 'HelmValues' ? "istiod's Deployment" : objectName(s.desired);
+  const where = kindOfControlPlane(s.spec).showsCommit === 'deployment' ? "istiod's Deployment" : objectName(s.desired);
   const action =
     rendered === 'current'
       ? `commit what ConfigMap ${renderName(s.desired)} shows (\`kubectl get configmap -n ${s.identity.namespace} ${renderName(s.desired)} -o yaml\`)`

@@ -3,41 +3,26 @@
  * conflict. Pure.
  */
 import type { DerivedState } from '../facts/derived.ts';
-import type { Spec } from '../../api/schema.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import type { Desired } from '../facts/desired.ts';
-import { objectKinds, objectName, renderName } from './istiod-fields.ts';
+import { objectName, renderName } from './istiod-fields.ts';
+import { kindOfControlPlane } from './kinds.ts';
 import type { OtherManager } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
-
-/** For each kind of control plane: the API group (empty for the core group) and the paths of the fields that the operator writes to. */
-const managedFields: Record<Spec['controlPlane']['kind'], { group: string; fields: string[] }> = {
-  TetrateControlPlane: { group: 'install.tetrate.io', fields: ['spec.components.istio.kubeSpec.overlays'] },
-  IstioOperator: {
-    group: 'install.istio.io',
-    fields: ['spec.values.pilot.env', 'spec.components.pilot.k8s.podAnnotations'],
-  },
-  Sail: { group: 'sailoperator.io', fields: ['spec.values.pilot.env', 'spec.values.pilot.podAnnotations'] },
-  HelmValues: { group: '', fields: ['data'] },
-};
 
 /**
  * Returns how to stop another field manager from reverting the fields: which YAML, on one line, to add to which manifest.
  * Sources: https://argo-cd.readthedocs.io/en/stable/user-guide/diffing/ and https://fluxcd.io/flux/components/
  */
 function remedyFor({ tool }: OtherManager, { spec }: Desired): string {
-  const { group, fields } = managedFields[spec.controlPlane.kind];
-  const kind = objectKinds[spec.controlPlane.kind];
+  const { group, fields, fieldsInList, objectKind: kind } = kindOfControlPlane(spec);
   const { name } = spec.controlPlane;
   const pointers = `[${fields.map((field) => `/${field.replaceAll('.', '/')}`).join(', ')}]`;
   switch (tool) {
     case 'Argo CD': {
       // Argo CD can ignore single fields of a map by their field manager; the overlays are a list with a single owner, so it must ignore
       // their path
-      const exclusion =
-        spec.controlPlane.kind === 'TetrateControlPlane'
-          ? `jsonPointers: ${pointers}`
-          : 'managedFieldsManagers: [istio-vault-ca]';
+      const exclusion = fieldsInList ? `jsonPointers: ${pointers}` : 'managedFieldsManagers: [istio-vault-ca]';
       const groupPart = group === '' ? '' : `group: ${group}, `;
       return `put into the spec of the Application: \`ignoreDifferences: [{${groupPart}kind: ${kind}, name: ${name}, ${exclusion}}]\` and \`syncPolicy: {syncOptions: [RespectIgnoreDifferences=true]}\``;
     }

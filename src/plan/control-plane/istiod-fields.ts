@@ -3,18 +3,11 @@ import { digestAnnotation } from '../../api/annotations.ts';
 import type { Spec } from '../../api/schema.ts';
 import { caFiles, fileSource } from '../facts/ca-files.ts';
 import type { Desired } from '../facts/desired.ts';
-
-/** The Kubernetes kind of the object for each value of `spec.controlPlane.kind`. */
-export const objectKinds = {
-  TetrateControlPlane: 'ControlPlane',
-  IstioOperator: 'IstioOperator',
-  Sail: 'Istio',
-  HelmValues: 'ConfigMap',
-} as const satisfies Record<Spec['controlPlane']['kind'], string>;
+import { controlPlaneKinds } from './kinds.ts';
 
 /** Returns the kind and name of the control plane object, for messages. */
 export const objectName = ({ spec: { controlPlane } }: Desired): string =>
-  `${objectKinds[controlPlane.kind]} ${controlPlane.name}`;
+  `${controlPlaneKinds[controlPlane.kind].objectKind} ${controlPlane.name}`;
 
 /** Returns the name of the ConfigMap that shows the fields to commit with `write: Render`. */
 export const renderName = ({ identity }: Desired): string => `${identity.name}-render`;

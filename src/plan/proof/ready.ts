@@ -3,7 +3,6 @@ import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { failingPhases, type IstiodPhase } from '../../api/istiod.ts';
 import { reasons, type Reason } from '../../api/conditions.ts';
 import type { Status } from '../../api/status-schema.ts';
-import type { Desired } from '../facts/desired.ts';
 import { objectName } from '../control-plane/istiod-fields.ts';
 import { expectedCa } from './handshake.ts';
 import { classify, type ReplicaResult, type EvaluationInput } from './replica.ts';
@@ -12,6 +11,7 @@ import { nextChangeAt } from './containers.ts';
 import { bundlesOfMesh, describeMissingFields, unfinishedRollout, listNames, scaledUp } from './mesh.ts';
 import type { Observed } from '../facts/observed.ts';
 import type { IstiodDeployment, IstiodPod, ObservedIstiod } from '../facts/observed-istiod.ts';
+import { kindOfControlPlane } from '../control-plane/kinds.ts';
 
 /** istiod is rechecked after this time while a replica is not verified, and a handshake is not repeated sooner. Milliseconds. */
 export const recheckMs = reasons.IstiodNotProven.recheckMs;
@@ -108,23 +108,6 @@ function notFound(o: Observed | undefined): string {
   return 'no Deployment labelled app=istiod with a container "discovery" in this namespace yet; nothing to do here until the control plane rolls istiod out';
 }
 
-/** Returns, for a message, which operator or user applies the control plane's fields to istiod, and how to find out why it does not. */
-function propagator({ spec, identity: { namespace } }: Desired): string {
-  const { kind, name } = spec.controlPlane;
-  switch (kind) {
-    case 'TetrateControlPlane':
-      return `TSB's operator has rolled istiod out; if it lasts, look at that operator (\`kubectl logs -n ${namespace} deployment/tsb-operator-control-plane\`, and \`kubectl get istiooperators -n ${namespace}\`)`;
-    case 'IstioOperator':
-      return `Istio's operator has rolled istiod out; if it lasts, look at that operator (\`kubectl describe istiooperator -n ${namespace} ${name}\`, and the log of its Deployment istio-operator): the status may be left from one that is gone, as Istio has none since 1.24`;
-    case 'Sail':
-      return `the Sail operator has rolled istiod out; if it lasts, look at that operator (\`kubectl describe istio ${name}\`, \`kubectl get istiorevisions\`)`;
-    case 'HelmValues':
-      return spec.controlPlane.write === 'Render'
-        ? 'the release is installed with these values'
-        : `the release is upgraded with the values of ConfigMap ${name}; if it lasts, see that the HelmRelease names it in valuesFrom, and what \`kubectl describe helmrelease -n ${namespace}\` says`;
-  }
-}
-
 /**
  * Reports istiod Deployments that lack fields which the control plane has; `undefined`: there are none, or the control plane has no fields
  * yet.
@@ -145,7 +128,7 @@ function notPropagated(
   const fallback = pods.some(({ phase }) => phase === 'SelfSignedFallback')
     ? ' Meanwhile istiod signs with a CA of its own.'
     : '';
-  const message = `${objectName(s.desired)} carries the fields, but Deployment ${listNames(lacking.map((l) => l.deployment.name))} does not have ${listNames(first.fields, 3)}.${fallback} It passes when ${propagator(s.desired)}; or look who else changes the Deployment`;
+  const message = `${objectName(s.desired)} carries the fields, but Deployment ${listNames(lacking.map((l) => l.deployment.name))} does not have ${listNames(first.fields, 3)}.${fallback} It passes when ${kindOfControlPlane(s.spec).propagator(s.spec.controlPlane, s.identity.namespace)}; or look who else changes the Deployment`;
   return readyResult('False', 'NotPropagated', message);
 }
 

@@ -20,6 +20,7 @@ import { rotationView } from '../rotation/view.ts';
 import { kindOf, type Problem } from '../facts/problem.ts';
 import { describePlanned } from '../step-table.ts';
 import type { Step } from '../steps.ts';
+import { kindOfControlPlane } from '../control-plane/kinds.ts';
 
 export interface StatusInput {
   resource: IstioVaultCA;
@@ -98,7 +99,7 @@ function holdingMessage(stage: StageCondition, s: DerivedState): string | undefi
 
 /** Message of `ControlPlanePatched` while it is `True`. With `write: Render` and HelmValues, only the Deployment shows the fields. */
 const carriesMessage = (s: DerivedState): string =>
-  s.spec.controlPlane.write === 'Render' && s.spec.controlPlane.kind === 'HelmValues'
+  s.spec.controlPlane.write === 'Render' && kindOfControlPlane(s.spec).showsCommit === 'deployment'
     ? "istiod's Deployment has every field"
     : `${objectName(s.desired)} carries every field`;
 
