@@ -77,7 +77,6 @@ export class World {
     if (!this.#operator || (await stat(this.#operator.logPath)).size < mostLog) return;
     await this.#operator.stop();
     this.#search();
-    await this.kube.request('DELETE', lease);
     this.#operator = await startOperator(this.#kubeconfig, flags);
   }
 
@@ -93,6 +92,7 @@ export class World {
     this.kills += 1;
     for (const point of this.#points.values()) point.thaw();
     this.#search();
+    await this.kube.request('DELETE', lease);
     this.#operator = await startOperator(this.#kubeconfig, flags);
   }
 
