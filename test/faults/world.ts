@@ -65,6 +65,8 @@ export class World {
   async stop(): Promise<void> {
     this.board.stop();
     await this.#operator?.stop();
+    // whatever became of the operator, the next one on this stack must not wait for a Lease this long
+    await this.kube.request('DELETE', lease);
     this.#search();
     await this.#proxy?.stop();
     for (const { agent } of Object.values(this.#upstreams)) agent.destroy();
