@@ -69,10 +69,10 @@ async function test(args) {
     const outputFile = join(dir, 'results.json');
     const code = await run([
       ...['--experimental-vm-modules', '--no-warnings', join(modules, 'jest', 'bin', 'jest.js')],
-      ...['--json', `--outputFile=${outputFile}`, '--passWithNoTests', '--testPathIgnorePatterns=/mesh/long/'],
-      // --selectProjects is last: Jest takes all following arguments as project names, also a path.
+      ...['--json', `--outputFile=${outputFile}`, '--passWithNoTests'],
       ...args,
-      ...['--selectProjects', ...projects],
+      // Last: each of the two takes all arguments up to the next flag as its values, also a path to run.
+      ...['--testPathIgnorePatterns=/mesh/long/', '--selectProjects', ...projects],
     ]);
     // Without results, the global setup failed or Jest was interrupted. This is no success.
     if (!existsSync(outputFile)) return { passed: 0, failed: 1, code: code || 1 };
