@@ -4,7 +4,7 @@ import { provisioning } from './provisioning.ts';
 import { renewal } from './renewal.ts';
 import type { Scenario } from './scenario.ts';
 
-export { renewal };
+export { adoption, deletion, deletionWithRoot, provisioning, renewal };
 export type { Scenario } from './scenario.ts';
 
 export const scenarios: readonly Scenario[] = [provisioning, renewal, deletion, deletionWithRoot, adoption];
