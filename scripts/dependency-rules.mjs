@@ -8,10 +8,11 @@
  * import. `packages`: npm packages that they can import. `node`: built-in modules that they can import; absent: all.
  */
 export const rows = [
+  { folder: 'src/text', imports: [], packages: [], node: [] },
   { folder: 'src/api', imports: [], packages: ['@marcbachmann/cel-js', 'zod'], node: [] },
   {
     folder: 'src/plan/facts',
-    imports: ['src/api'],
+    imports: ['src/api', 'src/text'],
     packages: ['@peculiar/asn1-schema', '@peculiar/asn1-x509'],
     node: ['crypto', 'util'],
   },
@@ -27,7 +28,7 @@ export const rows = [
     packages: [],
     node: [],
   },
-  { folder: 'src/plan/ownership', imports: ['src/api', 'src/plan/facts'], packages: [], node: [] },
+  { folder: 'src/plan/ownership', imports: ['src/api', 'src/text', 'src/plan/facts'], packages: [], node: [] },
   {
     folder: 'src/plan/rotation',
     imports: ['src/api', 'src/plan/facts', 'src/plan/control-plane', 'src/plan/proof'],
@@ -76,27 +77,28 @@ export const rows = [
     node: ['util'],
   },
   { folder: 'src/runtime', imports: [], packages: ['@kubernetes/client-node', 'yaml'] },
-  { folder: 'src/observability', imports: [], packages: ['pino', 'prom-client'] },
+  { folder: 'src/observability', imports: ['src/text'], packages: ['pino', 'prom-client'] },
   {
     folder: 'src/vault',
-    imports: ['src/api', 'src/plan', 'src/runtime', 'src/observability'],
+    imports: ['src/api', 'src/text', 'src/plan', 'src/runtime', 'src/observability'],
     packages: ['node-vault', 'zod'],
   },
   {
     folder: 'src/kube',
-    imports: ['src/api', 'src/runtime', 'src/observability'],
+    imports: ['src/api', 'src/text', 'src/runtime', 'src/observability'],
     packages: ['@kubernetes/client-node', 'zod'],
   },
   { folder: 'src/control-planes', imports: ['src/api', 'src/plan', 'src/runtime/yaml.ts'], packages: ['yaml', 'zod'] },
   {
     folder: 'src/istiod',
-    imports: ['src/api', 'src/plan', 'src/kube', 'src/runtime', 'src/observability'],
+    imports: ['src/api', 'src/text', 'src/plan', 'src/kube', 'src/runtime', 'src/observability'],
     packages: [],
   },
   {
     folder: 'src/controller',
     imports: [
       'src/api',
+      'src/text',
       'src/plan',
       'src/vault',
       'src/kube',

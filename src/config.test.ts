@@ -22,6 +22,7 @@ describe('flags of run', () => {
       logLevel: 'info',
       resyncMs: 600_000,
       concurrency: 4,
+      reconcileTimeoutMs: 180_000,
       deletionDeadlineMs: 600_000,
       backoffBaseMs: 1000,
       contestProbeMs: 600_000,

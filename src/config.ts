@@ -25,6 +25,7 @@ export interface RunConfig {
   readonly logLevel: LogLevel;
   readonly resyncMs: number;
   readonly concurrency: number;
+  readonly reconcileTimeoutMs: number;
   readonly deletionDeadlineMs: number;
   readonly backoffBaseMs: number;
   /** The first retry interval after a repeated field conflict (`ContestedField`). */
@@ -103,6 +104,7 @@ const runSchema = z.object({
     .regex(/^[1-9][0-9]{0,2}$/, 'must be a number from 1 to 999')
     .transform(Number)
     .prefault('4'),
+  'reconcile-timeout': duration.prefault('3m'),
   'deletion-deadline': duration.prefault('10m'),
   'backoff-base': duration.prefault('1s'),
   'contest-probe': duration.prefault('10m'),
@@ -151,6 +153,7 @@ function assemble(values: z.output<typeof runSchema>, podNamespace: () => string
     logLevel: values['log-level'],
     resyncMs: values.resync,
     concurrency: values.concurrency,
+    reconcileTimeoutMs: values['reconcile-timeout'],
     deletionDeadlineMs: values['deletion-deadline'],
     backoffBaseMs: values['backoff-base'],
     contestProbeMs: values['contest-probe'],

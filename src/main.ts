@@ -1,5 +1,5 @@
 /** The entry point of the program. Each command has a file in `cli/`. */
-import { scrub } from './observability/scrub.ts';
+import { redact } from './text/redact.ts';
 
 const usage = `istio-vault-ca <command> [flags]
 
@@ -44,6 +44,6 @@ try {
   process.exit(await main(process.argv.slice(2)));
 } catch (error) {
   // Invalid flags, an invalid manifest or an unreachable cluster: one line for the user, without a stack trace.
-  process.stderr.write(`istio-vault-ca: ${scrub(error instanceof Error ? error.message : 'failed')}\n`);
+  process.stderr.write(`istio-vault-ca: ${redact(error instanceof Error ? error.message : 'failed')}\n`);
   process.exit(1);
 }

@@ -63,6 +63,7 @@ export const reasons = {
   CertificateMismatch: stalled,
   VaultTooOld: stalled,
   AuditDeviceMissing: stalled,
+  TooManyIssuers: stalledRecheck(300),
   // the operator continues automatically
   Sealed: waiting(15),
   Uninitialized: waiting(30),

@@ -69,7 +69,7 @@ async function dryRunOnce(
     {
       kube: readOnlyKube,
       // Sessions are not dropped: one login is enough, and close() revokes its token.
-      sessions: { open: (request) => sessions.open(request), dropRefusedSession: () => false },
+      sessions: { open: (request, signal) => sessions.open(request, signal), dropRefusedSession: () => false },
       istiod: new IstiodObserver({
         kube: readOnlyKube,
         clock,

@@ -1,6 +1,7 @@
 /** The output of `plan`: text or JSON, and the exit code. Pure. */
 import type { DryRun } from '../controller/dry-run.ts';
-import { scrub } from '../observability/scrub.ts';
+import { printable } from '../text/bounded.ts';
+import { redact } from '../text/redact.ts';
 import { kindOf, type Problem } from '../plan/facts/problem.ts';
 import { describePlanned } from '../plan/step-table.ts';
 
@@ -39,8 +40,12 @@ function columns(rows: string[][]): string[] {
   return rows.map((row) => row.map((cell, i) => (i < row.length - 1 ? cell.padEnd(width(i)) : cell)).join('  '));
 }
 
-/** The text with line breaks replaced by spaces. */
-const oneLine = (text: string): string => text.replace(/\s*\n\s*/g, ' ');
+/** The text on one line, without characters that a terminal would act on. */
+function oneLine(text: string): string {
+  const [first = '', ...rest] = text.split('\n');
+  const joined = [first.trimEnd(), ...rest.map((line) => line.trim())].filter((line) => line !== '').join(' ');
+  return printable(joined);
+}
 
 /** Formats a result as text: one line per step in order, one line per problem, and a summary. */
 export function planText(result: PlanResult): string {
@@ -50,7 +55,7 @@ export function planText(result: PlanResult): string {
     ...columns(result.problems.map(({ condition, reason, message }) => [condition, reason, message])),
     summary(result),
   ];
-  return scrub(lines.map((line) => `${oneLine(line)}\n`).join(''));
+  return redact(lines.map((line) => `${oneLine(line)}\n`).join(''));
 }
 
 /** Formats a result as JSON. */
@@ -68,5 +73,5 @@ export function planJson(result: PlanResult): string {
     })),
     summary: summary(result),
   };
-  return scrub(`${JSON.stringify(body, undefined, 2)}\n`);
+  return redact(`${JSON.stringify(body, undefined, 2)}\n`);
 }

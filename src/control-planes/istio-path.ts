@@ -29,9 +29,13 @@ export function elementsOf(path: string): string[] {
 export const pathOfElements = (elements: readonly string[]) =>
   elements.map((element) => element.replaceAll('.', '\\.')).join('.');
 
+/** The longest text of a patch that is read as YAML, in UTF-16 code units. A longer one counts as a text, which no field can be set in. */
+const longestYaml = 64 * 1024;
+
 /** The value of a patch. The library parses a text that is YAML of an object, unless it is JSON of an object. */
 function valueOf({ value }: PathPatch): unknown {
-  if (typeof value !== 'string' || !value.includes(value.includes('\n') ? ':' : ': ')) return value;
+  if (typeof value !== 'string' || value.length > longestYaml || !value.includes(value.includes('\n') ? ':' : ': '))
+    return value;
   try {
     if (isObject(JSON.parse(value))) return value;
   } catch {

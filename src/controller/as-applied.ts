@@ -73,5 +73,6 @@ export function asApplied(kube: KubeClient, resource: IstioVaultCA): KubeClient 
     replaceObject: rejectWrite('a replacement'),
     deleteObject: rejectWrite('a deletion'),
     patchObject: rejectWrite('a patch'),
+    within: (signal) => asApplied(kube.within(signal), resource),
   };
 }

@@ -8,7 +8,9 @@ import { clientOn } from '../kube/client.ts';
 import { silentLogger } from '../runtime/logger.ts';
 import { desire } from '../plan/facts/desired.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
+import { internalError } from '../plan/facts/problem.ts';
 import { Deletion } from './deletion.ts';
+import type { ReconcileLoop } from './reconcile-loop.ts';
 import { plainJson, Reporter } from './report.ts';
 
 const minute = 60_000;
@@ -16,6 +18,8 @@ const deadlineMs = 10 * minute;
 
 let clock: FakeClock;
 let terminating: boolean;
+/** The address is allowed, and the cleanup hangs until its signal aborts. */
+let hangs: boolean;
 /** The finalizer lists that were written. */
 let finalizers: unknown[];
 /** Notes of the `CleanupIncomplete` Events. */
@@ -38,9 +42,14 @@ beforeEach(() => {
     if (reason === 'CleanupIncomplete') notes.push(note);
   };
   // the address is not allowed, so no request reaches a Vault server, and the cleanup never completes
-  const options = { kube, logger: silentLogger, clock, addressAllowed: () => false, deletionDeadlineMs: deadlineMs };
-  const rounds = { run: () => Promise.reject(new Error('nothing is to be carried out')) };
-  deletion = new Deletion(options, new Reporter(kube, { record }, silentLogger), rounds);
+  hangs = false;
+  const options = { kube, logger: silentLogger, clock, addressAllowed: () => hangs, deletionDeadlineMs: deadlineMs };
+  const failed = { observed: undefined, problems: [internalError], unfinished: false };
+  const loop: Pick<ReconcileLoop, 'run'> = {
+    run: (_resource, _desired, _purpose, signal) =>
+      new Promise((resolve) => signal.addEventListener('abort', () => resolve(failed), { once: true })),
+  };
+  deletion = new Deletion(options, new Reporter(kube, { record }, silentLogger), loop);
 }); // prettier-ignore
 
 /** One reconcile of a deletion. @returns when the deletion is rechecked, in milliseconds; `undefined`: the finalizer is removed */
@@ -53,7 +62,8 @@ async function look(metadata: Record<string, unknown> = {}): Promise<number | un
   }); // prettier-ignore
   const resource = resourceSchema.parse(raw);
   const desired = desire(identity, resource.spec, resource.metadata.annotations);
-  const outcome = await deletion.reconcile(raw, resource, desired, new AbortController().signal);
+  const { signal } = new AbortController();
+  const outcome = await deletion.reconcile(raw, resource, desired, { stop: signal, signal });
   return outcome && 'requeueAfterMs' in outcome ? outcome.requeueAfterMs : undefined;
 }
 
@@ -106,5 +116,31 @@ describe('the deadline', () => {
   it('does not count with skip-cleanup: nothing is tried', async () => {
     expect(await look({ annotations: { 'istiovaultca.io/skip-cleanup': 'true' } })).toBeUndefined();
     expect([finalizers, notes]).toEqual([[[]], [expect.stringContaining('skip-cleanup')]]);
+  });
+});
+
+describe('while a cleanup hangs', () => {
+  beforeEach(() => {
+    hangs = true;
+  });
+
+  it('the deadline holds', async () => {
+    const done = look();
+    await clock.advance(deadlineMs - 1);
+    expect(notes).toEqual([]);
+    await clock.advance(1);
+    expect(await done).toBeUndefined();
+    expect(notes).toEqual([expect.stringMatching(/^gave up \(the deletion deadline has passed\)/)]);
+    expect(clock.pending).toBe(0);
+  });
+
+  it('it gives up soon after its namespace begins to be deleted', async () => {
+    const done = look();
+    await clock.advance(minute);
+    terminating = true;
+    await clock.advance(5_000);
+    expect(await done).toBeUndefined();
+    expect(notes).toEqual([expect.stringContaining('the namespace is being deleted')]);
+    expect(clock.pending).toBe(0);
   });
 });

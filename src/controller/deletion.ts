@@ -15,13 +15,17 @@ import { simulate } from '../plan/simulate.ts';
 import { deletingStatus } from '../plan/status/status.ts';
 import { describePlanned } from '../plan/step-table.ts';
 import { mountsThatStay, possiblyLeft, cleanup } from '../plan/vault/cleanup.ts';
+import { Deadline } from '../runtime/deadline.ts';
 import { isTerminating, resources } from './observe-kubernetes.ts';
-import type { LoopResult, Outcome, ReconcilerOptions } from './outcome.ts';
+import type { Bounds, LoopResult, Outcome, ReconcilerOptions } from './outcome.ts';
 import { plainJson, type Reporter } from './report.ts';
 import type { ReconcileLoop } from './reconcile-loop.ts';
 
 /** Time until a deletion is rechecked if its problem names no time, milliseconds. */
 const recheckMs = reasons.Deleting.recheckMs;
+
+/** The time that a cleanup has at least, although its deadline has passed, milliseconds: it is then known what is left. */
+const leastCleanupMs = 5_000;
 
 /** The metadata that the operator needs to remove the finalizer. */
 const finalizerMetadata = z.object({
@@ -92,7 +96,7 @@ export class Deletion {
     raw: JsonObject,
     resource: IstioVaultCA,
     desired: Desired,
-    signal: AbortSignal,
+    { stop, signal }: Bounds,
   ): Promise<Outcome | undefined> {
     if (!resource.metadata.finalizers.includes(finalizer)) return undefined;
     if (!includesCleanup(resource)) {
@@ -107,14 +111,16 @@ export class Deletion {
     const deadline = this.#deadline(resource);
     const purpose = { next: cleanup, deleting: true, readOnly: false };
     const result: LoopResult = this.#o.addressAllowed(resource.spec.vault.address)
-      ? await this.#loop.run(resource, desired, purpose, signal).catch((bug: unknown) => {
+      ? await this.#untilItGivesUp(resource, deadline, signal, (bound) =>
+          this.#loop.run(resource, desired, purpose, bound),
+        ).catch((bug: unknown) => {
           // a bug is logged as an error, but must not block the deletion permanently
           const { namespace, name } = resource.metadata;
           this.#o.logger.error('deletion failed', { resource: `${namespace}/${name}`, err: bug });
           return { observed: undefined, problems: [internalError], unfinished: false };
         })
       : { observed: undefined, problems: [notAllowed], unfinished: false };
-    if (signal.aborted) return { requeueAfterMs: recheckMs };
+    if (stop.aborted) return { requeueAfterMs: recheckMs };
     if (result.observed && result.problems.length === 0 && !result.unfinished) {
       this.#reportKeptMounts(resource, desired, result);
       await this.#setFinalizer(raw, resource, false);
@@ -173,6 +179,44 @@ export class Deletion {
   /** Removes the record of a deleted resource. @param key `namespace/name` */
   forget(key: string): void {
     this.#begun.delete(key);
+  }
+
+  /**
+   * Runs a cleanup with a signal that aborts when the cleanup is to give up: at the deadline, or when the namespace is being deleted. A
+   * server that does not answer must not hold the resource longer.
+   * @param signal aborts the cleanup too
+   */
+  async #untilItGivesUp<T>(
+    { metadata }: IstioVaultCA,
+    deadline: number,
+    signal: AbortSignal,
+    run: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const { clock, kube, logger } = this.#o;
+    const limit = new Deadline(clock, Math.max(leastCleanupMs, deadline - clock.elapsed()));
+    const terminating = new AbortController();
+    const recheck = (): void => {
+      isTerminating(kube, metadata.namespace).then(
+        (yes) => {
+          if (yes) terminating.abort(new Error('the namespace is being deleted'));
+          else timer = clock.setTimeout(recheck, recheckMs);
+        },
+        (error: unknown) => {
+          logger.warn('cannot see whether the namespace is being deleted', {
+            namespace: metadata.namespace,
+            err: error,
+          });
+          timer = clock.setTimeout(recheck, recheckMs);
+        },
+      );
+    };
+    let timer = clock.setTimeout(recheck, recheckMs);
+    try {
+      return await run(AbortSignal.any([signal, limit.signal, terminating.signal]));
+    } finally {
+      timer.cancel();
+      limit.dispose();
+    }
   }
 
   /** Returns why the cleanup gives up now; `undefined`: it continues. @throws KubeError */

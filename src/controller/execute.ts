@@ -24,7 +24,6 @@ import { asProblem } from './problems.ts';
 import { plainJson, type Reporter } from './report.ts';
 
 interface ExecutorOptions {
-  kube: KubeClient;
   logger: Logger;
   clock: Clock;
   conflicts: Pick<ConflictTracker, 'wrote'>;
@@ -32,6 +31,8 @@ interface ExecutorOptions {
 
 /** What steps are executed with. */
 export interface ExecutionContext {
+  /** Fails when the time of the reconcile is over, like `client`. */
+  kube: KubeClient;
   resource: IstioVaultCA;
   desired: Desired;
   client: VaultClient;
@@ -101,13 +102,13 @@ export class Executor {
   }
 
   async #onControlPlane(
-    { resource, desired, adapter }: ExecutionContext,
+    { kube, resource, desired, adapter }: ExecutionContext,
     seen: DecisionInput,
     step: ControlPlaneStep,
   ): Promise<void> {
     const { target, fields, observed } = seen;
     const { namespace, name } = resource.metadata;
-    const { conflicts, clock, kube } = this.#o;
+    const { conflicts, clock } = this.#o;
     const writes: Record<ControlPlaneStep['kind'], () => Write[]> = {
       ClaimControlPlane: () => adapter.claim(target, name),
       PatchControlPlane: () => adapter.write(target, fields),
@@ -124,11 +125,10 @@ export class Executor {
   }
 
   async #onRender(
-    { resource, adapter }: ExecutionContext,
+    { kube, resource, adapter }: ExecutionContext,
     { target, fields, render }: DecisionInput,
     step: RenderStep,
   ): Promise<void> {
-    const { kube } = this.#o;
     const { namespace } = resource.metadata;
     if (step.kind === 'RemoveRender') {
       const guard = { uid: String(dig(render, 'metadata', 'uid')), resourceVersion: versionOf(render) };
@@ -145,12 +145,11 @@ export class Executor {
     await kube.patchObject(configMaps, namespace, step.name, plainJson(guarded), { type: 'merge', fieldManager });
   }
 
-  async #onVault({ resource, desired, client }: ExecutionContext, step: VaultStep): Promise<void> {
+  async #onVault({ kube, resource, desired, client }: ExecutionContext, step: VaultStep): Promise<void> {
     const { namespace } = resource.metadata;
     const reviewer = resource.spec.kubernetesAuth.config.tokenReviewer.secretRef;
     const field = 'spec.kubernetesAuth.config.tokenReviewer.secretRef';
-    const reviewerJwt = async () =>
-      reviewer && (await readSecretKey(this.#o.kube, namespace, reviewer, field, 'AccessReady'));
+    const reviewerJwt = async () => reviewer && (await readSecretKey(kube, namespace, reviewer, field, 'AccessReady'));
     const notice = (reason: string, message: string) =>
       this.#report.event(resource, 'Warning', reason, 'Sign', message);
     await executeVaultStep({ client, desired, reviewerJwt, notice }, step);

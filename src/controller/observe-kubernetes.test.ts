@@ -26,10 +26,10 @@ const reference = { configMapKeyRef: { name: 'limits', key: 'ttl' } };
 
 function judge(deployments: Surroundings['deployments']) {
   const injector = { found: true, selectsNamespace: true, name: '' };
-  const gates = { controlPlane: undefined, controlPlaneServed: true, meshRoots: undefined, render: undefined };
+  const gates = { controlPlane: undefined, controlPlaneServed: true, meshRoots: undefined };
   const adapter = adapters[spec.controlPlane.kind];
   const surroundings = { others: [], deployments, relatives: [], injector };
-  const seen = evaluateKubernetes(surroundings, gates, resource, adapter, istiodFields(spec, undefined));
+  const seen = evaluateKubernetes(surroundings, gates, undefined, resource, adapter, istiodFields(spec, undefined));
   return [seen.maxWorkloadCertTtlMs, seen.istiodServiceAccounts];
 }
 

@@ -43,8 +43,6 @@ export interface Gates {
   /** The API server serves the type of the control plane object. */
   controlPlaneServed: boolean;
   meshRoots: ObservedKubernetes['meshRoots'];
-  /** The ConfigMap that shows the fields to commit. */
-  render: JsonObject | undefined;
 }
 
 /** Reads the objects that are read once per reconcile. @throws KubeError of the first read that failed */
@@ -81,28 +79,21 @@ async function readRelatives(
   }
 }
 
-/**
- * Reads the objects that decide whether the operator writes.
- * @param render name of the ConfigMap that shows the fields to commit
- * @throws KubeError of the first read that failed
- */
+/** Reads the objects that decide whether the operator writes. @throws KubeError of the first read that failed */
 export async function readGates(
   kube: ClusterReader,
   { metadata, spec }: IstioVaultCA,
   adapter: ControlPlaneAdapter,
-  render: string,
 ): Promise<Gates> {
   const { namespace } = metadata;
-  const [controlPlane, rootConfigMap, rendered] = await Promise.all([
+  const [controlPlane, rootConfigMap] = await Promise.all([
     kube.getObject(adapter.gvr, adapter.clusterScoped ? undefined : namespace, spec.controlPlane.name),
     kube.getObject(configMaps, namespace, 'istio-ca-root-cert'),
-    kube.getObject(configMaps, namespace, render),
   ]);
   return {
     controlPlane,
     controlPlaneServed: controlPlane !== undefined || (await kube.isServed(adapter.gvr)),
     meshRoots: rootConfigMap && bundleFacts(str(dig(rootConfigMap, 'data', 'root-cert.pem'))),
-    render: rendered,
   };
 }
 
@@ -110,7 +101,7 @@ export async function readGates(
 export function targetOf(
   { metadata, spec }: IstioVaultCA,
   { deployments: deployed, relatives }: Surroundings,
-  { controlPlane }: Gates,
+  { controlPlane }: Pick<Gates, 'controlPlane'>,
 ): Target {
   return {
     object: controlPlane,
@@ -121,15 +112,19 @@ export function targetOf(
   };
 }
 
-/** Evaluates what was read against the desired fields. */
+/**
+ * Evaluates what was read against the desired fields.
+ * @param render the ConfigMap that shows the fields to commit; undefined: there is none
+ */
 export function evaluateKubernetes(
   surroundings: Surroundings,
-  { controlPlane, controlPlaneServed, meshRoots, render }: Gates,
+  { controlPlane, controlPlaneServed, meshRoots }: Gates,
+  render: JsonObject | undefined,
   resource: IstioVaultCA,
   adapter: ControlPlaneAdapter,
   fields: IstiodFields,
 ): Omit<ObservedKubernetes, 'kubernetesCa' | 'goneOwners' | 'istiodUses' | 'istiod'> {
-  const target = targetOf(resource, surroundings, { controlPlane, controlPlaneServed, meshRoots, render });
+  const target = targetOf(resource, surroundings, { controlPlane });
   const evaluated = isBeingDeleted(controlPlane)
     ? beingDeleted(resource)
     : controlPlane || adapter.makesIt

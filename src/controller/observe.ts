@@ -1,10 +1,11 @@
 /** One observation of a reconcile: Vault and the cluster, read in parallel. Never writes. */
 import { isDeepStrictEqual } from 'node:util';
 import { annotations as known } from '../api/annotations.ts';
+import type { JsonObject } from '../api/json.ts';
 import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
 import { istiodFields, renderName, type IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { caDigest, DerivedVault } from '../plan/facts/derived.ts';
-import type { Desired } from '../plan/facts/desired.ts';
+import type { KubeClient } from '../kube/client.ts';
 import type { ObservedVault, RepeatedConflict } from '../plan/facts/observed.ts';
 import type { Problem } from '../plan/facts/problem.ts';
 import { otherOwners, ownsAuthMount } from '../plan/ownership/ownership.ts';
@@ -14,6 +15,7 @@ import type { VaultObserver } from '../vault/observe.ts';
 import { readConfigMapKey } from './connection.ts';
 import type { DecisionInput, ExecutionContext } from './execute.ts';
 import {
+  configMaps,
   evaluateKubernetes,
   goneResources,
   readGates,
@@ -30,6 +32,8 @@ import { asProblem } from './problems.ts';
 export interface ObservationContext extends ExecutionContext, LoopContext {
   surroundings: Surroundings;
   vault: VaultObserver;
+  /** The ConfigMap that shows the fields to commit, as it was read last: only a step of this resource changes it, else it is drift. */
+  render?: { object: JsonObject | undefined };
 }
 
 /** One observation. */
@@ -46,7 +50,7 @@ export interface FailedObservation {
 }
 
 type VaultSide = { observed: ObservedVault; kubernetesCa: string | undefined; goneOwners: string[] };
-type ClusterSide = { gates: Gates; isCurrent: boolean; istiodUses: string[] };
+type ClusterSide = { gates: Gates; isCurrent: boolean; istiodUses: string[]; render: JsonObject | undefined };
 
 /** Reads what a plan is made from. */
 export class Observer {
@@ -60,16 +64,12 @@ export class Observer {
    * Reads everything, or after steps only what they touched; of the cluster always what may forbid a write.
    * @param since the steps executed since the last observation; undefined reads everything
    */
-  async observe(
-    context: ObservationContext,
-    since: Step[] | undefined,
-    signal: AbortSignal,
-  ): Promise<Observation | FailedObservation> {
+  async observe(context: ObservationContext, since: Step[] | undefined): Promise<Observation | FailedObservation> {
     const { namespace, name } = context.resource.metadata;
     const user = `${namespace}/${name}`;
     const [vault, cluster] = await Promise.allSettled([
       this.#vaultSide(context, since),
-      this.#clusterSide(context, signal),
+      this.#clusterSide(context, since),
     ]);
     if (cluster.status === 'rejected')
       return { problem: asProblem(cluster.reason, 'ControlPlanePatched'), sessionDropped: false };
@@ -85,27 +85,31 @@ export class Observer {
   }
 
   async #vaultSide(context: ObservationContext, since: Step[] | undefined): Promise<VaultSide> {
-    const { desired, deleting } = context;
+    const { kube, desired, deleting } = context;
     const observed = await context.vault.observe(since);
     const derived = new DerivedVault(desired, observed);
     return {
       observed,
       kubernetesCa: deleting ? undefined : await this.#kubernetesCa(context, derived),
-      goneOwners: await goneResources(this.#o.kube, otherOwners(derived)),
+      goneOwners: await goneResources(kube, otherOwners(derived)),
     };
   }
 
-  async #clusterSide(
-    { resource, adapter, desired, deleting }: ObservationContext,
-    signal: AbortSignal,
-  ): Promise<ClusterSide> {
-    const { kube } = this.#o;
-    const [gates, isCurrent, istiodUses] = await Promise.all([
-      readGates(kube, resource, adapter, renderName(desired)),
-      this.#isCurrent(resource, signal),
+  async #clusterSide(context: ObservationContext, since: Step[] | undefined): Promise<ClusterSide> {
+    const { kube, resource, adapter, desired, deleting } = context;
+    if (since === undefined || since.some(({ kind }) => kind === 'PublishRender' || kind === 'RemoveRender'))
+      delete context.render;
+    const readRender = async () => ({
+      object: await kube.getObject(configMaps, resource.metadata.namespace, renderName(desired)),
+    });
+    const [gates, current, istiodUses, render] = await Promise.all([
+      readGates(kube, resource, adapter),
+      isCurrent(kube, resource),
       deleting ? readUses(kube, resource) : [],
+      context.render ?? readRender(),
     ]);
-    return { gates, isCurrent, istiodUses };
+    context.render = render;
+    return { gates, isCurrent: current, istiodUses, render: render.object };
   }
 
   /** Puts both sides together: what the cluster shows is evaluated against the fields that the current CA asks for. */
@@ -115,15 +119,15 @@ export class Observer {
     cluster: ClusterSide,
   ): Observation {
     const { observed, kubernetesCa, goneOwners } = vault;
-    const { gates, isCurrent, istiodUses } = cluster;
+    const { gates, isCurrent, istiodUses, render } = cluster;
     const { currentCa } = new DerivedVault(desired, observed);
     const fields = istiodFields(resource.spec, currentCa && caDigest(currentCa));
-    const evaluated = evaluateKubernetes(surroundings, gates, resource, adapter, fields);
+    const evaluated = evaluateKubernetes(surroundings, gates, render, resource, adapter, fields);
     const contest = this.#repeatedConflict(resource, evaluated, fields);
     return {
       target: targetOf(resource, surroundings, gates),
       fields,
-      render: gates.render,
+      render,
       isCurrent,
       observed: {
         vault: observed,
@@ -134,19 +138,6 @@ export class Observer {
         },
       },
     };
-  }
-
-  /** Whether the API server still has the resource as this reconcile was given it. @throws KubeError */
-  async #isCurrent(resource: IstioVaultCA, signal: AbortSignal): Promise<boolean> {
-    const { namespace, name, uid, generation, annotations, deletionTimestamp } = resource.metadata;
-    const found = await this.#o.kube.getObject(resources, namespace, name, { signal });
-    const now = resourceSchema.safeParse(found).data?.metadata;
-    return (
-      now?.uid === uid &&
-      now.generation === generation &&
-      now.deletionTimestamp === deletionTimestamp &&
-      isDeepStrictEqual(now.annotations, annotations)
-    );
   }
 
   /** The conflict that stops the operator from writing the fields, if somebody reverted them again and again. */
@@ -162,10 +153,23 @@ export class Observer {
   }
 
   /** PEM of the API server's CA; undefined if the configuration of the auth mount is not the operator's to write. @throws ProblemError */
-  async #kubernetesCa({ resource }: { resource: IstioVaultCA; desired: Desired }, derived: DerivedVault) {
+  async #kubernetesCa({ kube, resource }: ObservationContext, derived: DerivedVault) {
     if (derived.vault.authMount && !ownsAuthMount(derived)) return undefined;
     const { configMapRef } = resource.spec.kubernetesAuth.config.kubernetesCA;
     const field = 'spec.kubernetesAuth.config.kubernetesCA.configMapRef';
-    return await readConfigMapKey(this.#o.kube, resource.metadata.namespace, configMapRef, field, 'AccessReady');
+    return await readConfigMapKey(kube, resource.metadata.namespace, configMapRef, field, 'AccessReady');
   }
+}
+
+/** Whether the API server still has the resource as this reconcile was given it. @throws KubeError */
+async function isCurrent(kube: KubeClient, { metadata }: IstioVaultCA): Promise<boolean> {
+  const { namespace, name, uid, generation, annotations, deletionTimestamp } = metadata;
+  const found = await kube.getObject(resources, namespace, name);
+  const now = resourceSchema.safeParse(found).data?.metadata;
+  return (
+    now?.uid === uid &&
+    now.generation === generation &&
+    now.deletionTimestamp === deletionTimestamp &&
+    isDeepStrictEqual(now.annotations, annotations)
+  );
 }

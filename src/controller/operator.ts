@@ -38,6 +38,12 @@ const vaultCapMs = 15_000;
 const kubernetesCapMs = 15_000;
 const bugCapMs = 300_000;
 
+/** A reconcile that takes longer waits for a server; it does not count as one of `--concurrency` any more. Milliseconds. */
+const slowMs = 2_000;
+/** The number of reconciles in parallel, those that wait for a server included, at most: as multiples of `--concurrency`. */
+const mostOfNamespace = 4;
+const mostInParallel = 32;
+
 /** Delay after a Pod change, milliseconds. A rollout changes many Pods at once, and the delay combines these changes into one reconcile. */
 const podsSettleMs = 250;
 
@@ -114,6 +120,7 @@ export class Operator {
   #optional: ResourceInformer[] = [];
   /** Informers of IstioVaultCAs. */
   #own: ResourceInformer[] = [];
+  #reconciler: Reconciler | undefined;
 
   constructor(options: OperatorOptions) {
     this.#o = options;
@@ -122,6 +129,9 @@ export class Operator {
       clock,
       random,
       backoff: { baseMs: config.backoffBaseMs, capMs: bugCapMs },
+      // the namespace of the resource
+      groupOf: (key) => key.slice(0, key.indexOf('/')),
+      mostOfGroup: config.concurrency * mostOfNamespace,
       hooks: metrics.queueHooks,
     });
     this.sessions = new Sessions({ clock, logger, onLogin: () => metrics.vaultLogin() });
@@ -159,13 +169,17 @@ export class Operator {
       leaderElection: config.leaderElect,
       addressAllowed: (address) => addressAllowed(config, address),
       resyncMs: config.resyncMs,
+      reconcileTimeoutMs: config.reconcileTimeoutMs,
       deletionDeadlineMs: config.deletionDeadlineMs,
       conflicts: new ConflictTracker(config.contestProbeMs),
     });
+    this.#reconciler = reconciler;
     this.#startInformers();
     const end = await runWorkers({
       queue: this.#queue,
       concurrency: config.concurrency,
+      slowMs,
+      mostInParallel: config.concurrency * mostInParallel,
       clock,
       signal,
       reconcile: async (key, workSignal) => {
@@ -205,6 +219,7 @@ export class Operator {
           this.#watchControlPlanes(filter, dig(object, 'spec', 'controlPlane', 'kind'), namespace);
           const change = filter.compare(key, object);
           if (change === 'irrelevant') return;
+          if (dig(object, 'metadata', 'deletionTimestamp') !== undefined) this.#reconciler?.interrupt(key);
           this.#queue.add(key);
           // a competing IstioVaultCA that was created, changed or deleted affects the other resources of its namespace
           if (change === 'changed') this.#enqueueNamespace(metadata.namespace);

@@ -34,6 +34,14 @@ export interface LoopContext {
   deleting: boolean;
 }
 
+/** What cuts a reconcile short. */
+export interface Bounds {
+  /** The operator stops, or the resource is being deleted: what the reconcile has found does not count any more. */
+  stop: AbortSignal;
+  /** Aborts with `stop`, and when the time of the reconcile is over: what was found counts. */
+  signal: AbortSignal;
+}
+
 /** How a loop ended. */
 export interface LoopResult {
   /** The last observation; undefined: nothing could be read. */
@@ -54,6 +62,8 @@ export interface ReconcilerOptions extends ReconcileLoopOptions, SpecPolicy {
   clusterUid: string;
   /** The longest time between two reconciles of a resource, milliseconds. */
   resyncMs: number;
+  /** The longest time that a reconcile takes, milliseconds. */
+  reconcileTimeoutMs: number;
   /** Time after which a deletion gives up its cleanup, milliseconds. */
   deletionDeadlineMs: number;
 }

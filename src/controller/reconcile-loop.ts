@@ -4,6 +4,7 @@
  */
 import type { IstioVaultCA } from '../api/schema.ts';
 import { adapters } from '../control-planes/index.ts';
+import type { KubeClient } from '../kube/client.ts';
 import { Secret } from '../observability/secret.ts';
 import { DerivedState } from '../plan/facts/derived.ts';
 import type { Desired } from '../plan/facts/desired.ts';
@@ -16,7 +17,7 @@ import { conditionOfStep, describeDone } from '../plan/step-table.ts';
 import type { Plan, Step } from '../plan/steps.ts';
 import { VaultClient } from '../vault/client.ts';
 import { VaultObserver } from '../vault/observe.ts';
-import { loginProblem, sessionRequest } from './connection.ts';
+import { loginProblem, sessionRequest, type ReferenceReader } from './connection.ts';
 import { Executor } from './execute.ts';
 import { readSurroundings } from './observe-kubernetes.ts';
 import { Observer, type Observation, type ObservationContext } from './observe.ts';
@@ -68,14 +69,14 @@ export class ReconcileLoop {
    * @throws only what is a bug
    */
   async run(resource: IstioVaultCA, desired: Desired, purpose: Purpose, signal: AbortSignal): Promise<LoopResult> {
-    const context = await this.#begin(resource, desired, purpose);
+    const context = await this.#begin(resource, desired, purpose, signal);
     if ('reason' in context) return failed(context);
     let last: LoopResult = { observed: undefined, problems: [], unfinished: true };
     let since: Step[] | undefined;
     let conflicts = 0;
     const done = new Set<string>();
     for (let iteration = 0; iteration < maxIterations && !signal.aborted; iteration += 1) {
-      const seen = await this.#observer.observe(context, since, signal);
+      const seen = await this.#observer.observe(context, since);
       // a new token is tried at once; if the refused one cannot be replaced, the condition shows that it was refused
       if ('problem' in seen && seen.sessionDropped) return await this.run(resource, desired, purpose, signal);
       if ('problem' in seen) return { observed: last.observed, problems: [seen.problem], unfinished: false };
@@ -100,23 +101,37 @@ export class ReconcileLoop {
   }
 
   /** Connects to Vault, and reads of the cluster what does not change while a reconcile lasts; a problem if either fails. */
-  async #begin(resource: IstioVaultCA, desired: Desired, purpose: Purpose): Promise<Context | Problem> {
+  async #begin(
+    resource: IstioVaultCA,
+    desired: Desired,
+    purpose: Purpose,
+    signal: AbortSignal,
+  ): Promise<Context | Problem> {
     const { deleting } = purpose;
-    const client = await this.#connect(resource).catch((error: unknown) => asProblem(error, 'VaultReady'));
+    const kube = this.#o.kube.within(signal);
+    const client = await this.#connect(kube, resource, signal).catch((error: unknown) =>
+      asProblem(error, 'VaultReady'),
+    );
     if (!(client instanceof VaultClient)) return client;
     const adapter = adapters[resource.spec.controlPlane.kind];
-    const surroundings = await readSurroundings(this.#o.kube, resource, adapter).catch((error: unknown) =>
+    const surroundings = await readSurroundings(kube, resource, adapter).catch((error: unknown) =>
       asProblem(error, 'ControlPlanePatched'),
     );
     if ('reason' in surroundings) return surroundings;
     const vault = new VaultObserver(client, desired, () => this.#o.clock.now(), deleting);
-    return { resource, desired, client, adapter, surroundings, vault, deleting, purpose };
+    return { kube, resource, desired, client, adapter, surroundings, vault, deleting, purpose };
   }
 
-  async #connect(resource: IstioVaultCA): Promise<VaultClient> {
-    const { kube, metrics, sessions } = this.#o;
-    const request = await sessionRequest(kube, resource, (operation, code) => metrics.vaultRequest(operation, code));
-    return await sessions.open(request).catch((error: unknown) => {
+  async #connect(kube: KubeClient, resource: IstioVaultCA, signal: AbortSignal): Promise<VaultClient> {
+    const { kube: unbounded, metrics, sessions } = this.#o;
+    const references: ReferenceReader = {
+      getObject: (...args) => kube.getObject(...args),
+      // the token is requested at the login, which other resources can wait for too
+      requestToken: (...args) => unbounded.requestToken(...args),
+    };
+    const onRequest = (operation: string, code: number) => metrics.vaultRequest(operation, code);
+    const request = await sessionRequest(references, resource, onRequest);
+    return await sessions.open(request, signal).catch((error: unknown) => {
       throw loginProblem(error, resource) ?? error;
     });
   }
@@ -151,17 +166,17 @@ export class ReconcileLoop {
     const request = {
       namespace,
       revisions: adapter.revisions(target),
-      roots: trusted === undefined ? undefined : { trusted, token: () => this.#istiodToken(namespace) },
+      roots: trusted === undefined ? undefined : { trusted, token: () => istiodToken(context.kube, namespace) },
       logRequests: (seen: ObservedIstiod) => logRequests(derive(withIstiod(observed, seen)), seen),
     };
     return await this.#o.istiod.observe(`${namespace}/${name}`, request, signal);
   }
+}
 
-  /** A token that istiod accepts from a workload of this namespace, for the only service account that the operator may request tokens of. */
-  async #istiodToken(namespace: string): Promise<Secret> {
-    const { token } = await this.#o.kube.requestToken(namespace, 'istio-vault-ca', ['istio-ca'], istiodTokenSeconds);
-    return new Secret(token);
-  }
+/** A token that istiod accepts from a workload of this namespace, for the only service account that the operator may request tokens of. */
+async function istiodToken(kube: KubeClient, namespace: string): Promise<Secret> {
+  const { token } = await kube.requestToken(namespace, 'istio-vault-ca', ['istio-ca'], istiodTokenSeconds);
+  return new Secret(token);
 }
 
 const withIstiod = (observed: Observed, istiod: ObservedIstiod): Observed => ({

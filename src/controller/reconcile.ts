@@ -11,6 +11,7 @@ import type { IstiodPod } from '../plan/facts/observed-istiod.ts';
 import { plan } from '../plan/plan.ts';
 import { internalError, kindOf, recheckAfterMs, type Problem } from '../plan/facts/problem.ts';
 import { rotationDue } from '../plan/rotation/rotation.ts';
+import { Deadline } from '../runtime/deadline.ts';
 import { startingStatus, statusOf, suspendedStatus } from '../plan/status/status.ts';
 import { Deletion } from './deletion.ts';
 import { refusals, simulatedSteps } from './dry-run.ts';
@@ -18,7 +19,7 @@ import { invalidSpecStatus } from './invalid-spec.ts';
 import { resources } from './observe-kubernetes.ts';
 import { Reporter } from './report.ts';
 import { asProblem } from './problems.ts';
-import type { LoopResult, Outcome, ReconcilerOptions } from './outcome.ts';
+import type { Bounds, LoopResult, Outcome, ReconcilerOptions } from './outcome.ts';
 import { ReconcileLoop } from './reconcile-loop.ts';
 
 export class Reconciler {
@@ -26,6 +27,8 @@ export class Reconciler {
   readonly #report: Reporter;
   readonly #loop: ReconcileLoop;
   readonly #deletion: Deletion;
+  /** Ends the running reconcile of a resource, by `namespace/name`. */
+  readonly #interruptions = new Map<string, AbortController>();
 
   constructor(options: ReconcilerOptions) {
     this.#o = options;
@@ -34,8 +37,34 @@ export class Reconciler {
     this.#deletion = new Deletion(options, this.#report, this.#loop);
   }
 
-  /** @param key `namespace/name` */
-  async reconcile(key: string, signal: AbortSignal): Promise<Outcome> {
+  /**
+   * Reconciles a resource.
+   * @param key `namespace/name`
+   * @param stop aborts when the operator stops
+   */
+  async reconcile(key: string, stop: AbortSignal): Promise<Outcome> {
+    const limit = new Deadline(this.#o.clock, this.#o.reconcileTimeoutMs);
+    const interruption = new AbortController();
+    this.#interruptions.set(key, interruption);
+    const stops = AbortSignal.any([stop, interruption.signal]);
+    try {
+      return await this.#reconcile(key, { stop: stops, signal: AbortSignal.any([stops, limit.signal]) });
+    } finally {
+      this.#interruptions.delete(key);
+      limit.dispose();
+    }
+  }
+
+  /**
+   * Ends the running reconcile of a resource that is being deleted, unless it is that of the deletion: the deletion must not wait for a
+   * server that does not answer.
+   */
+  interrupt(key: string): void {
+    this.#interruptions.get(key)?.abort(new Error('the resource is being deleted'));
+  }
+
+  async #reconcile(key: string, bounds: Bounds): Promise<Outcome> {
+    const { signal } = bounds;
     const [namespace = '', name = ''] = key.split('/');
     const raw = await this.#o.kube.getObject(resources, namespace, name, { signal });
     if (raw === undefined) {
@@ -54,7 +83,8 @@ export class Reconciler {
     }
     const resource = parsed.data;
     if (resource.metadata.deletionTimestamp !== undefined) {
-      const waits = await onKubernetes(this.#deletion.reconcile(raw, resource, this.#desire(resource), signal));
+      this.#interruptions.delete(key);
+      const waits = await onKubernetes(this.#deletion.reconcile(raw, resource, this.#desire(resource), bounds));
       if (waits) return waits;
       this.#o.sessions.release(key);
       return { requeueAfterMs: this.#o.resyncMs };
@@ -67,10 +97,15 @@ export class Reconciler {
       await this.#report.status(raw, resource, suspendedStatus(resource, this.#o.clock.now()));
       return { requeueAfterMs: this.#o.resyncMs };
     }
-    return await this.#converge(raw, resource, refused, signal);
+    return await this.#converge(raw, resource, refused, bounds);
   }
 
-  async #converge(raw: JsonObject, resource: IstioVaultCA, refused: Problem[], signal: AbortSignal): Promise<Outcome> {
+  async #converge(
+    raw: JsonObject,
+    resource: IstioVaultCA,
+    refused: Problem[],
+    { stop, signal }: Bounds,
+  ): Promise<Outcome> {
     const { clock } = this.#o;
     const { namespace, name } = resource.metadata;
     const desired = this.#desire(resource);
@@ -93,7 +128,7 @@ export class Reconciler {
             throw bug;
           });
     // what a stop has cut short says nothing about the resource
-    if (signal.aborted) return { requeueAfterMs: this.#o.resyncMs };
+    if (stop.aborted) return { requeueAfterMs: this.#o.resyncMs };
     const pending = this.#pending(resource, desired, result);
     const status = statusOf({ ...input(result.observed, result.problems), ...(pending ? { pending } : {}) });
     await this.#report.status(raw, resource, status);

@@ -7,7 +7,7 @@ import type { Status } from '../api/status-schema.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError } from '../kube/errors.ts';
 import { eventsForTransition } from '../plan/status/events.ts';
-import { scrub } from '../observability/scrub.ts';
+import { redact } from '../text/redact.ts';
 import type { EventRecorder } from '../kube/events.ts';
 import type { Logger } from '../observability/logger.ts';
 import { resources } from './observe-kubernetes.ts';
@@ -38,7 +38,7 @@ export class Reporter {
       type,
       reason,
       action,
-      note: scrub(note),
+      note: redact(note),
     });
   }
 
@@ -52,7 +52,7 @@ export class Reporter {
   async status(raw: JsonObject, resource: IstioVaultCA | undefined, status: Status, announce = true): Promise<void> {
     const before = raw['status'];
     // a second removal of secrets: texts of Pods and logs are already redacted where they are read
-    const next = JSON.parse(scrub(JSON.stringify(status))) as Body;
+    const next = JSON.parse(redact(JSON.stringify(status))) as Body;
     if (isDeepStrictEqual(before, next)) return;
     const [namespace, name] = ['namespace', 'name'].map((key) => String(dig(raw, 'metadata', key)));
     const patch = [{ op: 'add', path: '/status', value: next }];

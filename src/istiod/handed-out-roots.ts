@@ -8,7 +8,7 @@ import { connect, constants, type ClientHttp2Session } from 'node:http2';
 import { isIPv6 } from 'node:net';
 import { isError } from '../observability/is-error.ts';
 import type { Secret } from '../observability/secret.ts';
-import { bundleFacts } from '../plan/facts/certificate.ts';
+import { bundleFingerprints } from '../plan/facts/certificate.ts';
 import type { Unreachable } from '../plan/facts/observed-istiod.ts';
 
 /** The gRPC server of an istiod replica. */
@@ -178,7 +178,7 @@ export async function rootsHandedOut(
 ): Promise<string[] | Unreachable> {
   try {
     const bundle = await handedOutRoots(replica, trusted, token, signal);
-    return bundleFacts(bundle).map(({ fingerprint }) => fingerprint);
+    return bundleFingerprints(bundle);
   } catch (error) {
     if (!isError(error)) throw error;
     // the code of a TLS or socket error, else a message of this file

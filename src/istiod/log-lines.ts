@@ -2,12 +2,17 @@
  * Reduces the log of a container to the lines that explain a failure. The lines appear in the status, so secrets are redacted, long lines are
  * truncated, and parts that differ between attempts are removed. The same failure therefore gives the same lines at each observation. Pure.
  */
-import { scrub } from '../observability/scrub.ts';
+import { cut, head, printable } from '../text/bounded.ts';
+import { redact } from '../text/redact.ts';
 
-/** Maximum length of a line, in UTF-16 code units. */
+/** Maximum length of a line that is shown, in UTF-16 code units. */
 const longestLine = 400;
 /** Maximum number of lines from one log. */
 const mostLines = 3;
+/** Maximum length of the part of a log that is looked at, in UTF-16 code units. The observer asks for less (`src/istiod/observe.ts`). */
+const longestLog = 256 * 1024;
+/** Maximum length of a line that is looked at, with its continuation lines, in UTF-16 code units. */
+const longestRead = 4096;
 
 /** The program that wrote a log. */
 export type LogOf = 'agent' | 'discovery' | 'other';
@@ -15,10 +20,10 @@ export type LogOf = 'agent' | 'discovery' | 'other';
 /** Patterns of relevant lines by program, the most specific first. A line that matches none is dropped. */
 const relevant: Record<LogOf, readonly RegExp[]> = {
   // Vault Agent: https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent
-  agent: [/\[ERROR\]/, /\[WARN\] .*(retry|denied|error)/i, /\b(error|panic|denied|refused|fatal)\b/i],
+  agent: [/\[ERROR\]/, /^.{0,100}\[WARN\] .*(retry|denied|error)/i, /\b(error|panic|denied|refused|fatal)\b/i],
   // istiod: https://github.com/istio/istio, pilot/pkg/bootstrap/istio_ca.go
   discovery: [
-    /incomplete signing CA bundle|does not match (private|public)? ?key|cannot verify the cert|failed to create.* CA\b/,
+    /incomplete signing CA bundle|does not match (private|public)? ?key|cannot verify the cert|failed to create.{0,200} CA\b/,
     /Use self-signed certificate as the CA certificate|Use local CA certificate/,
     /Failed to update new Plug-in CA certs|updating new ROOT-CA|Multi root is disabled/,
     /failed to create discovery service|\bpanic\b|\bfatal\b/i,
@@ -27,21 +32,25 @@ const relevant: Record<LogOf, readonly RegExp[]> = {
   other: [/\b(error|panic|denied|refused|fatal|failed)\b/i],
 };
 
-/** Parts of a line that differ between attempts, with their replacements. */
+/**
+ * Parts of a line that differ between attempts, with their replacements. Every repetition in a pattern is bounded or cannot overlap with
+ * another match, so that the time is proportional to the length of the line.
+ */
 const variable: readonly (readonly [RegExp, string])[] = [
-  // ANSI colours, whose escape character was replaced with a space before
-  [/ ?\[\d{1,3}(?:;\d{1,3})*m/g, ''],
-  // times at the beginning of a line, and elsewhere
-  [/^\s*\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\s*/, ''],
-  [/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?/g, '…'],
-  // attempts and retry delays of Vault Agent
-  [/\s*\(retry attempt \d+ after "[^"]*"\)/g, ''],
-  [/\s*\b(?:next_)?backoff=\S+/g, ''],
-  [/\b\d+(?:\.\d+)?(?:ns|µs|us|ms|s|m|h)(?:\d+(?:\.\d+)?(?:ms|s|m))*\b/g, '…'],
-  // the client port of a connection
-  [/\b([\d.]+|\[[0-9a-f:]+\]):\d{4,5}->/gi, '$1->'],
-  [/\b(request_id|accessor)[=:]\s*\S+/g, '$1=…'],
   [/[\t ]+/g, ' '],
+  // ANSI colours, whose escape character was replaced with a space before
+  [/ ?\[\d{1,3}(?:;\d{1,3}){0,10}m/g, ''],
+  // times at the beginning of a line, and elsewhere
+  [/^ ?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)? ?/, ''],
+  [/\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?/g, '…'],
+  // attempts and retry delays of Vault Agent
+  [/ ?\(retry attempt \d{1,9} after "[^"]{0,40}"\)/g, ''],
+  [/ ?\b(?:next_)?backoff=\S+/g, ''],
+  [/\b\d{1,9}(?:\.\d{1,9})?(?:ns|µs|us|ms|s|m|h)(?:\d{1,9}(?:\.\d{1,9})?(?:ms|s|m)){0,5}\b/g, '…'],
+  // the client port of a connection
+  [/\b([\d.]{7,15}|\[[0-9a-f:]{2,45}\]):\d{4,5}->/gi, '$1->'],
+  [/\b(request_id|accessor)[=:] ?\S+/g, '$1=…'],
+  [/ +/g, ' '],
 ];
 
 /**
@@ -49,11 +58,10 @@ const variable: readonly (readonly [RegExp, string])[] = [
  * @param most maximum length, in UTF-16 code units
  */
 export function cleaned(text: string, most = longestLine): string {
-  const line = scrub(text.toWellFormed()).replace(/\p{Cc}/gu, ' ');
+  const line = printable(redact(head(text, Math.max(longestRead, 4 * most))));
   const stable = variable.reduce((now, [pattern, by]) => now.replace(pattern, by), line).trim();
   // a second redaction: the replacements can join fragments of a secret that the first redaction did not recognize
-  const redacted = scrub(stable);
-  return redacted.length <= most ? redacted : `${redacted.slice(0, most - 1).toWellFormed()}…`;
+  return cut(redact(stable), most);
 }
 
 /**
@@ -63,9 +71,12 @@ export function cleaned(text: string, most = longestLine): string {
 function joinContinuations(text: string): string[] {
   const lines: string[] = [];
   for (const raw of text.split(/\r?\n/)) {
-    const more = /^(?:\s+\S|\s*\|)/.test(raw) && lines.length > 0;
-    if (more) lines.push(`${lines.pop() ?? ''} ${raw.replace(/^\s*\|?\s*/, '')}`);
-    else if (raw.trim() !== '') lines.push(raw);
+    const content = raw.trim();
+    const more = content !== '' && (/^\s/.test(raw) || raw.startsWith('|')) && lines.length > 0;
+    if (!more && content !== '') lines.push(raw.slice(0, longestRead));
+    const last = lines.at(-1) ?? '';
+    if (more && last.length < longestRead)
+      lines[lines.length - 1] = `${last} ${content.replace(/^\|\s*/, '').slice(0, longestRead)}`;
   }
   return lines;
 }
@@ -94,7 +105,7 @@ function ranked(lines: readonly string[], of: LogOf): [string, number][] {
  */
 export function relevantLines(text: string, of: LogOf): string[] {
   // a private key spans several lines, so secrets are redacted before the text is split
-  const lines = joinContinuations(scrub(text));
+  const lines = joinContinuations(redact(head(text, longestLog)));
   const since = of === 'agent' ? lines.slice(lines.findLastIndex((line) => loggedIn.test(line)) + 1) : lines;
   const current = ranked(since, of);
   // directly after a login there are no newer lines yet, so the earlier errors are still the best explanation
@@ -104,6 +115,7 @@ export function relevantLines(text: string, of: LogOf): string[] {
   for (const [line] of candidates) {
     const text = line.replace(levelPrefix, '');
     if (!kept.some((other) => other.includes(text))) kept.push(line);
+    if (kept.length === mostLines) break;
   }
-  return kept.slice(0, mostLines);
+  return kept;
 }

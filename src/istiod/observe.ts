@@ -5,12 +5,12 @@
  * Expensive results are cached in memory, only to save requests: handshakes and logs until the Pod changes or `recheckMs` has passed, the
  * ConfigMaps for at most `recheckMs`. After a restart of the operator, everything is read again.
  */
-import { dig, isObject, type JsonObject } from '../api/json.ts';
+import { dig, isObject, str, type JsonObject } from '../api/json.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError, unless } from '../kube/errors.ts';
 import { selects } from '../kube/selector.ts';
 import { loadYaml } from '../runtime/yaml.ts';
-import { bundleFacts } from '../plan/facts/certificate.ts';
+import { bundleReader } from './bundles.ts';
 import type { LogRequest } from '../plan/proof/log-requests.ts';
 import { istiodContainer } from '../plan/proof/containers.ts';
 import { recheckMs } from '../plan/proof/ready.ts';
@@ -335,9 +335,16 @@ export class IstiodObserver {
     // --namespaces
     const selector = { fieldSelector: `metadata.name=${rootConfigMap}` };
     const { items } = await this.#o.kube.listCollection(configMaps, undefined, selector, { signal });
-    return items.map((object) => ({
-      namespace: String(dig(object, 'metadata', 'namespace')),
-      roots: bundleFacts(String(dig(object, 'data', 'root-cert.pem'))).map(({ fingerprint }) => fingerprint),
-    }));
+    const rootsOf = bundleReader();
+    return items.map((object) => {
+      const roots = rootsOf(str(dig(object, 'data', 'root-cert.pem')));
+      return {
+        namespace: str(dig(object, 'metadata', 'namespace')),
+        // read when it is used: bundles of namespaces that do not belong to the mesh are not
+        get roots() {
+          return roots();
+        },
+      };
+    });
   }
 }

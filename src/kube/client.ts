@@ -7,6 +7,7 @@ import { groupVersionPath, resourcePath } from './resources.ts';
 import {
   createTextTransport,
   createTransport,
+  type KubeRequest,
   type Send,
   type SendForText,
   type TransportOptions,
@@ -119,6 +120,8 @@ export interface KubeClient {
   isServed(gvr: Gvr, options?: CallOptions): Promise<boolean>;
   /** Returns the version of the API server, such as `v1.34.4`. The call also shows whether the API server responds. */
   version(options?: CallOptions): Promise<string>;
+  /** Returns a client whose calls all fail when the signal aborts, as if each had this signal in its options. */
+  within(signal: AbortSignal): KubeClient;
 }
 
 /** Creates a client with the credentials of the KubeConfig. Pass a `PooledKubeConfig`: a plain one opens a connection per request. */
@@ -218,8 +221,15 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
       const answer = await send({ method: 'GET', path: '/version', signal, what: 'ask for the version' });
       return str(answer['gitVersion']);
     },
+    within: (signal) => clientOn(bound(send, signal), bound(sendForText, signal)),
   };
 }
+
+/** Returns a function that sends requests which fail when the signal aborts. */
+const bound =
+  <T>(send: (request: KubeRequest) => Promise<T>, signal: AbortSignal) =>
+  (request: KubeRequest): Promise<T> =>
+    send({ ...request, signal: request.signal ? AbortSignal.any([request.signal, signal]) : signal });
 
 async function requestToken(
   send: Send,

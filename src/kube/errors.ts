@@ -1,6 +1,7 @@
 /** Errors of requests to the API server, without the parts that can be secret, such as headers and bodies. */
 import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import { isError } from '../observability/is-error.ts';
+import { cut, printable } from '../text/bounded.ts';
 
 export type KubeErrorKind =
   | 'NotFound'
@@ -145,7 +146,7 @@ function parseStatus(body: unknown): JsonObject | undefined {
 }
 
 function causesOf(answer: JsonObject | undefined): KubeErrorCause[] {
-  const text = (value: unknown): string => cut(str(value), 200);
+  const text = (value: unknown): string => cut(printable(str(value).slice(0, 1000)), 200);
   return items(dig(answer, 'details', 'causes'))
     .filter(isObject)
     .slice(0, 20)
@@ -172,7 +173,7 @@ function detailsText(
   causes: readonly KubeErrorCause[],
 ): string {
   const message = answer?.['message'];
-  if (kind === 'Forbidden' && typeof message === 'string') return cut(message, 300);
+  if (kind === 'Forbidden' && typeof message === 'string') return cut(printable(message.slice(0, 1000)), 300);
   const fields = causes.map((cause) => `${cause.field} (${cause.reason})`).join(', ');
   return cut([`${status} ${reason ?? kind}`, fields].filter((part) => part !== '').join(': '), 300);
 }
@@ -208,6 +209,3 @@ function codeOf(error: Error): string | undefined {
   }
   return undefined;
 }
-
-const cut = (text: string, maxLength: number): string =>
-  text.length <= maxLength ? text : `${text.slice(0, maxLength - 1)}…`;

@@ -1,10 +1,11 @@
 /**
  * The log: one JSON object per line, on standard output. Three measures keep secrets out. Secrets are passed as `Secret`. Errors are reduced
- * to harmless parts, and fields with names of secrets are redacted. Each line is searched for patterns of secrets (`scrub.ts`).
+ * to harmless parts, and fields with names of secrets are redacted. Each line is searched for patterns of secrets (`text/redact.ts`).
  */
 import { pino, stdTimeFunctions, type DestinationStream, type Logger as Pino } from 'pino';
 import { isError } from './is-error.ts';
-import { scrub } from './scrub.ts';
+import { cut, head } from '../text/bounded.ts';
+import { redact } from '../text/redact.ts';
 
 type LogFields = Record<string, unknown>;
 
@@ -61,7 +62,7 @@ export function createLogger(options: LoggerOptions): Logger {
     // `safeFields` has reduced the error; pino's default serializer would add properties.
     serializers: { err: (value: unknown) => value },
     redact: { paths: redactPaths, censor: '[redacted]' },
-    hooks: { streamWrite: scrub },
+    hooks: { streamWrite: redact },
   };
   return wrap(options.destination === undefined ? pino(settings) : pino(settings, options.destination));
 }
@@ -116,15 +117,15 @@ export interface SafeError {
  * @param depth the number of errors above this cause; at most three causes are kept
  */
 export function safeError(value: unknown, depth = 0): SafeError {
-  if (!isError(value)) return { name: 'NotAnError', message: cut(scrub(describe(value)), 200) };
+  if (!isError(value)) return { name: 'NotAnError', message: shown(describe(value), 200) };
   const known = knownErrors.has(value.name);
   const { code, kind } = value as { code?: unknown; kind?: unknown };
   return {
     name: value.name,
-    message: cut(scrub(value.message), known ? 2000 : 200),
+    message: shown(value.message, known ? 2000 : 200),
     ...(typeof code === 'string' || typeof code === 'number' ? { code } : {}),
     ...(typeof kind === 'string' ? { kind } : {}),
-    ...(known && value.stack !== undefined ? { stack: cut(scrub(value.stack), 4000) } : {}),
+    ...(known && value.stack !== undefined ? { stack: shown(value.stack, 4000) } : {}),
     ...(value.cause !== undefined && depth < 3 ? { cause: safeError(value.cause, depth + 1) } : {}),
   };
 }
@@ -133,5 +134,5 @@ function describe(value: unknown): string {
   return typeof value === 'string' ? value : `a thrown ${value === null ? 'null' : typeof value}`;
 }
 
-const cut = (text: string, maxLength: number): string =>
-  text.length <= maxLength ? text : `${text.slice(0, maxLength)}…`;
+/** A text without secrets, truncated. Redaction looks at somewhat more than is shown, because it can make a text shorter. */
+const shown = (text: string, longest: number): string => cut(redact(head(text, 4 * longest)), longest);

@@ -12,6 +12,37 @@ function setup(random = () => 0.5) {
   return { clock, hooks, queue };
 }
 
+describe('groups', () => {
+  const groups = (mostOfGroup?: number) =>
+    new WorkQueue({
+      clock: new FakeClock(0),
+      random: () => 0.5,
+      backoff: { baseMs: 1000, capMs: 60_000 },
+      groupOf: (key) => key.slice(0, 1),
+      ...(mostOfGroup === undefined ? {} : { mostOfGroup }),
+    });
+
+  test('the group with the fewest keys in process comes first, and of its keys the oldest', async () => {
+    const queue = groups();
+    for (const key of ['a1', 'a2', 'a3', 'b1', 'b2', 'c1']) queue.add(key);
+    const taken: unknown[] = [];
+    for (let i = 0; i < 6; i += 1) taken.push(await queue.get(forever));
+    expect(taken).toEqual(['a1', 'b1', 'c1', 'a2', 'b2', 'a3']);
+  });
+
+  test('a group has no more keys in process than it may, and the next one follows when one is done', async () => {
+    const queue = groups(2);
+    for (const key of ['a1', 'a2', 'a3']) queue.add(key);
+    expect([await queue.get(forever), await queue.get(forever)]).toEqual(['a1', 'a2']);
+    const third = queue.get(forever);
+    const fourth = queue.get(forever);
+    queue.add('b1');
+    expect(await third).toBe('b1');
+    queue.done('a2');
+    expect(await fourth).toBe('a3');
+  });
+});
+
 describe('the work queue', () => {
   test('hands out keys in order, each once', async () => {
     const { queue, hooks } = setup();

@@ -19,6 +19,10 @@ export interface WorkQueueOptions {
   clock: Clock;
   random: Random;
   backoff: BackoffOptions;
+  /** The group of a key. A ready key of a group with fewer keys in process comes first; default: every key is a group of its own. */
+  groupOf?: (key: string) => string;
+  /** The number of keys of a group that are processed at the same time, at most; default: any number. */
+  mostOfGroup?: number;
   hooks?: WorkQueueHooks;
 }
 
@@ -142,6 +146,9 @@ export class WorkQueue {
   done(key: string): void {
     this.#processing.delete(key);
     if (this.#again.delete(key)) this.add(key);
+    // a key of the same group may have waited for this one
+    while (this.#dispatch());
+    this.#options.hooks?.onDepth?.(this.depth);
   }
 
   /** Ends all waiting and ignores further keys. Ready keys are dropped: the next start of the program lists all objects. */
@@ -155,11 +162,27 @@ export class WorkQueue {
     this.#options.hooks?.onDepth?.(0);
   }
 
-  /** Passes the oldest ready key to the oldest pending `get`. @returns false if there is no ready key or no pending `get` */
+  /** The ready key that comes next: the oldest of the groups with the fewest keys in process. undefined: there is none. */
+  #next(): string | undefined {
+    const { groupOf = (key: string): string => key, mostOfGroup = Infinity } = this.#options;
+    const inProcess = new Map<string, number>();
+    for (const key of this.#processing) inProcess.set(groupOf(key), (inProcess.get(groupOf(key)) ?? 0) + 1);
+    let next: string | undefined;
+    let fewest = mostOfGroup;
+    for (const key of this.#ready) {
+      const busy = inProcess.get(groupOf(key)) ?? 0;
+      if (busy === 0) return key;
+      if (busy < fewest) [next, fewest] = [key, busy];
+    }
+    return next;
+  }
+
+  /** Passes the next ready key to the oldest pending `get`. @returns false if there is no such key or no pending `get` */
   #dispatch(): boolean {
-    const [key] = this.#ready;
     const [taker] = this.#takers;
-    if (key === undefined || taker === undefined) return false;
+    if (taker === undefined) return false;
+    const key = this.#next();
+    if (key === undefined) return false;
     this.#ready.delete(key);
     this.#processing.add(key);
     taker(key);

@@ -11,7 +11,11 @@ class Failure extends Error {
   }
 }
 
-function setup(reconcile: (key: string, signal: AbortSignal) => Promise<ReconcileResult>, concurrency = 1) {
+function setup(
+  reconcile: (key: string, signal: AbortSignal) => Promise<ReconcileResult>,
+  concurrency = 1,
+  more: { slowMs?: number; mostInParallel?: number } = {},
+) {
   const clock = new FakeClock(0);
   const queue = new WorkQueue({ clock, random: () => 0.5, backoff: { baseMs: 1000, capMs: 60_000 } });
   const stop = new AbortController();
@@ -27,6 +31,7 @@ function setup(reconcile: (key: string, signal: AbortSignal) => Promise<Reconcil
     clock,
     signal: stop.signal,
     graceMs: 20_000,
+    ...more,
   });
   return { clock, queue, stop, end, onError, onFinished };
 }
@@ -141,5 +146,50 @@ describe('workers', () => {
     stop.abort();
     await clock.advance(20_000);
     expect(await end).toEqual({ drained: false, unfinished: ['a'] });
+  });
+
+  describe('with keys that hang', () => {
+    /** Keys that begin with `h` hang until they are finished. */
+    function hanging(mostInParallel: number) {
+      const running: string[] = [];
+      const finish = new Map<string, () => void>();
+      const parts = setup(
+        async (key) => {
+          running.push(key);
+          if (key.startsWith('h')) await new Promise<void>((resolve) => finish.set(key, resolve));
+          return {};
+        },
+        2,
+        { slowMs: 2000, mostInParallel },
+      );
+      return { ...parts, running, finish };
+    }
+
+    test('a slow key gives its place to another', async () => {
+      const { clock, queue, running } = hanging(10);
+      for (const key of ['h1', 'h2', 'a']) queue.add(key);
+      await clock.advance(1999);
+      expect(running).toEqual(['h1', 'h2']);
+      await clock.advance(1);
+      expect(running).toEqual(['h1', 'h2', 'a']);
+      queue.add('b');
+      await clock.advance(0);
+      expect(running).toEqual(['h1', 'h2', 'a', 'b']);
+    });
+
+    test('not without end, and a place is free again when a slow key is done', async () => {
+      const { clock, queue, running, finish, stop, end } = hanging(3);
+      for (const key of ['h1', 'h2', 'h3', 'a']) queue.add(key);
+      await clock.advance(10_000);
+      expect(running).toEqual(['h1', 'h2', 'h3']);
+      finish.get('h2')?.();
+      await clock.advance(0);
+      expect(running).toEqual(['h1', 'h2', 'h3', 'a']);
+      stop.abort();
+      finish.get('h1')?.();
+      finish.get('h3')?.();
+      expect(await end).toEqual({ drained: true, unfinished: [] });
+      expect(clock.pending).toBe(0);
+    });
   });
 });

@@ -19,8 +19,15 @@ export interface ReconcileResult {
 
 export interface WorkerOptions {
   queue: WorkQueue;
-  /** The number of keys that are reconciled in parallel; at least 1. */
+  /** The number of keys that are reconciled in parallel, besides slow ones; at least 1. */
   concurrency: number;
+  /**
+   * A reconcile that takes longer is slow: it waits for a server, and gives its place to another key. Milliseconds; default: no reconcile is
+   * slow.
+   */
+  slowMs?: number;
+  /** The number of keys that are reconciled in parallel with slow ones, at most; default: `concurrency`. */
+  mostInParallel?: number;
   reconcile: (key: string, signal: AbortSignal) => Promise<ReconcileResult>;
   /** Decides when a failed key is retried. Should not throw; if it does, the key is retried with back-off. */
   classify: (error: unknown) => Verdict;
@@ -47,8 +54,7 @@ export interface WorkersEnd {
 /** Runs until the signal aborts and all running reconciles have ended or the grace period is over. Never rejects. */
 export async function runWorkers(options: WorkerOptions): Promise<WorkersEnd> {
   const { queue, clock, signal, graceMs = 20_000 } = options;
-  const workers = Array.from({ length: Math.max(1, options.concurrency) }, () => work(options));
-  const ended = Promise.all(workers).then(() => true);
+  const ended = new Pool(options).ended().then(() => true);
 
   const grace = new Promise<boolean>((resolve) => {
     const start = (): void => {
@@ -62,14 +68,63 @@ export async function runWorkers(options: WorkerOptions): Promise<WorkersEnd> {
   return { drained, unfinished: drained ? [] : queue.inFlight };
 }
 
-async function work(options: WorkerOptions): Promise<void> {
-  const { queue, signal } = options;
-  for (;;) {
-    const key = await queue.get(signal);
-    if (key === undefined) return;
-    // A callback that throws is a bug of this program. The key is retried, and the worker continues.
-    await reconcileOne(options, key).catch(() => queue.addRateLimited(key));
-    queue.done(key);
+/** Workers, with a substitute for each that has a slow key. */
+class Pool {
+  readonly #options: WorkerOptions;
+  /** Running workers, those with a slow key included. */
+  readonly #workers = new Set<Promise<void>>();
+  /** Workers without a slow key. */
+  #places = 0;
+
+  constructor(options: WorkerOptions) {
+    this.#options = options;
+    this.#fill();
+  }
+
+  /** Resolves when every worker has ended. */
+  async ended(): Promise<void> {
+    while (this.#workers.size > 0) await Promise.all(this.#workers);
+  }
+
+  /** Starts workers until each place is taken. */
+  #fill(): void {
+    const { concurrency, mostInParallel = concurrency, signal } = this.#options;
+    while (this.#places < Math.max(1, concurrency) && this.#workers.size < Math.max(1, mostInParallel)) {
+      if (signal.aborted) return;
+      this.#places += 1;
+      const worker = this.#work();
+      this.#workers.add(worker);
+      void worker.finally(() => {
+        this.#workers.delete(worker);
+        this.#fill();
+      });
+    }
+  }
+
+  /** Takes keys until the stop, or until its key was slow: a substitute has its place then. */
+  async #work(): Promise<void> {
+    const { queue, signal, clock, slowMs } = this.#options;
+    const own = { place: true };
+    const giveUpPlace = (): void => {
+      own.place = false;
+      this.#places -= 1;
+    };
+    const onSlow = (): void => {
+      giveUpPlace();
+      this.#fill();
+    };
+    while (own.place) {
+      const key = await queue.get(signal);
+      if (key === undefined) {
+        giveUpPlace();
+        return;
+      }
+      const timer = slowMs === undefined ? undefined : clock.setTimeout(onSlow, slowMs);
+      // A callback that throws is a bug of this program. The key is retried, and the worker continues.
+      await reconcileOne(this.#options, key).catch(() => queue.addRateLimited(key));
+      timer?.cancel();
+      queue.done(key);
+    }
   }
 }
 

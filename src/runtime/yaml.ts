@@ -5,8 +5,12 @@
  */
 import { parse, parseAllDocuments, stringify } from 'yaml';
 
-/** Parses one document. @throws YAMLParseError */
+/** Maximum length of a document from the cluster, in UTF-16 code units: mesh configuration and Helm values have a hundredth of it. */
+const longestYaml = 512 * 1024;
+
+/** Parses one document. @throws YAMLParseError; RangeError if the text is longer than 512 KiB */
 export function loadYaml(text: string): unknown {
+  if (text.length > longestYaml) throw new RangeError('the YAML text is longer than 512 KiB');
   return parse(text) as unknown;
 }
 

@@ -170,7 +170,6 @@ describe('no answer', () => {
         response.write('{"data":', () => request.socket.destroy());
       },
     },
-    { name: 'a huge body', handler: (_, response) => response.end(Buffer.alloc(9 * 1024 * 1024, ' ')) },
     { name: 'something that is not HTTP', handler: (request) => request.socket.end('SSH-2.0-OpenSSH\r\n') },
   ])('$name', async ({ handler }) => {
     const { address } = await serve(handler);
@@ -178,6 +177,40 @@ describe('no answer', () => {
     const it = client({ address, timeoutMs: 300, onRequest: (...args) => requests.push(args) });
     expect(await failure(it.read('x'))).toMatchObject({ kind: 'Unreachable', operation: 'read', path: 'x', status: 0 });
     expect(requests).toEqual([['read', 0]]);
+  });
+
+  it.each([
+    { name: 'a body of more than 1 MiB', mebibytes: 1, read: (it: VaultClient) => it.read('x') },
+    { name: 'a list of more than 4 MiB', mebibytes: 4, read: (it: VaultClient) => it.list('x') },
+  ])('$name', async ({ mebibytes, read }) => {
+    const size = { more: mebibytes * 1024 * 1024 + 1 - 2, most: mebibytes * 1024 * 1024 - 2 };
+    let length = size.more;
+    const { address } = await serve((_, response) => response.end(`"${'a'.repeat(length)}"`));
+    const it = client({ address });
+    const tooLarge = await failure(read(it));
+    expect(tooLarge).toMatchObject({ kind: 'Server', path: 'x', status: 0 });
+    expect(tooLarge.message).toContain('larger than this operator accepts');
+    length = size.most;
+    expect((await failure(read(it))).message).toContain("the answer is not Vault's");
+  });
+
+  it('a signal that aborts ends a request, its repetitions, and nothing else', async () => {
+    const { address } = await serve((request, response) => {
+      if (request.url === '/v1/busy') json(response, 429, { errors: ['slow down'] });
+      else if (request.url !== '/v1/hangs') json(response, 200, { data: { a: 1 } });
+    });
+    const it = client({ address, patienceMs: 15_000 });
+    const stop = new AbortController();
+    const bounded = it.within(stop.signal);
+    const failures = Promise.all(['hangs', 'busy'].map((path) => failure(bounded.read(path))));
+    expect(await bounded.read('x')).toEqual({ a: 1 });
+    stop.abort();
+    for (const error of await failures) {
+      expect(error).toMatchObject({ kind: 'Unreachable', status: 0 });
+      expect(error.message).toContain('the time for one reconcile was over');
+    }
+    expect(await failure(bounded.read('x'))).toMatchObject({ kind: 'Unreachable' });
+    expect(await it.read('x')).toEqual({ a: 1 });
   });
 
   it('nobody listens', async () => {

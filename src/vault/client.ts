@@ -5,7 +5,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import nodeVault from 'node-vault';
 import { z } from 'zod';
-import type { JsonObject } from '../api/json.ts';
+import { dig, isObject, type JsonObject } from '../api/json.ts';
 import type { Secret } from '../observability/secret.ts';
 import { sleep, systemClock } from '../runtime/clock.ts';
 import { errorOfReply, errorOfTransport, VaultError } from './errors.ts';
@@ -37,13 +37,12 @@ const replySchema = z.object({
   auth: z.record(z.string(), z.unknown()).nullish(),
 });
 const keysSchema = z.object({ keys: z.array(z.string()) });
-const errorsSchema = z.object({ errors: z.array(z.string()) });
 const healthSchema = z.object({
   initialized: z.boolean(),
   sealed: z.boolean(),
   standby: z.boolean(),
   performance_standby: z.boolean().optional(),
-  version: z.string(),
+  version: z.string().regex(/^[\x20-\x7e]{1,100}$/),
   // seconds since the epoch
   server_time_utc: z.number().default(0),
 });
@@ -70,9 +69,20 @@ function encodePath(path: string): string {
   return segments.map(encodeURIComponent).join('/');
 }
 
+/** Maximum number of error texts of a response that are looked at, and of UTF-16 code units of each. */
+const mostErrors = 10;
+const longestError = 4096;
+
+/** The `errors` of a response; undefined if it has none, so that it is not an error response of Vault. */
+function errorsOf(body: unknown): string[] | undefined {
+  const errors = dig(body, 'errors');
+  if (!Array.isArray(errors)) return undefined;
+  const texts = errors.slice(0, mostErrors);
+  return texts.every((text) => typeof text === 'string') ? texts.map((text) => text.slice(0, longestError)) : undefined;
+}
+
 /** Whether the body of an error response is Vault's: a list of errors, or the metadata of a deleted version (KV 2). */
-const isVaultErrorBody = (body: unknown): boolean =>
-  errorsSchema.safeParse(body).success || z.object({ data: z.object({}) }).safeParse(body).success;
+const isVaultErrorBody = (body: unknown): boolean => errorsOf(body) !== undefined || isObject(dig(body, 'data'));
 
 /** Errors of a KV 2 mount shortly after it was enabled; standbys return them somewhat longer. */
 const mountNotReady = /upgrad(e|ing) from non-versioned|until migration has completed/i;
@@ -83,7 +93,7 @@ const mountNotReady = /upgrad(e|ing) from non-versioned|until migration has comp
  */
 function isTemporaryRejection({ statusCode, body }: TransportReply): boolean {
   if (statusCode !== 400) return statusCode === 429 || statusCode === 412;
-  return errorsSchema.safeParse(body).data?.errors.some((text) => mountNotReady.test(text)) === true;
+  return errorsOf(body)?.some((text) => mountNotReady.test(text)) === true;
 }
 
 /**
@@ -116,15 +126,23 @@ function anonymous(request: TransportRequest): TransportRequest {
   return { ...request, headers: Object.fromEntries(headers) };
 }
 
-export class VaultClient {
-  readonly #vault: nodeVault.client;
-  readonly #transport: ReturnType<typeof createTransport>;
-  readonly #onRequest: (operation: string, status: number) => void;
-  /** Passes the whole response to the caller; node-vault returns only the body. */
-  readonly #response = new AsyncLocalStorage<{ reply: TransportReply | undefined }>();
-  readonly #patienceMs: number;
+/** What one request of node-vault passes to its transport and back: node-vault itself returns only the body. */
+interface Exchange {
+  reply: TransportReply | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** A server, with the token and what its responses showed. Clients of different signals share it. */
+class Connection {
+  readonly vault: nodeVault.client;
+  readonly onRequest: (operation: string, status: number) => void;
+  readonly exchange = new AsyncLocalStorage<Exchange>();
+  /** The clients of this connection, by signal. */
+  readonly clients = new WeakMap<AbortSignal, VaultClient>();
   /** The product according to the last health response; undefined before the first one, and if the server is not Vault. */
-  #product: Health['product'] | undefined;
+  product: Health['product'] | undefined;
+  readonly #transport: ReturnType<typeof createTransport>;
+  readonly #patienceMs: number;
   /** The storage index of the latest write. Standbys of OpenBao and Vault Enterprise process reads themselves and can lag behind. */
   #index: string | undefined;
 
@@ -132,17 +150,18 @@ export class VaultClient {
     const address = options.address.replace(/\/$/, '');
     this.#transport = createTransport(address, options.tls ?? {}, options.timeoutMs ?? 20_000);
     this.#patienceMs = options.patienceMs ?? 15_000;
-    this.#onRequest = options.onRequest ?? (() => undefined);
+    this.onRequest = options.onRequest ?? (() => undefined);
     const rp = async (request: TransportRequest) => {
-      const call = this.#response.getStore();
+      const exchange = this.exchange.getStore();
       const health = request.uri.endsWith('/v1/sys/health');
+      const bound = { ...request, signal: exchange?.signal };
       // status 429 of sys/health means standby and is no rate limit
-      const reply = health ? await this.#transport.send(anonymous(request)) : await this.#sendPatiently(request);
-      if (call) call.reply = reply;
+      const reply = health ? await this.#transport.send(anonymous(bound)) : await this.#sendPatiently(bound);
+      if (exchange) exchange.reply = reply;
       return reply;
     };
     // Every setting is explicit: node-vault falls back to VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE and VAULT_PREFIX.
-    this.#vault = nodeVault({
+    this.vault = nodeVault({
       endpoint: address,
       apiVersion: 'v1',
       pathPrefix: '',
@@ -150,17 +169,67 @@ export class VaultClient {
       debug: () => undefined,
       ['request-promise']: { defaults: () => rp },
     });
-    this.#vault.token = '';
-    Object.assign(this.#vault, { namespace: options.namespace ?? '', pathPrefix: '' });
-  }
-
-  /** Sets the token for further calls; undefined removes it. */
-  useToken(token: Secret | undefined): void {
-    this.#vault.token = token?.reveal() ?? '';
+    this.vault.token = '';
+    Object.assign(this.vault, { namespace: options.namespace ?? '', pathPrefix: '' });
   }
 
   close(): void {
     this.#transport.close();
+  }
+
+  /**
+   * Repeats a temporarily rejected request until the server executes it, or `patienceMs` after its first attempt. Repetitions are safe:
+   * nothing was executed.
+   */
+  async #sendPatiently(request: TransportRequest): Promise<TransportReply> {
+    const startMs = systemClock.elapsed();
+    for (;;) {
+      const reply = await this.#transport.send({ ...request, headers: { ...request.headers, ...this.#consistency() } });
+      if (reply.index !== undefined) this.#index = laterIndex(this.#index, reply.index);
+      const pauseMs = reply.statusCode === 429 ? Math.max(100, reply.retryAfterMs ?? 1_000) : 100;
+      const patient = systemClock.elapsed() - startMs + pauseMs <= this.#patienceMs;
+      if (!isTemporaryRejection(reply) || !patient) return reply;
+      // if the signal aborts, the next attempt fails at once
+      await sleep(systemClock, pauseMs, request.signal);
+    }
+  }
+
+  /**
+   * Headers that make a read see the latest write (read-after-write consistency). OpenBao forwards such a read to the active node. Vault
+   * rejects the forwarding header unless its configuration permits it, so the header is sent to OpenBao only.
+   */
+  #consistency(): Record<string, string> {
+    if (this.#index === undefined) return {};
+    const forward = this.product === 'OpenBao' ? { 'X-Vault-Inconsistent': 'forward-active-node' } : {};
+    return { 'X-Vault-Index': this.#index, ...forward };
+  }
+}
+
+export class VaultClient {
+  readonly #connection: Connection;
+  readonly #signal: AbortSignal | undefined;
+
+  /** @param signal if it aborts, the requests of this client fail */
+  constructor(options: VaultClientOptions | Connection, signal?: AbortSignal) {
+    this.#connection = options instanceof Connection ? options : new Connection(options);
+    this.#signal = signal;
+  }
+
+  /** Returns a client with the same connection and token, whose requests fail with kind `Unreachable` when the signal aborts. */
+  within(signal: AbortSignal): VaultClient {
+    const { clients } = this.#connection;
+    const client = clients.get(signal) ?? new VaultClient(this.#connection, signal);
+    clients.set(signal, client);
+    return client;
+  }
+
+  /** Sets the token for further calls; undefined removes it. */
+  useToken(token: Secret | undefined): void {
+    this.#connection.vault.token = token?.reveal() ?? '';
+  }
+
+  close(): void {
+    this.#connection.close();
   }
 
   /**
@@ -176,7 +245,7 @@ export class VaultClient {
     const ok = reply.statusCode >= 200 && reply.statusCode < 300;
     const allowed = options.allow?.includes(reply.statusCode) === true;
     if (!ok && !allowed) {
-      const messages = this.#product ? (errorsSchema.safeParse(reply.body).data?.errors ?? []) : [];
+      const messages = this.#connection.product ? (errorsOf(reply.body) ?? []) : [];
       throw errorOfReply(operation, path, reply.statusCode, messages);
     }
     const parsed = replySchema.safeParse(reply.body ?? {});
@@ -236,30 +305,9 @@ export class VaultClient {
       );
     const { initialized, sealed, standby, version, performance_standby, server_time_utc } = parsed.data;
     // Vault's response has performance_standby since 0.11; OpenBao's has not.
-    this.#product = performance_standby === undefined ? 'OpenBao' : 'Vault';
-    return { product: this.#product, version, time: server_time_utc * 1000, initialized, sealed, standby };
-  }
-
-  /** Repeats a temporarily rejected request until the server executes it or `patienceMs` is over. Repetitions are safe: nothing was executed. */
-  async #sendPatiently(request: TransportRequest): Promise<TransportReply> {
-    for (let waitedMs = 0; ;) {
-      const reply = await this.#transport.send({ ...request, headers: { ...request.headers, ...this.#consistency() } });
-      if (reply.index !== undefined) this.#index = laterIndex(this.#index, reply.index);
-      const pauseMs = reply.statusCode === 429 ? Math.max(100, reply.retryAfterMs ?? 1_000) : 100;
-      if (!isTemporaryRejection(reply) || waitedMs + pauseMs > this.#patienceMs) return reply;
-      await sleep(systemClock, pauseMs);
-      waitedMs += pauseMs;
-    }
-  }
-
-  /**
-   * Headers that make a read see the latest write (read-after-write consistency). OpenBao forwards such a read to the active node. Vault
-   * rejects the forwarding header unless its configuration permits it, so the header is sent to OpenBao only.
-   */
-  #consistency(): Record<string, string> {
-    if (this.#index === undefined) return {};
-    const forward = this.#product === 'OpenBao' ? { 'X-Vault-Inconsistent': 'forward-active-node' } : {};
-    return { 'X-Vault-Index': this.#index, ...forward };
+    const product = performance_standby === undefined ? 'OpenBao' : 'Vault';
+    this.#connection.product = product;
+    return { product, version, time: server_time_utc * 1000, initialized, sealed, standby };
   }
 
   async #exchange(
@@ -268,21 +316,22 @@ export class VaultClient {
     body: JsonObject | undefined,
     operation: string,
   ): Promise<TransportReply> {
-    const call: { reply: TransportReply | undefined } = { reply: undefined };
+    const { vault, exchange, onRequest } = this.#connection;
+    const call: Exchange = { reply: undefined, signal: this.#signal };
     try {
       // LIST is sent as GET: proxies and Node's HTTP server do not know the method LIST.
       const query = method === 'LIST' ? '?list=true' : '';
       const request = { method: method === 'LIST' ? 'GET' : method, path: `/${encodePath(path)}${query}` };
-      await this.#response.run(call, () => this.#vault.request({ ...request, ...(body ? { json: body } : {}) }));
+      await exchange.run(call, () => vault.request({ ...request, ...(body ? { json: body } : {}) }));
     } catch (error) {
       if (!call.reply) {
-        this.#onRequest(operation, 0);
+        onRequest(operation, 0);
         throw errorOfTransport(operation, path, error);
       }
       // node-vault rejects error statuses; the caller evaluates the response.
     }
     if (!call.reply) throw new VaultError('Unreachable', operation, path, 0, 'no answer');
-    this.#onRequest(operation, call.reply.statusCode);
+    onRequest(operation, call.reply.statusCode);
     return call.reply;
   }
 }

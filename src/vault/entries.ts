@@ -4,12 +4,13 @@
  */
 import { z } from 'zod';
 import { str, type JsonObject } from '../api/json.ts';
-import { certificateFacts, publicKeyOfPrivate, splitPem } from '../plan/facts/certificate.ts';
+import { certificateFacts, publicKeyOfPrivate } from '../plan/facts/certificate.ts';
 import { isOwnMarker, type Identity } from '../plan/facts/identity.ts';
 import { caFiles } from '../plan/facts/ca-files.ts';
 import type { IntermediateSpec, StateEntry } from '../plan/facts/state-entry.ts';
 import type { CaEntry, Slot, StagingEntry } from '../plan/facts/observed.ts';
 import { Secret } from '../observability/secret.ts';
+import { splitPem } from '../text/pem.ts';
 import type { KvEntry } from './kv.ts';
 
 const markerField = 'istio-vault-ca';

@@ -3,6 +3,9 @@
  * truncated and redacted, and only if the health response showed that the server is Vault.
  */
 import type { Reason } from '../api/conditions.ts';
+import { head, printable } from '../text/bounded.ts';
+import { redact } from '../text/redact.ts';
+import { aborted, tooLarge } from './transport.ts';
 
 export type VaultErrorKind =
   | 'Unreachable'
@@ -17,6 +20,8 @@ export type VaultErrorKind =
   | 'Invalid'
   | 'CheckAndSet'
   | 'InUse'
+  /** A mount has more issuers or keys than the operator reads. */
+  | 'TooMany'
   | 'Server';
 
 export class VaultError extends Error {
@@ -50,15 +55,21 @@ export const reasonOfKind: Record<VaultErrorKind, Reason> = {
   Invalid: 'VaultError',
   CheckAndSet: 'Conflict',
   InUse: 'Conflict',
+  TooMany: 'TooManyIssuers',
   Server: 'VaultError',
 };
 
-const secretLike =
-  /-----BEGIN[\s\S]*|\b(hv[sbr]|s|b|r)\.[A-Za-z0-9_-]{16,}|\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*/g;
+/** The longest error text that is looked at, in UTF-16 code units: enough to fill what is shown after redaction. */
+const longestRead = 4096;
+/** The longest error text that is shown, in UTF-16 code units. */
+const longestShown = 300;
 
-/** Returns the text on one line, at most 300 characters long. Redacts whatever looks like a key or a token. */
+/** Returns the text on one line, at most 300 characters long. Redacts whatever looks like a key or a token, and any PEM block to its end. */
 export function clean(text: string): string {
-  return text.replace(secretLike, '[redacted]').replace(/\s+/g, ' ').trim().slice(0, 300);
+  const known = redact(head(text, longestRead));
+  const pem = known.indexOf('-----BEGIN');
+  const shown = pem < 0 ? known : `${known.slice(0, pem)}[redacted]`;
+  return printable(shown).replace(/ +/g, ' ').trim().slice(0, longestShown).toWellFormed();
 }
 
 /** Errors that cluster nodes return while there is no leader or while the leader changes. */
@@ -97,6 +108,16 @@ export function errorOfTransport(operation: string, path: string, error: unknown
     typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string'
       ? error.code
       : 'failed';
+  if (code === aborted)
+    return new VaultError('Unreachable', operation, path, 0, 'no answer before the time for one reconcile was over');
+  if (code === tooLarge)
+    return new VaultError(
+      'Server',
+      operation,
+      path,
+      0,
+      'the answer is larger than this operator accepts (1 MiB, a list 4 MiB)',
+    );
   const kind = tlsCodes.test(code) || code === 'EPROTO' ? 'TLSFailed' : 'Unreachable';
   return new VaultError(kind, operation, path, 0, code);
 }

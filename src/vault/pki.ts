@@ -1,10 +1,11 @@
 /** The PKI secrets engine of Vault ≥ 1.11 and OpenBao. https://developer.hashicorp.com/vault/api-docs/secret/pki */
 import { z } from 'zod';
-import type { JsonObject } from '../api/json.ts';
-import { certificateFacts, splitPem } from '../plan/facts/certificate.ts';
+import { isObject, type JsonObject } from '../api/json.ts';
+import { certificateFacts } from '../plan/facts/certificate.ts';
 import type { IntermediateSpec, RootSpec } from '../plan/facts/state-entry.ts';
 import type { Issuer, Pki } from '../plan/facts/observed.ts';
 import type { Secret } from '../observability/secret.ts';
+import { splitPem } from '../text/pem.ts';
 import type { VaultClient } from './client.ts';
 import { VaultError } from './errors.ts';
 
@@ -13,10 +14,21 @@ const keyList = z.object({ key_info: z.record(z.string(), z.object({ key_name: z
 const issuerSchema = z.object({ certificate: z.string(), key_id: z.string().default('') });
 const signedSchema = z.object({ certificate: z.string(), ca_chain: z.array(z.string()).nullish() });
 
-/** Lists issuers or keys with their details; undefined if Vault responds with status 404, as it does for an empty list. */
+/** Maximum number of issuers, and of keys, in a mount of a resource. Each issuer is read with a request of its own. */
+const mostIssuers = 200;
+
+/**
+ * Lists issuers or keys with their details; undefined if Vault responds with status 404, as it does for an empty list.
+ * @throws VaultError of kind `TooMany` if there are more than 200
+ */
 async function listDetails<T>(client: VaultClient, path: string, schema: z.ZodType<T>): Promise<T | undefined> {
   const reply = await client.call('LIST', path, undefined, { allow: [404] });
-  return reply.status === 404 ? undefined : schema.parse(reply.data);
+  if (reply.status === 404) return undefined;
+  const { key_info: details } = reply.data;
+  const count = isObject(details) ? Object.keys(details).length : 0;
+  if (count > mostIssuers)
+    throw new VaultError('TooMany', 'list', path, 0, `${count} of them, and at most ${mostIssuers} are read`);
+  return schema.parse(reply.data);
 }
 
 /** Reads the public data of a mount: issuers with their certificates, key ids and names, and the default issuer. */
@@ -125,12 +137,14 @@ export async function signIntermediate(
 /** The PEM blocks in their order, without duplicates, and without self-issued certificates after the first. */
 function chainWithoutRoots(pems: string[]): string[] {
   const seen = new Set<string>();
-  return pems.flatMap(splitPem).filter((pem) => {
-    const facts = certificateFacts(pem);
-    if (!facts || seen.has(facts.fingerprint)) return false;
-    seen.add(facts.fingerprint);
-    return seen.size === 1 || !facts.selfIssued;
-  });
+  return pems
+    .flatMap((pem) => splitPem(pem))
+    .filter((pem) => {
+      const facts = certificateFacts(pem);
+      if (!facts || seen.has(facts.fingerprint)) return false;
+      seen.add(facts.fingerprint);
+      return seen.size === 1 || !facts.selfIssued;
+    });
 }
 
 /**

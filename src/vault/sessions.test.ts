@@ -11,6 +11,9 @@ import { FakeClock } from '../runtime/fake-clock.ts';
 import { VaultError } from './errors.ts';
 import { Sessions, type SessionRequest } from './sessions.ts';
 
+/** No reconcile of these tests runs out of time. */
+const unbounded = new AbortController().signal;
+
 const ttlSeconds = 1200;
 const minute = 60_000;
 
@@ -125,8 +128,8 @@ async function until(condition: () => boolean): Promise<void> {
 
 describe('logging in', () => {
   it('happens once for many opens', async () => {
-    const first = await sessions.open(request());
-    for (let i = 0; i < 5; i += 1) expect(await sessions.open(request())).toBe(first);
+    const first = await sessions.open(request(), unbounded);
+    for (let i = 0; i < 5; i += 1) expect(await sessions.open(request(), unbounded)).toBe(first);
     expect(vault.calls).toEqual(['sys/health', 'auth/kubernetes/login']);
     expect(vault.bodies).toEqual([{ role: 'istio-vault-ca', jwt: 'jwt-of-default' }]);
     expect(loginsCounted).toBe(1);
@@ -136,7 +139,7 @@ describe('logging in', () => {
 
   it('happens once for concurrent opens, also of several resources with the same identity', async () => {
     const users = ['a/x', 'a/y', 'a/z', 'a/x'];
-    const clients = await Promise.all(users.map((user) => sessions.open(request({ user }))));
+    const clients = await Promise.all(users.map((user) => sessions.open(request({ user }), unbounded)));
     expect(new Set(clients).size).toBe(1);
     expect(vault.logins).toBe(1);
   });
@@ -148,16 +151,16 @@ describe('logging in', () => {
     ['Vault namespace', { namespace: 'another' }],
   ])('another %s never shares a token', async (_, over) => {
     const [a, b] = await Promise.all([
-      sessions.open(request()),
-      sessions.open(request({ ...over, user: 'another/one' })),
+      sessions.open(request(), unbounded),
+      sessions.open(request({ ...over, user: 'another/one' }), unbounded),
     ]);
     expect(a).not.toBe(b);
     expect(vault.logins).toBe(2);
   });
 
   it('another address never shares a token, and no token meets another server', async () => {
-    const before = await sessions.open(request());
-    const after = await sessions.open(request({ address: other.address }));
+    const before = await sessions.open(request(), unbounded);
+    const after = await sessions.open(request({ address: other.address }), unbounded);
     expect(after).not.toBe(before);
     await after.read('kv/x');
     expect(other.calls).toEqual(['sys/health', 'auth/kubernetes/login', 'kv/x token-1']);
@@ -166,18 +169,18 @@ describe('logging in', () => {
 
   it('sends no JWT to what is not Vault', async () => {
     vault.isVault = false;
-    await expect(sessions.open(request())).rejects.toMatchObject({ kind: 'Unreachable' });
+    await expect(sessions.open(request(), unbounded)).rejects.toMatchObject({ kind: 'Unreachable' });
     expect([vault.calls, vault.bodies]).toEqual([['sys/health'], []]);
   });
 
   it('that fails is tried again by the next open', async () => {
     vault.loginStatus = 403;
-    const failed = await Promise.allSettled([sessions.open(request()), sessions.open(request())]);
+    const failed = await Promise.allSettled([sessions.open(request(), unbounded), sessions.open(request(), unbounded)]);
     expect(failed.map((f) => f.status)).toEqual(['rejected', 'rejected']);
-    await expect(sessions.open(request())).rejects.toBeInstanceOf(VaultError);
+    await expect(sessions.open(request(), unbounded)).rejects.toBeInstanceOf(VaultError);
     expect(vault.count('auth/kubernetes/login')).toBe(2);
     vault.loginStatus = 200;
-    await sessions.open(request());
+    await sessions.open(request(), unbounded);
     expect(vault.logins).toBe(1);
   });
 });
@@ -190,38 +193,39 @@ describe('a server that cannot serve', () => {
       ...request(),
       login: { ...request().login, requestJwt } as SessionRequest['login'],
     };
-    for (let i = 0; i < 3; i += 1) await expect(sessions.open(asked)).rejects.toMatchObject({ kind: 'Sealed' });
+    for (let i = 0; i < 3; i += 1)
+      await expect(sessions.open(asked, unbounded)).rejects.toMatchObject({ kind: 'Sealed' });
     expect(requestJwt).not.toHaveBeenCalled();
     expect(loginsCounted).toBe(0);
     expect(vault.calls).toEqual(Array(3).fill('sys/health'));
     vault.sealed = false;
-    await sessions.open(asked);
+    await sessions.open(asked, unbounded);
     expect(loginsCounted).toBe(1);
   });
 });
 
 describe("a token's life", () => {
   it('is prolonged at two thirds of it, again and again', async () => {
-    const client = await sessions.open(request());
+    const client = await sessions.open(request(), unbounded);
     for (let renewals = 1; renewals <= 3; renewals += 1) {
       await clock.advance((ttlSeconds * 1000 * 2) / 3 - 1);
       expect(vault.count('auth/token/renew-self')).toBe(renewals - 1);
       await clock.advance(1);
       await until(() => vault.count('auth/token/renew-self token-1') === renewals && clock.pending === 1);
-      expect(await sessions.open(request())).toBe(client);
+      expect(await sessions.open(request(), unbounded)).toBe(client);
     }
     expect(vault.logins).toBe(1);
   });
 
   it('that is not prolonged any more ends, and a login follows', async () => {
     vault.renewedLease = 400; // at the maximum TTL, a renewal does not extend the token
-    await sessions.open(request());
+    await sessions.open(request(), unbounded);
     await clock.advance(800_000);
     await until(() => vault.count('auth/token/renew-self') === 1);
-    await sessions.open(request());
+    await sessions.open(request(), unbounded);
     expect(vault.logins).toBe(1);
     await clock.advance(400_000);
-    const client = await sessions.open(request());
+    const client = await sessions.open(request(), unbounded);
     await client.read('kv/x');
     expect(vault.calls.at(-1)).toBe('kv/x token-2');
     expect(vault.count('auth/token/renew-self')).toBe(1);
@@ -229,19 +233,19 @@ describe("a token's life", () => {
 
   it('goes on to its end when a renewal fails', async () => {
     vault.renewStatus = 503;
-    const client = await sessions.open(request());
+    const client = await sessions.open(request(), unbounded);
     await clock.advance(800_000);
     await until(() => log.includes('not renewed'));
-    expect(await sessions.open(request())).toBe(client);
+    expect(await sessions.open(request(), unbounded)).toBe(client);
     await clock.advance(400_000);
-    expect(await sessions.open(request())).not.toBe(client);
+    expect(await sessions.open(request(), unbounded)).not.toBe(client);
   });
 
   it('that has run out is not revoked: there is nothing left to revoke', async () => {
     vault.renewable = false;
-    await sessions.open(request());
+    await sessions.open(request(), unbounded);
     await clock.advance(ttlSeconds * 1000);
-    await sessions.open(request());
+    await sessions.open(request(), unbounded);
     expect([vault.logins, vault.count('auth/token/revoke-self'), vault.count('auth/token/renew-self')]).toEqual([
       2, 0, 0,
     ]);
@@ -251,34 +255,34 @@ describe("a token's life", () => {
 describe('a refusal', () => {
   it('causes one login in five minutes', async () => {
     const user = request().user;
-    await sessions.open(request());
+    await sessions.open(request(), unbounded);
     expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
-    const second = await sessions.open(request());
+    const second = await sessions.open(request(), unbounded);
     expect(vault.logins).toBe(2);
     for (let i = 0; i < 4; i += 1) {
       await clock.advance(minute);
       expect(sessions.dropRefusedSession(user, 'token')).toBe(false);
-      expect(await sessions.open(request())).toBe(second);
+      expect(await sessions.open(request(), unbounded)).toBe(second);
     }
     await clock.advance(minute);
     sessions.dropRefusedSession(user, 'token');
-    await sessions.open(request());
+    await sessions.open(request(), unbounded);
     expect(vault.logins).toBe(3);
     await until(() => vault.count('auth/token/revoke-self') === 2);
   });
 
   it('of one identity does not touch the session of another', async () => {
-    const theirs = await sessions.open(request({ user: 'b/y', role: 'b' }));
-    await sessions.open(request({ user: 'a/x' }));
+    const theirs = await sessions.open(request({ user: 'b/y', role: 'b' }), unbounded);
+    await sessions.open(request({ user: 'a/x' }), unbounded);
     sessions.dropRefusedSession('a/x', 'token');
-    expect(await sessions.open(request({ user: 'b/y', role: 'b' }))).toBe(theirs);
+    expect(await sessions.open(request({ user: 'b/y', role: 'b' }), unbounded)).toBe(theirs);
   });
 
   it('leaves those that share the token time to end what they do', async () => {
-    const theirs = await sessions.open(request({ user: 'a/y' }));
-    await sessions.open(request({ user: 'a/x' }));
+    const theirs = await sessions.open(request({ user: 'a/y' }), unbounded);
+    await sessions.open(request({ user: 'a/x' }), unbounded);
     expect(sessions.dropRefusedSession('a/x', 'token')).toBe(true);
-    expect(await sessions.open(request({ user: 'a/x' }))).not.toBe(theirs);
+    expect(await sessions.open(request({ user: 'a/x' }), unbounded)).not.toBe(theirs);
     await theirs.read('auth/token/lookup-self');
     expect(vault.count('auth/token/lookup-self token-1')).toBe(1);
     expect(vault.count('auth/token/revoke-self')).toBe(0);
@@ -288,7 +292,7 @@ describe('a refusal', () => {
   });
 
   it.each(['release', 'close'] as const)('%s ends the one that was replaced, too', async (how) => {
-    for (const user of ['a/x', 'a/y']) await sessions.open(request({ user }));
+    for (const user of ['a/x', 'a/y']) await sessions.open(request({ user }), unbounded);
     sessions.dropRefusedSession('a/x', 'token');
     if (how === 'close') await sessions.close();
     else for (const user of ['a/x', 'a/y']) sessions.release(user);
@@ -298,9 +302,9 @@ describe('a refusal', () => {
 
   it.each(['token', 'rights'] as const)('of %s causes a login, which may bring another token or other rights', async (what) => {
     const { user } = request();
-    await sessions.open(request());
+    await sessions.open(request(), unbounded);
     expect(sessions.dropRefusedSession(user, what)).toBe(true);
-    await sessions.open(request());
+    await sessions.open(request(), unbounded);
     expect(vault.logins).toBe(2);
   }); // prettier-ignore
 
@@ -308,51 +312,51 @@ describe('a refusal', () => {
     const user = 'istio-system/istioca';
 
     it('has it looked at anew, once in five minutes; it is revoked by nobody', async () => {
-      const client = await sessions.open(given('token-0'));
+      const client = await sessions.open(given('token-0'), unbounded);
       expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
-      const again = await sessions.open(given('token-0'));
+      const again = await sessions.open(given('token-0'), unbounded);
       expect(again).not.toBe(client);
       for (let i = 0; i < 4; i += 1) {
         await clock.advance(minute);
         expect(sessions.dropRefusedSession(user, 'token')).toBe(false);
-        expect(await sessions.open(given('token-0'))).toBe(again);
+        expect(await sessions.open(given('token-0'), unbounded)).toBe(again);
       }
       expect(vault.count('auth/token/lookup-self')).toBe(2);
       await clock.advance(minute);
       expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
-      await sessions.open(given('token-0'));
+      await sessions.open(given('token-0'), unbounded);
       expect([vault.count('auth/token/lookup-self'), vault.count('auth/token/revoke-self')]).toEqual([3, 0]);
     });
 
     it('is refused at the next open when it was revoked, and renewed no more; another one is taken at once', async () => {
-      await sessions.open(given('token-0'));
+      await sessions.open(given('token-0'), unbounded);
       vault.revoked.add('token-0');
       expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
       for (let i = 0; i < 3; i += 1)
-        await expect(sessions.open(given('token-0'))).rejects.toMatchObject({ kind: 'Forbidden' });
+        await expect(sessions.open(given('token-0'), unbounded)).rejects.toMatchObject({ kind: 'Forbidden' });
       expect(clock.pending).toBe(0);
-      const client = await sessions.open(given('token-9'));
+      const client = await sessions.open(given('token-9'), unbounded);
       await client.read('kv/x');
       expect(vault.calls.at(-1)).toBe('kv/x token-9');
       // the five minutes of the new token are its own
       vault.revoked.add('token-9');
       expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
-      await expect(sessions.open(given('token-9'))).rejects.toMatchObject({ kind: 'Forbidden' });
+      await expect(sessions.open(given('token-9'), unbounded)).rejects.toMatchObject({ kind: 'Forbidden' });
     });
 
     it('changes nothing where only rights are missing: looking at it brings no others', async () => {
-      const client = await sessions.open(given('token-0'));
+      const client = await sessions.open(given('token-0'), unbounded);
       expect(sessions.dropRefusedSession(user, 'rights')).toBe(false);
-      expect(await sessions.open(given('token-0'))).toBe(client);
+      expect(await sessions.open(given('token-0'), unbounded)).toBe(client);
       // missing rights do not delay the drop of a rejected token
       expect(sessions.dropRefusedSession(user, 'token')).toBe(true);
     });
 
     it('leaves those that share it time to end what they do', async () => {
-      const theirs = await sessions.open(given('token-0', 'a/y'));
-      await sessions.open(given('token-0', 'a/x'));
+      const theirs = await sessions.open(given('token-0', 'a/y'), unbounded);
+      await sessions.open(given('token-0', 'a/x'), unbounded);
       expect(sessions.dropRefusedSession('a/x', 'token')).toBe(true);
-      expect(await sessions.open(given('token-0', 'a/x'))).not.toBe(theirs);
+      expect(await sessions.open(given('token-0', 'a/x'), unbounded)).not.toBe(theirs);
       await theirs.read('kv/x');
       await clock.advance(minute);
       expect([clock.pending, vault.count('auth/token/revoke-self')]).toEqual([1, 0]);
@@ -362,27 +366,27 @@ describe('a refusal', () => {
 
 describe('the end', () => {
   it('a resource that goes revokes its token, when no other uses it', async () => {
-    await sessions.open(request({ user: 'a/x' }));
-    const shared = await sessions.open(request({ user: 'a/y' }));
+    await sessions.open(request({ user: 'a/x' }), unbounded);
+    const shared = await sessions.open(request({ user: 'a/y' }), unbounded);
     sessions.release('a/x');
-    expect(await sessions.open(request({ user: 'a/y' }))).toBe(shared);
+    expect(await sessions.open(request({ user: 'a/y' }), unbounded)).toBe(shared);
     sessions.release('a/y');
     await until(() => vault.count('auth/token/revoke-self token-1') === 1);
     expect(clock.pending).toBe(0);
-    await sessions.open(request({ user: 'a/y' }));
+    await sessions.open(request({ user: 'a/y' }), unbounded);
     expect(vault.logins).toBe(2);
   });
 
   it('a resource that changes its role revokes the token of the old one', async () => {
-    await sessions.open(request({ role: 'old' }));
-    await sessions.open(request({ role: 'new' }));
+    await sessions.open(request({ role: 'old' }), unbounded);
+    await sessions.open(request({ role: 'new' }), unbounded);
     await until(() => vault.count('auth/token/revoke-self token-1') === 1);
   });
 
   it('close revokes every token that was logged in for', async () => {
-    await sessions.open(request({ user: 'a/x' }));
-    await sessions.open(request({ user: 'b/y', role: 'b' }));
-    await sessions.open(request({ user: 'c/z', address: other.address }));
+    await sessions.open(request({ user: 'a/x' }), unbounded);
+    await sessions.open(request({ user: 'b/y', role: 'b' }), unbounded);
+    await sessions.open(request({ user: 'c/z', address: other.address }), unbounded);
     await sessions.close();
     expect(vault.calls.filter((c) => c.includes('revoke')).sort()).toEqual([
       'auth/token/revoke-self token-1',
@@ -392,7 +396,7 @@ describe('the end', () => {
   });
 
   it.each(['release', 'close'] as const)('%s during a login revokes what the login brings', async (how) => {
-    const login = sessions.open(request());
+    const login = sessions.open(request(), unbounded);
     if (how === 'release') sessions.release('istio-system/istioca');
     else await sessions.close();
     await expect(login).rejects.toThrow('nobody waits');
@@ -401,18 +405,18 @@ describe('the end', () => {
   });
 
   it('a server that is gone does not keep close from ending', async () => {
-    await sessions.open(request());
+    await sessions.open(request(), unbounded);
     vault.stop();
     await sessions.close();
     expect(log).toContain('not revoked');
   });
 
   it('a given token is looked up and renewed, never revoked', async () => {
-    await sessions.open(given('token-0'));
+    await sessions.open(given('token-0'), unbounded);
     await clock.advance((ttlSeconds * 1000 * 2) / 3);
     await until(() => vault.count('auth/token/renew-self token-0') === 1);
     sessions.release('istio-system/istioca');
-    await sessions.open(given('token-9'));
+    await sessions.open(given('token-9'), unbounded);
     await sessions.close();
     expect(vault.count('auth/token/lookup-self')).toBe(2);
     expect(vault.count('auth/token/revoke-self')).toBe(0);
@@ -421,9 +425,9 @@ describe('the end', () => {
 
   it('a given token without an end is neither renewed nor dropped', async () => {
     Object.assign(vault, { lease: 0, renewable: false });
-    const client = await sessions.open(given('token-0'));
+    const client = await sessions.open(given('token-0'), unbounded);
     await clock.advance(365 * 24 * 60 * minute);
-    expect(await sessions.open(given('token-0'))).toBe(client);
+    expect(await sessions.open(given('token-0'), unbounded)).toBe(client);
     expect(vault.calls).toEqual(['sys/health', 'auth/token/lookup-self token-0']);
   });
 });

@@ -8,8 +8,10 @@ import { z } from 'zod';
 import type { Logger } from '../observability/logger.ts';
 import { Secret } from '../observability/secret.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { abortable } from '../runtime/deadline.ts';
 import { assertServing, VaultClient, type VaultClientOptions } from './client.ts';
-import { VaultError } from './errors.ts';
+import { errorOfTransport, VaultError } from './errors.ts';
+import { aborted } from './transport.ts';
 
 /** The login: with the token of a Kubernetes service account, or with a given Vault token. */
 export type Login =
@@ -79,10 +81,12 @@ export class Sessions {
   }
 
   /**
-   * Returns a logged-in client. Resources with the same session key share one.
+   * Returns a logged-in client. Resources with the same session key share one, and wait for the same login.
+   * @param signal if it aborts, the call and every request of the client fail. The login goes on, because others can wait for it too; each
+   *   of its requests has a time limit of its own
    * @throws VaultError if the login fails; any error of `requestJwt`
    */
-  async open(request: SessionRequest): Promise<VaultClient> {
+  async open(request: SessionRequest, signal: AbortSignal): Promise<VaultClient> {
     const key = keyOf(request);
     this.#leave(request.user, key);
     const users = this.#users.get(key) ?? new Set();
@@ -92,13 +96,16 @@ export class Sessions {
       current &&
       (current.expiresAt === undefined || current.expiresAt > this.#options.clock.now() + current.marginMs)
     )
-      return current.client;
+      return current.client.within(signal);
     let pending = this.#pending.get(key);
     if (!pending) {
       pending = this.#login(key, request).finally(() => this.#pending.delete(key));
       this.#pending.set(key, pending);
     }
-    return (await pending).client;
+    const session = await abortable(pending, signal).catch((error: unknown) => {
+      throw signal.aborted ? errorOfTransport('login', 'auth', Object.assign(new Error(), { code: aborted })) : error;
+    });
+    return session.client.within(signal);
   }
 
   /**

@@ -22,6 +22,8 @@ export interface TransportRequest {
   uri: string;
   headers?: Record<string, string>;
   json?: unknown;
+  /** If it aborts, the request fails. */
+  signal?: AbortSignal | undefined;
 }
 
 export interface TransportReply {
@@ -36,8 +38,15 @@ export interface TransportReply {
   request: { path: string };
 }
 
-/** The largest accepted response body, in bytes. */
-const maxBytes = 8 * 1024 * 1024;
+/** The largest accepted response body, in bytes; of a list, which has an entry for each key. */
+const maxBytes = 1024 * 1024;
+const maxListBytes = 4 * 1024 * 1024;
+
+/** The code of the error for a request whose signal aborted. */
+export const aborted = 'EABORTED';
+
+/** The code of the error for a response body that is larger than accepted. */
+export const tooLarge = 'ETOOLARGE';
 
 function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): Promise<TransportReply> {
   const url = new URL(request.uri);
@@ -50,13 +59,15 @@ function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): 
   const client = url.protocol === 'https:' ? https : http;
   return new Promise((resolve, reject) => {
     const deadline = AbortSignal.timeout(timeoutMs);
-    const options = { agent, method: request.method, headers, signal: deadline };
+    const most = url.searchParams.get('list') === 'true' ? maxListBytes : maxBytes;
+    const signal = request.signal ? AbortSignal.any([deadline, request.signal]) : deadline;
+    const options = { agent, method: request.method, headers, signal };
     const outgoing = client.request(url, options, (incoming) => {
       const chunks: Buffer[] = [];
       let size = 0;
       incoming.on('data', (chunk: Buffer) => {
         size += chunk.length;
-        if (size > maxBytes) incoming.destroy(Object.assign(new Error('answer too large'), { code: 'ETOOLARGE' }));
+        if (size > most) incoming.destroy(Object.assign(new Error('answer too large'), { code: tooLarge }));
         else chunks.push(chunk);
       });
       incoming.on('error', reject);
@@ -71,7 +82,8 @@ function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): 
       });
     });
     outgoing.on('error', (error) => {
-      reject(deadline.aborted ? Object.assign(new Error('deadline passed'), { code: 'ETIMEDOUT' }) : error);
+      if (deadline.aborted) reject(Object.assign(new Error('deadline passed'), { code: 'ETIMEDOUT' }));
+      else reject(signal.aborted ? Object.assign(new Error('aborted'), { code: aborted }) : error);
     });
     outgoing.end(body);
   });

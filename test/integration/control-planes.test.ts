@@ -207,7 +207,7 @@ class Plane {
 
   async #read() {
     const surroundings = await readSurroundings(client, this.#resource, this.#adapter);
-    const gates = await readGates(client, this.#resource, this.#adapter, 'none');
+    const gates = await readGates(client, this.#resource, this.#adapter);
     return { surroundings, gates };
   }
 
@@ -218,7 +218,7 @@ class Plane {
 
   async #judge() {
     const { surroundings, gates } = await this.#read();
-    return evaluateKubernetes(surroundings, gates, this.#resource, this.#adapter, this.fields);
+    return evaluateKubernetes(surroundings, gates, undefined, this.#resource, this.#adapter, this.fields);
   }
 
   async facts(): Promise<ControlPlaneFacts> {

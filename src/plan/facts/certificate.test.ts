@@ -4,14 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import {
-  bundleFacts,
-  certificateFacts,
-  isSignedBy,
-  plannedCertificate,
-  publicKeyOfPrivate,
-  splitPem,
-} from './certificate.ts';
+import { bundleFacts, certificateFacts, isSignedBy, plannedCertificate, publicKeyOfPrivate } from './certificate.ts';
+import { splitPem } from '../../text/pem.ts';
 
 /** Without key identifiers, only the signature distinguishes two issuers of the same name. */
 const noIds = 'subjectKeyIdentifier=none\nauthorityKeyIdentifier=none';

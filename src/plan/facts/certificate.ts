@@ -21,6 +21,8 @@ import {
   KeyUsage,
   KeyUsageFlags,
 } from '@peculiar/asn1-x509';
+import { cut, printable } from '../../text/bounded.ts';
+import { pemLimits, splitPem } from '../../text/pem.ts';
 
 export interface CertificateFacts {
   /** One PEM block ending in a newline. */
@@ -55,12 +57,8 @@ const spkiHash = (key: KeyObject): string =>
     .update(key.export({ type: 'spki', format: 'der' }))
     .digest('hex');
 
-/** Splits a PEM bundle into certificate blocks, each ending in a newline. */
-export function splitPem(bundle: string): string[] {
-  return [...bundle.matchAll(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g)].map(
-    ([block]) => `${block}\n`,
-  );
-}
+/** The longest PEM text of one certificate or key that is parsed, in UTF-16 code units. A CA certificate has some 2 KiB. */
+const longestPem = 32 * 1024;
 
 function keyFacts(key: KeyObject): Pick<CertificateFacts, 'keyType' | 'keyBits'> {
   if (key.asymmetricKeyType === 'rsa') return { keyType: 'rsa', keyBits: key.asymmetricKeyDetails?.modulusLength ?? 0 };
@@ -88,15 +86,18 @@ function caExtensions(der: Buffer): Pick<CertificateFacts, 'maxPathLength' | 'ca
 /** Value of one attribute of a subject, which node:crypto prints as lines such as `CN=…`; empty: the subject does not have the attribute. */
 function attribute(subject: string | undefined, name: string): string {
   const line = subject?.split('\n').find((l) => l.startsWith(`${name}=`));
-  return line?.slice(name.length + 1) ?? '';
+  return cut(printable(line?.slice(name.length + 1) ?? ''), longestName);
 }
+
+/** The longest attribute of a subject that is kept, in UTF-16 code units: more than RFC 5280 allows (`ub-common-name`, 64 characters). */
+const longestName = 200;
 
 /**
  * Reads the first certificate in a PEM text.
  * @returns undefined if the text contains no certificate, or the first one cannot be parsed
  */
 export function certificateFacts(pemText: string): CertificateFacts | undefined {
-  const [pem] = splitPem(pemText);
+  const [pem] = splitPem(pemText, { ...pemLimits, most: 1 });
   if (pem === undefined) return undefined;
   const cached = cache.get(pem);
   if (cached) return cached;
@@ -134,6 +135,7 @@ function factsOf(pem: string, cert: X509Certificate): CertificateFacts {
 
 /** Parses one PEM block; undefined: not a certificate. node:crypto parses lazily, so reading the key or the extensions can fail too. */
 function parse(pem: string): CertificateFacts | undefined {
+  if (pem.length > longestPem) return undefined;
   try {
     return factsOf(pem, new X509Certificate(pem));
   } catch {
@@ -146,8 +148,20 @@ export function bundleFacts(bundle: string): CertificateFacts[] {
   return splitPem(bundle).flatMap((pem) => certificateFacts(pem) ?? []);
 }
 
+/**
+ * The SHA-256 fingerprints of the certificates in a PEM bundle, 64 lower-case hex digits each, like `CertificateFacts.fingerprint`. Only
+ * decodes: a block that is no certificate gives a fingerprint that no certificate has.
+ */
+export function bundleFingerprints(bundle: string): string[] {
+  return splitPem(bundle).map((pem) => {
+    const der = Buffer.from(pem.slice(pem.indexOf('\n'), pem.lastIndexOf('-----END')), 'base64');
+    return plannedOf(pem)?.facts.fingerprint ?? createHash('sha256').update(der).digest('hex');
+  });
+}
+
 /** SHA-256 of the SubjectPublicKeyInfo of a private key, hex; undefined: the text is not an unencrypted private key. */
 export function publicKeyOfPrivate(pem: string): string | undefined {
+  if (pem.length > longestPem) return undefined;
   try {
     return spkiHash(createPublicKey(createPrivateKey(pem)));
   } catch {

@@ -19,9 +19,15 @@ export function markerOf(id: Identity, origin: Origin = 'made'): string {
   return `istio-vault-ca cluster=${id.cluster} ns=${id.namespace} name=${id.name} uid=${id.uid} origin=${origin}`;
 }
 
-/** Reads an ownership marker; undefined: the text contains none. */
+/** The part of a text in which an ownership marker is looked for, in UTF-16 code units: a description of a mount, or the text of a policy. */
+const markerWithin = 4096;
+
+/** Reads an ownership marker; undefined: the text contains none. Names longer than Kubernetes allows are none. */
 export function parseMarker(text: string | undefined): (Identity & { origin: Origin }) | undefined {
-  const match = /istio-vault-ca cluster=(\S+) ns=(\S+) name=(\S+) uid=(\S+) origin=(made|adopted)/.exec(text ?? '');
+  const match =
+    /istio-vault-ca cluster=([!-~]{1,64}) ns=([!-~]{1,63}) name=([!-~]{1,253}) uid=([!-~]{1,64}) origin=(made|adopted)/.exec(
+      (text ?? '').slice(0, markerWithin),
+    );
   if (!match) return undefined;
   const [, cluster = '', namespace = '', name = '', uid = '', origin = ''] = match;
   return { cluster, namespace, name, uid, origin: origin === 'adopted' ? 'adopted' : 'made' };

@@ -5,7 +5,8 @@
  * entry. From then on this resource owns them, whether or not their markers are rewritten already.
  */
 import { derivedOnce, type DerivedState } from '../facts/derived.ts';
-import { bundleFacts, isSignedBy, splitPem, type CertificateFacts } from '../facts/certificate.ts';
+import { splitPem } from '../../text/pem.ts';
+import { bundleFacts, isSignedBy, type CertificateFacts } from '../facts/certificate.ts';
 import type { Desired } from '../facts/desired.ts';
 import { isOwnMarker } from '../facts/identity.ts';
 import { ownEntry, type Issuer, type ObservedVault, type Pki } from '../facts/observed.ts';

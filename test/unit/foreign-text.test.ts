@@ -1,0 +1,193 @@
+/**
+ * Functions that read texts from elsewhere, with harmless repetitive texts: each has a limit, and none takes time that grows with the
+ * square of the length. The one test of the project that measures time, as a ratio of processor times: 16 for a linear function, 256 for a
+ * quadratic one.
+ */
+import { beforeAll, describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { cleaned, relevantLines } from '../../src/istiod/log-lines.ts';
+import { bundleReader } from '../../src/istiod/bundles.ts';
+import {
+  bundleFacts,
+  bundleFingerprints,
+  certificateFacts,
+  publicKeyOfPrivate,
+} from '../../src/plan/facts/certificate.ts';
+import { parseMarker } from '../../src/plan/facts/identity.ts';
+import { toKubeError } from '../../src/kube/errors.ts';
+import { loadYaml } from '../../src/runtime/yaml.ts';
+import { head, printable } from '../../src/text/bounded.ts';
+import { pemLimits, splitPem } from '../../src/text/pem.ts';
+import { redact } from '../../src/text/redact.ts';
+import { clean } from '../../src/vault/errors.ts';
+import { safeError } from '../../src/observability/logger.ts';
+import { makeForeignRoot } from '../support/foreign-root.ts';
+
+/** Repeats a text to at least this many characters. */
+const repeated = (text: string, length: number): string =>
+  text.repeat(Math.ceil(length / text.length)).slice(0, length);
+
+/** Harmless texts that a pattern with nested or open ends reads again and again. */
+const repetitive: Readonly<Record<string, string>> = {
+  'first lines of certificates': '-----BEGIN CERTIFICATE-----\n',
+  'first lines of keys': '-----BEGIN PRIVATE KEY-----!',
+  'first and last lines of certificates': '-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n',
+  'beginnings of JWTs': 'eyJ',
+  'beginnings of JWTs with hyphens': 'eyJ-',
+  'beginnings of JWTs with dots': 'eyJeyJeyJ.',
+  'beginnings of tokens': 's.hvs.b.',
+  spaces: ' ',
+  tabs: '\t',
+  'line breaks': '\n',
+  'indented lines': ' x\n',
+  'one letter': 'a',
+  digits: '1',
+  durations: '1.5s',
+  'durations in one word': '1m1s',
+  addresses: '1.1.1.1.',
+  colours: '[1;1;1',
+  'retries of an agent': '(retry attempt 1 after "',
+  'levels of an agent': '[WARN] ',
+  'errors of istiod': 'failed to create ',
+  'lines with errors': 'error x\n',
+  'ownership markers': 'istio-vault-ca cluster=a ns=b name=',
+  'numbers with spaces': 'backoff= 1s ',
+  'letters beyond the first plane': '𝓐',
+};
+
+/** Functions of texts from elsewhere. Each returns something whose size its limit bounds. */
+const readers: Readonly<Record<string, (text: string) => unknown>> = {
+  splitPem: (text) => splitPem(text),
+  bundleFacts: (text) => bundleFacts(text),
+  bundleFingerprints: (text) => bundleFingerprints(text),
+  bundleReader: (text) => bundleReader()(text)(),
+  certificateFacts: (text) => certificateFacts(text),
+  publicKeyOfPrivate: (text) => publicKeyOfPrivate(text),
+  redact: (text) => redact(text),
+  'clean, of errors of Vault': (text) => clean(text),
+  'cleaned, of messages of Pods': (text) => cleaned(text),
+  'relevantLines of an agent': (text) => relevantLines(text, 'agent'),
+  'relevantLines of istiod': (text) => relevantLines(text, 'discovery'),
+  'relevantLines of another program': (text) => relevantLines(text, 'other'),
+  safeError: (text) => safeError(new Error(text)),
+  toKubeError: (text) => toKubeError({ code: 403, body: { kind: 'Status', message: text } }),
+  parseMarker: (text) => parseMarker(text),
+  printable: (text) => printable(text),
+  head: (text) => head(text, 1000),
+};
+
+/** Processor time of a call, microseconds. */
+function cpuTime(call: () => unknown): number {
+  const before = process.cpuUsage();
+  call();
+  const { user, system } = process.cpuUsage(before);
+  return user + system;
+}
+
+/** Median of five measurements of the processor time of a call, microseconds; at least one, so that it can divide. */
+function medianTime(call: () => unknown): number {
+  const times = Array.from({ length: 5 }, () => cpuTime(call));
+  return Math.max(1, times.sort((a, b) => a - b)[2] ?? 0);
+}
+
+/** Below this processor time of the long text, in microseconds, the short one cannot be measured: nobody has to wait for it either. */
+const unnoticed = 10_000;
+
+describe('the time for texts from elsewhere', () => {
+  describe.each(Object.keys(readers))('%s', (name) => {
+    it.each(Object.keys(repetitive))('grows no faster than %s do', (kind) => {
+      const read = readers[name] ?? fail(name);
+      const text = (length: number) => repeated(repetitive[kind] ?? fail(kind), length);
+      const [short, long] = [text(64 * 1024), text(1024 * 1024)];
+      const once = cpuTime(() => read(long));
+      if (once > unnoticed) expect(medianTime(() => read(long)) / medianTime(() => read(short))).toBeLessThan(64);
+    });
+  });
+});
+
+function fail(what: string): never {
+  throw new Error(`no ${what}`);
+}
+
+describe('limits of texts from elsewhere', () => {
+  let block: string;
+  beforeAll(async () => {
+    block = (await makeForeignRoot()).pem;
+  });
+
+  it('a bundle: 300 certificates, and half a mebibyte', () => {
+    expect(splitPem(block.repeat(1000))).toHaveLength(
+      Math.min(pemLimits.most, Math.floor(pemLimits.longest / block.length)),
+    );
+    expect(splitPem('-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n'.repeat(1000))).toHaveLength(300);
+    expect(splitPem(`${' '.repeat(pemLimits.longest)}${block}`)).toEqual([]);
+  });
+
+  it('a bundle of a namespace: 64 KiB, and equal ones are read once', () => {
+    const read = bundleReader();
+    expect(read(block)()).toEqual([certificateFacts(block)?.fingerprint]);
+    expect(read(block)).toBe(read([block].join('')));
+    expect(read(`${' '.repeat(64 * 1024)}${block}`)()).toEqual([]);
+  });
+
+  it('bundles of all namespaces together: 16 MiB', () => {
+    const read = bundleReader();
+    for (let i = 0; i < 256; i += 1) read(repeated(`${i} `, 64 * 1024));
+    expect(read(block)()).toEqual([]);
+  });
+
+  it('a certificate or key: 32 KiB', () => {
+    const long = block.replace('\n-----END', `\n${'\n'.repeat(32 * 1024)}-----END`);
+    expect(certificateFacts(block)).toBeDefined();
+    expect(certificateFacts(long)).toBeUndefined();
+    expect(publicKeyOfPrivate(repeated('a', 40 * 1024))).toBeUndefined();
+  });
+
+  it('an error of Vault: one line of 300 characters, and no part of a word that the limit cuts', () => {
+    expect(clean(repeated('word ', 100_000)).length).toBeLessThanOrEqual(300);
+    expect(clean(`a\u0007b\u001b[31m\nc`)).toBe('a b [31m c');
+    const token = `hvs.${'x'.repeat(95)}`;
+    for (let before = 3980; before < 4100; before += 1)
+      expect(clean(`${'\n'.repeat(before)}${token}`)).toMatch(/^(\[redacted token\])?$/);
+  });
+
+  it('lines of a log: three, of 400 characters', () => {
+    const lines = relevantLines(repeated(`error ${'y '.repeat(3000)}\nerror z\n`, 1024 * 1024), 'other');
+    expect(lines.length).toBeLessThanOrEqual(3);
+    for (const line of lines) expect(line.length).toBeLessThanOrEqual(400);
+  });
+
+  it('YAML of the cluster: 512 KiB', () => {
+    expect(() => loadYaml(`# ${repeated('a', 600 * 1024)}`)).toThrow('longer than 512 KiB');
+  });
+
+  it('control characters and invisible ones become spaces', () => {
+    expect(printable('a\u0000b\u009bc\u202ed\u2028e\u200bf')).toBe('a b c d e f');
+    expect(printable('Zürich – 東京 🙂')).toBe('Zürich – 東京 🙂');
+  });
+});
+
+describe('redact', () => {
+  /** The same by patterns that need more time for long texts. */
+  function reference(text: string): string {
+    const key =
+      /-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:[^"]*?-----END [A-Z0-9 ]*PRIVATE KEY-----|[A-Za-z0-9+/=:,\s-]*(?:\\[nr][A-Za-z0-9+/=:,\s-]*)*)/g;
+    const jwt =
+      /eyJ[A-Za-z0-9_-]{5,}\.(?:eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?|[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*)/g;
+    return text.replaceAll(key, '[redacted private key]').replaceAll(jwt, '[redacted JWT]');
+  }
+
+  it('finds what the patterns of a key and of a JWT describe', () => {
+    const part = fc.constantFrom(
+      ...['-----BEGIN PRIVATE KEY-----', '-----BEGIN RSA PRIVATE KEY-----', '-----END PRIVATE KEY-----', '"', '!'],
+      ...['\n', '\\n', ' ', 'abc', 'MIIE', 'eyJ', 'eyJhbGciOi', '.', '-', '_', 'x', '-----BEGIN CERTIFICATE-----'],
+    );
+    fc.assert(
+      fc.property(fc.array(part, { maxLength: 14 }), (parts) => {
+        const text = parts.join('');
+        expect(redact(text)).toBe(reference(text));
+      }),
+      { numRuns: 3000 },
+    );
+  });
+});
