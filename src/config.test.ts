@@ -1,6 +1,13 @@
 import { describe, expect, test } from '@jest/globals';
 import { createHash } from 'node:crypto';
-import { addressAllowed, leaseName, parsePlanConfig, parseRenderConfig, parseRunConfig } from './config.ts';
+import {
+  addressAllowed,
+  injectorAddressAllowed,
+  leaseName,
+  parsePlanConfig,
+  parseRenderConfig,
+  parseRunConfig,
+} from './config.ts';
 import { ConfigError } from './flags.ts';
 
 const inPod = { env: {}, podNamespace: () => 'operators' };
@@ -200,7 +207,10 @@ describe('the name of the Lease', () => {
 
 describe('addresses that may be connected to', () => {
   const allowed = (globs: string[], url: string, allowHttp = false): boolean =>
-    addressAllowed({ vaultAddresses: globs, allowAnyVaultAddress: globs.length === 0, allowHttp }, url);
+    addressAllowed(
+      { vaultAddresses: globs, allowAnyVaultAddress: globs.length === 0, injectorAddresses: undefined, allowHttp },
+      url,
+    );
 
   test.each([
     ['https://vault.vault.svc:8200', 'https://vault.vault.svc:8200'],
@@ -272,5 +282,40 @@ describe('addresses that may be connected to', () => {
     expect(allowed([], 'ftp://x:8200', true)).toBe(false);
     expect(allowed(['http://x:8200'], 'http://x:8200', true)).toBe(true);
     expect(allowed(['https://x:8200'], 'http://x:8200', true)).toBe(false);
+  });
+});
+
+describe("addresses that istiod's agent may be given", () => {
+  const inner = 'https://vault.vault.svc:8200';
+  const outer = 'https://vault.example.com';
+  const list = `--vault-addresses=${inner}`;
+  const config = (...argv: string[]) => parseRunConfig(argv, inPod);
+
+  test('are those that may be connected to', () => {
+    expect(injectorAddressAllowed(config(list), inner)).toBe(true);
+    expect(injectorAddressAllowed(config(list), outer)).toBe(false);
+    expect(injectorAddressAllowed(config(any), outer)).toBe(true);
+  });
+
+  test('unless they have a list of their own, which also confines --allow-any-vault-address', () => {
+    for (const addresses of [list, any]) {
+      const own = config(addresses, `--injector-addresses=${outer}`);
+      expect(injectorAddressAllowed(own, outer)).toBe(true);
+      expect(injectorAddressAllowed(own, inner)).toBe(false);
+      expect(addressAllowed(own, inner)).toBe(true);
+    }
+    expect(addressAllowed(config(list, `--injector-addresses=${outer}`), outer)).toBe(false);
+  });
+
+  test('also for plan', () => {
+    const argv = ['-f', 'm.yaml', `--injector-addresses=${inner}`];
+    expect(injectorAddressAllowed(parsePlanConfig(argv, {}), outer)).toBe(false);
+    expect(injectorAddressAllowed(parsePlanConfig(['-f', 'm.yaml'], {}), outer)).toBe(true);
+  });
+
+  test('are encrypted, unless --allow-http', () => {
+    const http = '--injector-addresses=http://vault.vault.svc:8200';
+    expect(() => config(list, http)).toThrow(/--injector-addresses "http:.*not encrypted/);
+    expect(injectorAddressAllowed(config(list, http, '--allow-http'), 'http://vault.vault.svc:8200')).toBe(true);
   });
 });

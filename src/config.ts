@@ -17,6 +17,8 @@ export interface RunConfig {
   /** Globs of permitted Vault addresses; empty with `allowAnyVaultAddress`. */
   readonly vaultAddresses: readonly string[];
   readonly allowAnyVaultAddress: boolean;
+  /** Globs of addresses that istiod's agent may be given; undefined: the same as `vaultAddresses`, with `allowAnyVaultAddress`. */
+  readonly injectorAddresses: readonly string[] | undefined;
   readonly allowHttp: boolean;
   /** `host:port`; `0` disables the server. */
   readonly metricsAddress: string;
@@ -80,6 +82,7 @@ const addressGlob = z.string().superRefine(accepts((text) => void parseAddressGl
 /** Flags of connections: permitted Vault addresses, and Kubernetes credentials. */
 const connection = {
   'vault-addresses': list.pipe(z.array(addressGlob)).prefault(''),
+  'injector-addresses': list.pipe(z.array(addressGlob)).optional(),
   'allow-any-vault-address': flag.prefault('false'),
   'allow-http': flag.prefault('false'),
   kubeconfig: z.string().optional(),
@@ -114,7 +117,7 @@ const runSchema = z.object({
 const runFlags: FlagSet<typeof runSchema> = {
   schema: runSchema,
   booleans: ['leader-elect', 'allow-any-vault-address', 'allow-http'],
-  lists: ['namespaces', 'vault-addresses'],
+  lists: ['namespaces', 'vault-addresses', 'injector-addresses'],
 };
 
 /**
@@ -133,7 +136,8 @@ function assemble(values: z.output<typeof runSchema>, podNamespace: () => string
       'give exactly one of --vault-addresses (such as https://vault.vault.svc:8200) and --allow-any-vault-address',
     );
   }
-  refuseHttp(addresses, values['allow-http']);
+  refuseHttp('--vault-addresses', addresses, values['allow-http']);
+  refuseHttp('--injector-addresses', values['injector-addresses'] ?? [], values['allow-http']);
   const namespace = values['leader-election-namespace'] ?? (values['leader-elect'] ? podNamespace() : undefined);
   if (values['leader-elect'] && namespace === undefined) {
     throw new ConfigError(
@@ -147,6 +151,7 @@ function assemble(values: z.output<typeof runSchema>, podNamespace: () => string
     leaderElectionNamespace: namespace ?? '',
     vaultAddresses: Object.freeze(addresses),
     allowAnyVaultAddress: values['allow-any-vault-address'],
+    injectorAddresses: values['injector-addresses'] && Object.freeze(values['injector-addresses']),
     allowHttp: values['allow-http'],
     metricsAddress: values['metrics-address'],
     healthAddress: values['health-address'],
@@ -176,10 +181,10 @@ function leaseTimes(values: z.output<typeof runSchema>): LeaseTimes {
   return Object.freeze({ durationMs, renewDeadlineMs, retryPeriodMs });
 }
 
-function refuseHttp(addresses: readonly string[], allowed: boolean): void {
+function refuseHttp(flagName: string, addresses: readonly string[], allowed: boolean): void {
   const http = addresses.find((glob) => glob.startsWith('http:'));
   if (http === undefined || allowed) return;
-  throw new ConfigError(`--vault-addresses "${http}": not encrypted; write https://, or add --allow-http`);
+  throw new ConfigError(`${flagName} "${http}": not encrypted; write https://, or add --allow-http`);
 }
 
 const manifestFlags = {
@@ -219,13 +224,12 @@ const planSchema = z.object({
 const planFlags: FlagSet<typeof planSchema> = {
   schema: planSchema,
   booleans: ['allow-any-vault-address', 'allow-http'],
-  lists: ['vault-addresses'],
+  lists: ['vault-addresses', 'injector-addresses'],
   letters: { ...manifestLetters, o: 'output' },
 };
 
 /** The configuration of `plan`. */
-export interface PlanConfig
-  extends RenderConfig, Pick<RunConfig, 'vaultAddresses' | 'allowAnyVaultAddress' | 'allowHttp' | 'kubeconfig'> {
+export interface PlanConfig extends RenderConfig, Pick<RunConfig, keyof AddressFlags | 'kubeconfig'> {
   readonly output: 'text' | 'json';
   /** Log level; `plan` logs to standard error. */
   readonly logLevel: LogLevel;
@@ -241,13 +245,15 @@ export function parsePlanConfig(argv: readonly string[], env: Environment): Plan
   const addresses = values['vault-addresses'];
   if (values['allow-any-vault-address'] && addresses.length > 0)
     throw new ConfigError('give at most one of --vault-addresses and --allow-any-vault-address');
-  refuseHttp(addresses, values['allow-http']);
+  refuseHttp('--vault-addresses', addresses, values['allow-http']);
+  refuseHttp('--injector-addresses', values['injector-addresses'] ?? [], values['allow-http']);
   return Object.freeze({
     filename: values.filename,
     namespace: values.namespace,
     output: values.output,
     vaultAddresses: Object.freeze(addresses),
     allowAnyVaultAddress: addresses.length === 0,
+    injectorAddresses: values['injector-addresses'] && Object.freeze(values['injector-addresses']),
     allowHttp: values['allow-http'],
     logLevel: values['log-level'],
     kubeconfig: values.kubeconfig,
@@ -298,20 +304,30 @@ function parseAddressGlob(text: string): AddressGlob {
   return { scheme, host: new RegExp(`^${pattern}$`), port: port === '*' ? port : String(Number(port)) };
 }
 
+/** The flags that permit addresses. */
+type AddressFlags = Pick<RunConfig, 'vaultAddresses' | 'allowAnyVaultAddress' | 'injectorAddresses' | 'allowHttp'>;
+
+/** Whether the operator may connect to an address. */
+export const addressAllowed = (config: AddressFlags, url: string): boolean =>
+  permitted(url, config.allowAnyVaultAddress ? 'any' : config.vaultAddresses, config.allowHttp);
+
 /**
- * Whether the configuration permits a Vault address. The host is compared in its canonical form. Addresses with user information, a query, a
+ * Whether istiod's agent may be given an address. The agent sends it a token of istiod's service account, and takes istiod's CA from it.
+ */
+export const injectorAddressAllowed = (config: AddressFlags, url: string): boolean =>
+  config.injectorAddresses ? permitted(url, config.injectorAddresses, config.allowHttp) : addressAllowed(config, url);
+
+/**
+ * Whether an address matches one of the globs. The host is compared in its canonical form. Addresses with user information, a query, a
  * fragment, or characters that URL parsers interpret differently are not permitted.
  */
-export function addressAllowed(
-  config: Pick<RunConfig, 'vaultAddresses' | 'allowAnyVaultAddress' | 'allowHttp'>,
-  url: string,
-): boolean {
+function permitted(url: string, globs: readonly string[] | 'any', allowHttp: boolean): boolean {
   if (!/^https?:\/\/[A-Za-z0-9_.:[\]-]+(?:\/[A-Za-z0-9._~/-]*)?$/.test(url) || !URL.canParse(url)) return false;
   const { protocol, hostname, port } = new URL(url);
   const scheme = protocol.slice(0, -1);
-  if (scheme === 'http' && !config.allowHttp) return false;
-  if (config.allowAnyVaultAddress) return true;
-  return config.vaultAddresses.map(parseAddressGlob).some((glob) => {
+  if (scheme === 'http' && !allowHttp) return false;
+  if (globs === 'any') return true;
+  return globs.map(parseAddressGlob).some((glob) => {
     const portFits = glob.port === '*' || glob.port === (port === '' ? defaultPorts[scheme] : port);
     return glob.scheme === scheme && portFits && glob.host.test(hostname);
   });

@@ -1,6 +1,30 @@
 # Generated from deploy/samples/minimal.yaml by "npm run generate"; do not edit.
 # The same with deletionPolicy: Delete, and the root mount removed too (annotation confirm-delete-root).
 
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}
+
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}
+
+path "pki/roles" {
+  capabilities = ["list"]
+}
+
+path "istioca/roles" {
+  capabilities = ["list"]
+}
+
 path "sys/mounts/kv" {
   capabilities = ["create", "read", "update", "delete"]
 }
@@ -130,10 +154,6 @@ path "kv/metadata/istioca-state" {
 }
 
 path "kv/metadata" {
-  capabilities = ["list"]
-}
-
-path "pki/roles" {
   capabilities = ["list"]
 }
 

@@ -1,6 +1,30 @@
 # Generated from deploy/samples/procedure.yaml by "npm run generate"; do not edit.
 # For the procedure: also makes the audit device and the Kubernetes auth mount, and configures it; KV version 1.
 
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}
+
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}
+
+path "pki/roles" {
+  capabilities = ["list"]
+}
+
+path "istioca/roles" {
+  capabilities = ["list"]
+}
+
 path "sys/mounts/kv" {
   capabilities = ["create", "read", "update"]
 }

@@ -1,6 +1,30 @@
 # Generated from deploy/samples/minimal.yaml by "npm run generate"; do not edit.
 # For default names, KV version 2, and a Kubernetes auth mount that exists.
 
+path "auth/token/lookup-self" {
+  capabilities = ["read"]
+}
+
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}
+
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}
+
+path "pki/roles" {
+  capabilities = ["list"]
+}
+
+path "istioca/roles" {
+  capabilities = ["list"]
+}
+
 path "sys/mounts/kv" {
   capabilities = ["create", "read", "update"]
 }

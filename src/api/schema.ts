@@ -3,6 +3,7 @@
  * Rules between fields are CEL rules, so that the API server evaluates them.
  */
 import { z } from 'zod';
+import { allowedTextRules, auditOptions, deliveryAnnotations } from './allowed-texts.ts';
 import {
   address,
   atomicList,
@@ -95,8 +96,11 @@ const vault = z.object({
 
 const audit = z.object({
   path: vaultPath(),
-  type: z.enum(['file', 'socket', 'syslog']).default('file'),
-  options: z.record(z.string(), text(1024)).default({}).meta({ maxProperties: 16 }),
+  type: z.enum(['file']).default('file'),
+  options: z
+    .record(z.string(), text(1024))
+    .default({})
+    .meta({ maxProperties: 16, ...cel(...allowedTextRules('audit.options', auditOptions)) }),
 });
 
 const root = z
@@ -201,17 +205,7 @@ const delivery = z
       .default({})
       .meta({
         maxProperties: 32,
-        ...cel(
-          {
-            rule: "self.all(k, k.matches('^vault[.]hashicorp[.]com/[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?$'))",
-            message: 'delivery.annotations: every key must be an annotation of vault.hashicorp.com/',
-          },
-          {
-            rule: "self.all(k, !self[k].contains('\\n') && !self[k].contains(': '))",
-            message:
-              'delivery.annotations: values are one line without ": " (the overlay library would read them as YAML)',
-          },
-        ),
+        ...cel(...allowedTextRules('delivery.annotations', deliveryAnnotations)),
       }),
   })
   .meta(

@@ -5,7 +5,7 @@
 import { immutableChanges } from '../api/broken-rules.ts';
 import { dig, type JsonObject } from '../api/json.ts';
 import { specSchema, type IstioVaultCA } from '../api/schema.ts';
-import { addressAllowed, parsePlanConfig, type PlanConfig } from '../config.ts';
+import { addressAllowed, injectorAddressAllowed, parsePlanConfig, type PlanConfig } from '../config.ts';
 import { applied, asApplied } from '../controller/as-applied.ts';
 import { ConflictTracker } from '../controller/conflict-tracker.ts';
 import { dryRun, type DryRun } from '../controller/dry-run.ts';
@@ -89,7 +89,11 @@ async function dryRunOnce(
   try {
     const identity = { cluster: await clusterUid(kube), namespace, name, uid };
     const desired = desire(identity, resource.spec, annotations);
-    const judge = { addressAllowed: (address: string) => addressAllowed(config, address), leaderElection: true };
+    const judge = {
+      addressAllowed: (address: string) => addressAllowed(config, address),
+      injectorAddressAllowed: (address: string) => injectorAddressAllowed(config, address),
+      leaderElection: true,
+    };
     return await dryRun({ rounds, judge, now: () => clock.now() }, resource, desired, stop.signal);
   } finally {
     await sessions.close();

@@ -8,16 +8,25 @@ import type { Step } from '../plan/steps.ts';
 import type { LoopResult, SpecPolicy } from './outcome.ts';
 import type { ReconcileLoop } from './reconcile-loop.ts';
 
-function addressProblem({ spec }: IstioVaultCA, { addressAllowed }: SpecPolicy): Problem[] {
-  const { address } = spec.vault;
-  if (addressAllowed(address)) return [];
-  const message = `spec.vault.address ${address} is not on the operator's list (--vault-addresses); use one that is, or have it added`;
-  return [{ condition: 'VaultReady', reason: 'AddressNotAllowed', message, blocks: 'all' }];
+/** The addresses of the spec that the flags of the operator do not permit. */
+function addressProblems({ spec }: IstioVaultCA, policy: SpecPolicy): Problem[] {
+  const { address, injectorAddress } = spec.vault;
+  const refuse = (condition: Problem['condition'], field: string, value: string, flag: string): Problem => ({
+    condition,
+    reason: 'AddressNotAllowed',
+    message: `spec.vault.${field} ${value} is not on the operator's list (${flag}); use one that is, or have it added`,
+    blocks: 'all',
+  });
+  if (!policy.addressAllowed(address)) return [refuse('VaultReady', 'address', address, '--vault-addresses')];
+  // without an address of its own, the agent is given that of the operator
+  const given = injectorAddress ?? address;
+  const field = injectorAddress === undefined ? 'address' : 'injectorAddress';
+  return policy.injectorAddressAllowed(given) ? [] : [refuse('VaultReady', field, given, '--injector-addresses')];
 }
 
 /** Returns the problems of the spec itself. With any of them, the operator sends no request to a Vault server. */
 export function refusals(resource: IstioVaultCA, desired: Desired, policy: SpecPolicy): Problem[] {
-  return [...addressProblem(resource, policy), ...checkSpec(desired, policy.leaderElection)];
+  return [...addressProblems(resource, policy), ...checkSpec(desired, policy.leaderElection)];
 }
 
 /**

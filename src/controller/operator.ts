@@ -1,7 +1,7 @@
 /** Wires the parts of a running operator: informers add keys to the work queue, and workers pass the keys to the reconciler. */
 import { dig, items } from '../api/json.ts';
 import type { RunConfig } from '../config.ts';
-import { addressAllowed } from '../config.ts';
+import { addressAllowed, injectorAddressAllowed } from '../config.ts';
 import { adapters } from '../control-planes/index.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
@@ -168,6 +168,7 @@ export class Operator {
       }),
       leaderElection: config.leaderElect,
       addressAllowed: (address) => addressAllowed(config, address),
+      injectorAddressAllowed: (address) => injectorAddressAllowed(config, address),
       resyncMs: config.resyncMs,
       reconcileTimeoutMs: config.reconcileTimeoutMs,
       deletionDeadlineMs: config.deletionDeadlineMs,

@@ -12,7 +12,10 @@ import type { ConflictTracker } from './conflict-tracker.ts';
 
 /** Whether a spec is accepted, as far as flags of the operator decide it. */
 export interface SpecPolicy {
+  /** The operator may connect to the address. */
   addressAllowed: (address: string) => boolean;
+  /** istiod's agent may be given the address. */
+  injectorAddressAllowed: (address: string) => boolean;
   leaderElection: boolean;
 }
 

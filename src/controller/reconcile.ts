@@ -10,6 +10,7 @@ import type { Observed } from '../plan/facts/observed.ts';
 import type { IstiodPod } from '../plan/facts/observed-istiod.ts';
 import { plan } from '../plan/plan.ts';
 import { internalError, kindOf, recheckAfterMs, type Problem } from '../plan/facts/problem.ts';
+import { describeForeignRoles } from '../plan/vault/foreign-roles.ts';
 import { rotationDue } from '../plan/rotation/rotation.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import { startingStatus, statusOf, suspendedStatus } from '../plan/status/status.ts';
@@ -27,6 +28,8 @@ export class Reconciler {
   readonly #report: Reporter;
   readonly #loop: ReconcileLoop;
   readonly #deletion: Deletion;
+  /** The roles of others that were reported last, as text, by `namespace/name`. */
+  readonly #foreignRoles = new Map<string, string>();
   /** Ends the running reconcile of a resource, by `namespace/name`. */
   readonly #interruptions = new Map<string, AbortController>();
 
@@ -72,6 +75,7 @@ export class Reconciler {
       this.#o.istiod.forget(key);
       this.#o.conflicts.forget(key);
       this.#deletion.forget(key);
+      this.#foreignRoles.delete(key);
       this.#o.metrics.forgetResource(namespace, name);
       return { requeueAfterMs: this.#o.resyncMs };
     }
@@ -132,6 +136,7 @@ export class Reconciler {
     const pending = this.#pending(resource, desired, result);
     const status = statusOf({ ...input(result.observed, result.problems), ...(pending ? { pending } : {}) });
     await this.#report.status(raw, resource, status);
+    this.#warnOfForeignRoles(resource, desired, result.observed);
     this.#measure(resource, status, result.observed);
     return this.#outcome(result, desired, clock.now());
   }
@@ -149,6 +154,19 @@ export class Reconciler {
   /** With `mode: Plan` the steps that would follow from what was seen. */
   #pending({ spec }: IstioVaultCA, desired: Desired, result: LoopResult) {
     return spec.mode === 'Plan' && result.observed ? simulatedSteps(desired, result, this.#o.clock.now()) : undefined;
+  }
+
+  /** Reports roles that somebody else made in the PKI mounts of a resource, once for each set of roles. */
+  #warnOfForeignRoles(resource: IstioVaultCA, desired: Desired, observed: Observed | undefined): void {
+    if (!observed || observed.vault.missingCapabilities.length > 0) return;
+    const { namespace, name } = resource.metadata;
+    const text = describeForeignRoles(new DerivedState(desired, observed, this.#o.clock.now()));
+    const before = this.#foreignRoles.get(`${namespace}/${name}`);
+    if (text === undefined) this.#foreignRoles.delete(`${namespace}/${name}`);
+    else this.#foreignRoles.set(`${namespace}/${name}`, text);
+    if (text === undefined || text === before) return;
+    this.#o.logger.warn(`ForeignRole: ${text}`, { namespace, name });
+    this.#report.event(resource, 'Warning', 'ForeignRole', 'Check', text);
   }
 
   #measure(resource: IstioVaultCA, status: Status, observed: Observed | undefined): void {

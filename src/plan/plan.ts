@@ -6,7 +6,7 @@
  */
 import { caDigest, DerivedState } from './facts/derived.ts';
 import type { Desired } from './facts/desired.ts';
-import { accessSteps } from './vault/access.ts';
+import { accessRestricted, accessSteps } from './vault/access.ts';
 import { objectName, renderName } from './control-plane/istiod-fields.ts';
 import * as ownership from './ownership/checks.ts';
 import * as controlPlane from './control-plane/checks.ts';
@@ -36,6 +36,7 @@ export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
     specChecks.renewBeforeTooLong(d),
     specChecks.agentCaMissing(d),
     specChecks.deliveryAnnotationsRefused(d),
+    specChecks.auditOptionsRefused(d),
     specChecks.kv1NeedsLeaderElection(d.spec, leaderElection),
   ].filter((problem) => problem !== undefined);
 }
@@ -60,6 +61,7 @@ function checkObserved(s: DerivedState): Problem[] {
     servers.authConfigNotOwned(s),
     ownership.policyNotOwned(s),
     ownership.roleNotOwned(s),
+    accessRestricted(s),
     ownership.adoptionMismatch(s),
     keyStoreDeletes(s),
     roots.rootLost(s),

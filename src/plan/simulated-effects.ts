@@ -130,6 +130,7 @@ export function publishLive({ d, vault }: SimulatedWorld, step: StepOf<'PublishL
     vault.liveOlder = all.slice(-(vault.liveVersions ?? defaultVersions)).slice(0, -1);
   }
   set(vault.live, step.cas, entry, step.mark, d.spec.keyStore.version);
+  if (step.from === 'staging') vault.liveRevoked = false;
   if (d.spec.delivery.source === 'PKI' && vault.intermediatePki) vault.intermediatePki.defaultIssuerId = issuer.id;
 }
 

@@ -1,10 +1,10 @@
 /**
  * Checks of the spec alone, for rules that CEL cannot express, and for specs that an older schema accepted. Each problem blocks all writes.
  */
+import { agentCaAnnotations, auditOptions, deliveryAnnotations, refusedTexts } from '../api/allowed-texts.ts';
 import { parseGoDuration } from '../api/duration.ts';
 import type { Spec } from '../api/schema.ts';
 import type { Desired } from './facts/desired.ts';
-import { refusedDeliveryAnnotations } from './control-plane/istiod-fields.ts';
 import type { Problem } from './facts/problem.ts';
 import { controlPlaneKinds } from './control-plane/kinds.ts';
 
@@ -84,26 +84,25 @@ export function agentCaMissing({ spec }: Desired): Problem | undefined {
   );
 }
 
-/**
- * `delivery.annotations` has keys outside `vault.hashicorp.com/`, values that are not one plain line, or annotations that the operator sets
- * itself or that would bypass them.
- */
+/** `delivery.annotations` has keys or values that are not permitted. */
 export function deliveryAnnotationsRefused({ spec }: Desired): Problem | undefined {
   const field = 'spec.delivery.annotations';
-  const malformed = Object.entries(spec.delivery.annotations)
-    .filter(([key, value]) => !key.startsWith('vault.hashicorp.com/') || /\n|: /.test(value))
-    .map(([key]) => key);
-  if (malformed.length > 0) {
-    const message = `${field}: ${malformed.join(', ')}: keys must begin with vault.hashicorp.com/, values be one line without ": "`;
-    return refuse('ControlPlanePatched', 'InvalidSpec', message);
-  }
-  const refused = refusedDeliveryAnnotations(spec);
-  if (refused.length === 0) return undefined;
+  const { annotations } = spec.delivery;
+  const refused = refusedTexts(field, annotations, deliveryAnnotations);
+  if (refused !== undefined) return refuse('ControlPlanePatched', 'InvalidSpec', refused);
+  const ca = agentCaAnnotations.filter((key) => key in annotations);
+  if (ca.length === 0 || spec.vault.tls?.caConfigMapRef !== undefined) return undefined;
   return refuse(
     'ControlPlanePatched',
     'InvalidSpec',
-    `${field} may not set ${refused.join(', ')}: the operator sets it, or it would bypass what it promises; remove it`,
+    `${field}: ${ca.join(', ')}: only with spec.vault.tls.caConfigMapRef; remove it, and give the CA as spec.vault.tls.caSecretRef`,
   );
+}
+
+/** `audit.options` has keys or values that are not permitted. */
+export function auditOptionsRefused({ spec }: Desired): Problem | undefined {
+  const refused = spec.audit && refusedTexts('spec.audit.options', spec.audit.options, auditOptions);
+  return refused === undefined ? undefined : refuse('VaultReady', 'InvalidSpec', refused);
 }
 
 /** The key store is KV 1 without leader election. KV 1 has no check-and-set, so only the Lease prevents concurrent writes of two operators. */

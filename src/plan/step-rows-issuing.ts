@@ -115,7 +115,7 @@ export const issuingRows: StepRows<
       from === 'adopted' ? 'Adopted' : same ? 'PublishedAgain' : from === 'staging' ? 'Published' : 'RootsPublished',
     planned: (step) => published(step, 'Publish'),
     done: (step) => published(step, 'Published'),
-    rereads: ['live', 'liveVersions', 'intermediatePki'],
+    rereads: ['live', 'liveRevoked', 'liveVersions', 'intermediatePki'],
     simulate: effects.publishLive,
   },
   SetDefaultIssuer: {
@@ -125,10 +125,12 @@ export const issuingRows: StepRows<
     event: 'DefaultIssuerSet',
     planned: (step) => `Make the current issuer of mount ${step.mount}/ its default`,
     done: (step) => `Made the current issuer of mount ${step.mount}/ its default`,
-    restores: (step) => `the default issuer of mount ${step.mount}/`,
+    restores: (step) => `the default issuer of mount ${step.mount}/ (default, default_follows_latest_issuer)`,
     rereads: ['rootPki', 'intermediatePki'],
     simulate: (world, step) => {
-      effects.pkiOf(world, step.mount).defaultIssuerId = step.issuerId;
+      const pki = effects.pkiOf(world, step.mount);
+      pki.defaultIssuerId = step.issuerId;
+      delete pki.followsLatest;
     },
   },
   LimitVersions: {

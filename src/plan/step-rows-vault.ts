@@ -2,6 +2,13 @@
 import * as effects from './simulated-effects.ts';
 import { Refused } from './simulated-effects.ts';
 import type { StepRows } from './step-row.ts';
+import type { StepOf } from './steps.ts';
+
+/** Names the fields of a role that a step resets; empty: none. */
+function resetOf({ resets }: StepOf<'WriteRole'>): string {
+  const names = Object.keys(resets);
+  return names.length === 0 ? '' : `, without ${names.join(', ')}, which let in more`;
+}
 
 const pkiMounts = ['rootMount', 'intermediateMount', 'rootPki', 'intermediatePki'] as const;
 
@@ -123,12 +130,14 @@ export const vaultRows: StepRows<
     action: 'Update',
     target: (step) => `vault:auth/${step.mount}/role/${step.role}`,
     event: 'RoleWritten',
-    planned: (step) => `Write role ${step.role}, bound to ${step.fields.serviceAccountNames.join(', ')}`,
-    done: (step) => `Wrote role ${step.role}, bound to ${step.fields.serviceAccountNames.join(', ')}`,
-    restores: (step) => `role ${step.role}, bound to ${step.fields.serviceAccountNames.join(', ')}`,
+    planned: (step) =>
+      `Write role ${step.role}, bound to ${step.fields.serviceAccountNames.join(', ')}${resetOf(step)}`,
+    done: (step) => `Wrote role ${step.role}, bound to ${step.fields.serviceAccountNames.join(', ')}${resetOf(step)}`,
+    restores: (step) => `role ${step.role}, bound to ${step.fields.serviceAccountNames.join(', ')}${resetOf(step)}`,
     rereads: ['role'],
     simulate: ({ vault }, step) => {
-      vault.role = step.fields;
+      const otherFields = (vault.role?.otherFields ?? []).filter((name) => !(name in step.resets));
+      vault.role = { ...step.fields, otherFields };
     },
   },
   DeleteRole: {

@@ -3,7 +3,7 @@
  * `step-table.ts`, one row a kind; how it is executed in Vault, in `src/vault/execute.ts`.
  */
 import type { IntermediateSpec, RootSpec, StateEntry } from './facts/state-entry.ts';
-import type { KubernetesAuthConfig, KubernetesRole } from './facts/observed.ts';
+import type { KubernetesAuthConfig, RoleFields } from './facts/observed.ts';
 import type { Problem } from './facts/problem.ts';
 
 export type Step =
@@ -23,7 +23,14 @@ export type Step =
   | { kind: 'EnableAuth'; mount: string; description: string }
   | { kind: 'WriteAuthConfig'; mount: string; config: KubernetesAuthConfig }
   | { kind: 'WritePolicy'; name: string; text: string }
-  | { kind: 'WriteRole'; mount: string; role: string; fields: KubernetesRole }
+  | {
+      kind: 'WriteRole';
+      mount: string;
+      role: string;
+      fields: RoleFields;
+      /** Fields that let in more than the role is for, with the value that undoes it, by their names in the API. */
+      resets: Readonly<Record<string, string | number>>;
+    }
   | { kind: 'GenerateRoot'; mount: string; name: string; spec: RootSpec; existingKey: boolean }
   | { kind: 'LimitVersions'; versions: number }
   | { kind: 'DestroyVersions'; versions: number[] }

@@ -1,7 +1,9 @@
 /** ACL policies, and the configuration and roles of the Kubernetes auth method, for the Vault Agent of istiod. */
 import { z } from 'zod';
-import type { KubernetesAuthConfig, KubernetesRole } from '../plan/facts/observed.ts';
+import { isObject, type JsonObject } from '../api/json.ts';
+import type { KubernetesAuthConfig, KubernetesRole, RoleFields } from '../plan/facts/observed.ts';
 import type { Secret } from '../observability/secret.ts';
+import { cut, printable } from '../text/bounded.ts';
 import type { VaultClient } from './client.ts';
 
 /** Returns the text of an ACL policy; undefined if it does not exist. */
@@ -35,6 +37,36 @@ const roleSchema = z.object({
   audience: z.string().nullish(),
 });
 
+/** Fields that `writeRole` writes, and deprecated names of fields, with which the server answers in addition to the present names. */
+const knownFields: ReadonlySet<string> = new Set([
+  ...Object.keys(roleSchema.shape),
+  ...['policies', 'ttl', 'max_ttl', 'period', 'num_uses', 'bound_cidrs'],
+]);
+
+/** Values of other fields that mean the same as no value. Source: https://developer.hashicorp.com/vault/api-docs/auth/kubernetes */
+const defaults: Readonly<Record<string, readonly unknown[]>> = {
+  alias_name_source: ['serviceaccount_uid'],
+  token_type: ['default', 'default-service', 'service'],
+};
+
+/** The most names of other fields that are kept, and the longest of them, in UTF-16 code units. */
+const mostFields = 30;
+const longestField = 60;
+
+/** The names of the fields of a role that `writeRole` does not write and that have a value, sorted. */
+function otherFields(body: JsonObject): string[] {
+  const isEmpty = (value: unknown): boolean =>
+    value === null ||
+    ['', 0, false].includes(value as string) ||
+    (Array.isArray(value) && value.length === 0) ||
+    (isObject(value) && Object.keys(value).length === 0);
+  return Object.entries(body)
+    .filter(([name, value]) => !knownFields.has(name) && !isEmpty(value) && defaults[name]?.includes(value) !== true)
+    .map(([name]) => cut(printable(name), longestField))
+    .sort()
+    .slice(0, mostFields);
+}
+
 /** Reads a role of a Kubernetes auth mount; undefined if it does not exist. */
 export async function readRole(client: VaultClient, mount: string, role: string): Promise<KubernetesRole | undefined> {
   const body = await client.read(`auth/${mount}/role/${role}`);
@@ -46,14 +78,20 @@ export async function readRole(client: VaultClient, mount: string, role: string)
     policies: fields.token_policies ?? [],
     tokenTtl: fields.token_ttl,
     audience: fields.audience ?? '',
+    otherFields: otherFields(body),
   };
 }
 
+/**
+ * Writes a role. Fields that the call does not name stay as they are.
+ * @param resets further fields, by their names in the API
+ */
 export async function writeRole(
   client: VaultClient,
   mount: string,
   role: string,
-  fields: KubernetesRole,
+  fields: RoleFields,
+  resets: Readonly<Record<string, string | number>>,
 ): Promise<void> {
   await client.write(`auth/${mount}/role/${role}`, {
     bound_service_account_names: fields.serviceAccountNames,
@@ -61,6 +99,7 @@ export async function writeRole(
     token_policies: fields.policies,
     token_ttl: `${fields.tokenTtl}s`,
     audience: fields.audience,
+    ...resets,
   });
 }
 

@@ -42,7 +42,7 @@ const executors: Executors = {
   WriteAuthConfig: async (ctx, step) =>
     await writeAuthConfig(ctx.client, step.mount, step.config, await ctx.reviewerJwt()),
   WritePolicy: ({ client }, step) => writePolicy(client, step.name, step.text),
-  WriteRole: ({ client }, step) => writeRole(client, step.mount, step.role, step.fields),
+  WriteRole: ({ client }, step) => writeRole(client, step.mount, step.role, step.fields, step.resets),
   GenerateRoot: ({ client }, step) => pki.generateRoot(client, step.mount, step.name, step.spec, step.existingKey),
   StageKey: issuing.stageKey,
   RemoveStaging: issuing.removeStaging,

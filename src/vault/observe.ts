@@ -8,7 +8,14 @@ import { DerivedVault } from '../plan/facts/derived.ts';
 import type { Desired } from '../plan/facts/desired.ts';
 import { isOwnMarker } from '../plan/facts/identity.ts';
 import { ownables, owns, ownsAuthMount, type Ownable } from '../plan/ownership/ownership.ts';
-import type { Mount, ObservedVault, Pki, Remains } from '../plan/facts/observed.ts';
+import {
+  ownEntry,
+  type Mount,
+  type ObservedVault,
+  type Pki,
+  type PkiRoles,
+  type Remains,
+} from '../plan/facts/observed.ts';
 import type { VaultPart } from '../plan/step-row.ts';
 import { rereadsOf } from '../plan/step-table.ts';
 import type { Step } from '../plan/steps.ts';
@@ -18,7 +25,7 @@ import { parseLive, parseStaging, parseState } from './entries.ts';
 import { VaultError } from './errors.ts';
 import { listKv, readKv, readVersions, type KvPlace, type KvVersions } from './kv.ts';
 import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
-import { listPkiRoles, readPki, readSigned } from './pki.ts';
+import { isRevoked, listPkiRoles, readPki, readSigned } from './pki.ts';
 
 /** The place of an entry in the key store. */
 export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): KvPlace {
@@ -53,10 +60,22 @@ const everything = { authMount: true, authConfig: true, auditDevice: true, rootG
 /** Whether the spec and the annotations ask that the root mount goes with the resource. */
 const rootGoes = (d: Desired): boolean => annotations.confirmDeleteRoot in d.annotations;
 
-/** Every read there is, by the name of what it reads; `authMount` stands before `authConfig`, which waits for it. */
+/** A read that needs a right which the operator can do without: `unreadable` without it. */
+const optional = <T>(read: Promise<T>): Promise<T | 'unreadable'> =>
+  read.catch((error: unknown) => {
+    if (error instanceof VaultError && error.kind === 'Forbidden') return 'unreadable' as const;
+    throw error;
+  });
+
+/**
+ * Every read there is, by the name of what it reads; `authMount` and `live` stand before `authConfig` and `liveRevoked`, which wait for
+ * them.
+ */
 function readers(client: VaultClient, d: Desired, now: () => number, deleting: boolean) {
   const { root, intermediate, keyStore, kubernetesAuth, policy, audit } = d.spec;
   let authMount: Promise<Mount | undefined> = Promise.resolve(undefined);
+  const readLive = async () => parseLive(d.identity, await readKv(client, kvPlace(d, '')));
+  let live: ReturnType<typeof readLive> = Promise.resolve({ casVersion: 0, entry: undefined });
   return {
     health: () => client.health(),
     authMount: () => (authMount = readAuthMount(client, kubernetesAuth.mount)),
@@ -73,11 +92,18 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
         ? await readAuthConfig(client, kubernetesAuth.mount)
         : undefined,
     // reduced at once: an entry holds a private key, and what is kept of it for the reconcile must not
-    live: async () => parseLive(d.identity, await readKv(client, kvPlace(d, ''))),
+    live: () => (live = readLive()),
     staging: async () => parseStaging(d.identity, await readKv(client, kvPlace(d, '-staging'))),
     state: async () => parseState(d.identity, await readKv(client, kvPlace(d, '-state'))),
     liveVersions: async () => (keyStore.version === 2 ? await readVersions(client, kvPlace(d, '')) : noVersions),
     rootPki: () => readPki(client, root.mount),
+    rootPkiRoles: () => optional(listPkiRoles(client, root.mount)),
+    intermediatePkiRoles: () => optional(listPkiRoles(client, intermediate.mount)),
+    liveRevoked: async () => {
+      const serial = ownEntry(await live)?.certificate?.serial;
+      // Vault serves certificates to everybody, so this needs no right
+      return serial === undefined ? false : await isRevoked(client, root.mount, serial);
+    },
     intermediatePki: () => readPki(client, intermediate.mount),
     keyStoreEntries: async () => (deleting ? await listKv(client, keyStore.mount, keyStore.version) : []),
     authRoles: async () => (deleting ? await listRoles(client, kubernetesAuth.mount) : []),
@@ -127,10 +153,25 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
   // the content of a mount that this resource does not own is read only for adoption
   const pki = async (mount: Mount | undefined, object: Ownable | undefined, read: Pending<Pki>) =>
     mount?.type === 'pki' && object && (d.spec.adopt || owns(derived, object)) ? await read.take() : undefined;
+  const roles = async (mount: string, object: Ownable | undefined, read: Pending<PkiRoles['names']>) =>
+    object && owns(derived, object) ? [{ mount, names: await read.take() }] : [];
+  const { root, intermediate } = d.spec;
   return {
     ...mounts,
     rootPki: await pki(mounts.rootMount, rootMount, reads.rootPki),
     intermediatePki: await pki(mounts.intermediateMount, intermediateMount, reads.intermediatePki),
+    pkiRoles: [
+      ...(await roles(root.mount, mounts.rootMount?.type === 'pki' ? rootMount : undefined, reads.rootPkiRoles)),
+      ...(await roles(
+        intermediate.mount,
+        mounts.intermediateMount?.type === 'pki' ? intermediateMount : undefined,
+        reads.intermediatePkiRoles,
+      )),
+    ],
+    liveRevoked:
+      rootMount && mounts.rootMount?.type === 'pki' && owns(derived, rootMount)
+        ? await reads.liveRevoked.take()
+        : false,
     remains: deleting ? await remains(reads, mounts, d) : undefined,
   };
 }
@@ -216,6 +257,8 @@ const unread: ObservedVault = {
   intermediateMount: undefined,
   rootPki: undefined,
   intermediatePki: undefined,
+  pkiRoles: [],
+  liveRevoked: false,
   policy: undefined,
   role: undefined,
   authConfig: undefined,

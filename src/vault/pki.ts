@@ -5,13 +5,22 @@ import { certificateFacts } from '../plan/facts/certificate.ts';
 import type { IntermediateSpec, RootSpec } from '../plan/facts/state-entry.ts';
 import type { Issuer, Pki } from '../plan/facts/observed.ts';
 import type { Secret } from '../observability/secret.ts';
+import { cut, printable } from '../text/bounded.ts';
 import { splitPem } from '../text/pem.ts';
 import type { VaultClient } from './client.ts';
 import { VaultError } from './errors.ts';
 
 const issuerList = z.object({ key_info: z.record(z.string(), z.object({ issuer_name: z.string().default('') })) });
 const keyList = z.object({ key_info: z.record(z.string(), z.object({ key_name: z.string().default('') })) });
-const issuerSchema = z.object({ certificate: z.string(), key_id: z.string().default('') });
+const issuerSchema = z.object({
+  certificate: z.string(),
+  key_id: z.string().default(''),
+  revoked: z.boolean().default(false),
+});
+const configSchema = z.object({
+  default: z.string().default(''),
+  default_follows_latest_issuer: z.boolean().default(false),
+});
 const signedSchema = z.object({ certificate: z.string(), ca_chain: z.array(z.string()).nullish() });
 
 /** Maximum number of issuers, and of keys, in a mount of a resource. Each issuer is read with a request of its own. */
@@ -43,17 +52,18 @@ export async function readPki(client: VaultClient, mount: string): Promise<Pki> 
     Object.keys(issuers?.key_info ?? {}).map(async (id): Promise<Issuer | undefined> => {
       const body = await client.read(`${mount}/issuer/${id}`);
       if (!body) return undefined; // removed between the list and the read
-      const { certificate, key_id } = issuerSchema.parse(body);
+      const { certificate, key_id, revoked } = issuerSchema.parse(body);
       const facts = certificateFacts(certificate);
-      return (
-        facts && { id, keyId: key_id, keyName: keyNames.find((k) => k.id === key_id)?.name ?? '', certificate: facts }
-      );
+      const keyName = keyNames.find((k) => k.id === key_id)?.name ?? '';
+      return facts && { id, keyId: key_id, keyName, certificate: facts, ...(revoked ? { revoked } : {}) };
     }),
   );
+  const { default: defaultIssuerId, default_follows_latest_issuer: followsLatest } = configSchema.parse(config ?? {});
   return {
     issuers: read.filter((issuer) => issuer !== undefined),
     keys: keyNames,
-    defaultIssuerId: z.object({ default: z.string().default('') }).parse(config ?? {}).default,
+    defaultIssuerId,
+    ...(followsLatest ? { followsLatest } : {}),
   };
 }
 
@@ -162,8 +172,15 @@ export async function setSigned(client: VaultClient, mount: string, chain: strin
   await client.write(`${mount}/intermediate/set-signed`, { certificate: chain.join('') });
 }
 
+/** Sets the default issuer, which then stays the default when further issuers are made. */
 export async function setDefaultIssuer(client: VaultClient, mount: string, issuerId: string): Promise<void> {
-  await client.write(`${mount}/config/issuers`, { default: issuerId });
+  await client.write(`${mount}/config/issuers`, { default: issuerId, default_follows_latest_issuer: false });
+}
+
+/** Returns whether a mount has revoked a certificate that it issued. False: it has not, or does not know the certificate. */
+export async function isRevoked(client: VaultClient, mount: string, serial: string): Promise<boolean> {
+  const body = await client.read(`${mount}/cert/${serial}`);
+  return z.object({ revocation_time: z.number().default(0) }).parse(body ?? {}).revocation_time > 0;
 }
 
 /** Removes issuers, then keys; those that do not exist are ignored. */
@@ -183,9 +200,14 @@ export async function removeParts(
 /** The limit for `readSigned`, which sends one request per certificate. */
 const maxSigned = 500;
 
-/** Returns the names of the roles of a PKI mount. */
+/** Maximum number of roles whose names are kept, and the longest name, in UTF-16 code units. */
+const mostRoles = 100;
+const longestRole = 100;
+
+/** Returns the names of the roles of a PKI mount, at most 100. */
 export async function listPkiRoles(client: VaultClient, mount: string): Promise<string[]> {
-  return await client.list(`${mount}/roles`);
+  const names = await client.list(`${mount}/roles`);
+  return names.slice(0, mostRoles).map((name) => cut(printable(name), longestRole));
 }
 
 /**

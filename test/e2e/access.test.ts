@@ -1,7 +1,7 @@
 /** Who may do what with what the operator made: tried against the real servers, path by path. */
 import { beforeAll, describe, expect, it } from '@jest/globals';
-import { products, requestToken, sharedStack, type Product } from '../stack/index.ts';
-import { applyOk, waitForCondition } from '../support/cluster.ts';
+import { products, requestToken, sharedStack, waitFor, type Product } from '../stack/index.ts';
+import { applyOk, conditionOf, getResource, requestReconcile, waitForCondition } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
 import { makeScene, type Scene } from '../support/scene.ts';
 
@@ -91,5 +91,86 @@ describe.each(cases)('$product, $source delivery, KV $version', ({ product, sour
         status: 403,
       });
     }
+  });
+
+  it('what only narrows the role stays and is named, and AccessRestricted says with what the agent cannot work', async () => {
+    const path = `auth/kubernetes/role/${role}`;
+    const look = async (text: string) => {
+      const resource = await requestReconcile(kube, namespace, 'istioca', text);
+      return conditionOf(resource, 'AccessReady');
+    };
+    await scene.vault.request('POST', path, { token_bound_cidrs: ['127.0.0.0/8'], token_no_default_policy: true });
+    const narrowed = await look('narrowed');
+    expect(narrowed).toMatchObject({ status: 'True' });
+    expect(narrowed?.message).toContain('somebody else set token_bound_cidrs, token_no_default_policy of the role');
+
+    await scene.vault.request('POST', path, { token_num_uses: 3 });
+    const restricted = await look('restricted');
+    expect(restricted).toMatchObject({ status: 'False', reason: 'AccessRestricted' });
+    expect(restricted?.message).toContain(`vault write ${path} token_num_uses=0`);
+    const kept = (await scene.vault.request('GET', path)).body as { data: Record<string, unknown> };
+    expect(kept.data).toMatchObject({ token_num_uses: 3, token_no_default_policy: true });
+
+    await scene.vault.request('POST', path, {
+      token_num_uses: 0,
+      token_bound_cidrs: [],
+      token_no_default_policy: false,
+    });
+    expect(await look('open again')).toMatchObject({
+      status: 'True',
+      message: expect.not.stringContaining('else set'),
+    });
+  });
+
+  it('a role of somebody else in the PKI mount is never deleted, and is said', async () => {
+    const path = `${namespace}-ca/roles/others`;
+    await scene.vault.request('POST', path, { allow_any_name: true });
+    const resource = await requestReconcile(kube, namespace, 'istioca', 'a role');
+    expect(conditionOf(resource, 'IntermediateReady')).toMatchObject({
+      status: 'True',
+      message: expect.stringContaining(`${path} is not of this resource`),
+    });
+    const events = await waitFor('the Event', async () => {
+      const list = (await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${namespace}/events`)).body as {
+        items: { reason: string; type: string; note: string }[];
+      };
+      const found = list.items.filter(({ reason }) => reason === 'ForeignRole');
+      return found.length > 0 && found;
+    });
+    expect(events[0]).toMatchObject({ type: 'Warning', note: expect.stringContaining(path) });
+    expect((await scene.vault.request('GET', path)).status).toBe(200);
+    await scene.vault.request('DELETE', path);
+  });
+
+  it('without the rights for these looks it goes on, and says what it could not see', async () => {
+    const name = `operator-${namespace}`;
+    const rules = ((await scene.vault.request('GET', `sys/policies/acl/${name}`)).body as { data: { policy: string } })
+      .data.policy;
+    const least = rules
+      .split('\n\n')
+      .filter((rule) => !rule.includes('/roles"'))
+      .join('\n\n');
+    await scene.vault.request('PUT', `sys/policies/acl/${name}`, { policy: least });
+    const resource = await requestReconcile(kube, namespace, 'istioca', 'fewer rights');
+    expect(conditionOf(resource, 'VaultReady')).toMatchObject({
+      status: 'True',
+      message: expect.stringContaining(
+        `not verified, because the token lacks the right: list ${namespace}-pki/roles, list ${namespace}-ca/roles`,
+      ),
+    });
+    expect(conditionOf(resource, 'Provisioned')?.status).toBe('True');
+    await scene.vault.request('PUT', `sys/policies/acl/${name}`, { policy: rules });
+  });
+
+  it('a revoked root is IssuerRevoked for a person to act, and the CA in use goes on', async () => {
+    const before = await getResource(kube, namespace, 'istioca');
+    const { issuerId, serial } = before.status?.root as unknown as { issuerId: string; serial: string };
+    await scene.vault.request('POST', `${namespace}-pki/issuer/${issuerId}/revoke`, {});
+    const resource = await requestReconcile(kube, namespace, 'istioca', 'a revoked root');
+    expect(conditionOf(resource, 'RootReady')).toMatchObject({ status: 'False', reason: 'IssuerRevoked' });
+    expect(conditionOf(resource, 'RootReady')?.message).toContain(serial);
+    expect(conditionOf(resource, 'Stalled')).toMatchObject({ status: 'True', reason: 'IssuerRevoked' });
+    expect(conditionOf(resource, 'IntermediateReady')?.status).toBe('True');
+    expect(resource.status?.intermediate).toEqual(before.status?.intermediate);
   });
 });

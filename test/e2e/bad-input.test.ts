@@ -64,9 +64,24 @@ describe('the API server refuses', () => {
     [
       'a foreign annotation',
       { delivery: { annotations: { 'sidecar.istio.io/inject': 'false' } } },
-      'vault.hashicorp.com/',
+      'only these keys may be given: vault.hashicorp.com/',
     ],
-    ['an annotation of two lines', { delivery: { annotations: { 'vault.hashicorp.com/x': 'a\nb: c' } } }, 'one line'],
+    [
+      'an annotation that the operator sets',
+      { delivery: { annotations: { 'vault.hashicorp.com/role': 'a' } } },
+      'only these keys',
+    ],
+    [
+      'an annotation with another value',
+      { delivery: { annotations: { 'vault.hashicorp.com/log-level': 'a\nb: c' } } },
+      'trace, debug',
+    ],
+    ['an audit device of another type', { audit: { path: 'a', type: 'socket' } }, 'spec.audit.type'],
+    [
+      'an audit device that shows secrets',
+      { audit: { path: 'a', options: { log_raw: 'true' } } },
+      'file_path, format, mode',
+    ],
     ['two CAs', { vault: { tls: { caSecretRef: { name: 'a' }, caConfigMapRef: { name: 'b' } } } }, 'not both'],
     ['an address with a user', { vault: { address: 'https://me@vault:8200' } }, 'spec.vault.address'],
     ['a login without its sub-object', { vault: { auth: { method: 'AppRole' } } }, 'vault.auth'],
@@ -188,10 +203,20 @@ describe('a spec that only the operator can judge', () => {
       'caSecretRef',
     ],
     [
+      'AddressNotAllowed',
+      'bad-injector',
+      { vault: { injectorAddress: 'https://vault.elsewhere.example:8200' } },
+      'spec.vault.injectorAddress https://vault.elsewhere.example:8200 is not on the operator',
+    ],
+    [
       'InvalidSpec',
       'bad-annotation',
-      { delivery: { annotations: { 'vault.hashicorp.com/role': 'admin' } } },
-      'vault.hashicorp.com/role',
+      {
+        delivery: {
+          annotations: { 'vault.hashicorp.com/tls-secret': 'ca', 'vault.hashicorp.com/ca-cert': '/vault/tls/ca.crt' },
+        },
+      },
+      'only with spec.vault.tls.caConfigMapRef',
     ],
     ['IntermediateTTLTooShort', 'bad-short', { intermediate: { ttl: '4000h' } }, '2160h'],
   ];

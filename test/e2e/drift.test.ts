@@ -100,6 +100,72 @@ const drifts: Drift[] = [
     expected: undefined,
   },
   {
+    name: 'role opened to the namespaces of a selector',
+    damage: ({ vault, namespace: n }) =>
+      vault.request('POST', `auth/kubernetes/role/${n}-istiod`, {
+        bound_service_account_namespace_selector: JSON.stringify({ matchLabels: { team: 'other' } }),
+      }),
+    intermediate: 'same',
+    repaired: async (scene) =>
+      (await get(scene, `auth/kubernetes/role/${scene.namespace}-istiod`, 'bound_service_account_namespace_selector')) || 'none', // prettier-ignore
+    expected: 'none',
+  },
+  {
+    name: 'role with tokens that never have to end',
+    damage: ({ vault, namespace: n }) =>
+      vault.request('POST', `auth/kubernetes/role/${n}-istiod`, { token_period: 3600, token_type: 'service' }),
+    intermediate: 'same',
+    repaired: (scene) => get(scene, `auth/kubernetes/role/${scene.namespace}-istiod`, 'token_period'),
+    expected: 0,
+  },
+  {
+    name: 'role whose identities are names',
+    damage: ({ vault, namespace: n }) =>
+      vault.request('POST', `auth/kubernetes/role/${n}-istiod`, { alias_name_source: 'serviceaccount_name' }),
+    intermediate: 'same',
+    repaired: (scene) => get(scene, `auth/kubernetes/role/${scene.namespace}-istiod`, 'alias_name_source'),
+    expected: 'serviceaccount_uid',
+  },
+  {
+    name: 'a default issuer that follows each new one',
+    damage: async (scene) => {
+      const [issuer] = await issuersOf(scene, 'pki');
+      await scene.vault.request('POST', `${scene.namespace}-pki/config/issuers`, {
+        default: issuer,
+        default_follows_latest_issuer: true,
+      });
+    },
+    intermediate: 'same',
+    repaired: (scene) => get(scene, `${scene.namespace}-pki/config/issuers`, 'default_follows_latest_issuer'),
+    expected: false,
+  },
+  {
+    name: 'intermediate revoked in its mount',
+    damage: async (scene) => {
+      const issuer = String(await get(scene, `${scene.namespace}-ca/config/issuers`, 'default'));
+      await scene.vault.request('POST', `${scene.namespace}-ca/issuer/${issuer}/revoke`, {});
+    },
+    intermediate: 'new',
+    repaired: async (scene) => {
+      const issuer = String(await get(scene, `${scene.namespace}-ca/config/issuers`, 'default'));
+      return await get(scene, `${scene.namespace}-ca/issuer/${issuer}`, 'revoked');
+    },
+    expected: false,
+  },
+  {
+    name: 'intermediate revoked by its root',
+    damage: async (scene) => {
+      const { serial } = (await getResource(kube, scene.namespace, 'istioca')).status?.intermediate as unknown as { serial: string }; // prettier-ignore
+      await scene.vault.request('POST', `${scene.namespace}-pki/revoke`, { serial_number: serial });
+    },
+    intermediate: 'new',
+    repaired: async (scene) => {
+      const { serial } = (await getResource(kube, scene.namespace, 'istioca')).status?.intermediate as unknown as { serial: string }; // prettier-ignore
+      return await get(scene, `${scene.namespace}-pki/cert/${serial}`, 'revocation_time');
+    },
+    expected: 0,
+  },
+  {
     name: 'role deleted',
     damage: ({ vault, namespace: n }) => vault.request('DELETE', `auth/kubernetes/role/${n}-istiod`),
     intermediate: 'same',

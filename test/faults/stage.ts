@@ -7,7 +7,7 @@ import { specSchema } from '../../src/api/schema.ts';
 import { createNamespace, waitFor, type Product } from '../stack/index.ts';
 import { applyOk, conditionOf, resourcePath, type Json, type Kube, type Resource } from '../support/cluster.ts';
 import { controlPlane, merge, type Vault } from '../support/scene.ts';
-import type { Board } from './clients.ts';
+import type { Board } from './board.ts';
 import { FaultPoint } from './point.ts';
 import { startVaultProxy, type Upstream, type Write } from './proxy.ts';
 
@@ -225,6 +225,7 @@ async function grant(
     bound_service_account_namespaces: [namespace],
     audience: 'vault',
     token_policies: [role],
+    token_no_default_policy: true,
     token_ttl: '1h',
   });
 }

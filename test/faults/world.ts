@@ -6,7 +6,7 @@ import { leaks } from '../support/canary.ts';
 import { installOperator, registerInjector, type Json, type Kube } from '../support/cluster.ts';
 import { startOperator, type RunningOperator } from '../support/operator.ts';
 import { prepareVault, type Vault } from '../support/scene.ts';
-import { Board, keepAliveKube, keepAliveVault } from './clients.ts';
+import { Board } from './board.ts';
 import type { FaultPoint } from './point.ts';
 import { startKubernetesProxy, upstreamOf, type Upstream } from './proxy.ts';
 import { Stage, type Configuration } from './stage.ts';
@@ -43,8 +43,8 @@ export class World {
   readonly #found = new Set<string>();
 
   constructor(stack: Pick<SharedStack, 'kube' | 'vaults'>) {
-    this.kube = keepAliveKube(stack.kube);
-    this.vaults = { OpenBao: keepAliveVault(stack.vaults.OpenBao), Vault: keepAliveVault(stack.vaults.Vault) };
+    this.kube = stack.kube;
+    this.vaults = stack.vaults;
     const upstream = ({ address, caPem }: Vault) => upstreamOf(address, caPem);
     this.#upstreams = { OpenBao: upstream(stack.vaults.OpenBao), Vault: upstream(stack.vaults.Vault) };
     this.board = new Board(this.kube);

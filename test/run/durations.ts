@@ -2,6 +2,7 @@
  * About how many seconds the longest test files take, with servers built, on two cores with others beside them. `inOrder` makes the
  * order of a run from it. A file that is not listed counts as a short one of its folder. The reporter prints the ten longest of each run.
  */
+import { createHash } from 'node:crypto';
 import { relative } from 'node:path';
 
 const top = `${import.meta.dirname}/../..`;
@@ -46,6 +47,15 @@ const name = (path: string): string => relative(top, path).replaceAll('\\', '/')
 
 const seconds = (file: string): number =>
   busy[file] ?? waiting[file] ?? (/^test\/(e2e|integration|mesh)\//.test(file) ? 15 : 1);
+
+/** A random order of test files that is the same for the same seed. @param paths absolute */
+export const shuffled = (paths: readonly string[], seed: string): string[] => {
+  const key = (path: string) =>
+    createHash('sha256')
+      .update(`${seed} ${name(path)}`)
+      .digest('hex');
+  return paths.toSorted((a, b) => (key(a) < key(b) ? -1 : 1));
+};
 
 /**
  * The order in which test files start. Of each kind the longest start first, so that no long file runs alone at the end; the two kinds

@@ -36,6 +36,12 @@ function parse(text: string): unknown {
   }
 }
 
+/**
+ * `keepAliveTimeout` for a server whose clients are Go programs, milliseconds. They close idle connections after 90 s at most. A server that
+ * does so sooner, as Node's do after 5 s, can close one in the moment in which a request is sent; a POST is not repeated then.
+ */
+export const longerThanClients = 600_000;
+
 /** Whether the server closed a reused connection before it accepted the request: then the request is sent again. */
 const wasClosed = (request: ClientRequest, error: NodeJS.ErrnoException): boolean =>
   request.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE');

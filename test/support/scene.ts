@@ -53,6 +53,7 @@ export async function grantOperator(
     bound_service_account_namespaces: [namespace],
     audience: 'vault',
     token_policies: [role],
+    token_no_default_policy: true,
     // a short TTL, so that every test renews the token
     token_ttl: '10s',
   });

@@ -13,6 +13,8 @@ export const smallestSpec: Json = {
 const secretRef = { name: 'a' };
 const annotation = (name: string, value: string): Json => ({ delivery: { annotations: { [name]: value } } });
 
+const auditOption = (name: string, value: string): Json => ({ audit: { path: 'file', options: { [name]: value } } });
+
 /** Specs that violate one rule each: the path that the rule reports, and the fields merged over the smallest spec. */
 export const breaking: [string, Json][] = [
   ['spec.vault.tls', { vault: { tls: { caSecretRef: { name: 'a' }, caConfigMapRef: { name: 'b' } } } }],
@@ -27,7 +29,10 @@ export const breaking: [string, Json][] = [
   ['spec.keyStore.path', { keyStore: { path: 'istioca-state' } }],
   ['spec.delivery.directory', { delivery: { directory: '/etc/cacerts' } }],
   ['spec.delivery.annotations', { delivery: { annotations: { 'sidecar.istio.io/inject': 'false' } } }],
-  ['spec.delivery.annotations', { delivery: { annotations: { 'vault.hashicorp.com/x': 'a\nb' } } }],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/role', 'a')],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/log-level', 'all')],
+  ['spec.audit.options', auditOption('log_raw', 'true')],
+  ['spec.audit.options', auditOption('file_path', 'stdout')],
   ['spec.delivery.refreshInterval', { delivery: { refreshInterval: '500ms' } }],
   ['spec.policy.name', { policy: { name: 'root' } }],
   ['spec.kubernetesAuth.config.tokenReviewer.secretRef', { kubernetesAuth: { config: { tokenReviewer: { mode: 'Secret' } } } }], // prettier-ignore
@@ -41,10 +46,22 @@ export const breaking: [string, Json][] = [
   ['spec.root.key.bits', { root: { key: { type: 'rsa', bits: 384 } } }],
   ['spec.intermediate.importRef', { intermediate: { importRef: { secretRef } } }],
   ['spec.keyStore.path', { keyStore: { path: 'a/b-staging' } }],
-  ['spec.delivery.annotations', annotation('vault.hashicorp.com/x', 'a: b')],
-  ['spec.delivery.annotations', annotation('vault.hashicorp.com/x\n', 'a')],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/log-level\n', 'info')],
   ['spec.delivery.annotations', annotation('vault.hashicorp.com/', 'a')],
   ['spec.delivery.annotations', annotation('constructor', 'a')],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/client-timeout', '301s')],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/client-timeout', '4s')],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/client-max-retries', '11')],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/agent-limits-mem', '64Mi\n')],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/agent-set-security-context', 'true')],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/ca-cert', '/vault/tls/../ca.crt')],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/agent-init-first', 'yes')],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/log-format', 'text')],
+  ['spec.delivery.annotations', annotation('vault.hashicorp.com/tls-secret', 'A/b')],
+  ['spec.audit.options', auditOption('format', 'text')],
+  ['spec.audit.options', auditOption('hmac_accessor', 'false')],
+  ['spec.audit.options', auditOption('mode', '0666')],
+  ['spec.audit.options', auditOption('file_path', '/vault/../etc/x')],
   ['spec.delivery.refreshInterval', { delivery: { refreshInterval: '999ms' } }],
   ['spec.policy.name', { policy: { name: 'default' } }],
   ['spec.kubernetesAuth.config.tokenReviewer.secretRef', { kubernetesAuth: { config: { tokenReviewer: { secretRef } } } }], // prettier-ignore
@@ -72,8 +89,14 @@ export const obeying: Json[] = [
   { keyStore: { version: 1, path: 'state' } },
   { keyStore: { manage: false }, intermediate: { manage: false } },
   { delivery: { directory: '/etc/cacerts/below' } },
-  annotation('vault.hashicorp.com/x', 'a:b'),
-  annotation('vault.hashicorp.com/a.b_c-d', ''),
+  annotation('vault.hashicorp.com/agent-requests-ephemeral', '1.5Gi'),
+  annotation('vault.hashicorp.com/agent-limits-cpu', '250m'),
+  annotation('vault.hashicorp.com/client-timeout', '300s'),
+  annotation('vault.hashicorp.com/client-max-retries', '10'),
+  annotation('vault.hashicorp.com/tls-secret', 'vault.ca'),
+  annotation('vault.hashicorp.com/ca-cert', '/vault/tls/ca.crt'),
+  auditOption('file_path', '/vault/logs/audit-1.log'),
+  { audit: { path: 'file', options: { format: 'jsonx', mode: '0640', hmac_accessor: 'true' } } },
   { delivery: { refreshInterval: '1000ms' } },
   { delivery: { refreshInterval: '2562047h' } },
   { policy: { name: 'roots' } },
@@ -162,10 +185,12 @@ export const specs: fc.Arbitrary<Json> = fc
           weight: 1,
           arbitrary: fc.dictionary(
             fc.oneof(
-              fc.constant('sidecar.istio.io/inject'),
-              fc.string().map((name) => `vault.hashicorp.com/${name}`),
+              fc.constantFrom('sidecar.istio.io/inject', 'vault.hashicorp.com/role'),
+              fc
+                .constantFrom('log-level', 'client-timeout', 'client-max-retries', 'agent-limits-cpu', 'ca-cert')
+                .map((name) => `vault.hashicorp.com/${name}`),
             ),
-            fc.oneof(fc.constantFrom('a\nb', 'a: b', ':', 'a:b', '\r'), fc.string()),
+            fc.oneof(fc.constantFrom('info', '5s', '10', '1', '/vault/tls/a', '\r'), fc.string()),
             { maxKeys: 3 },
           ),
         },

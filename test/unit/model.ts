@@ -45,6 +45,8 @@ export function emptyWorld(): Observed {
       authConfig: undefined,
       liveVersions: undefined,
       liveOlder: [],
+      pkiRoles: [],
+      liveRevoked: false,
       remains: undefined,
     },
     kubernetes: {
@@ -119,6 +121,7 @@ export function handMadeWorld(d: Desired): Observed {
       policies: [d.spec.policy.name],
       tokenTtl: 86_400,
       audience: '',
+      otherFields: [],
     },
   });
   world.kubernetes.meshRoots = [root];

@@ -145,6 +145,7 @@ describe('properties', () => {
           policies: ['z'],
           tokenTtl: 0,
           audience: '',
+          otherFields: [],
         }),
     };
     for (const [name, put] of Object.entries(foreign)) {

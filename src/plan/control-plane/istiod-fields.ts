@@ -53,18 +53,6 @@ function agentAnnotations(spec: Spec): Record<string, string> {
 }
 
 /**
- * Returns the keys of `spec.delivery.annotations` that are refused: annotations that the operator sets, and annotations that would change
- * the image, the configuration or the commands of Vault Agent.
- */
-export function refusedDeliveryAnnotations(spec: Spec): string[] {
-  const operatorSet = agentAnnotations(spec);
-  const unsafe = /^(agent-image|agent-configmap|agent-json-patch|agent-init-json-patch|agent-inject-command-.*)$/;
-  return Object.keys(spec.delivery.annotations).filter(
-    (key) => key in operatorSet || unsafe.test(key.slice(vaultAnnotation('').length)),
-  );
-}
-
-/**
  * Returns whether istiod's Pod template carries the digest of the CA, so that a change of the CA restarts istiod. With `write: Render` it
  * does not, because the user would have to commit the digest at each renewal.
  */

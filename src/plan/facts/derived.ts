@@ -183,6 +183,11 @@ export class DerivedVault extends Memo {
     return this.vault.intermediatePki?.issuers.find((issuer) => issuer.certificate.fingerprint === fingerprint);
   }
 
+  /** Whether the certificate of the current CA is revoked, in the intermediate mount or in the root mount. */
+  get isRevoked(): boolean {
+    return this.currentIssuer?.revoked === true || (this.currentCa !== undefined && this.vault.liveRevoked);
+  }
+
   /**
    * The root that was issued last, as recorded in the state entry or, if that is lost, contained in the CA entry. The root mount can have lost
    * it. undefined: neither entry names a root.

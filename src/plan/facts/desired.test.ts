@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { desiredOf, emptyWorld, minimalSpec } from '../../../test/unit/model.ts';
 import { maxWorkloadCertTtlMs, renewBeforeMs } from './desired.ts';
 import { desiredAuthConfig, desiredRole, policyText } from '../vault/access.ts';
-import { istiodFields, refusedDeliveryAnnotations } from '../control-plane/istiod-fields.ts';
+import { istiodFields } from '../control-plane/istiod-fields.ts';
 import { caFiles, fileSource, kvDataPath } from './ca-files.ts';
 
 const vault = { address: 'https://vault.vault.svc:8200', auth: { kubernetes: { role: 'istio-vault-ca' } } };
@@ -162,33 +162,17 @@ describe("the fields of istiod's pod", () => {
     expect(digestOf({}, undefined)).toBeUndefined();
     expect(digestOf({ rollout: 'Never' }, 'abc')).toBeUndefined();
   });
-
-  it.each([
-    'role', 'service', 'auth-path', 'agent-inject', 'secret-volume-path', 'template-static-secret-render-interval',
-    'agent-inject-secret-ca-key.pem', 'agent-inject-template-root-cert.pem', 'agent-image', 'agent-configmap', 'agent-json-patch',
-    'agent-init-json-patch', 'agent-inject-command-ca-key.pem',
-  ])('refuses %s in delivery.annotations, and ours stands', (name) => {
-    const key = `vault.hashicorp.com/${name}`;
-    const spec = minimalSpec({ delivery: { annotations: { [key]: 'theirs' } } });
-    expect(refusedDeliveryAnnotations(spec)).toEqual([key]);
-    const ours = istiodFields(minimalSpec(), undefined).podAnnotations[key];
-    if (ours !== undefined) expect(istiodFields(spec, undefined).podAnnotations[key]).toBe(ours);
-  }); // prettier-ignore
-
-  it.each(['agent-limits-mem', 'agent-run-as-user', 'agent-inject-file-extra', 'ca-cert', 'tls-secret', 'log-level'])(
-    'allows %s',
-    (name) => {
-      const spec = minimalSpec({ delivery: { annotations: { [`vault.hashicorp.com/${name}`]: 'x' } } });
-      expect(refusedDeliveryAnnotations(spec)).toEqual([]);
-    },
-  );
 });
 
 describe("the agent's role", () => {
   const role = (spec: Record<string, unknown>, found: string[] | 'unreadable', current?: string[]) => {
     const d = desiredOf(spec);
     const { kubernetes } = emptyWorld();
-    const before = current && { ...desiredRole(d, kubernetes, undefined), serviceAccountNames: current };
+    const before = current && {
+      ...desiredRole(d, kubernetes, undefined),
+      serviceAccountNames: current,
+      otherFields: [],
+    };
     return desiredRole(d, { ...kubernetes, istiodServiceAccounts: found }, before);
   };
   const revision = { controlPlane: { kind: 'TetrateControlPlane', name: 'controlplane', revision: 'stable' } };

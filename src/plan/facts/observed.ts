@@ -25,6 +25,8 @@ export interface Issuer {
   /** Empty: the key has no name, or the mount does not contain it. */
   keyName: string;
   certificate: CertificateFacts;
+  /** Absent: Vault has not revoked the issuer. A revoked issuer signs nothing, and CRLs list its certificate. */
+  revoked?: true;
 }
 
 /** Public content of a PKI mount. */
@@ -34,6 +36,15 @@ export interface Pki {
   keys: { id: string; name: string }[];
   /** Empty: the mount has no default issuer. */
   defaultIssuerId: string;
+  /** Absent: a new issuer does not become the default issuer by itself (`default_follows_latest_issuer`). */
+  followsLatest?: true;
+}
+
+/** Roles of a PKI mount: with each of them, others can have certificates signed by its issuers. */
+export interface PkiRoles {
+  mount: string;
+  /** `unreadable`: the token may not list them. */
+  names: string[] | 'unreadable';
 }
 
 /** When a version of a KV entry was written and when Vault deletes it: milliseconds since the epoch, by Vault's clock. */
@@ -105,14 +116,20 @@ export interface StagingEntry {
   request: string | undefined;
 }
 
-/** A role of the Kubernetes auth method. */
-export interface KubernetesRole {
+/** The fields of a role of the Kubernetes auth method that the operator writes. */
+export interface RoleFields {
   serviceAccountNames: string[];
   serviceAccountNamespaces: string[];
   policies: string[];
   /** Seconds. */
   tokenTtl: number;
   audience: string;
+}
+
+/** A role of the Kubernetes auth method. */
+export interface KubernetesRole extends RoleFields {
+  /** Names of the fields, as in the API, that the operator does not write and that have another value than the default; sorted. */
+  otherFields: string[];
 }
 
 /** Configuration of the Kubernetes auth method. */
@@ -142,6 +159,10 @@ export interface ObservedVault {
   rootPki: Pki | undefined;
   /** undefined: as for `rootPki`. */
   intermediatePki: Pki | undefined;
+  /** Roles of the two PKI mounts, as far as this resource owns them. */
+  pkiRoles: PkiRoles[];
+  /** Whether the certificate in the CA entry is revoked in the root mount. */
+  liveRevoked: boolean;
   /** KV 2: `max_versions` of the CA entry; undefined: not set, or KV 1. */
   liveVersions: number | undefined;
   /** KV 2: versions of the CA entry before the current one that are not destroyed. */

@@ -73,12 +73,11 @@ function rootToAdopt(vault: ObservedVault, intermediate: Issuer | undefined): Is
 export const adoptionOf = derivedOnce((s: DerivedState): Adoption | string | undefined => {
   if (!adopting(s)) return undefined;
   const { vault } = s;
-  const { rootMount, intermediateMount, live, policy, role, authMount } = ownables(s);
+  const { rootMount, intermediateMount, live, policy, role } = ownables(s);
   const foreign = (objects: (Ownable | undefined)[]) =>
     objects.filter((object) => object !== undefined).filter((object) => !isOwnMarker(s.identity, object.text));
   const ofCa = foreign([rootMount, intermediateMount, live]);
-  const configured = s.spec.kubernetesAuth.config.manage ? authMount : undefined;
-  const ofAccess = foreign([policy, ownsRole(s) || !roleFits(s) ? undefined : role, configured]);
+  const ofAccess = foreign([policy, ownsRole(s) || !roleFits(s) ? undefined : role]);
   const objects = [...ofCa, ...ofAccess].map((object) => object.name);
   if (ofCa.length === 0) return objects.length > 0 ? { objects, ca: undefined } : undefined;
   const intermediate = intermediateToAdopt(vault);

@@ -86,10 +86,13 @@ function originOf(s: DerivedVault, object: Ownable | undefined): Origin {
 export const markerFor = (s: DerivedVault, object: Ownable | undefined): string =>
   markerOf(s.identity, originOf(s, object));
 
-/** Whether this resource owns the auth mount, and so writes its configuration. */
+/**
+ * Whether this resource made the auth mount, and so writes its configuration. A mount that somebody else made is shared: its configuration
+ * decides for everybody's logins, so it is not adopted.
+ */
 export function ownsAuthMount(s: DerivedVault): boolean {
   const { authMount } = ownables(s);
-  return authMount !== undefined && owns(s, authMount);
+  return authMount !== undefined && owns(s, authMount) && originOf(s, authMount) === 'made';
 }
 
 /**

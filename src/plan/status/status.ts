@@ -9,13 +9,14 @@ import { expiryReason, holdingReason, readyChain, type StageCondition } from '..
 import type { IstioVaultCA } from '../../api/schema.ts';
 import type { Condition, Status } from '../../api/status-schema.ts';
 import { rfc3339 } from '../../api/time.ts';
+import { describeForeignRoles, unverified } from '../vault/foreign-roles.ts';
 import { changed, newGenerationReason } from '../vault/intermediate.ts';
 import type { Desired } from '../facts/desired.ts';
 import { hasDigest, objectName } from '../control-plane/istiod-fields.ts';
 import { day, expiry, intermediateMessage, rootMessage, rootRenewAt } from './expiry.ts';
 import { istiodStatus, notObserved, verificationOf } from '../proof/ready.ts';
 import type { Observed } from '../facts/observed.ts';
-import { accessSteps } from '../vault/access.ts';
+import { accessSteps, keptRoleFields } from '../vault/access.ts';
 import { rotationView } from '../rotation/view.ts';
 import { kindOf, type Problem } from '../facts/problem.ts';
 import { describePlanned } from '../step-table.ts';
@@ -58,6 +59,13 @@ function lastingProblems(s: DerivedState): Problem[] {
   }
   // a rotation toward a new root is already the action that the message would ask for
   const replacing = state?.rotation?.back === false;
+  if (root?.revoked && !replacing) {
+    add(
+      'RootReady',
+      'IssuerRevoked',
+      `the root ${root.certificate.serial} was revoked in ${s.spec.root.mount} and signs nothing any more; istiod goes on with the intermediate that it has, which cannot be renewed. A new root is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
+    );
+  }
   if (root && !replacing && root.certificate.notAfter <= s.now) {
     add(
       'RootReady',
@@ -79,12 +87,12 @@ function holdingMessage(stage: StageCondition, s: DerivedState): string | undefi
   const { signer: root, currentCa: ca, currentIssuer: issuer, now } = s;
   switch (stage) {
     case 'VaultReady':
-      return `${s.vault.product} ${s.vault.version} at ${s.spec.vault.address}`;
+      return vaultMessage(s);
     case 'RootReady':
       return root && root.certificate.notAfter > now ? rootMessage(s) : undefined;
     case 'IntermediateReady':
       return ca && issuer && newGenerationReason(s) === undefined && ca.certificate.notAfter > now
-        ? intermediateMessage(s)
+        ? [intermediateMessage(s), describeForeignRoles(s)].filter((text) => text !== undefined).join('; ')
         : undefined;
     case 'KeyStored':
       return ca ? `key of generation ${ca.generation} in ${s.spec.keyStore.mount}/${s.spec.keyStore.path}` : undefined;
@@ -95,6 +103,13 @@ function holdingMessage(stage: StageCondition, s: DerivedState): string | undefi
     case 'IstiodReady':
       return undefined;
   }
+}
+
+/** Message of `VaultReady` while it is `True`. */
+function vaultMessage(s: DerivedState): string {
+  const paths = unverified(s);
+  const note = paths.length > 0 ? `; not verified, because the token lacks the right: ${paths.join(', ')}` : '';
+  return `${s.vault.product} ${s.vault.version} at ${s.spec.vault.address}${note}`;
 }
 
 /** Message of `ControlPlanePatched` while it is `True`. With `write: Render` and HelmValues, only the Deployment shows the fields. */
@@ -114,7 +129,9 @@ function accessMessage(s: DerivedState): string {
   const accounts = (s.vault.role?.serviceAccountNames ?? []).join(', ');
   const assumed = s.spec.kubernetesAuth.serviceAccountNames === undefined && !istiodFound(s);
   const note = assumed ? ' (assumed, until there is an istiod Deployment)' : '';
-  return `policy ${s.spec.policy.name}, role ${s.spec.kubernetesAuth.role} for ${accounts}${note}`;
+  const kept = keptRoleFields(s);
+  const others = kept.length > 0 ? `; somebody else set ${kept.join(', ')} of the role, which stays` : '';
+  return `policy ${s.spec.policy.name}, role ${s.spec.kubernetesAuth.role} for ${accounts}${note}${others}`;
 }
 
 /**
@@ -155,7 +172,7 @@ function conditionState(
   if (pending) return { status: 'False', reason: 'ChangesPending', message: 'not done: spec.mode is Plan' };
   return {
     status: 'False',
-    reason: 'Progressing',
+    reason: stage === 'IntermediateReady' && s?.isRevoked ? 'IssuerRevoked' : 'Progressing',
     message: (s && progressMessage(stage, s)) ?? 'not done yet',
   };
 }

@@ -1,9 +1,11 @@
 /** Access of istiod's Vault Agent to the CA: policy, Kubernetes auth role and the configuration of the auth mount. Pure. */
+import { isDeepStrictEqual } from 'node:util';
 import type { DerivedState } from '../facts/derived.ts';
 import type { Spec } from '../../api/schema.ts';
 import { caFiles, fileSource } from '../facts/ca-files.ts';
 import { seconds, type Desired } from '../facts/desired.ts';
-import type { ObservedKubernetes, KubernetesRole, KubernetesAuthConfig } from '../facts/observed.ts';
+import type { KubernetesAuthConfig, KubernetesRole, ObservedKubernetes, RoleFields } from '../facts/observed.ts';
+import type { Problem } from '../facts/problem.ts';
 import type { Step } from '../steps.ts';
 import { markerFor, ownables, ownsAuthMount } from '../ownership/ownership.ts';
 
@@ -34,7 +36,7 @@ export function desiredRole(
   { spec, identity }: Desired,
   k: ObservedKubernetes,
   current: KubernetesRole | undefined,
-): KubernetesRole {
+): RoleFields {
   const names = serviceAccountNames(spec, k.istiodServiceAccounts, current?.serviceAccountNames ?? []);
   return {
     serviceAccountNames: [...new Set(names)].sort(),
@@ -42,6 +44,41 @@ export function desiredRole(
     policies: [spec.policy.name],
     tokenTtl: seconds(spec.kubernetesAuth.tokenTTL),
     audience: spec.kubernetesAuth.audience ?? '',
+  };
+}
+
+/**
+ * Fields that give a role's token to more logins, or for longer, than the role is for, with the value that undoes it. Vault takes a namespace
+ * selector in addition to the namespaces, so with it a service account of another namespace can read the CA's key.
+ * Source: https://developer.hashicorp.com/vault/api-docs/auth/kubernetes
+ */
+const widening: Readonly<Record<string, string | number>> = {
+  alias_name_source: 'serviceaccount_uid',
+  bound_service_account_namespace_selector: '',
+  token_period: 0,
+  token_type: 'default',
+};
+
+/** The fields of the existing role that are to be reset. */
+const resetsOf = (role: KubernetesRole | undefined): Record<string, string | number> =>
+  Object.fromEntries(Object.entries(widening).filter(([name]) => role?.otherFields.includes(name)));
+
+/** Fields of the role that somebody else set and that stay, because they can only narrow it, or because their meaning is not known. */
+export const keptRoleFields = ({ vault }: DerivedState): string[] =>
+  (vault.role?.otherFields ?? []).filter((name) => !(name in widening));
+
+/**
+ * The role has a field with which Vault Agent cannot work. A limited number of uses is over after a few reads: until its next login the
+ * agent then renders nothing, so istiod does not get a renewed CA.
+ */
+export function accessRestricted(s: DerivedState): Problem | undefined {
+  if (!keptRoleFields(s).includes('token_num_uses')) return undefined;
+  const { mount, role } = s.spec.kubernetesAuth;
+  return {
+    condition: 'AccessReady',
+    reason: 'AccessRestricted',
+    message: `role ${role} of auth/${mount} has token_num_uses, which this resource did not set: after that many reads istiod's agent gets no renewed CA. Remove it: \`vault write auth/${mount}/role/${role} token_num_uses=0\``,
+    blocks: 'nothing',
   };
 }
 
@@ -80,8 +117,12 @@ export function accessSteps(s: DerivedState): Step[] {
   }
   const fields = desiredRole(s.desired, s.kubernetes, s.vault.role);
   const current = s.vault.role;
-  if (!current || JSON.stringify(fields) !== JSON.stringify({ ...fields, ...current })) {
-    steps.push({ kind: 'WriteRole', mount, role, fields });
-  }
+  const resets = resetsOf(current);
+  if (
+    !current ||
+    !isDeepStrictEqual({ ...current, otherFields: [] }, { ...fields, otherFields: [] }) ||
+    Object.keys(resets).length > 0
+  )
+    steps.push({ kind: 'WriteRole', mount, role, fields, resets });
   return steps;
 }

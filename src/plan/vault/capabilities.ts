@@ -88,9 +88,32 @@ function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): v
   add(`${root.mount}/cert/+`, 'read');
 }
 
-/** The capabilities of {@link requiredCapabilities} as the text of a Vault policy. */
+/**
+ * Capabilities by API path that the operator can do without: they show what others did in the mounts of the resource. Without them, the
+ * messages of the conditions say what is not verified.
+ */
+function optionalCapabilities({ root, intermediate }: Spec): Map<string, string[]> {
+  return new Map([
+    [`${root.mount}/roles`, ['list']],
+    [`${intermediate.mount}/roles`, ['list']],
+  ]);
+}
+
+/**
+ * Capabilities for the operator's own token, which policy `default` grants too. With these, its role does without that policy: a policy with
+ * templates, as `default` is, is parsed by Vault and OpenBao again at each request.
+ */
+const ownToken: readonly [string, string[]][] = [
+  ['auth/token/lookup-self', ['read']],
+  ['auth/token/renew-self', ['update']],
+  ['auth/token/revoke-self', ['update']],
+  ['sys/capabilities-self', ['update']],
+];
+
+/** What the operator needs, and what it can do without, as the text of a Vault policy. */
 export function operatorPolicy(spec: Spec, make: ToMake): string {
-  const rules = [...requiredCapabilities(spec, make)].map(
+  const all = new Map([...ownToken, ...optionalCapabilities(spec), ...requiredCapabilities(spec, make)]);
+  const rules = [...all].map(
     ([path, capabilities]) => `path "${path}" {\n  capabilities = [${capabilities.map((c) => `"${c}"`).join(', ')}]\n}`,
   );
   return `${rules.join('\n\n')}\n`;

@@ -26,6 +26,7 @@ export function newGenerationReason(s: DerivedState): string | undefined {
   }
   if (state?.intermediate && !isDeepStrictEqual(state.intermediate.spec, s.desired.intermediate))
     return `spec.intermediate changed (${changed(state.intermediate.spec, s.desired.intermediate)})`.slice(0, 256);
+  if (s.isRevoked) return 'the intermediate was revoked';
   if (rotationRequest(s) !== undefined) return `asked for by ${annotations.rotateIntermediate}`;
   if (signedByOtherRoot(s)) return `root rotation${state?.rotation?.back ? ' rolled back' : ''}`;
   const due = s.renewAt;
@@ -61,7 +62,8 @@ const rotationRequest = (s: DerivedState): string | undefined =>
  */
 function reusedKey(s: DerivedState): string | undefined {
   const ca = s.currentCa;
-  if (!ca || newKeyAtRenewal(s.spec) || !s.vault.intermediatePki) return undefined;
+  // what was revoked may be in the wrong hands, so its key is not certified again
+  if (!ca || s.isRevoked || newKeyAtRenewal(s.spec) || !s.vault.intermediatePki) return undefined;
   const { keyType, keyBits } = ca.certificate;
   if (keyType !== s.desired.intermediate.keyType || keyBits !== s.desired.intermediate.keyBits) return undefined;
   return s.keyIdOf(s.vault.intermediatePki, ca);
@@ -143,8 +145,8 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     const name = generationName(s.identity, 'intermediate', staged.generation);
     return [{ kind: 'ImportKey', mount, from: 'staging', generation: staged.generation, name }];
   }
-  // an expired root signs nothing; the reason RootNearEnd reports it
-  if (!root || root.certificate.notAfter <= s.now) return [];
+  // an expired or revoked root signs nothing; the reasons RootNearEnd and IssuerRevoked report it
+  if (!root || root.certificate.notAfter <= s.now || root.revoked) return [];
   const issuer = unpublishedIssuers(s, staged).find(
     ({ certificate }) => certificate.notAfter > s.now && isSignedBy(certificate, root.certificate),
   );
@@ -252,7 +254,9 @@ function restoreMount(s: DerivedState): Step[] {
       ? [{ kind: 'InstallCertificate', mount, generation: ca.generation }]
       : [{ kind: 'ImportKey', mount, from: 'live', generation: ca.generation, name }];
   }
-  return pki.defaultIssuerId === issuer.id ? [] : [{ kind: 'SetDefaultIssuer', mount, issuerId: issuer.id }];
+  return pki.defaultIssuerId === issuer.id && !pki.followsLatest
+    ? []
+    : [{ kind: 'SetDefaultIssuer', mount, issuerId: issuer.id }];
 }
 
 /**
@@ -289,6 +293,8 @@ export function intermediateSteps(s: DerivedState): Step[] {
   if (publishing.length > 0) return publishing;
   const reason = newGenerationReason(s);
   if (reason === undefined) return collectUnused(s);
+  // a revoked root signs nothing: until it is replaced, the current CA goes on
+  if (s.signer?.revoked) return [];
   const reuse = reusedKey(s);
   return [
     {

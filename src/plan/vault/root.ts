@@ -19,7 +19,7 @@ export function rootSteps(s: DerivedState): Step[] {
   const steps: Step[] = [];
   // with `delivery.source: PKI`, root-cert.pem is the default issuer; otherwise, others can rely on the default issuer of an adopted mount
   const setsDefault = s.spec.delivery.source === 'PKI' || !state?.adopted.includes(`mount:${mount}`);
-  if (setsDefault && rootPki.defaultIssuerId !== root.id)
+  if (setsDefault && (rootPki.defaultIssuerId !== root.id || rootPki.followsLatest))
     steps.push({ kind: 'SetDefaultIssuer', mount, issuerId: root.id });
   const next = state?.rotation?.phase === 'Issuing' ? state.rotation.to : undefined;
   if (next && !s.ownRoots.some((issuer) => issuer.generation === next.generation))

@@ -1,6 +1,6 @@
 /** Checks of the Vault server before the first write: version, capabilities of the token, and existing mounts and audit devices. */
 import type { DerivedState } from '../facts/derived.ts';
-import { adoptable, ownables, ownsAuthMount } from '../ownership/ownership.ts';
+import { ownables, ownsAuthMount } from '../ownership/ownership.ts';
 import type { Problem } from '../facts/problem.ts';
 
 /** Vault is older than 1.11, which introduced named keys and issuers in PKI mounts. Every version of OpenBao has them. */
@@ -94,7 +94,7 @@ export function auditDeviceMissing(s: DerivedState): Problem | undefined {
 export function authConfigNotOwned(s: DerivedState): Problem | undefined {
   const { authMount } = ownables(s);
   if (!s.spec.kubernetesAuth.config.manage || !authMount) return undefined;
-  if (ownsAuthMount(s) || adoptable(s, authMount)) return undefined;
+  if (ownsAuthMount(s)) return undefined;
   return {
     condition: 'AccessReady',
     reason: 'AuthConfigNotOwned',

@@ -8,7 +8,7 @@ import type { IncomingMessage } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import { posix } from 'node:path';
 import { makeServingCertificate } from '../certificates.ts';
-import { expectStatus } from '../http.ts';
+import { expectStatus, longerThanClients } from '../http.ts';
 import { agentHome, injectionOf, injectorPrefix, tlsMount, type AgentMode, type Injection } from '../injection.ts';
 import { freePort } from '../ports.ts';
 import type { KubeServer } from '../types.ts';
@@ -206,7 +206,7 @@ export async function startInjector(
   let server: Server | undefined;
   const start = async (): Promise<void> => {
     if (server !== undefined) return;
-    const next = createServer(tls, (request, response) => {
+    const next = createServer({ ...tls, keepAliveTimeout: longerThanClients }, (request, response) => {
       const answer = async (): Promise<string> => {
         const body = JSON.parse(await bodyOf(request)) as { request: AdmissionRequest };
         const reply = review(body.request, address);

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import { longerThanClients } from '../http.ts';
 import type { ServingCertificate } from '../certificates.ts';
 import type { PodRunner } from './pod.ts';
 
@@ -51,7 +52,7 @@ export async function startKubeletServer(
   podOf: (namespace: string, name: string) => PodRunner | undefined,
 ): Promise<KubeletServer> {
   const tls = { cert: readFileSync(serving.certFile), key: readFileSync(serving.keyFile) };
-  const server = createServer(tls, (request, response) => {
+  const server = createServer({ ...tls, keepAliveTimeout: longerThanClients }, (request, response) => {
     const url = new URL(request.url ?? '/', 'https://kubelet');
     const [, where, namespace = '', pod = '', container = ''] = url.pathname.split('/').map(decodeURIComponent);
     const answer =

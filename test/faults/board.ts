@@ -1,85 +1,14 @@
-/** Clients of the fault runs: administrators' clients that keep their connections, and one watch for all resources. */
+/** One watch for all resources of the fault runs, instead of a poll for each. */
 import { readFileSync } from 'node:fs';
-import http from 'node:http';
+import type http from 'node:http';
 import https from 'node:https';
 import { setTimeout as pause } from 'node:timers/promises';
-import { waitFor, type Answer } from '../stack/index.ts';
+import { waitFor } from '../stack/index.ts';
 import type { Kube, Resource } from '../support/cluster.ts';
-import type { Vault } from '../support/scene.ts';
-
-interface Call {
-  method: string;
-  url: string;
-  headers: Record<string, string>;
-  body: unknown;
-}
-
-type Send = (call: Call) => Promise<Answer>;
-
-function parse(text: string): unknown {
-  if (text === '') return undefined;
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return text;
-  }
-}
-
-const agentFor = (url: string, caPem: string | undefined): http.Agent =>
-  url.startsWith('https:')
-    ? new https.Agent({ keepAlive: true, maxSockets: 32, ...(caPem === undefined ? {} : { ca: caPem }) })
-    : new http.Agent({ keepAlive: true, maxSockets: 32 });
-
-function sender(agent: http.Agent): Send {
-  return ({ method, url, headers, body }) =>
-    new Promise((resolve, reject) => {
-      const payload = body === undefined || typeof body === 'string' ? body : JSON.stringify(body);
-      const length = payload === undefined ? {} : { 'content-length': String(Buffer.byteLength(payload)) };
-      const options = { method, agent, headers: { ...headers, ...length }, timeout: 30_000 };
-      const client = url.startsWith('https:') ? https : http;
-      const request = client.request(url, options, (answer) => {
-        const chunks: Buffer[] = [];
-        answer.on('data', (chunk: Buffer) => chunks.push(chunk));
-        answer.on('error', reject);
-        answer.on('end', () =>
-          resolve({ status: answer.statusCode ?? 0, body: parse(Buffer.concat(chunks).toString('utf8')) }),
-        );
-      });
-      request.on('timeout', () => request.destroy(new Error(`${method} ${url}: no answer in 30 s`)));
-      request.on('error', reject);
-      request.end(payload);
-    });
-}
 
 function adminToken(kube: Kube): string {
   const config = JSON.parse(readFileSync(kube.adminKubeconfig, 'utf8')) as { users: { user: { token: string } }[] };
   return config.users[0]?.user.token ?? '';
-}
-
-/** The same API server with connections that are kept. */
-export function keepAliveKube(kube: Kube): Kube {
-  const send = sender(agentFor(kube.url, kube.caPem));
-  const authorization = `Bearer ${adminToken(kube)}`;
-  return {
-    ...kube,
-    request: (method, path, body, contentType) => {
-      const type = contentType ?? (method === 'PATCH' ? 'application/merge-patch+json' : 'application/json');
-      const headers = { authorization, accept: 'application/json', 'content-type': type };
-      return send({ method, url: `${kube.url}${path}`, headers, body });
-    },
-  };
-}
-
-/** The same Vault with connections that are kept. */
-export function keepAliveVault(vault: Vault): Vault {
-  const send = sender(agentFor(vault.address, vault.caPem));
-  return {
-    ...vault,
-    request: (method, path, body, token = vault.rootToken) => {
-      const headers = { 'x-vault-token': token, 'x-vault-request': 'true', 'content-type': 'application/json' };
-      return send({ method, url: `${vault.address}/v1/${path}`, headers, body });
-    },
-  };
 }
 
 const collection = '/apis/istiovaultca.io/v1alpha1/istiovaultcas';
