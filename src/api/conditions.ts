@@ -56,6 +56,7 @@ export const reasons = {
   WouldReplaceRoot: stalled,
   RootLost: stalled,
   AdoptionMismatch: stalled,
+  KeyUnsupported: stalled,
   RootSpecChanged: stalled,
   RootNearEnd: stalled,
   IssuerRevoked: stalled,

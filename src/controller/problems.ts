@@ -18,9 +18,9 @@ const remedies: Partial<Record<VaultError['kind'], string>> = {
   Forbidden: "add the path to the operator's policy (deploy/vault/operator-policy.hcl)",
 };
 
-/** Action if Vault refuses `sys/capabilities-self`. Policy `default` allows this path, so the token itself is refused, not the path. */
+/** Action if Vault refuses `sys/capabilities-self`, which both policy `default` and the operator's policy allow. */
 const tokenRefused =
-  "every token with policy default may ask this: the operator's was revoked, or lacks that policy. It logs in anew within five minutes; a token from a Secret must be replaced there";
+  "policy default and the operator's policy (deploy/vault/operator-policy.hcl) both allow this: the operator's token was revoked, or its role has lost the policy, or the policy is gone. It logs in anew within five minutes; a token from a Secret must be replaced there";
 
 function remedyOf({ kind, path }: VaultError): string | undefined {
   return kind === 'Forbidden' && path === 'sys/capabilities-self' ? tokenRefused : remedies[kind];

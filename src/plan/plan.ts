@@ -63,6 +63,7 @@ function checkObserved(s: DerivedState): Problem[] {
     ownership.roleNotOwned(s),
     accessRestricted(s),
     ownership.adoptionMismatch(s),
+    ownership.keyUnsupported(s),
     keyStoreDeletes(s),
     roots.rootLost(s),
     roots.wouldReplaceRoot(s),

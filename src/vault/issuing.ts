@@ -2,7 +2,7 @@
  * The steps that issue and publish an intermediate certificate, and that garbage-collect old ones. A key is stored before Vault uses it.
  * Each step reads again the objects whose observed state can be outdated. See docs/adr/0002.
  */
-import { generateKeyPair } from 'node:crypto';
+import { createPrivateKey, generateKeyPair } from 'node:crypto';
 import { promisify } from 'node:util';
 import {
   bundleFacts,
@@ -54,6 +54,19 @@ async function generateKey(spec: IntermediateSpec): Promise<Secret> {
  */
 export const moved = (object: string): VaultError =>
   new VaultError('CheckAndSet', 'read', object, 0, 'changed meanwhile; looking again');
+
+/**
+ * Returns a key in the form that istiod reads, PKCS #1 or SEC 1, as one PEM block. A block EC PARAMETERS before the key, as OpenSSL writes
+ * it, makes istiod exit (findings/istio-ec-parameters.sh). A key of another kind stays as it is.
+ */
+function forIstiod(key: Secret): Secret {
+  const parsed = createPrivateKey(key.reveal());
+  const type = { rsa: 'pkcs1', ec: 'sec1' } as const;
+  const kind = parsed.asymmetricKeyType;
+  return kind === 'rsa' || kind === 'ec'
+    ? new Secret(parsed.export({ type: type[kind], format: 'pem' }).toString())
+    : key;
+}
 
 /**
  * Reads the key of a CA generation from the staging entry or the CA entry.
@@ -209,7 +222,7 @@ export async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive
   if (!cert || !bundleFacts(root).some((facts) => isSignedBy(cert, facts))) throw moved('the issuer');
   if (cert.publicKey !== publicKeyOfPrivate(key.reveal())) throw moved('the key of the issuer');
   const { keyRef } = step;
-  const content = { certificate: cert.pem, chain: signed.join(''), root, key, keyRef };
+  const content = { certificate: cert.pem, chain: signed.join(''), root, key: forIstiod(key), keyRef };
   const data = caEntryData(step.mark, step.generation, content, keyStore.version);
   await writeKv(client, kvPlace(desired, ''), data, step.cas);
   // With `PKI` delivery, istiod's certificate and key come from two paths; both writes follow each other immediately.

@@ -107,14 +107,10 @@ function parseBody(text: string): Pick<TransportReply, 'body' | 'foreign'> {
   }
 }
 
-/** A connection that was idle for this long is closed, milliseconds. */
-const idleMs = 15_000;
-
 /** Creates the transport of one client. @param timeoutMs deadline of a request, in milliseconds */
 export function createTransport(address: string, tls: TlsOptions, timeoutMs: number) {
   const secure = address.startsWith('https:');
-  // a load balancer in front closes connections that were idle for about a minute: a request just then would fail
-  const agentOptions = { keepAlive: true, maxSockets: 16, timeout: idleMs };
+  const agentOptions = { keepAlive: true, maxSockets: 16 };
   const { serverName, ...pem } = tls;
   const agent = secure
     ? new https.Agent({ ...agentOptions, ...pem, ...(serverName !== undefined ? { servername: serverName } : {}) })

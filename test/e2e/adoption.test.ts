@@ -1,11 +1,12 @@
 /** Taking over a CA that is there already: made by hand with the procedure, or left by a resource that is gone. */
 import { describe, expect, it } from '@jest/globals';
-import { generateKeyPairSync } from 'node:crypto';
+import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { products, removeTemporaryDir, sharedStack, waitFor, type Product } from '../stack/index.ts';
 import { vaultWrites } from '../support/audit.ts';
+import { makeCaByApi, type ByApi } from '../support/by-api.ts';
 import { makeByHand, overlayByHand } from '../support/by-hand.ts';
 import { blocks, defects, readCaFiles } from '../support/certificates.ts';
-import { applyOk, getResource, resourcePath, waitForCondition, type Json } from '../support/cluster.ts';
+import { applyOk, conditionOf, getResource, resourcePath, waitForCondition, type Json } from '../support/cluster.ts';
 import { makeForeignRoot } from '../support/foreign-root.ts';
 import { useOperator } from '../support/harness.ts';
 import { overlaysOf } from '../support/istiod-pod.ts';
@@ -124,6 +125,48 @@ describe('what was made by hand', () => {
     await waitForCondition(kube, scene.namespace, 'istioca', { type: 'RootReady', reason: 'RootNearEnd' });
     await waitForCondition(kube, scene.namespace, 'istioca', { type: 'ControlPlanePatched', status: 'True' });
     expect(await caOf(scene)).toEqual(before);
+  });
+
+  const byApi = async (namespace: string, key: ByApi['key'], form?: (pem: string) => string): Promise<Scene> => {
+    const scene = await makeScene(kube, vaults.OpenBao, { namespace });
+    const mounts = { root: `${namespace}-pki`, intermediate: `${namespace}-ca`, keyStore: `${namespace}-kv` };
+    const entry = `${namespace}-kv/data/istioca`;
+    await makeCaByApi({ vault: scene.vault, mounts, entry, version: 2, key, ...(form ? { form } : {}) });
+    return scene;
+  };
+
+  it.each<[string, ByApi['key'], (pem: string) => string, RegExp]>([
+    [
+      'with the parameters of the curve before the key',
+      { key_type: 'ec', key_bits: 256 },
+      // as OpenSSL writes it: the object identifier of prime256v1
+      (pem) => `-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n${pem}`,
+      /^-----BEGIN EC PRIVATE KEY-----\n[^-]+-----END EC PRIVATE KEY-----\n$/,
+    ],
+    [
+      'as PKCS #8',
+      { key_type: 'rsa', key_bits: 2048 },
+      (pem) => createPrivateKey(pem).export({ type: 'pkcs8', format: 'pem' }).toString(),
+      /^-----BEGIN RSA PRIVATE KEY-----\n[^-]+-----END RSA PRIVATE KEY-----\n$/,
+    ],
+  ])('a key %s is published in the form that istiod reads, and stays the same', async (what, key, form, published) => {
+    const namespace = `adopt-form-${key.key_type}`;
+    const scene = await byApi(namespace, key, form);
+    const before = createPublicKey((await entry(scene))?.['ca-key.pem'] ?? what);
+    await applyOk(kube, withSpec(scene, { adopt: true }));
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    const after = (await entry(scene))?.['ca-key.pem'] ?? '';
+    expect(published.test(after)).toBe(true);
+    expect(createPublicKey(after).equals(before)).toBe(true);
+  });
+
+  it('with a key that istiod does not take is KeyUnsupported, and nothing is written', async () => {
+    const scene = await byApi('adopt-ed25519', { key_type: 'ed25519' });
+    const writes = await vaultWrites(scene.vault);
+    await applyOk(kube, withSpec(scene, { adopt: true }));
+    const refused = await waitForCondition(kube, scene.namespace, 'istioca', { type: 'Stalled', reason: 'KeyUnsupported' }); // prettier-ignore
+    expect(conditionOf(refused, 'Stalled')?.message).toContain('istiod takes RSA of 2048 bits and more');
+    expect(await vaultWrites(scene.vault)).toEqual(writes);
   });
 
   it('and does not fit together is AdoptionMismatch, and nothing is written', async () => {

@@ -243,11 +243,18 @@ describe('a token that is worth nothing any more', () => {
     await everywhereShort('forbidden', async ({ vault, short }) => {
       const role = `operator-${short.namespace}`;
       await outage(short, {
-        begin: () => vault.request('DELETE', `sys/policies/acl/${role}`),
+        begin: () => {
+          const policy = 'path "sys/capabilities-self" {\n  capabilities = ["update"]\n}\n';
+          return vault.request('PUT', `sys/policies/acl/${role}`, { policy });
+        },
         reason: 'Forbidden',
         meanwhile: async (shown) => {
           expect(conditionOf(shown, 'Ready')?.message).toContain(`${short.namespace}-pki`);
           for (let i = 0; i < 5; i += 1) await look(short);
+          await vault.request('DELETE', `sys/policies/acl/${role}`);
+          const gone = conditionOf(await look(short), 'Ready');
+          expect(gone?.reason).toBe('Forbidden');
+          expect(gone?.message).toContain('or the policy is gone');
         },
         end: () => grantOperator(vault, role, short.namespace, short.resource['spec'] as Scene['resource']),
       });

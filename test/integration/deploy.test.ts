@@ -61,3 +61,19 @@ it.each(access)('for one namespace, %s', async (name) => {
   // nothing is granted in all namespaces but the small reading role
   expect(names(objects, 'ClusterRoleBinding')).toEqual(['istio-vault-ca-cluster-read']);
 });
+
+it('the operator may request tokens of accounts for the login to Vault, and not of its own', async () => {
+  const allowed = async (namespace: string, name: string) => {
+    const review = {
+      spec: {
+        user: 'system:serviceaccount:istio-vault-ca:istio-vault-ca-operator',
+        resourceAttributes: { namespace, resource: 'serviceaccounts', subresource: 'token', name, verb: 'create' },
+      },
+    };
+    const { body } = await kube.request('POST', '/apis/authorization.k8s.io/v1/subjectaccessreviews', review);
+    return (body as { status: { allowed: boolean } }).status.allowed;
+  };
+  expect(await allowed('istio-system', 'istio-vault-ca')).toBe(true);
+  expect(await allowed('istio-vault-ca', 'istio-vault-ca-operator')).toBe(false);
+  expect(await allowed('istio-system', 'istiod')).toBe(false);
+});

@@ -34,6 +34,7 @@ const waiting: Readonly<Record<string, number>> = {
   'test/mesh/failures-running.test.ts': 75,
   'test/e2e/order.test.ts': 70,
   'test/e2e/two-operators.test.ts': 70,
+  'test/e2e/hostile-vaults.test.ts': 60,
   'test/mesh/proof.test.ts': 55,
   'test/e2e/istiod.test.ts': 40,
   'test/e2e/deletion.test.ts': 40,

@@ -66,7 +66,7 @@ export const kubeEntries = growingLogs((line): KubeEntry => {
   };
 });
 
-const operatorUser = 'system:serviceaccount:istio-vault-ca:istio-vault-ca';
+const operatorUser = 'system:serviceaccount:istio-vault-ca:istio-vault-ca-operator';
 
 /**
  * Writes of a user in the API server's audit log, as `verb resource/subresource namespace/name`.

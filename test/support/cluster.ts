@@ -92,7 +92,7 @@ export async function installOperator(kube: Kube, options: { secrets?: boolean }
       return crd.status?.conditions?.some((c) => c.type === 'Established' && c.status === 'True') === true;
     });
   }
-  const token = await requestToken(kube, 'istio-vault-ca', 'istio-vault-ca', undefined, 24 * 3600);
+  const token = await requestToken(kube, 'istio-vault-ca', 'istio-vault-ca-operator', undefined, 24 * 3600);
   return await kube.kubeconfigWithToken(token, 'istio-vault-ca');
 }
 

@@ -87,7 +87,7 @@ export class Meshes {
       kind: 'RoleBinding',
       metadata: { name: logsRole, namespace },
       roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: logsRole },
-      subjects: [{ kind: 'ServiceAccount', name: 'istio-vault-ca', namespace: 'istio-vault-ca' }],
+      subjects: [{ kind: 'ServiceAccount', name: 'istio-vault-ca-operator', namespace: 'istio-vault-ca' }],
     });
   }
 

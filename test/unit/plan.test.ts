@@ -5,7 +5,7 @@ import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { simulateStep } from '../../src/plan/simulate.ts';
 import type { Step, StepKind } from '../../src/plan/steps.ts';
-import { converge, desiredOf, emptyWorld, essence, identity, someCa, start, derived } from './model.ts';
+import { converge, desiredOf, emptyWorld, essence, handMadeWorld, identity, someCa, start, derived } from './model.ts';
 
 const now = start;
 const d = desiredOf();
@@ -84,6 +84,17 @@ const damages: Record<string, (w: Observed) => void> = {
   'mount tuned down': (w) => {
     if (w.vault.rootMount) w.vault.rootMount.maxLeaseTtl = 3600;
   },
+  'role opened to others': (w) => {
+    if (w.vault.role) w.vault.role.otherFields = ['bound_service_account_namespace_selector', 'token_period'];
+  },
+  'default issuer follows the latest': (w) => {
+    if (w.vault.rootPki) w.vault.rootPki.followsLatest = true;
+  },
+  'intermediate revoked': (w) => {
+    const live = ownEntry(w.vault.live)?.certificate?.fingerprint;
+    const issuer = w.vault.intermediatePki?.issuers.find(({ certificate }) => certificate.fingerprint === live);
+    if (issuer) issuer.revoked = true;
+  },
   'fields edited': (w) => {
     if (w.kubernetes.controlPlane) w.kubernetes.controlPlane.carriesFields = false;
   },
@@ -127,6 +138,30 @@ describe('properties', () => {
       }),
       { numRuns: 100 },
     );
+  });
+
+  it('never adopts the auth mount of somebody else: its configuration decides for everybody’s logins', () => {
+    const shared = (spec: Record<string, unknown>) => {
+      const wanted = desiredOf({ adopt: true, ...spec });
+      const world = handMadeWorld(wanted);
+      world.vault.authMount = { type: 'kubernetes', description: '', maxLeaseTtl: 0 };
+      world.vault.authConfig = { host: 'https://theirs', caCert: '', disableLocalCaJwt: false, reviewerJwtSet: false };
+      return { wanted, world };
+    };
+    const { wanted, world } = shared({ kubernetesAuth: { config: { manage: true } } });
+    expect(plan(wanted, world, now)).toMatchObject({ steps: [], problems: [{ reason: 'AuthConfigNotOwned' }] });
+    const left = shared({});
+    const { done, world: end } = converge(left.wanted, left.world);
+    expect(kinds(done)).not.toContain('WriteAuthConfig');
+    expect(ownEntry(end.vault.state)?.adopted).not.toContain('auth:kubernetes');
+  });
+
+  it('refuses to adopt a key that istiod does not take', () => {
+    const wanted = desiredOf({ adopt: true });
+    const world = handMadeWorld(wanted);
+    const [issuer] = world.vault.intermediatePki?.issuers ?? [];
+    if (issuer) issuer.certificate = { ...issuer.certificate, keyType: 'other', keyBits: 0 };
+    expect(plan(wanted, world, now)).toMatchObject({ steps: [], problems: [{ reason: 'KeyUnsupported' }] });
   });
 
   it('never plans anything while something of somebody else stands in a place of ours', () => {

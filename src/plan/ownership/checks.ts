@@ -6,6 +6,7 @@ import type { DerivedState, Tier } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { adoptionOf } from './adoption.ts';
 import { abandonedStagingMarker, adoptable, ownables, owns, ownsRole, roleFits, type Ownable } from './ownership.ts';
+import type { CertificateFacts } from '../facts/certificate.ts';
 import { parseMarker } from '../facts/identity.ts';
 import type { Mount } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
@@ -108,6 +109,30 @@ export function roleNotOwned(s: DerivedState): Problem | undefined {
   if (roleFits(s)) return notOwned('AccessReady', path, remedyFor(s, role, 'choose another name'));
   const purpose = `it is for policies ${s.vault.role?.policies.join(', ')} in namespaces ${s.vault.role?.serviceAccountNamespaces.join(', ')}`;
   return problem('AccessReady', 'MountNotOwned', `${path} is somebody else's (${purpose}): choose another name`);
+}
+
+/** Whether istiod and Vault Agent can use a CA key of this kind: RSA of 2048 bits and more, P-256, P-384, P-521. */
+const isSupported = ({ keyType, keyBits }: CertificateFacts): boolean =>
+  (keyType === 'rsa' && keyBits >= 2048) || (keyType === 'ec' && keyBits >= 256);
+
+/** A CA whose key istiod does not take is to be adopted: istiod would exit with it. Nothing is written before. */
+export function keyUnsupported(s: DerivedState): Problem | undefined {
+  const adoption = adoptionOf(s);
+  const { intermediate, root } = (typeof adoption === 'string' ? undefined : adoption?.ca) ?? {};
+  const issuers = [
+    { what: `the intermediate of ${s.spec.intermediate.mount}`, issuer: intermediate },
+    { what: `the root of ${s.spec.root.mount}`, issuer: root },
+  ];
+  const [bad] = issuers.filter(({ issuer }) => issuer && !isSupported(issuer.certificate));
+  if (!bad?.issuer) return undefined;
+  const { serial, keyType, keyBits } = bad.issuer.certificate;
+  const kind =
+    keyType === 'other' ? 'of a kind that is neither RSA nor on a NIST curve' : `${keyType} of ${keyBits} bits`;
+  return problem(
+    'IntermediateReady',
+    'KeyUnsupported',
+    `${bad.what}, serial ${serial}, has a key that is ${kind}: istiod takes RSA of 2048 bits and more, P-256, P-384 and P-521; nothing was changed. Choose other mounts and paths and let a new CA be made`,
+  );
 }
 
 /** The objects to adopt are not one CA: a key, its certificate, and the root that signed the certificate. */

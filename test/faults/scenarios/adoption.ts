@@ -1,4 +1,5 @@
 /** Adoption of a CA that was created with the manual procedure of test/by-hand: root, intermediate and key must stay the same. */
+import { makeCaByApi } from '../../support/by-api.ts';
 import { overlayByHand } from '../../support/by-hand.ts';
 import { blocks } from '../../support/certificates.ts';
 import type { Json } from '../../support/cluster.ts';
@@ -13,40 +14,17 @@ async function call({ vault }: Stage, path: string, body: Json, method = 'POST')
   return (answer.body as { data?: Record<string, string> } | undefined)?.data ?? {};
 }
 
-/**
- * The commands of the procedure as API calls, because its command line takes longer than the run. P-256, and a root that expires after
- * the intermediate.
- */
+/** The CA of the manual procedure, with P-256 keys unless configured otherwise. */
 async function makeCaByHand(stage: Stage): Promise<void> {
-  const { mounts, configuration } = stage;
-  const { root, intermediate, keyStore } = mounts;
-  const key = configuration.keyType === 'rsa' ? { key_type: 'rsa', key_bits: 2048 } : { key_type: 'ec', key_bits: 256 };
-  for (const [mount, ttl] of [
-    [root, '87600h'],
-    [intermediate, '43800h'],
-  ] as const)
-    await call(stage, `sys/mounts/${mount}`, { type: 'pki', config: { max_lease_ttl: ttl } });
-  await call(stage, `${root}/root/generate/internal`, {
-    common_name: 'Tetrate Root Authority',
-    ttl: '87600h',
-    ...key,
+  const { vault, mounts, configuration } = stage;
+  const { certificate, privateKey } = await makeCaByApi({
+    vault,
+    mounts,
+    entry: stage.entryPath(),
+    version: configuration.version,
+    key: configuration.keyType === 'rsa' ? { key_type: 'rsa', key_bits: 2048 } : { key_type: 'ec', key_bits: 256 },
   });
-  const { csr = '', private_key = '' } = await call(stage, `${intermediate}/intermediate/generate/exported`, {
-    common_name: 'Tetrate Intermediate Authority',
-    ttl: '43800h',
-    ...key,
-  });
-  const signing = { csr, format: 'pem_bundle', ttl: '43800h' };
-  const { certificate = '' } = await call(stage, `${root}/root/sign-intermediate`, signing);
-  await call(stage, `${intermediate}/intermediate/set-signed`, { certificate });
-  const { version } = configuration;
-  await call(stage, `sys/mounts/${keyStore}`, { type: 'kv', options: { version: String(version) } });
-  const entry = { 'ca-key.pem': `${private_key}\n` };
-  // KV 2 answers 400 until the upgrade of its new mount is finished
-  await stage.eventually('the key to be stored', () =>
-    call(stage, stage.entryPath(), version === 2 ? { data: entry } : entry),
-  );
-  stage.notes.set('made', { certificate: digest(certificate), key: private_key.trim() });
+  stage.notes.set('made', { certificate: digest(certificate), key: privateKey.trim() });
 }
 
 const digest = (pem: string | undefined): string => blocks(pem ?? '')[0]?.fingerprint256 ?? '';
