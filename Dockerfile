@@ -26,10 +26,11 @@ COPY LICENSE package.json dist/main.js dist/main.js.map dist/main.js.LEGAL.txt .
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
 COPY package.json package-lock.json .npmrc ./
-RUN npm ci
+# no package runs code of its own here, and the program is bundled by the Node of this image
+RUN npm ci --ignore-scripts
 COPY scripts scripts
 COPY src src
-RUN npm run build
+RUN node scripts/build.ts
 
 FROM runtime
 COPY LICENSE package.json ./

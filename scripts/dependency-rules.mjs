@@ -52,6 +52,7 @@ export const rows = [
     folder: 'src/plan/status',
     imports: [
       'src/api',
+      'src/text',
       'src/plan/facts',
       'src/plan/control-plane',
       'src/plan/proof',

@@ -48,7 +48,8 @@ describe('options of an audit device', () => {
     ).toBeUndefined();
     for (const name of ['log_raw', 'elide_list_responses', 'prefix', 'exclude', 'filter', 'fallback', 'path'])
       expect(refusal({ [name]: 'true' })).toContain('only these keys');
-    for (const path of ['stdout', 'discard', 'vault.log', '/', '/vault/../etc/x', '/vault/.ssh/x', '/a b'])
+    expect(refusal({ file_path: 'stdout' })).toBeUndefined();
+    for (const path of ['stderr', 'discard', 'vault.log', '/', '/vault/../etc/x', '/vault/.ssh/x', '/a b'])
       expect(refusal({ file_path: path })).toContain('file_path must be an absolute path');
     expect(refusal({ mode: '0666' })).toContain('mode must be');
     expect(refusal({ hmac_accessor: 'false' })).toContain('hmac_accessor must be');

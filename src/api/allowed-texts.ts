@@ -59,8 +59,8 @@ export const agentCaAnnotations = [agent('tls-secret'), agent('ca-cert')] as con
 export const auditOptions: readonly AllowedTexts[] = [
   {
     keys: ['file_path'],
-    value: /^([/][A-Za-z0-9_-][A-Za-z0-9._-]*)+$/,
-    values: 'an absolute path',
+    value: /^(stdout|([/][A-Za-z0-9_-][A-Za-z0-9._-]*)+)$/,
+    values: 'an absolute path, or stdout',
   },
   { keys: ['format'], value: /^(json|jsonx)$/, values: 'json or jsonx' },
   { keys: ['mode'], value: /^0(600|640)$/, values: '"0600" or "0640"' },

@@ -15,8 +15,9 @@ export const readyChain = [
 export type StageCondition = (typeof readyChain)[number];
 
 /**
- * Who acts while a condition is not `True`. `stalled`: the user; the condition `Stalled` is then present. `waiting`: the operator continues
- * automatically. `transient`: the operator retries with back-off.
+ * Who acts while a condition is not `True`. `stalled`: the user changes the resource or decides; the condition `Stalled` is then present.
+ * `waiting`: the operator rechecks, and continues when the cause is gone, which passes by itself or lies outside of the resource.
+ * `transient`: the operator retries with back-off.
  */
 export type ReasonKind = 'stalled' | 'waiting' | 'transient';
 
@@ -51,7 +52,7 @@ export const reasons = {
   ControlPlaneConflict: stalled,
   ControlPlaneUnfit: stalledRecheck(30),
   FieldConflict: stalledRecheck(30),
-  // rechecked at increasing intervals: see src/controller/conflict-tracker.ts
+  // written again at increasing intervals: see src/controller/conflict-tracker.ts
   ContestedField: stalled,
   WouldReplaceRoot: stalled,
   RootLost: stalled,

@@ -94,14 +94,23 @@ const vault = z.object({
   auth,
 });
 
-const audit = z.object({
-  path: vaultPath(),
-  type: z.enum(['file']).default('file'),
-  options: z
-    .record(z.string(), text(1024))
-    .default({})
-    .meta({ maxProperties: 16, ...cel(...allowedTextRules('audit.options', auditOptions)) }),
-});
+const audit = z
+  .object({
+    path: vaultPath(),
+    // earlier versions also took the other two, and resources that have them must still be understood
+    type: z.enum(['file', 'socket', 'syslog']).default('file'),
+    options: z
+      .record(z.string(), text(1024))
+      .default({})
+      .meta({ maxProperties: 16, ...cel(...allowedTextRules('audit.options', auditOptions)) }),
+  })
+  .meta(
+    cel({
+      rule: "!has(self.type) || self.type == 'file'",
+      message: 'audit.type must be file: the other devices send to places that this resource cannot know',
+      fieldPath: '.type',
+    }),
+  );
 
 const root = z
   .object({

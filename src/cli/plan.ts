@@ -57,7 +57,7 @@ async function dryRunOnce(
   logger: Logger,
 ): Promise<DryRun> {
   const clock = systemClock;
-  const sessions = new Sessions({ clock, logger, onLogin: () => undefined });
+  const sessions = new Sessions({ clock, logger, onLogin: () => undefined, retirementMs: 0 });
   const stop = new AbortController();
   const onSignal = () => {
     stop.abort();
@@ -65,7 +65,7 @@ async function dryRunOnce(
   };
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
   const readOnlyKube = asApplied(kube, resource);
-  const rounds = new ReconcileLoop(
+  const loop = new ReconcileLoop(
     {
       kube: readOnlyKube,
       // Sessions are not dropped: one login is enough, and close() revokes its token.
@@ -89,12 +89,12 @@ async function dryRunOnce(
   try {
     const identity = { cluster: await clusterUid(kube), namespace, name, uid };
     const desired = desire(identity, resource.spec, annotations);
-    const judge = {
+    const policy = {
       addressAllowed: (address: string) => addressAllowed(config, address),
       injectorAddressAllowed: (address: string) => injectorAddressAllowed(config, address),
       leaderElection: true,
     };
-    return await dryRun({ rounds, judge, now: () => clock.now() }, resource, desired, stop.signal);
+    return await dryRun({ loop, policy, now: () => clock.now() }, resource, desired, stop.signal);
   } finally {
     await sessions.close();
   }

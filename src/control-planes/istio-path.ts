@@ -30,10 +30,29 @@ export const pathOfElements = (elements: readonly string[]) =>
   elements.map((element) => element.replaceAll('.', '\\.')).join('.');
 
 /** The longest text of a patch that is read as YAML, in UTF-16 code units. A longer one counts as a text, which no field can be set in. */
-const longestYaml = 64 * 1024;
+const longestYaml = 8 * 1024;
+/** The most patches of an overlay that are read, and the longest their paths and texts can be together, in UTF-16 code units. */
+const mostPatches = 300;
+const longestTogether = 128 * 1024;
+
+/** Whether a list of patches is too long to be read: the time grows with the square of their number. Real ones have a few dozen. */
+export function isTooLong(patches: readonly PathPatch[]): boolean {
+  if (patches.length > mostPatches) return true;
+  const length = ({ path, value }: PathPatch) => path.length + (typeof value === 'string' ? value.length : 0);
+  return patches.reduce((sum, patch) => sum + length(patch), 0) > longestTogether;
+}
+
+/** Values of patches: each is asked for once for each field and each patch after it. */
+const values = new WeakMap<PathPatch, { value: unknown }>();
+
+function valueOf(patch: PathPatch): unknown {
+  const known = values.get(patch) ?? { value: readValue(patch) };
+  values.set(patch, known);
+  return known.value;
+}
 
 /** The value of a patch. The library parses a text that is YAML of an object, unless it is JSON of an object. */
-function valueOf({ value }: PathPatch): unknown {
+function readValue({ value }: PathPatch): unknown {
   if (typeof value !== 'string' || value.length > longestYaml || !value.includes(value.includes('\n') ? ':' : ': '))
     return value;
   try {
@@ -42,7 +61,7 @@ function valueOf({ value }: PathPatch): unknown {
     // not JSON
   }
   try {
-    const parsed: unknown = parse(value, { version: '1.1', logLevel: 'error' });
+    const parsed: unknown = parse(value, { version: '1.1', logLevel: 'error', prettyErrors: false });
     return isObject(parsed) ? parsed : value;
   } catch {
     return value;

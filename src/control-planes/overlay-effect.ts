@@ -1,6 +1,6 @@
 /** Compares overlay patches by their effect: the patches in Git can set the fields in another form than the operator would. */
 import { dig, isObject } from '../api/json.ts';
-import { elementsOf, effectAt, effectInList } from './istio-path.ts';
+import { elementsOf, effectAt, effectInList, isTooLong } from './istio-path.ts';
 import { envList, type OverlayPatch } from './overlay.ts';
 
 const envPath = /^spec\.values\.pilot\.env\.(.+)$/;
@@ -10,6 +10,7 @@ export function missingPaths(patches: unknown, wanted: readonly OverlayPatch[]):
   const list = (Array.isArray(patches) ? patches : [])
     .filter((patch) => isObject(patch) && typeof patch['path'] === 'string')
     .map((patch) => ({ path: String(dig(patch, 'path')), value: dig(patch, 'value') }));
+  if (isTooLong(list)) return wanted.map(({ path }) => path);
   return wanted
     .filter(({ path, value }) => {
       const effect = effectAt(list, elementsOf(path));

@@ -8,7 +8,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { isObject, type JsonObject } from '../api/json.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { formatValue } from './adapter.ts';
-import { elementsOf, effectAt, effectInList, pathOfElements, type PathPatch } from './istio-path.ts';
+import { elementsOf, effectAt, effectInList, isTooLong, pathOfElements, type PathPatch } from './istio-path.ts';
 
 export interface OverlayPatch {
   path: string;
@@ -91,6 +91,13 @@ export function overlayConflicts(
       { place: `overlays: patches of IstioOperator ${operator}`, value: `${formatValue(listed)}, which is not a list` },
     ];
   const others = patchesOfOthers(patchesOf(entries[0]), places).map(pathPatch);
+  if (isTooLong(others))
+    return [
+      {
+        place: `overlays: patches of IstioOperator ${operator}`,
+        value: `${others.length} patches, more than are read`,
+      },
+    ];
   const conflicts = wanted.flatMap((patch) => {
     const elements = elementsOf(patch.path);
     const { by, value, depth } = effectAt(others, elements);
@@ -115,6 +122,7 @@ export function overlayCarries(
   places: PatchCounts,
 ): boolean {
   const existing = patchesOf(overlays.find((entry): entry is JsonObject => isEntry(entry, operator))).map(pathPatch);
+  if (isTooLong(existing)) return false;
   const obsolete = Object.keys(places).some((path) => !wanted.some((patch) => patch.path === path));
   return (
     !obsolete &&

@@ -18,6 +18,8 @@ const deadlineMs = 10 * minute;
 
 let clock: FakeClock;
 let terminating: boolean;
+/** Set: the API server answers a question about the namespace only when this is called. */
+let answersLate: ((answer: () => void) => void) | undefined;
 /** The address is allowed, and the cleanup hangs until its signal aborts. */
 let hangs: boolean;
 /** The finalizer lists that were written. */
@@ -32,8 +34,10 @@ beforeEach(() => {
   finalizers = [];
   notes = [];
   const kube = clientOn(({ method, path, body }) => {
-    if (path.includes('/namespaces/') && method === 'GET')
-      return Promise.resolve({ metadata: terminating ? { deletionTimestamp: '2026-01-01T00:00:00Z' } : {} });
+    if (path.includes('/namespaces/') && method === 'GET') {
+      const answer = { metadata: terminating ? { deletionTimestamp: '2026-01-01T00:00:00Z' } : {} };
+      return answersLate ? new Promise((resolve) => answersLate?.(() => resolve(answer))) : Promise.resolve(answer);
+    }
     const written = (body as { metadata?: { finalizers?: unknown } }).metadata?.finalizers;
     if (written !== undefined) finalizers.push(written);
     return Promise.resolve({});
@@ -43,6 +47,7 @@ beforeEach(() => {
   };
   // the address is not allowed, so no request reaches a Vault server, and the cleanup never completes
   hangs = false;
+  answersLate = undefined;
   const options = { kube, logger: silentLogger, clock, addressAllowed: () => hangs, deletionDeadlineMs: deadlineMs };
   const failed = { observed: undefined, problems: [internalError], unfinished: false };
   const loop: Pick<ReconcileLoop, 'run'> = {
@@ -131,6 +136,21 @@ describe('while a cleanup hangs', () => {
     await clock.advance(1);
     expect(await done).toBeUndefined();
     expect(notes).toEqual([expect.stringMatching(/^gave up \(the deletion deadline has passed\)/)]);
+    expect(clock.pending).toBe(0);
+  });
+
+  it('nothing is looked at any more once it is over, also if the API server answers late', async () => {
+    let late: (() => void) | undefined;
+    answersLate = (answer) => {
+      late = answer;
+    };
+    const done = look();
+    await clock.advance(5_000);
+    await clock.advance(deadlineMs - 5_000);
+    answersLate = undefined;
+    expect(await done).toBeUndefined();
+    late?.();
+    await clock.advance(60_000);
     expect(clock.pending).toBe(0);
   });
 

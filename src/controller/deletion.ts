@@ -195,18 +195,22 @@ export class Deletion {
     const { clock, kube, logger } = this.#o;
     const limit = new Deadline(clock, Math.max(leastCleanupMs, deadline - clock.elapsed()));
     const terminating = new AbortController();
+    let over = false;
+    const again = (): void => {
+      if (!over) timer = clock.setTimeout(recheck, recheckMs);
+    };
     const recheck = (): void => {
       isTerminating(kube, metadata.namespace).then(
         (yes) => {
           if (yes) terminating.abort(new Error('the namespace is being deleted'));
-          else timer = clock.setTimeout(recheck, recheckMs);
+          else again();
         },
         (error: unknown) => {
           logger.warn('cannot see whether the namespace is being deleted', {
             namespace: metadata.namespace,
             err: error,
           });
-          timer = clock.setTimeout(recheck, recheckMs);
+          again();
         },
       );
     };
@@ -214,6 +218,7 @@ export class Deletion {
     try {
       return await run(AbortSignal.any([signal, limit.signal, terminating.signal]));
     } finally {
+      over = true;
       timer.cancel();
       limit.dispose();
     }

@@ -46,13 +46,13 @@ export interface DryRun {
 
 /** Observes a resource once and returns the steps that would follow. Nothing is written. */
 export async function dryRun(
-  { rounds, judge, now }: { rounds: ReconcileLoop; judge: SpecPolicy; now: () => number },
+  { loop, policy, now }: { loop: ReconcileLoop; policy: SpecPolicy; now: () => number },
   resource: IstioVaultCA,
   desired: Desired,
   signal: AbortSignal,
 ): Promise<DryRun> {
-  const refused = refusals(resource, desired, judge);
+  const refused = refusals(resource, desired, policy);
   if (refused.length > 0) return { steps: [], problems: refused };
-  const result = await rounds.run(resource, desired, { next: plan, deleting: false, readOnly: true }, signal);
+  const result = await loop.run(resource, desired, { next: plan, deleting: false, readOnly: true }, signal);
   return { steps: simulatedSteps(desired, result, now()), problems: result.problems };
 }

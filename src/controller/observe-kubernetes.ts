@@ -1,6 +1,7 @@
 /**
  * Observes the cluster: the control plane, competing IstioVaultCAs, istiod's Deployments, the distributed roots, and Vault Agent Injector.
  */
+import { agentAnnotations, isInjector } from '../api/injectors.ts';
 import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
 import { group, plural, version } from '../api/schema.ts';
@@ -13,7 +14,7 @@ import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { kvDataPath } from '../plan/facts/ca-files.ts';
 import type { ObservedKubernetes, Unfit } from '../plan/facts/observed.ts';
 import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
-import { hasEnded, istiodDeployments, istiodLabel } from '../istiod/discover.ts';
+import { hasEnded, istiodDeployments, istiodLabel, ownedBy } from '../istiod/discover.ts';
 import { selects } from '../kube/selector.ts';
 import { kindOfControlPlane } from '../plan/control-plane/kinds.ts';
 
@@ -21,6 +22,7 @@ const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
 export const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
 export const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
 export const pods = { group: '', version: 'v1', plural: 'pods' };
+const replicaSets = { group: 'apps', version: 'v1', plural: 'replicasets' };
 const webhooks = { group: 'admissionregistration.k8s.io', version: 'v1', plural: 'mutatingwebhookconfigurations' };
 export const resources = { group, version, plural };
 
@@ -259,28 +261,31 @@ function evaluateIstiod(
 const keyAnnotation = 'vault.hashicorp.com/agent-inject-secret-ca-key.pem';
 
 /**
- * Returns Deployments and Pods of istiod that carry the fields of this resource, as `Kind name`. Pods that have succeeded or failed do not
- * count.
+ * Returns Deployments and Pods of istiod that use the CA of this resource, as `Kind name`: those that carry its fields, and Pods whose
+ * ReplicaSet does, because an injector can change the annotations of a Pod. Pods that have succeeded or failed do not count.
  * @throws KubeError
  */
 export async function readUses(kube: ClusterReader, { metadata, spec }: IstioVaultCA): Promise<string[]> {
   const path = kvDataPath(spec);
-  const uses = (annotations: unknown) =>
-    dig(annotations, keyAnnotation) === path &&
-    dig(annotations, 'vault.hashicorp.com/role') === spec.kubernetesAuth.role;
-  const [deployed, running] = await Promise.all([
+  const uses = (meta: unknown) => {
+    const all = dig(meta, 'annotations');
+    const annotations = agentAnnotations(isObject(all) ? all : {});
+    return annotations[keyAnnotation] === path && annotations['vault.hashicorp.com/role'] === spec.kubernetesAuth.role;
+  };
+  const ofTemplate = (object: JsonObject) => uses(dig(object, 'spec', 'template', 'metadata'));
+  const [deployed, sets, running] = await Promise.all([
     kube.listObjects(deployments, metadata.namespace, istiodLabel),
+    kube.listObjects(replicaSets, metadata.namespace, istiodLabel),
     kube.listObjects(pods, metadata.namespace, istiodLabel),
   ]);
   const named = (kind: string, object: JsonObject) => `${kind} ${str(dig(object, 'metadata', 'name'))}`;
+  const using = sets.filter(ofTemplate);
   return [
-    ...deployed
-      .filter((o) => uses(dig(o, 'spec', 'template', 'metadata', 'annotations')))
-      .map((o) => named('Deployment', o)),
+    ...deployed.filter(ofTemplate).map((o) => named('Deployment', o)),
     ...running
-      .filter((o) => !hasEnded(o))
-      .filter((o) => uses(dig(o, 'metadata', 'annotations')))
-      .map((o) => named('pod', o)),
+      .filter((pod) => !hasEnded(pod))
+      .filter((pod) => uses(dig(pod, 'metadata')) || using.some((set) => ownedBy(pod, set)))
+      .map((pod) => named('pod', pod)),
   ];
 }
 
@@ -316,7 +321,7 @@ export async function isTerminating(kube: ClusterReader, namespace: string): Pro
 }
 
 /**
- * Reads the mutating webhook of Vault Agent Injector, which its name identifies (`vault.hashicorp.com`, possibly with a prefix). A webhook
+ * Reads the mutating webhook of an agent injector, which its name identifies (`src/api/injectors.ts`). A webhook
  * that selects the namespace takes precedence.
  * @throws KubeError
  */
@@ -328,7 +333,7 @@ async function readInjector(kube: ClusterReader, namespace: string): Promise<Obs
   const labels = dig(object, 'metadata', 'labels');
   const injectors = configurations
     .flatMap((configuration) => items(configuration['webhooks']))
-    .filter((webhook) => isObject(webhook) && /(^|[.-])vault\.hashicorp\.com$/.test(str(webhook['name'])))
+    .filter((webhook) => isObject(webhook) && isInjector(str(webhook['name'])))
     .map((webhook) => ({
       found: true,
       name: str(dig(webhook, 'name')),

@@ -134,7 +134,12 @@ export class Operator {
       mostOfGroup: config.concurrency * mostOfNamespace,
       hooks: metrics.queueHooks,
     });
-    this.sessions = new Sessions({ clock, logger, onLogin: () => metrics.vaultLogin() });
+    this.sessions = new Sessions({
+      clock,
+      logger,
+      onLogin: () => metrics.vaultLogin(),
+      retirementMs: config.reconcileTimeoutMs,
+    });
   }
 
   /** Whether the operator works. A candidate that waits for the Lease has not started. */

@@ -23,6 +23,12 @@ import { asProblem } from './problems.ts';
 import type { Bounds, LoopResult, Outcome, ReconcilerOptions } from './outcome.ts';
 import { ReconcileLoop } from './reconcile-loop.ts';
 
+/**
+ * Delay before a reconcile that ended with steps left is continued, milliseconds. A Vault that never shows what was written would otherwise
+ * keep a place busy for ever.
+ */
+const unfinishedMs = 5_000;
+
 export class Reconciler {
   readonly #o: ReconcilerOptions;
   readonly #report: Reporter;
@@ -192,7 +198,9 @@ export class Reconciler {
     const untilDue = next.filter((at) => at !== undefined && at > now).map((at) => (at ?? now) - now);
     const look = s && recheckIn(s);
     const again = result.unfinished && desired.spec.mode === 'Enforce';
-    return { requeueAfterMs: again ? 0 : Math.min(this.#o.resyncMs, look ?? Infinity, ...waits, ...untilDue) };
+    return {
+      requeueAfterMs: again ? unfinishedMs : Math.min(this.#o.resyncMs, look ?? Infinity, ...waits, ...untilDue),
+    };
   }
 }
 

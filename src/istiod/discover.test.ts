@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import type { JsonObject } from '../api/json.ts';
+import { containerOf } from '../plan/facts/observed-istiod.ts';
 import { deploymentFacts, isIstiod, podsOf } from './discover.ts';
 
 const template = (over: JsonObject = {}): JsonObject => ({
@@ -208,6 +209,17 @@ describe('pods', () => {
       },
     ]);
   });
+
+  it("with OpenBao's injector are known by the names of the other, and keep their own for kubectl", () => {
+    const names = { initContainers: [{ name: 'openbao-agent-init' }], containers: [{ name: 'discovery' }, { name: 'openbao-agent' }] };
+    const annotations = { 'openbao.org/agent-inject': 'true', 'openbao.org/role': 'istiod', 'other.org/role': 'x' };
+    const metadata = { name: 'p', uid: 'p', resourceVersion: '8', ownerReferences: owner('b'), annotations };
+    const [found] = podsOf(deployment(), [replicaSet('b', '1')], [{ metadata, spec: names, status: { phase: 'Pending' } }]);
+    expect(found?.facts.injected).toBe(true);
+    expect(found?.facts.settings.annotations).toEqual({ 'vault.hashicorp.com/agent-inject': 'true', 'vault.hashicorp.com/role': 'istiod' });
+    expect(found && containerOf(found.facts, 'vault-agent')?.name).toBe('openbao-agent');
+    expect(found && containerOf(found.facts, 'vault-agent-init')?.name).toBe('openbao-agent-init');
+  }); // prettier-ignore
 
   it('without a status wait', () => {
     const [found] = podsOf(deployment(), [replicaSet('b', '1')], [pod('p', 'b', { status: { phase: 'Pending', podIP: null } })]);

@@ -4,6 +4,7 @@
  * Source: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
  */
 import { parseAnyGoDuration } from '../api/duration.ts';
+import { agentAnnotations, isAgentContainer } from '../api/injectors.ts';
 import { defaultMaxWorkloadCertTtlMs } from '../api/istiod.ts';
 import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import type {
@@ -71,9 +72,9 @@ function settingsOf(pod: unknown): IstiodSettings {
   const annotations = dig(pod, 'metadata', 'annotations');
   return {
     annotations: Object.fromEntries(
-      Object.entries(isObject(annotations) ? annotations : {})
-        .filter(([name]) => /^(vault\.hashicorp\.com|istiovaultca\.io)\//.test(name))
-        .map(([name, value]) => [name, str(value)]),
+      Object.entries(
+        agentAnnotations(isObject(annotations) ? annotations : {}, (name) => name.startsWith('istiovaultca.io/')),
+      ).map(([name, value]) => [name, str(value)]),
     ),
     env: Object.fromEntries(
       envOf(pod)
@@ -136,7 +137,7 @@ export const istiodDeployments = (candidates: readonly JsonObject[]): IstiodDepl
   candidates.filter(hasDiscovery).map(deploymentFacts);
 
 /** Whether an object's controller reference names this owner. */
-const ownedBy = (object: unknown, owner: unknown): boolean =>
+export const ownedBy = (object: unknown, owner: unknown): boolean =>
   items(dig(object, 'metadata', 'ownerReferences')).some(
     (ref) => dig(ref, 'controller') === true && dig(ref, 'uid') === dig(owner, 'metadata', 'uid'),
   );
@@ -216,7 +217,7 @@ export interface FoundPod {
 }
 
 function podFacts(pod: unknown, deployment: string): FoundPod {
-  const annotations = dig(pod, 'metadata', 'annotations');
+  const settings = settingsOf(pod);
   const scheduled = condition(pod, 'PodScheduled');
   const containers = containersOf(pod);
   return {
@@ -227,10 +228,10 @@ function podFacts(pod: unknown, deployment: string): FoundPod {
       name: str(dig(pod, 'metadata', 'name')),
       deployment,
       createdMs: time(dig(pod, 'metadata', 'creationTimestamp')),
-      settings: settingsOf(pod),
+      settings,
       injected:
-        dig(annotations, 'vault.hashicorp.com/agent-inject-status') === 'injected' ||
-        containers.some(({ name }) => name === 'vault-agent' || name === 'vault-agent-init'),
+        settings.annotations['vault.hashicorp.com/agent-inject-status'] === 'injected' ||
+        containers.some(({ name }) => isAgentContainer(name)),
       unschedulable: dig(scheduled, 'status') === 'False' ? cleaned(str(dig(scheduled, 'message'))) : undefined,
       containers,
       served: undefined,

@@ -47,6 +47,8 @@ const probeTimeoutMs = 3_000;
 const rootsTimeoutMs = 5_000;
 /** Maximum number of parallel handshakes, log reads or requests for roots. */
 const maxParallel = 16;
+/** Maximum number of discovery selectors that are evaluated; each is compared with every namespace. */
+const mostSelectors = 100;
 /** Number of lines and bytes that are read from a log. */
 const logLines = 60;
 const logBytes = 64 * 1024;
@@ -98,7 +100,7 @@ function discoverySelectors(configMap: JsonObject | undefined): unknown[] {
   if (typeof mesh !== 'string') return [];
   try {
     const selectors = dig(loadYaml(mesh), 'discoverySelectors');
-    return Array.isArray(selectors) ? selectors : [];
+    return Array.isArray(selectors) ? selectors.slice(0, mostSelectors) : [];
   } catch {
     return []; // istiod also uses its defaults if the configuration is invalid, and logs an error
   }

@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { parseListenAddress, startHealthServers, type HealthCheck, type HealthServers } from './health.ts';
 import { createMetrics } from './metrics.ts';
@@ -80,6 +82,23 @@ describe('the endpoints', () => {
     const answer = await fetch(url(broken.health?.port, '/readyz'));
     expect(answer.status).toBe(500);
     expect(await answer.text()).toBe('');
+  });
+
+  test('who holds all connections of the metrics does not keep the kubelet from the probes', async () => {
+    const { metrics, health } = await start('127.0.0.1:0', '127.0.0.1:0');
+    const open = () =>
+      new Promise<Socket>((resolve, reject) => {
+        const socket = connect({ port: metrics?.port ?? 0, host: '127.0.0.1' }, () => resolve(socket));
+        socket.once('error', reject);
+      });
+    const held = await Promise.all(Array.from({ length: 64 }, open));
+    try {
+      const more = await open();
+      await once(more, 'close');
+      expect((await fetch(url(health?.port, '/livez'))).status).toBe(200);
+    } finally {
+      for (const socket of held) socket.destroy();
+    }
   });
 
   test('are off with 0', async () => {

@@ -121,7 +121,11 @@ function answer(routes: Routes): RequestListener {
   };
 }
 
+/** Maximum number of connections to one of the servers. Metrics and health have servers of their own, so neither takes the other's. */
+const mostConnections = 64;
+
 function listen(server: Server, where: Listening): Promise<Listening> {
+  server.maxConnections = mostConnections;
   server.requestTimeout = 10_000;
   server.headersTimeout = 5_000;
   return new Promise((resolve, reject) => {

@@ -36,7 +36,7 @@ export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
     specChecks.renewBeforeTooLong(d),
     specChecks.agentCaMissing(d),
     specChecks.deliveryAnnotationsRefused(d),
-    specChecks.auditOptionsRefused(d),
+    specChecks.auditRefused(d),
     specChecks.kv1NeedsLeaderElection(d.spec, leaderElection),
   ].filter((problem) => problem !== undefined);
 }

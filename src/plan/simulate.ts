@@ -26,10 +26,10 @@ export function simulateStep(d: Desired, world: Observed, step: Step, now: numbe
   return after;
 }
 
-/** More rounds than any way needs. */
+/** More iterations than any path needs. */
 const mostRounds = 40;
 
-/** All steps that would follow from here, round by round, as long as nothing else happens. */
+/** All steps that would follow from here, iteration by iteration, as long as nothing else happens. */
 export function simulate(d: Desired, world: Observed, next: (o: Observed) => Plan, now: number): Step[] {
   const steps: Step[] = [];
   let at = world;

@@ -13,7 +13,7 @@ import type { StepOf } from './steps.ts';
 /** A step that the real server would refuse. */
 export class Refused extends Error {}
 
-/** The world of one rehearsal: Vault's side is changed by each step. */
+/** The world of one simulation: each step changes Vault's side of it. */
 export interface SimulatedWorld {
   d: Desired;
   vault: ObservedVault;
@@ -51,7 +51,7 @@ const caFacts = (spec: RootSpec, publicKey: string, now: number, end: number, se
   keyBits: spec.keyBits,
 });
 
-/** Public half of a key that a rehearsal would make. */
+/** Public half of a key that a simulated step would make. */
 const plannedKey = (name: string): string => `planned key ${name}`;
 
 export const pkiOf = ({ d, vault }: SimulatedWorld, mount: string): Pki => {
@@ -91,17 +91,17 @@ export function mountPki({ d, vault }: SimulatedWorld, step: StepOf<'MountPKI'>)
   );
 }
 
-export function generateRoot(stage: SimulatedWorld, step: StepOf<'GenerateRoot'>): void {
-  const pki = pkiOf(stage, step.mount);
+export function generateRoot(world: SimulatedWorld, step: StepOf<'GenerateRoot'>): void {
+  const pki = pkiOf(world, step.mount);
   if (!step.existingKey) addKey(pki, step.name);
   const key = pki.keys.find((k) => k.name === step.name);
   if (!key) throw new Refused('no such key');
-  const facts = caFacts(step.spec, plannedKey(step.name), stage.now, Infinity, true);
+  const facts = caFacts(step.spec, plannedKey(step.name), world.now, Infinity, true);
   addIssuer(pki, key.id, key.name, plannedCertificate(facts, undefined));
 }
 
-export function signIntermediate(stage: SimulatedWorld, step: StepOf<'SignIntermediate'>): void {
-  const { vault, now } = stage;
+export function signIntermediate(world: SimulatedWorld, step: StepOf<'SignIntermediate'>): void {
+  const { vault, now } = world;
   const staged = ownEntry(vault.staging);
   const root = vault.rootPki?.issuers.find((issuer) => issuer.id === step.rootIssuerId);
   const pki = vault.intermediatePki;
@@ -134,17 +134,17 @@ export function publishLive({ d, vault }: SimulatedWorld, step: StepOf<'PublishL
   if (d.spec.delivery.source === 'PKI' && vault.intermediatePki) vault.intermediatePki.defaultIssuerId = issuer.id;
 }
 
-export function installCertificate(stage: SimulatedWorld, step: StepOf<'InstallCertificate'>): void {
-  const live = ownEntry(stage.vault.live);
-  const pki = pkiOf(stage, step.mount);
-  const keyId = live && new DerivedVault(stage.d, stage.vault).keyIdOf(pki, live);
+export function installCertificate(world: SimulatedWorld, step: StepOf<'InstallCertificate'>): void {
+  const live = ownEntry(world.vault.live);
+  const pki = pkiOf(world, step.mount);
+  const keyId = live && new DerivedVault(world.d, world.vault).keyIdOf(pki, live);
   const key = pki.keys.find((k) => k.id === keyId);
   if (!live?.certificate || !key) throw new Refused('nothing to install');
   addIssuer(pki, key.id, key.name, live.certificate);
 }
 
-export function collect(stage: SimulatedWorld, step: StepOf<'Collect'>): void {
-  const pki = pkiOf(stage, step.mount);
+export function collect(world: SimulatedWorld, step: StepOf<'Collect'>): void {
+  const pki = pkiOf(world, step.mount);
   pki.issuers = pki.issuers.filter((issuer) => !step.issuerIds.includes(issuer.id));
   pki.keys = pki.keys.filter((key) => !step.keyIds.includes(key.id));
   if (step.issuerIds.includes(pki.defaultIssuerId)) pki.defaultIssuerId = '';

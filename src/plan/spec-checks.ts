@@ -99,9 +99,12 @@ export function deliveryAnnotationsRefused({ spec }: Desired): Problem | undefin
   );
 }
 
-/** `audit.options` has keys or values that are not permitted. */
-export function auditOptionsRefused({ spec }: Desired): Problem | undefined {
-  const refused = spec.audit && refusedTexts('spec.audit.options', spec.audit.options, auditOptions);
+/** `audit` names another type than `file`, or has options that are not permitted. */
+export function auditRefused({ spec: { audit } }: Desired): Problem | undefined {
+  const refused =
+    audit && audit.type !== 'file'
+      ? `spec.audit.type: ${audit.type}: must be file; remove spec.audit, the device itself stays`
+      : audit && refusedTexts('spec.audit.options', audit.options, auditOptions);
   return refused === undefined ? undefined : refuse('VaultReady', 'InvalidSpec', refused);
 }
 

@@ -9,7 +9,7 @@ import { dig, isObject, type JsonObject } from '../api/json.ts';
 import type { Secret } from '../observability/secret.ts';
 import { sleep, systemClock } from '../runtime/clock.ts';
 import { errorOfReply, errorOfTransport, VaultError } from './errors.ts';
-import { createTransport, type TlsOptions, type TransportReply, type TransportRequest } from './transport.ts';
+import { aborted, createTransport, type TlsOptions, type TransportReply, type TransportRequest } from './transport.ts';
 
 export type Method = 'GET' | 'LIST' | 'POST' | 'PUT' | 'DELETE';
 
@@ -215,7 +215,10 @@ export class VaultClient {
     this.#signal = signal;
   }
 
-  /** Returns a client with the same connection and token, whose requests fail with kind `Unreachable` when the signal aborts. */
+  /**
+   * Returns a client with the same connection and token, whose requests fail with kind `Unreachable` when the signal aborts. Writes that were
+   * sent before are still waited for; each request has its own time limit.
+   */
   within(signal: AbortSignal): VaultClient {
     const { clients } = this.#connection;
     const client = clients.get(signal) ?? new VaultClient(this.#connection, signal);
@@ -317,11 +320,14 @@ export class VaultClient {
     operation: string,
   ): Promise<TransportReply> {
     const { vault, exchange, onRequest } = this.#connection;
-    const call: Exchange = { reply: undefined, signal: this.#signal };
+    // a write that was sent is waited for: Vault can execute it after an abort, when the next reconcile has already looked
+    const isRead = method === 'GET' || method === 'LIST';
+    const call: Exchange = { reply: undefined, signal: isRead ? this.#signal : undefined };
     try {
       // LIST is sent as GET: proxies and Node's HTTP server do not know the method LIST.
       const query = method === 'LIST' ? '?list=true' : '';
       const request = { method: method === 'LIST' ? 'GET' : method, path: `/${encodePath(path)}${query}` };
+      if (this.#signal?.aborted) throw Object.assign(new Error('aborted'), { code: aborted });
       await exchange.run(call, () => vault.request({ ...request, ...(body ? { json: body } : {}) }));
     } catch (error) {
       if (!call.reply) {

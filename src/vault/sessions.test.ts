@@ -94,6 +94,7 @@ beforeEach(async () => {
     clock,
     logger: createLogger({ level: 'debug', destination: { write: (line: string) => void (log += line) } }),
     onLogin: () => (loginsCounted += 1),
+    retirementMs: 60_000,
   });
 });
 afterEach(async () => {

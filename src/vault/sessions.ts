@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { Logger } from '../observability/logger.ts';
 import { Secret } from '../observability/secret.ts';
-import type { Clock } from '../runtime/clock.ts';
+import { sleep, type Clock } from '../runtime/clock.ts';
 import { abortable } from '../runtime/deadline.ts';
 import { assertServing, VaultClient, type VaultClientOptions } from './client.ts';
 import { errorOfTransport, VaultError } from './errors.ts';
@@ -43,12 +43,14 @@ export interface SessionsOptions {
   logger: Logger;
   /** Called before each login request. */
   onLogin: () => void;
+  /** How long other resources can use a dropped session, in milliseconds: at least as long as a reconcile takes. */
+  retirementMs: number;
 }
 
 /** The shortest time between two drops of a session because of denied requests, in milliseconds. */
 const reloginIntervalMs = 5 * 60_000;
-/** How long other resources can use a dropped session, in milliseconds; longer than a reconcile takes. */
-const retirementMs = 60_000;
+/** How long the end waits for logins that are in progress, and for the revocation of tokens, in milliseconds. */
+const closingMs = 10_000;
 const authSchema = z.object({ client_token: z.string(), lease_duration: z.number(), renewable: z.boolean() });
 const lookupSchema = z.object({ ttl: z.number(), renewable: z.boolean().default(false) });
 
@@ -128,14 +130,14 @@ export class Sessions {
     return dropped;
   }
 
-  /** Drops a session. If several resources share it, it ends after `retirementMs`, so that their running reconciles can finish. */
+  /** Drops a session. If several resources share it, it ends after `retirementMs` of the options, so that their running reconciles can finish. */
   #retire(session: Session): void {
     if ((this.#users.get(session.key)?.size ?? 0) < 2) {
       void this.#end(session, true);
       return;
     }
     session.timer?.cancel();
-    session.timer = this.#options.clock.setTimeout(() => void this.#end(session, true), retirementMs);
+    session.timer = this.#options.clock.setTimeout(() => void this.#end(session, true), this.#options.retirementMs);
     this.#sessions.delete(session.key);
     this.#retired.add(session);
   }
@@ -145,12 +147,19 @@ export class Sessions {
     this.#leave(user, undefined);
   }
 
-  /** Ends all sessions and revokes their tokens, except given ones. */
+  /**
+   * Ends all sessions and revokes their tokens, except given ones. A server that does not answer delays neither the others nor the end: after
+   * ten seconds the tokens are left to run out.
+   */
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.allSettled(this.#pending.values());
     const all = [...this.#sessions.values(), ...this.#retired];
-    await Promise.all(all.map((session) => this.#end(session, true)));
+    const revoked = all.map((session) => this.#end(session, true));
+    // a login that completes now revokes its own token
+    const done = Promise.allSettled([...revoked, ...this.#pending.values()]);
+    const over = new AbortController();
+    await Promise.race([done, sleep(this.#options.clock, closingMs, over.signal)]);
+    over.abort();
   }
 
   /** Removes a resource from its sessions. Sessions without users end. @param exceptKey a session that the resource keeps */

@@ -48,6 +48,68 @@ export const aborted = 'EABORTED';
 /** The code of the error for a response body that is larger than accepted. */
 export const tooLarge = 'ETOOLARGE';
 
+/** The most memory that bodies which are being received may take together, in bytes. */
+const mostTogether = 64 * 1024 * 1024;
+
+/**
+ * The body of a response while it is received, in one buffer: a server chooses how many chunks it sends, and each would take memory of its
+ * own. If all bodies together become too much, the longest is given up.
+ */
+export class Body {
+  static readonly #receiving = new Set<Body>();
+  static #together = 0;
+  #bytes = Buffer.alloc(0);
+  #size = 0;
+  readonly #most: number;
+  readonly #giveUp: () => void;
+
+  /** @param giveUp called when the body is longer than `most` bytes, or has to make room for others */
+  constructor(most: number, giveUp: () => void) {
+    this.#most = most;
+    this.#giveUp = giveUp;
+    Body.#receiving.add(this);
+  }
+
+  add(chunk: Buffer): void {
+    if (!Body.#receiving.has(this)) return;
+    if (this.#size + chunk.length > this.#most) {
+      this.#end();
+      return;
+    }
+    if (this.#size + chunk.length > this.#bytes.length) this.#grow(this.#size + chunk.length);
+    chunk.copy(this.#bytes, this.#size);
+    this.#size += chunk.length;
+  }
+
+  /** The body so far. */
+  text(): string {
+    return this.#bytes.toString('utf8', 0, this.#size);
+  }
+
+  /** Called when the response has ended, in whatever way. */
+  release(): void {
+    if (Body.#receiving.delete(this)) Body.#together -= this.#bytes.length;
+  }
+
+  #grow(least: number): void {
+    const length = Math.min(this.#most, Math.max(least, 2 * this.#bytes.length, 4096));
+    Body.#together += length - this.#bytes.length;
+    const bytes = Buffer.alloc(length);
+    this.#bytes.copy(bytes, 0, 0, this.#size);
+    this.#bytes = bytes;
+    while (Body.#together > mostTogether) {
+      const [longest] = [...Body.#receiving].sort((a, b) => b.#bytes.length - a.#bytes.length);
+      if (!longest) return;
+      longest.#end();
+    }
+  }
+
+  #end(): void {
+    this.release();
+    this.#giveUp();
+  }
+}
+
 function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): Promise<TransportReply> {
   const url = new URL(request.uri);
   const body = typeof request.json === 'object' && request.json !== null ? JSON.stringify(request.json) : undefined;
@@ -63,21 +125,19 @@ function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): 
     const signal = request.signal ? AbortSignal.any([deadline, request.signal]) : deadline;
     const options = { agent, method: request.method, headers, signal };
     const outgoing = client.request(url, options, (incoming) => {
-      const chunks: Buffer[] = [];
-      let size = 0;
-      incoming.on('data', (chunk: Buffer) => {
-        size += chunk.length;
-        if (size > most) incoming.destroy(Object.assign(new Error('answer too large'), { code: tooLarge }));
-        else chunks.push(chunk);
-      });
+      const body = new Body(most, () =>
+        incoming.destroy(Object.assign(new Error('answer too large'), { code: tooLarge })),
+      );
+      incoming.on('data', (chunk: Buffer) => body.add(chunk));
       incoming.on('error', reject);
+      incoming.on('close', () => body.release());
       incoming.on('end', () => {
         resolve({
           statusCode: incoming.statusCode ?? 0,
           index: headerOf(incoming, 'x-vault-index'),
           retryAfterMs: secondsOf(headerOf(incoming, 'retry-after')),
           request: { path: url.pathname },
-          ...parseBody(Buffer.concat(chunks).toString('utf8')),
+          ...parseBody(body.text()),
         });
       });
     });

@@ -46,7 +46,7 @@ export async function install(servers: Servers, cleanup: Cleanup): Promise<Runni
   step(`ControlPlane ${namespace}/controlplane made, and the agent injector's webhook registered`);
   step('waiting for the operator to be bundled and ready (dist/main.js run)');
   const operator = cleanup.add(await startOperator(kubeconfig));
-  step('the operator is ready, as service account istio-vault-ca/istio-vault-ca');
+  step('the operator is ready, as service account istio-vault-ca/istio-vault-ca-operator');
   note(
     'Stand-ins, since no kubelet runs here and TSB is not public: nobody answers the webhook; the demo itself does what ' +
       "TSB's operator, the injector and the kubelet do with istiod's pod. The Vault agent they would start is the real one.",

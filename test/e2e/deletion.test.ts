@@ -83,11 +83,11 @@ const givenUp = ({ namespace }: Scene): string[] =>
     .filter((line) => line.includes('CleanupIncomplete') && line.includes(namespace));
 
 /** A pod of istiod with these annotations: no kubelet runs it, and nothing takes it away. */
-async function istiodPod({ namespace }: Scene, annotations: Json): Promise<void> {
+async function istiodPod({ namespace }: Scene, annotations: Json, ownerReferences: Json[] = []): Promise<void> {
   const pod = {
     apiVersion: 'v1',
     kind: 'Pod',
-    metadata: { name: 'istiod-1', namespace, labels: { app: 'istiod' }, annotations },
+    metadata: { name: 'istiod-1', namespace, labels: { app: 'istiod' }, annotations, ownerReferences },
     spec: { containers: [{ name: 'discovery', image: 'example.invalid/none' }], automountServiceAccountToken: false },
   };
   await kube.request('POST', `/api/v1/namespaces/${namespace}/serviceaccounts`, { metadata: { name: 'default' } });
@@ -183,14 +183,39 @@ describe.each(products)('Delete in %s', (product) => {
 });
 
 describe('istiod', () => {
-  it('is waited for: nothing in Vault goes while a pod uses the fields', async () => {
-    const scene = await leavingScene('OpenBao', 'delete-waits');
+  const fields = (namespace: string, domain: string): Json => ({
+    [`${domain}/role`]: `${namespace}-istiod`,
+    [`${domain}/agent-inject-secret-ca-key.pem`]: `${namespace}-kv/data/istioca`,
+  });
+
+  /** A pod without annotations, of a ReplicaSet whose template has the fields. */
+  async function podOfReplicaSet(scene: Scene): Promise<void> {
+    const { namespace } = scene;
+    const labels = { app: 'istiod' };
+    const made = await kube.request('POST', `/apis/apps/v1/namespaces/${namespace}/replicasets`, {
+      metadata: { name: 'istiod', labels },
+      spec: {
+        selector: { matchLabels: labels },
+        template: {
+          metadata: { labels, annotations: fields(namespace, 'vault.hashicorp.com') },
+          spec: { containers: [{ name: 'discovery', image: 'example.invalid/none' }] },
+        },
+      },
+    });
+    const { uid } = (made.body as { metadata: { uid: string } }).metadata;
+    const owner = { apiVersion: 'apps/v1', kind: 'ReplicaSet', name: 'istiod', uid, controller: true };
+    await istiodPod(scene, {}, [owner]);
+  }
+
+  it.each<[string, (scene: Scene) => Promise<void>]>([
+    ["HashiCorp's injector", (scene) => istiodPod(scene, fields(scene.namespace, 'vault.hashicorp.com'))],
+    ["OpenBao's injector, which renames them,", (scene) => istiodPod(scene, fields(scene.namespace, 'openbao.org'))],
+    ['an injector that takes them off the pod', podOfReplicaSet],
+  ])('is waited for: nothing in Vault goes while a pod uses the fields, with %s', async (what, makePod) => {
+    const scene = await leavingScene('OpenBao', `delete-waits-${what.length}`);
     await provisioned(scene);
     const { namespace } = scene;
-    await istiodPod(scene, {
-      'vault.hashicorp.com/role': `${namespace}-istiod`,
-      'vault.hashicorp.com/agent-inject-secret-ca-key.pem': `${namespace}-kv/data/istioca`,
-    });
+    await makePod(scene);
     await remove(scene);
     const waiting = await waitForCondition(kube, namespace, scene.name, { type: 'Ready', reason: 'Deleting' });
     expect(waiting.status?.conditions?.find((c) => c.type === 'Ready')?.message).toContain('pod istiod-1');

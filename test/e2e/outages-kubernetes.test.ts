@@ -115,7 +115,7 @@ async function lists(resource: string): Promise<number> {
   return (await kubeEntries(kube.auditLog)).filter(
     (entry) =>
       entry.verb === 'list' &&
-      entry.user.endsWith(':istio-vault-ca') &&
+      entry.user.endsWith(':istio-vault-ca-operator') &&
       entry.resource === resource &&
       entry.namespace === '',
   ).length;

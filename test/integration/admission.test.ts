@@ -72,7 +72,16 @@ it.each<[string, Json, string]>([
   ['the address of the agent', { spec: { vault: { injectorAddress: 'https://other.vault.svc:8200' } } }, 'spec.vault'],
   ['adoption', { spec: { adopt: true } }, 'spec.adopt'],
   ['an audit device', { spec: { audit: { path: 'file' } } }, 'spec.audit'],
-  ['the auth configuration', { spec: { kubernetesAuth: { config: { manage: true } } } }, 'spec.kubernetesAuth.config'],
+  ['the auth configuration', { spec: { kubernetesAuth: { config: { manage: true } } } }, 'spec.kubernetesAuth'],
+  ['who gets the key', { spec: { kubernetesAuth: { serviceAccountNames: ['mine'] } } }, 'spec.kubernetesAuth'],
+  ['the end of the CA', { spec: { deletionPolicy: 'Delete' } }, 'spec.deletionPolicy'],
+  [
+    'the agent of istiod',
+    { spec: { delivery: { annotations: { 'vault.hashicorp.com/log-level': 'debug' } } } },
+    'spec.delivery',
+  ],
+  ['a pause of everything', { spec: { suspend: true } }, 'spec.suspend'],
+  ['a mode without repair', { spec: { mode: 'Plan' } }, 'spec.mode'],
   ['a rotation of the root', annotation('rotate-root', 'now'), 'annotations of istiovaultca.io'],
   ['another text', annotation('pause-rotation', 'false'), 'annotations of istiovaultca.io'],
   ['an annotation taken away', annotation('pause-rotation', null), 'annotations of istiovaultca.io'],
@@ -81,14 +90,14 @@ it.each<[string, Json, string]>([
   expect(refused.status).toBe(422);
   expect(refused.message).toContain(field);
   expect((await change('administrator', body)).status).toBe(200);
-  expect((await change('administrator', { ...merge(resource, {}), spec: { ...smallestSpec, vault: { ...(smallestSpec['vault'] as Json), injectorAddress: null }, adopt: null, audit: null, kubernetesAuth: null }, metadata: { annotations: { 'istiovaultca.io/rotate-root': null, 'istiovaultca.io/pause-rotation': 'true' } } })).status).toBe(200); // prettier-ignore
+  expect((await change('administrator', { ...merge(resource, {}), spec: { ...smallestSpec, vault: { ...(smallestSpec['vault'] as Json), injectorAddress: null }, adopt: null, audit: null, kubernetesAuth: null, deletionPolicy: null, delivery: null, suspend: null, mode: null }, metadata: { annotations: { 'istiovaultca.io/rotate-root': null, 'istiovaultca.io/pause-rotation': 'true' } } })).status).toBe(200); // prettier-ignore
 });
 
 it.each<[string, Json]>([
   ['a lifetime', { spec: { intermediate: { ttl: '40000h' } } }],
   ['a request to reconcile', annotation('reconcile-requested-at', 'now')],
   ['an annotation of its own', { metadata: { annotations: { team: 'b' } } }],
-  ['suspension', { spec: { suspend: true } }],
+  ['when istiod is rolled', { spec: { rollout: 'Never' } }],
 ])('%s is not', async (_, body) => {
   expect(await change('tenant', body)).toMatchObject({ status: 200 });
 });

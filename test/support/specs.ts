@@ -32,7 +32,8 @@ export const breaking: [string, Json][] = [
   ['spec.delivery.annotations', annotation('vault.hashicorp.com/role', 'a')],
   ['spec.delivery.annotations', annotation('vault.hashicorp.com/log-level', 'all')],
   ['spec.audit.options', auditOption('log_raw', 'true')],
-  ['spec.audit.options', auditOption('file_path', 'stdout')],
+  ['spec.audit.options', auditOption('file_path', 'discard')],
+  ['spec.audit.type', { audit: { path: 'file', type: 'socket' } }],
   ['spec.delivery.refreshInterval', { delivery: { refreshInterval: '500ms' } }],
   ['spec.policy.name', { policy: { name: 'root' } }],
   ['spec.kubernetesAuth.config.tokenReviewer.secretRef', { kubernetesAuth: { config: { tokenReviewer: { mode: 'Secret' } } } }], // prettier-ignore

@@ -15,11 +15,13 @@ import {
 } from '../../src/plan/facts/certificate.ts';
 import { parseMarker } from '../../src/plan/facts/identity.ts';
 import { toKubeError } from '../../src/kube/errors.ts';
+import { isTooLong } from '../../src/control-planes/istio-path.ts';
 import { loadYaml } from '../../src/runtime/yaml.ts';
 import { head, printable } from '../../src/text/bounded.ts';
 import { pemLimits, splitPem } from '../../src/text/pem.ts';
 import { redact } from '../../src/text/redact.ts';
 import { clean } from '../../src/vault/errors.ts';
+import { Body } from '../../src/vault/transport.ts';
 import { safeError } from '../../src/observability/logger.ts';
 import { makeForeignRoot } from '../support/foreign-root.ts';
 
@@ -53,6 +55,9 @@ const repetitive: Readonly<Record<string, string>> = {
   'ownership markers': 'istio-vault-ca cluster=a ns=b name=',
   'numbers with spaces': 'backoff= 1s ',
   'letters beyond the first plane': '𝓐',
+  'keys of YAML': 'a: b\n',
+  'anchors of YAML': '- &a b\n',
+  'text without end in YAML': '"',
 };
 
 /** Functions of texts from elsewhere. Each returns something whose size its limit bounds. */
@@ -72,9 +77,20 @@ const readers: Readonly<Record<string, (text: string) => unknown>> = {
   safeError: (text) => safeError(new Error(text)),
   toKubeError: (text) => toKubeError({ code: 403, body: { kind: 'Status', message: text } }),
   parseMarker: (text) => parseMarker(text),
+  // the limit is below the texts of this test: half of it, and all of it
+  loadYaml: (text) => attempt(() => loadYaml(text.slice(0, text.length / 16))),
   printable: (text) => printable(text),
   head: (text) => head(text, 1000),
 };
+
+/** Harmless texts can still be no YAML. */
+function attempt(read: () => unknown): unknown {
+  try {
+    return read();
+  } catch (error) {
+    return error;
+  }
+}
 
 /** Processor time of a call, microseconds. */
 function cpuTime(call: () => unknown): number {
@@ -157,8 +173,26 @@ describe('limits of texts from elsewhere', () => {
     for (const line of lines) expect(line.length).toBeLessThanOrEqual(400);
   });
 
-  it('YAML of the cluster: 512 KiB', () => {
-    expect(() => loadYaml(`# ${repeated('a', 600 * 1024)}`)).toThrow('longer than 512 KiB');
+  it('YAML of the cluster: 64 KiB', () => {
+    expect(() => loadYaml(`# ${repeated('a', 70 * 1024)}`)).toThrow('longer than 64 KiB');
+  });
+
+  it('bodies of Vault together: 64 MiB, and the longest makes room', () => {
+    const given: number[] = [];
+    const chunk = Buffer.alloc(1024 * 1024);
+    const bodies = Array.from({ length: 17 }, (_, i) => new Body(4 * chunk.length, () => given.push(i)));
+    for (const body of bodies) for (let n = 0; n < (body === bodies[16] ? 1 : 4); n += 1) body.add(chunk);
+    expect(given).toHaveLength(1);
+    expect(given[0]).toBeLessThan(16);
+    for (const body of bodies) body.release();
+  });
+
+  it('patches of an overlay: 300, and 128 KiB', () => {
+    const patches = (count: number, text: string) =>
+      Array.from({ length: count }, () => ({ path: 'spec.a', value: text }));
+    expect(isTooLong(patches(300, 'a'))).toBe(false);
+    expect(isTooLong(patches(301, 'a'))).toBe(true);
+    expect(isTooLong(patches(3, repeated('a', 50 * 1024)))).toBe(true);
   });
 
   it('control characters and invisible ones become spaces', () => {

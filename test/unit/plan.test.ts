@@ -283,7 +283,9 @@ describe('guards', () => {
     world.kubernetes.injector = { found: false, selectsNamespace: false, name: '' };
     const { world: end, last } = converge(d, world);
     expect(last.problems.map((p) => p.reason)).toEqual(['InjectorNotFound']);
-    expect(last.problems[0]?.message).toContain('No mutating webhook named vault.hashicorp.com is registered. Without');
+    expect(last.problems[0]?.message).toContain(
+      'No mutating webhook named vault.hashicorp.com or openbao.org is registered. Without',
+    );
     expect(essence(d, end)).toMatchObject({ liveDefect: undefined, fields: false });
   });
 

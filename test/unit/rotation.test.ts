@@ -111,6 +111,11 @@ function lose(world: Observed, fingerprint: string): void {
   pki.issuers = pki.issuers.filter((issuer) => issuer.certificate.fingerprint !== fingerprint);
 }
 
+function revoke(world: Observed, fingerprint: string): void {
+  const root = world.vault.rootPki!.issuers.find((issuer) => issuer.certificate.fingerprint === fingerprint)!;
+  root.revoked = true;
+}
+
 /** Lets the old root, which the rotation replaces, expire. */
 function endRoot(world: Observed, now: number): void {
   const first = world.vault.rootPki!.issuers.find((i) => i.certificate.fingerprint === state(world).root!.fingerprint)!;
@@ -510,11 +515,40 @@ describe('a root rotation', () => {
     expect(reached.size).toBeGreaterThan(20);
   });
 
+  it('away from a revoked root begins although a key was staged under it, and ends under the new root', () => {
+    const world = provisioned();
+    const renewing = wanted({ [annotations.rotateIntermediate]: 'now' });
+    let staged = world;
+    for (const step of plan(renewing, world, start).steps) staged = simulateStep(renewing, staged, step, start);
+    expect(ownEntry(staged.vault.staging)).toBeDefined();
+    revoke(staged, state(staged).root!.fingerprint!);
+    const { world: waits, last } = converge(renewing, staged);
+    expect(last).toEqual({ problems: [], steps: [] });
+    expect(ownEntry(waits.vault.staging)).toBeUndefined();
+    expect(derived(d, waits).currentCa).toEqual(derived(d, world).currentCa);
+    const both = wanted({ [annotations.rotateIntermediate]: 'now', [annotations.rotateRoot]: 'a' });
+    follow(waits);
+    const end = toTheEnd(both, converge(both, waits).world, start + hour);
+    expect(state(end).root?.generation).toBe(2);
+  });
+
+  it('to a root that was revoked meanwhile stops before it signs, and can be rolled back', () => {
+    const { world, now } = until('Distributing');
+    const { root, rotation } = state(world);
+    revoke(world, rotation!.to.fingerprint!);
+    follow(world);
+    for (const later of [now + 100 * hour, now + 10_000 * hour])
+      expect(phase(converge(rotating, world, { now: later }).world)).toBe('Distributing');
+    const back = wanted({ [annotations.rotateRoot]: 'a', [annotations.rollbackRotation]: 'b' });
+    expect(heldBy(toTheEnd(back, converge(back, world, { now }).world, now)).roots).toEqual([root!.fingerprint]);
+  });
+
   describe('with no way back', () => {
     const back = wanted({ [annotations.rotateRoot]: 'a', [annotations.rollbackRotation]: 'b' });
     const gone: [string, (world: Observed, now: number) => void][] = [
       ['is lost', (world) => lose(world, state(world).root!.fingerprint!)],
       ['has run out', endRoot],
+      ['was revoked', (world) => revoke(world, state(world).root!.fingerprint!)],
     ];
 
     it.each(gone)('goes on to the new root when the old one %s, and says so', (how, take) => {

@@ -1,4 +1,5 @@
 /** Preconditions for writing the istiod fields of the control plane. Writes to Vault continue while one of them is not met. Pure. */
+import { injectorDomains } from '../../api/injectors.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { objectName, renderName } from './istiod-fields.ts';
@@ -38,7 +39,7 @@ export function injectorNotFound(s: DerivedState): Problem | undefined {
         `The mutating webhook ${injector.name} of Vault Agent Injector does not select namespace ${namespace}`,
         'Change the namespaceSelector of the webhook or the labels of the namespace',
       ]
-    : ['No mutating webhook named vault.hashicorp.com is registered', 'Install the injector'];
+    : [`No mutating webhook named ${injectorDomains.join(' or ')} is registered`, 'Install the injector'];
   return {
     condition: 'ControlPlanePatched',
     reason: 'InjectorNotFound',

@@ -113,6 +113,19 @@ export function certificateFacts(pemText: string): CertificateFacts | undefined 
 const cache = new Map<string, CertificateFacts>();
 const mostCached = 500;
 
+/** Largest RSA modulus and longest serial number that are read: whoever issues a certificate chooses how long it takes to verify. */
+const mostRsaBits = 8192;
+/** Largest public exponent; almost every key has 65537. */
+const mostExponent = 2n ** 32n;
+/** Longest serial number, in hex digits: RFC 5280, section 4.1.2.2, allows 20 octets. */
+const longestSerial = 42;
+
+/** Whether a certificate takes no more time and space than certificates do. */
+function isReasonable({ publicKey, serialNumber }: X509Certificate): boolean {
+  const { modulusLength = 0, publicExponent = 0n } = publicKey.asymmetricKeyDetails ?? {};
+  return modulusLength <= mostRsaBits && publicExponent <= mostExponent && serialNumber.length <= longestSerial;
+}
+
 function factsOf(pem: string, cert: X509Certificate): CertificateFacts {
   // contrary to its types, node:crypto returns undefined for an empty subject, such as that of istiod's serving certificate
   const subject = (cert.subject as string | undefined) ?? '';
@@ -137,7 +150,8 @@ function factsOf(pem: string, cert: X509Certificate): CertificateFacts {
 function parse(pem: string): CertificateFacts | undefined {
   if (pem.length > longestPem) return undefined;
   try {
-    return factsOf(pem, new X509Certificate(pem));
+    const certificate = new X509Certificate(pem);
+    return isReasonable(certificate) ? factsOf(pem, certificate) : undefined;
   } catch {
     return undefined; // callers treat the text like a missing certificate
   }

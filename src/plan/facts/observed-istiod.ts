@@ -2,6 +2,7 @@
  * Result of one observation of istiod: plain data without secrets. `src/istiod/log-lines.ts` sanitizes foreign texts (log lines, kubelet
  * messages). Unless a field says otherwise, `undefined` means that the value does not exist or was not read.
  */
+import { agentContainerName } from '../../api/injectors.ts';
 import { digestAnnotation } from '../../api/annotations.ts';
 import type { CertificateFacts } from './certificate.ts';
 
@@ -113,6 +114,6 @@ export interface ObservedIstiod {
 /** The digest of the CA in the annotations of a Pod or a Pod template; undefined: the annotation is not set. */
 export const digestOf = ({ annotations }: IstiodSettings): string | undefined => annotations[digestAnnotation];
 
-/** A container of a Pod by its name; undefined: the Pod does not have it. */
+/** A container of a Pod by its name, for an agent by the name that vault-k8s gives it; undefined: the Pod does not have it. */
 export const containerOf = (pod: IstiodPod, name: string): IstiodContainer | undefined =>
-  pod.containers.find((container) => container.name === name);
+  pod.containers.find((container) => agentContainerName(container.name) === name);

@@ -107,8 +107,11 @@ export function roleNotOwned(s: DerivedState): Problem | undefined {
   const { mount, role: name } = s.spec.kubernetesAuth;
   const path = `spec.kubernetesAuth.role: role ${name} of auth/${mount}`;
   if (roleFits(s)) return notOwned('AccessReady', path, remedyFor(s, role, 'choose another name'));
-  const purpose = `it is for policies ${s.vault.role?.policies.join(', ')} in namespaces ${s.vault.role?.serviceAccountNamespaces.join(', ')}`;
-  return problem('AccessReady', 'MountNotOwned', `${path} is somebody else's (${purpose}): choose another name`);
+  return problem(
+    'AccessReady',
+    'MountNotOwned',
+    `${path} is somebody else's, for another policy or namespace: choose another name`,
+  );
 }
 
 /** Whether istiod and Vault Agent can use a CA key of this kind: RSA of 2048 bits and more, P-256, P-384, P-521. */

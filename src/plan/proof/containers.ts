@@ -2,6 +2,7 @@
  * Explains the failure of a container of an istiod Pod: Vault Agent's init container, Vault Agent's sidecar container, or istiod. The rules
  * in `replica.ts` call these functions in the order in which the containers start. Pure.
  */
+import { agentContainerName } from '../../api/injectors.ts';
 import type { PodReason } from '../../api/istiod.ts';
 import type { Desired } from '../facts/desired.ts';
 import { containerOf, type IstiodContainer, type IstiodPod } from '../facts/observed-istiod.ts';
@@ -280,9 +281,9 @@ export function istiodFailure(d: Desired, pod: IstiodPod, account: string, now: 
 export function nextChangeAt(pod: IstiodPod, now: number): number | undefined {
   const changes = pod.containers.flatMap(({ name, state, ready, last }) => {
     if (state.kind !== 'running') return [];
-    if (name === initContainer) return [state.sinceMs + hangsWithErrorMs, state.sinceMs + hangsMs];
+    if (agentContainerName(name) === initContainer) return [state.sinceMs + hangsWithErrorMs, state.sinceMs + hangsMs];
     if (name === istiodContainer && !ready) return [state.sinceMs + startsWithinMs];
-    if (name !== agentContainer) return [];
+    if (agentContainerName(name) !== agentContainer) return [];
     return [...(ready ? [] : [state.sinceMs + hangsMs]), ...(last ? [last.endedMs + crashForgottenMs] : [])];
   });
   const ahead = changes.filter((at) => at > now);

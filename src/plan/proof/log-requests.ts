@@ -20,7 +20,7 @@ export function logRequestsOf(pod: IstiodPod, input: EvaluationInput): LogReques
     if (!target) return [];
     return [
       {
-        container: name,
+        container: target.name,
         from,
         previous: from === 'end' && previousCrashed(target) && name !== initContainer,
       },

@@ -72,10 +72,12 @@ export function bundlesOfMesh(s: DerivedState, istiod: ObservedIstiod): MeshBund
   const { bundles, rootsOfOthers, confinedTo } = istiod;
   if (bundles === 'unreadable') return 'unreadable';
   const ownRoots = s.ownRoots.map(({ certificate }) => certificate.fingerprint);
+  // a root of this CA is this mesh's, whatever another resource says of it: else that could hide a namespace that lags behind
+  const foreignRoots = rootsOfOthers.filter((root) => !ownRoots.includes(root));
   const holds = ({ roots }: MeshBundle, some: readonly string[]) => roots.some((root) => some.includes(root));
   return bundles.filter((bundle) => {
     if (bundle.namespace === s.identity.namespace) return true;
-    if (holds(bundle, rootsOfOthers)) return false;
+    if (holds(bundle, foreignRoots)) return false;
     return confinedTo.length === 0 || confinedTo.includes(bundle.namespace) || holds(bundle, ownRoots);
   });
 }

@@ -93,6 +93,7 @@ describe('IstiodReady', () => {
     ['a namespace with an empty ConfigMap', pods({}), { bundles: [{ namespace: 'shop', roots: [] }] }, 'False RootNotDistributed'],
     ['a namespace with more roots', pods({}), { bundles: [{ namespace: 'shop', roots: [other, root] }] }, 'True IstiodProven'],
     ['a namespace of another mesh', pods({}), { bundles: [{ namespace: 'shop', roots: [other] }], rootsOfOthers: [other] }, 'True IstiodProven'],
+    ['a namespace that lags, whatever root another resource shows', pods({}), { bundles: [{ namespace: 'shop', roots: [root, 'x'] }, { namespace: 'lags', roots: [] }], rootsOfOthers: [root] }, 'False RootNotDistributed'],
     ['its own namespace with the root of another', pods({}), { bundles: [{ namespace: 'istio-system', roots: [other] }], rootsOfOthers: [other] }, 'False RootNotDistributed'],
     ['ConfigMaps that may not be read', pods({}), { bundles: 'unreadable' }, 'Unknown Forbidden'],
   ])('with %s', (_name, those, over, expected) => {

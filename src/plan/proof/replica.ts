@@ -141,7 +141,7 @@ function fallbackCause(pod: IstiodPod, input: EvaluationInput): { reason: string
     : '';
   return {
     reason: 'FilesMissing',
-    cause: `when istiod started, none of the files of the CA were in ${agentDirectory}${oldIstio}. \`kubectl logs -n ${s.identity.namespace} ${pod.name} -c ${agentContainer}\` tells why; then delete the pod`,
+    cause: `when istiod started, none of the files of the CA were in ${agentDirectory}${oldIstio}. \`kubectl logs -n ${s.identity.namespace} ${pod.name} -c ${containerOf(pod, agentContainer)?.name ?? agentContainer}\` tells why; then delete the pod`,
   };
 }
 
@@ -253,8 +253,9 @@ function pending(pod: IstiodPod, input: EvaluationInput): ReplicaResult {
     if (pod.served && 'unreachable' in pod.served) return blocked(pod, pod.served.unreachable, input);
     return pendingBecause('NotProbed', 'istiod is ready; what it serves was not looked at yet', istiodContainer);
   }
-  if (containerOf(pod, initContainer)?.state.kind === 'running')
-    return pendingBecause('VaultInit', 'the Vault agent gets the files of the CA', initContainer);
+  const init = containerOf(pod, initContainer);
+  if (init?.state.kind === 'running')
+    return pendingBecause('VaultInit', 'the Vault agent gets the files of the CA', init.name);
   const waitingContainer = pod.containers.find(({ state }) => state.kind === 'waiting' && state.reason !== '');
   if (waitingContainer?.state.kind !== 'waiting') return pendingBecause('Starting', 'its containers are being made');
   const { reason, message } = waitingContainer.state;

@@ -48,8 +48,9 @@ function longestAllowed(s: DerivedState, before = 0): number {
  */
 const oldRootExpired = (s: DerivedState): boolean => (s.recordedRoot?.certificate.notAfter ?? Infinity) <= s.now;
 
-/** The old root can sign again: the root mount holds it, and it has not expired. */
-export const canRollBack = (s: DerivedState): boolean => s.recordedRoot !== undefined && !oldRootExpired(s);
+/** The old root can sign again: the root mount holds it, and it is neither expired nor revoked. */
+export const canRollBack = (s: DerivedState): boolean =>
+  s.recordedRoot !== undefined && !s.recordedRoot.revoked && !oldRootExpired(s);
 
 /** Intent to issue a root for the current spec, under the next CA generation. */
 const rootToIssue = (s: DerivedState, state: StateEntry): Issued<RootSpec> => ({
@@ -131,12 +132,14 @@ function rollBack(s: DerivedState, state: StateEntry, rotation: Rotation, lost: 
 }
 
 /**
- * The rollback cannot be completed, because the old root is lost or has expired: the rotation resumes toward the new root, if that exists. If
- * workloads no longer trust the new root, the rotation resumes only if the old root has expired, because then nothing else works either.
+ * The rollback cannot be completed, because the old root is lost, expired or revoked: the rotation resumes toward the new root, if that exists
+ * and can sign. If workloads no longer trust the new root, the rotation resumes only if the old root has expired, because then nothing else
+ * works either.
  */
 export function resumesForward(s: DerivedState): boolean {
   const { rotation } = s.stateEntry ?? {};
-  if (!rotation?.back || canRollBack(s) || !s.findRoot(rotation.to)) return false;
+  const to = rotation && s.findRoot(rotation.to);
+  if (!rotation?.back || canRollBack(s) || !to || to.revoked) return false;
   return rotation.phase === 'Switching' || oldRootExpired(s);
 }
 
@@ -190,6 +193,8 @@ function advance(s: DerivedState, state: StateEntry, rotation: Rotation): StateE
       fingerprint,
     });
   }
+  // a revoked root must not begin to sign; RootReady asks for a rollback
+  if (!rotation.back && s.findRoot(to)?.revoked) return state;
   if (phase === 'Distributing' && expired && !paused(s)) return inPhase('Switching');
   if (phase === 'Retiring') return gate.passed && !paused(s) ? finish(s, state, rotation) : state;
   if (reachedAt === undefined)

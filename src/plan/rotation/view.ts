@@ -24,7 +24,7 @@ function rollbackObstacle(s: DerivedState, { phase, back, found }: Rotation): st
   if (found)
     return `; no way back: it was found under way, and not all may trust root ${s.stateEntry?.root?.serial ?? ''}`;
   if (canRollBack(s)) return '';
-  const obstacle = s.recordedRoot ? 'has run out' : 'is lost';
+  const obstacle = !s.recordedRoot ? 'is lost' : s.recordedRoot.revoked ? 'was revoked' : 'has run out';
   return `; no way back: root ${s.stateEntry?.root?.serial ?? ''} ${obstacle}`;
 }
 

@@ -9,6 +9,7 @@ import { expiryReason, holdingReason, readyChain, type StageCondition } from '..
 import type { IstioVaultCA } from '../../api/schema.ts';
 import type { Condition, Status } from '../../api/status-schema.ts';
 import { rfc3339 } from '../../api/time.ts';
+import { cut } from '../../text/bounded.ts';
 import { describeForeignRoles, unverified } from '../vault/foreign-roles.ts';
 import { changed, newGenerationReason } from '../vault/intermediate.ts';
 import type { Desired } from '../facts/desired.ts';
@@ -59,7 +60,14 @@ function lastingProblems(s: DerivedState): Problem[] {
   }
   // a rotation toward a new root is already the action that the message would ask for
   const replacing = state?.rotation?.back === false;
-  if (root?.revoked && !replacing) {
+  const next = replacing && state.rotation ? s.findRoot(state.rotation.to) : undefined;
+  if (next?.revoked) {
+    add(
+      'RootReady',
+      'IssuerRevoked',
+      `the new root ${next.certificate.serial} was revoked in ${s.spec.root.mount}: the rotation stops. Roll it back (annotation ${known.rollbackRotation}), then have the root replaced again, see docs/rotation.md`,
+    );
+  } else if (root?.revoked && !replacing) {
     add(
       'RootReady',
       'IssuerRevoked',
@@ -245,12 +253,16 @@ function controlPlaneStatus({ spec }: Desired, s: DerivedState | undefined): Non
   };
 }
 
+/** Maximum length of a message, in UTF-16 code units. The API server would refuse a status with a message of more than 32768 characters. */
+const longestMessage = 8192;
+
 /** Returns a condition; its transition time changes only with its status. */
 function condition(type: string, state: ConditionState, input: Pick<StatusInput, 'resource' | 'now'>): Condition {
   const previous = input.resource.status?.conditions?.find((c) => c.type === type);
   return {
     type,
     ...state,
+    message: cut(state.message, longestMessage),
     observedGeneration: input.resource.metadata.generation,
     lastTransitionTime: previous?.status === state.status ? previous.lastTransitionTime : rfc3339(input.now),
   };

@@ -22,7 +22,7 @@ export function newGenerationReason(s: DerivedState): string | undefined {
   if (!s.currentCa) {
     if (state?.root !== undefined && state.root.fingerprint === undefined && state.history.length > 0)
       return 'a lost root was made anew';
-    return s.caEntry || state?.intermediate?.fingerprint ? 'the published key was lost' : 'first issue';
+    return s.caEntry || state?.intermediate?.fingerprint ? 'the published key was lost or replaced' : 'first issue';
   }
   if (state?.intermediate && !isDeepStrictEqual(state.intermediate.spec, s.desired.intermediate))
     return `spec.intermediate changed (${changed(state.intermediate.spec, s.desired.intermediate)})`.slice(0, 256);
@@ -105,7 +105,7 @@ const issuersOf = (s: DerivedState, publicKey: string | undefined): Issuer[] =>
 function unpublishedIssuers(s: DerivedState, staged: StagingEntry): Issuer[] {
   const published = publishedFingerprints(s);
   return issuersOf(s, staged.publicKey)
-    .filter((i) => !staged.before.includes(i.id) && !published.has(i.certificate.fingerprint))
+    .filter((i) => !i.revoked && !staged.before.includes(i.id) && !published.has(i.certificate.fingerprint))
     .sort((a, b) => b.certificate.notBefore - a.certificate.notBefore);
 }
 
@@ -137,7 +137,9 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     const record = recordStep(s);
     return [...restoreMount(s), ...(record.length > 0 ? record : [remove])];
   }
-  if (staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, s.desired.intermediate))
+  // a revoked root signs nothing, and a staged key would keep a rotation from beginning; a revoked key is not certified again
+  const useless = root?.revoked === true || (s.isRevoked && staged.publicKey === s.currentCa?.publicKey);
+  if (useless || staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, s.desired.intermediate))
     return discardStaged(s, staged, remove);
   if (!pki) return [];
   const keyId = s.keyIdOf(pki, staged);
@@ -145,8 +147,8 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     const name = generationName(s.identity, 'intermediate', staged.generation);
     return [{ kind: 'ImportKey', mount, from: 'staging', generation: staged.generation, name }];
   }
-  // an expired or revoked root signs nothing; the reasons RootNearEnd and IssuerRevoked report it
-  if (!root || root.certificate.notAfter <= s.now || root.revoked) return [];
+  // an expired root signs nothing; the reason RootNearEnd reports it
+  if (!root || root.certificate.notAfter <= s.now) return [];
   const issuer = unpublishedIssuers(s, staged).find(
     ({ certificate }) => certificate.notAfter > s.now && isSignedBy(certificate, root.certificate),
   );

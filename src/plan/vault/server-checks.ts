@@ -99,6 +99,7 @@ export function authConfigNotOwned(s: DerivedState): Problem | undefined {
     condition: 'AccessReady',
     reason: 'AuthConfigNotOwned',
     message: `spec.kubernetesAuth.config.manage: auth/${s.spec.kubernetesAuth.mount} was not made by this resource; set manage: false, or name another mount`,
-    blocks: 'all',
+    // a version before this one adopted such mounts: what it took over goes on, and only the configuration is left alone
+    blocks: s.stateEntry?.adopted.includes(authMount.name) === true ? 'nothing' : 'all',
   };
 }
