@@ -8,17 +8,18 @@ import { kubeWrites, vaultWrites, waitForReads } from '../support/audit.ts';
 import { applyOk, conditionOf, getResource, requestReconcile, waitForCondition, type Json } from '../support/cluster.ts'; // prettier-ignore
 import { useOperator } from '../support/harness.ts';
 import { podTemplateOf } from '../support/istiod-pod.ts';
-import { hangingInit, issueLeaf, playIstiod, Replicas, wellAt, writeMeshRoot, type Identity } from '../support/istiod-replicas.ts'; // prettier-ignore
+import { hangingInit, issueLeaf, playIstiod, Replicas, wellAt, writeMeshRoot, type Identity, type PlayedIstiod } from '../support/istiod-replicas.ts'; // prettier-ignore
 import { servedBy } from '../support/look.ts';
 import { makeScene, type Scene } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
 const { operator } = useOperator(['--resync=2s']);
 const namespace = 'replicas';
-const addresses = ['127.0.77.1', '127.0.77.2'] as const;
 let scene: Scene;
 let replicas: Replicas;
-let istiods: Awaited<ReturnType<typeof playIstiod>>[];
+let istiods: [PlayedIstiod, PlayedIstiod] | undefined;
+/** The status of the second replica's Pod. */
+const second = () => wellAt(istiods?.[1].address ?? '');
 let leaf: Identity;
 let root: string;
 
@@ -51,9 +52,9 @@ beforeAll(async () => {
   await applyOk(kube, scene.resource);
   await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
   [leaf, root] = await Promise.all([issueLeaf(scene), servedBy(scene, 'pki')]);
-  istiods = await Promise.all(addresses.map((address) => playIstiod(address, leaf)));
+  istiods = await Promise.all([playIstiod(leaf), playIstiod(leaf)]);
 });
-afterAll(() => istiods.forEach(({ server }) => server.close()));
+afterAll(() => istiods?.forEach(({ server }) => server.close()));
 
 /** Metrics follow the status. */
 const measured = (line: RegExp) => waitFor(String(line), async () => line.test(await operator().metrics()));
@@ -68,7 +69,7 @@ it('two replicas that serve the CA make it Ready', async () => {
   replicas = new Replicas(scene, podTemplateOf((await kube.request('GET', path)).body as Json));
   await writeMeshRoot(kube, namespace, root);
   await replicas.deploy(2);
-  for (const [i, address] of addresses.entries()) await replicas.pod(`istiod-${i + 1}`, wellAt(address));
+  for (const [i, { address }] of (istiods ?? []).entries()) await replicas.pod(`istiod-${i + 1}`, wellAt(address));
   const resource = await waitForCondition(kube, namespace, 'istioca', { type: 'Ready', status: 'True' });
   expect(conditionOf(resource, 'IstiodReady')).toMatchObject({ status: 'True', reason: 'IstiodProven' });
   expect(await shown()).toMatchObject({
@@ -94,8 +95,8 @@ it('and then nothing is written, however often it is looked at', async () => {
 });
 
 it('a replica that signs by itself is a critical condition, an Event and a metric', async () => {
-  istiods[1]?.show(selfSigned());
-  const status = wellAt(addresses[1]) as { containerStatuses: Json[] };
+  istiods?.[1].show(selfSigned());
+  const status = second() as { containerStatuses: Json[] };
   const restarted = status.containerStatuses.map((one) => ({ ...one, restartCount: 1 }));
   await replicas.status('istiod-2', { ...status, containerStatuses: restarted });
   const resource = await istiodReady({ status: 'False', reason: 'SelfSignedFallback' });
@@ -122,8 +123,8 @@ it('a pod in its place that hangs in its agent is told from it, at once', async 
 });
 
 it('a namespace without this root keeps it from being Ready, and is named', async () => {
-  istiods[1]?.show(leaf);
-  await replicas.status('istiod-3', wellAt(addresses[1]));
+  istiods?.[1].show(leaf);
+  await replicas.status('istiod-3', second());
   await istiodReady({ status: 'True', reason: 'IstiodProven' });
   // the other one is of another mesh, and does not count
   for (const name of ['replicas-shop', 'replicas-other']) {

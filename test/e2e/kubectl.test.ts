@@ -9,7 +9,14 @@ import { makeTemporaryDir, sharedStack } from '../stack/index.ts';
 import type { Json } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
 import { podTemplateOf } from '../support/istiod-pod.ts';
-import { issueLeaf, playIstiod, Replicas, wellAt, writeMeshRoot } from '../support/istiod-replicas.ts';
+import {
+  issueLeaf,
+  playIstiod,
+  Replicas,
+  wellAt,
+  writeMeshRoot,
+  type PlayedIstiod,
+} from '../support/istiod-replicas.ts';
 import { kubectl } from '../support/kubectl.ts';
 import { servedBy } from '../support/look.ts';
 import { makeScene, type Scene } from '../support/scene.ts';
@@ -36,7 +43,7 @@ async function row(...args: string[]): Promise<Record<string, string>> {
 }
 
 let scene: Scene;
-let istiods: Awaited<ReturnType<typeof playIstiod>>[] = [];
+let istiods: PlayedIstiod[] = [];
 
 beforeAll(async () => {
   scene = await makeScene(kube, vaults.OpenBao, { namespace });
@@ -53,13 +60,12 @@ afterAll(() => istiods.forEach(({ server }) => server.close()));
 /** Two replicas that serve the CA. */
 async function startReplicas(): Promise<void> {
   const [leaf, root] = await Promise.all([issueLeaf(scene), servedBy(scene, 'pki')]);
-  const addresses = ['127.0.78.1', '127.0.78.2'];
-  istiods = await Promise.all(addresses.map((address) => playIstiod(address, leaf)));
+  istiods = await Promise.all([playIstiod(leaf), playIstiod(leaf)]);
   const path = `/apis/install.tetrate.io/v1alpha1/namespaces/${namespace}/controlplanes/controlplane`;
   const replicas = new Replicas(scene, podTemplateOf((await kube.request('GET', path)).body as Json));
   await writeMeshRoot(kube, namespace, root);
   await replicas.deploy(2);
-  for (const [i, address] of addresses.entries()) await replicas.pod(`istiod-${i + 1}`, wellAt(address));
+  for (const [i, { address }] of istiods.entries()) await replicas.pod(`istiod-${i + 1}`, wellAt(address));
 }
 
 it('a resource that the operator has not seen is not finished, for kstatus too', async () => {

@@ -3,6 +3,7 @@
  * plain TLS server acts as istiod's port 15012. The operator's reads and handshakes are real. The certificates that istiod would present are
  * not tested here.
  */
+import { randomInt } from 'node:crypto';
 import { createServer, type Server } from 'node:tls';
 import { applyOk, type Json, type Kube } from './cluster.ts';
 import type { PodTemplate } from './istiod-pod.ts';
@@ -26,17 +27,28 @@ export async function issueLeaf({ vault, namespace }: Scene): Promise<Identity> 
   return { key: data.private_key, chain: `${data.certificate}\n${data.issuing_ca}\n` };
 }
 
-/** Acts as port 15012 on an address of 127.0.0.0/8; its certificate can be changed. */
-export async function playIstiod(
-  address: string,
-  shows: Identity,
-): Promise<{ show(next: Identity): void; server: Server }> {
+/** A server that acts as port 15012 of an istiod Pod. */
+export interface PlayedIstiod {
+  /** The address that the Pod is to have. */
+  readonly address: string;
+  /** Changes the certificate. */
+  show(next: Identity): void;
+  readonly server: Server;
+}
+
+/** Acts as port 15012 on an address of 127.0.0.0/8 that nobody else uses: another run of the tests on this machine has others. */
+export async function playIstiod(shows: Identity): Promise<PlayedIstiod> {
   const server = createServer({ key: shows.key, cert: shows.chain, ALPNProtocols: ['h2'] });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(15012, address, resolve);
-  });
-  return { server, show: (next) => server.setSecureContext({ key: next.key, cert: next.chain }) };
+  for (let attempt = 1; ; attempt += 1) {
+    const address = `127.${randomInt(1, 255)}.${randomInt(1, 255)}.${randomInt(1, 255)}`;
+    const error = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
+      server.once('error', resolve);
+      server.listen(15012, address, () => resolve(undefined));
+    });
+    if (!error)
+      return { address, server, show: (next) => server.setSecureContext({ key: next.key, cert: next.chain }) };
+    if (error.code !== 'EADDRINUSE' || attempt === 10) throw error;
+  }
 }
 
 const apps = (namespace: string, plural: string, name = '') => `/apis/apps/v1/namespaces/${namespace}/${plural}${name}`;
