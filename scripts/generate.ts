@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { customResourceDefinition } from '../src/api/crd.ts';
 import { group, kind, specSchema, type Spec } from '../src/api/schema.ts';
 import { dumpYaml, loadAllYaml } from '../src/runtime/yaml.ts';
+import { desire } from '../src/plan/facts/desired.ts';
+import { policyText } from '../src/plan/vault/access.ts';
 import { operatorPolicy, type ToMake } from '../src/plan/vault/capabilities.ts';
 
 const top = join(import.meta.dirname, '..');
@@ -18,6 +20,18 @@ async function specOf(file: string): Promise<Spec> {
 /** The Vault policy that the operator needs for a sample, as a file with comments. */
 async function policy(sample: string, about: string, make: ToMake, over: Partial<Spec> = {}): Promise<string> {
   return `${note(sample)}# ${about}\n\n${operatorPolicy({ ...(await specOf(sample)), ...over }, make)}`;
+}
+
+const leastRights = 'deploy/samples/least-rights.yaml';
+
+/** The policy that istiod's Vault Agent needs for a sample, for an administrator who writes it. */
+async function istiodPolicy(sample: string): Promise<string> {
+  const identity = { cluster: '', namespace: '', name: '', uid: '' };
+  const text = policyText(
+    desire(identity, await specOf(sample), {}),
+    "For istiod's Vault Agent, with default names and KV version 2.",
+  );
+  return `${note(sample)}${text}`;
 }
 
 /** A patch of the ConfigMap in which Argo CD has its health checks, with the check as text. */
@@ -45,6 +59,12 @@ const generated: Record<string, string> = {
     { authMount: false, authConfig: false, auditDevice: false, rootGoes: true },
     { deletionPolicy: 'Delete' },
   ),
+  'deploy/vault/operator-policy-least.hcl': await policy(
+    leastRights,
+    "The same with policy.manage and kubernetesAuth.manage: false: writes neither policies nor roles, and can do without 'read' on both.",
+    { authMount: false, authConfig: false, auditDevice: false },
+  ),
+  'deploy/vault/istiod-policy.hcl': await istiodPolicy(leastRights),
   'deploy/vault/operator-policy-procedure.hcl': await policy(
     'deploy/samples/procedure.yaml',
     'For the procedure: also makes the audit device and the Kubernetes auth mount, and configures it; KV version 1.',

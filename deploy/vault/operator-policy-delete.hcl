@@ -25,6 +25,18 @@ path "istioca/roles" {
   capabilities = ["list"]
 }
 
+path "pki/issuer/+" {
+  capabilities = ["read", "patch"]
+}
+
+path "istioca/issuer/+" {
+  capabilities = ["read", "patch", "delete"]
+}
+
+path "auth/kubernetes/config" {
+  capabilities = ["read"]
+}
+
 path "sys/mounts/kv" {
   capabilities = ["create", "read", "update", "delete"]
 }
@@ -49,10 +61,6 @@ path "pki/keys" {
   capabilities = ["list"]
 }
 
-path "pki/issuer/+" {
-  capabilities = ["read"]
-}
-
 path "pki/config/issuers" {
   capabilities = ["create", "read", "update"]
 }
@@ -67,10 +75,6 @@ path "istioca/issuers" {
 
 path "istioca/keys" {
   capabilities = ["list"]
-}
-
-path "istioca/issuer/+" {
-  capabilities = ["read", "delete"]
 }
 
 path "istioca/config/issuers" {

@@ -25,6 +25,14 @@ path "istioca/roles" {
   capabilities = ["list"]
 }
 
+path "pki/issuer/+" {
+  capabilities = ["read", "patch"]
+}
+
+path "istioca/issuer/+" {
+  capabilities = ["read", "patch", "delete"]
+}
+
 path "sys/mounts/kv" {
   capabilities = ["create", "read", "update"]
 }
@@ -49,10 +57,6 @@ path "pki/keys" {
   capabilities = ["list"]
 }
 
-path "pki/issuer/+" {
-  capabilities = ["read"]
-}
-
 path "pki/config/issuers" {
   capabilities = ["create", "read", "update"]
 }
@@ -67,10 +71,6 @@ path "istioca/issuers" {
 
 path "istioca/keys" {
   capabilities = ["list"]
-}
-
-path "istioca/issuer/+" {
-  capabilities = ["read", "delete"]
 }
 
 path "istioca/config/issuers" {
@@ -122,7 +122,7 @@ path "sys/policies/acl/istioca" {
 }
 
 path "sys/auth/kubernetes" {
-  capabilities = ["create", "update", "read", "sudo"]
+  capabilities = ["create", "read", "update", "sudo"]
 }
 
 path "auth/kubernetes/role/istiod" {

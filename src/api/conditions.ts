@@ -74,6 +74,8 @@ export const reasons = {
   Forbidden: waiting(30),
   LoginFailed: waiting(30),
   RateLimited: waiting(15),
+  AccessDiffers: waiting(30),
+  AuthConfigUnfit: waiting(30),
   AccessRestricted: waiting(60),
   ReferenceNotFound: waiting(30),
   ControlPlaneNotFound: waiting(30),
@@ -120,6 +122,9 @@ export const holdingReason = {
   ControlPlanePatched: 'FieldsPresent',
   IstiodReady: 'IstiodProven',
 } as const satisfies Record<StageCondition, string>;
+
+/** The reason of `AccessReady` while it is `True` and the token may not read what others manage (`manage: false`). */
+export const notVerifiedReason = 'NotVerified';
 
 /**
  * Reasons for a certificate that expires soon, each reported once in a Warning Event. `RootReady` stays `True`. An intermediate should have

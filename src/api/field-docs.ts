@@ -27,6 +27,9 @@ export const fieldDocs: Record<string, string> = {
   'spec.delivery.directory': 'Where the agent renders the files and where istiod reads them (ROOT_CA_DIR).',
   'spec.delivery.refreshInterval': 'How often the agent reads static secrets again.',
   'spec.delivery.annotations': 'Further vault.hashicorp.com/ annotations for the istiod pod.',
+  'spec.policy.manage': 'false: an administrator of Vault writes the policy; the operator only reads it, if it may.',
+  'spec.kubernetesAuth.manage':
+    'false: an administrator of Vault writes the role and configures the auth mount; the operator only reads the role, if it may.',
   'spec.kubernetesAuth': "The role with which istiod's agent logs in.",
   'spec.kubernetesAuth.serviceAccountNames':
     'Service accounts the role is bound to; derived from the istiod Deployments if unset.',

@@ -83,4 +83,9 @@ export const specRules: CelRule[] = [
     message: 'keyStore.manage: false goes only with intermediate.manage: false',
     fieldPath: '.keyStore.manage',
   },
+  {
+    rule: 'self.kubernetesAuth.manage || !self.kubernetesAuth.config.manage',
+    message: 'kubernetesAuth.config.manage: true goes only with kubernetesAuth.manage: true',
+    fieldPath: '.kubernetesAuth.config.manage',
+  },
 ];

@@ -67,7 +67,7 @@ export const readConfigMapKey = (
 ) => readKey(kube, 'ConfigMap', namespace, ref, field, condition);
 
 /** Returns the trimmed value of a key of a Secret, wrapped so that it cannot be logged. @throws ProblemError, KubeError */
-export async function readSecretKey(
+async function readSecretKey(
   kube: ReferenceReader,
   namespace: string,
   ref: { name: string; key: string },
@@ -75,6 +75,16 @@ export async function readSecretKey(
   condition: Problem['condition'] = 'VaultReady',
 ): Promise<Secret> {
   return new Secret((await readKey(kube, 'Secret', namespace, ref, field, condition)).trim());
+}
+
+/** Returns the token of the token reviewer that the spec names; undefined: it names none. @throws ProblemError, KubeError */
+export async function readReviewerToken(
+  kube: ReferenceReader,
+  { metadata, spec }: IstioVaultCA,
+): Promise<Secret | undefined> {
+  const { secretRef } = spec.kubernetesAuth.config.tokenReviewer;
+  const field = 'spec.kubernetesAuth.config.tokenReviewer.secretRef';
+  return secretRef && (await readSecretKey(kube, metadata.namespace, secretRef, field, 'AccessReady'));
 }
 
 /** Resolves the references of `spec.vault.tls`. @throws ProblemError, KubeError */

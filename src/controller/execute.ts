@@ -17,7 +17,7 @@ import type { Clock } from '../runtime/clock.ts';
 import type { VaultClient } from '../vault/client.ts';
 import { executeVaultStep, type VaultStep } from '../vault/execute.ts';
 import { applyWrites } from './apply-writes.ts';
-import { readSecretKey } from './connection.ts';
+import { readReviewerToken } from './connection.ts';
 import type { ConflictTracker } from './conflict-tracker.ts';
 import { configMaps, renderConfigMap } from './observe-kubernetes.ts';
 import { asProblem } from './problems.ts';
@@ -146,10 +146,7 @@ export class Executor {
   }
 
   async #onVault({ kube, resource, desired, client }: ExecutionContext, step: VaultStep): Promise<void> {
-    const { namespace } = resource.metadata;
-    const reviewer = resource.spec.kubernetesAuth.config.tokenReviewer.secretRef;
-    const field = 'spec.kubernetesAuth.config.tokenReviewer.secretRef';
-    const reviewerJwt = async () => reviewer && (await readSecretKey(kube, namespace, reviewer, field, 'AccessReady'));
+    const reviewerJwt = () => readReviewerToken(kube, resource);
     const notice = (reason: string, message: string) =>
       this.#report.event(resource, 'Warning', reason, 'Sign', message);
     await executeVaultStep({ client, desired, reviewerJwt, notice }, step);

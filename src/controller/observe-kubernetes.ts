@@ -125,7 +125,7 @@ export function evaluateKubernetes(
   resource: IstioVaultCA,
   adapter: ControlPlaneAdapter,
   fields: IstiodFields,
-): Omit<ObservedKubernetes, 'kubernetesCa' | 'goneOwners' | 'istiodUses' | 'istiod'> {
+): Omit<ObservedKubernetes, 'kubernetesCa' | 'reviewerHash' | 'tokenIssuer' | 'goneOwners' | 'istiodUses' | 'istiod'> {
   const target = targetOf(resource, surroundings, { controlPlane });
   const evaluated = isBeingDeleted(controlPlane)
     ? beingDeleted(resource)

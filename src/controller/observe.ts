@@ -1,4 +1,5 @@
 /** One observation of a reconcile: Vault and the cluster, read in parallel. Never writes. */
+import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations as known } from '../api/annotations.ts';
 import type { JsonObject } from '../api/json.ts';
@@ -6,13 +7,14 @@ import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
 import { istiodFields, renderName, type IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { caDigest, DerivedVault } from '../plan/facts/derived.ts';
 import type { KubeClient } from '../kube/client.ts';
-import type { ObservedVault, RepeatedConflict } from '../plan/facts/observed.ts';
-import type { Problem } from '../plan/facts/problem.ts';
+import { isKubeError } from '../kube/errors.ts';
+import type { ObservedKubernetes, ObservedVault, RepeatedConflict } from '../plan/facts/observed.ts';
+import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import { otherOwners, ownsAuthMount } from '../plan/ownership/ownership.ts';
 import type { Step } from '../plan/steps.ts';
 import { VaultError } from '../vault/errors.ts';
 import type { VaultObserver } from '../vault/observe.ts';
-import { readConfigMapKey } from './connection.ts';
+import { readConfigMapKey, readReviewerToken } from './connection.ts';
 import type { DecisionInput, ExecutionContext } from './execute.ts';
 import {
   configMaps,
@@ -36,6 +38,11 @@ export interface ObservationContext extends ExecutionContext, LoopContext {
   render?: { object: JsonObject | undefined };
 }
 
+/** For a reference that does not exist or may not be read. */
+function undefinedIfProblem(error: unknown): undefined {
+  if (!(error instanceof ProblemError)) throw error;
+}
+
 /** One observation. */
 export interface Observation extends DecisionInput {
   /** Whether the resource is the one that this reconcile began with: same spec, annotations and deletion timestamp. */
@@ -49,7 +56,10 @@ export interface FailedObservation {
   sessionDropped: boolean;
 }
 
-type VaultSide = { observed: ObservedVault; kubernetesCa: string | undefined; goneOwners: string[] };
+type VaultSide = {
+  observed: ObservedVault;
+  goneOwners: string[];
+} & Pick<ObservedKubernetes, 'kubernetesCa' | 'reviewerHash' | 'tokenIssuer'>;
 type ClusterSide = { gates: Gates; isCurrent: boolean; istiodUses: string[]; render: JsonObject | undefined };
 
 /** Reads what a plan is made from. */
@@ -91,6 +101,8 @@ export class Observer {
     return {
       observed,
       kubernetesCa: deleting ? undefined : await this.#kubernetesCa(context, derived),
+      reviewerHash: deleting ? undefined : await this.#reviewerHash(context, derived),
+      tokenIssuer: await this.#tokenIssuer(context, observed),
       goneOwners: await goneResources(kube, otherOwners(derived)),
     };
   }
@@ -118,7 +130,7 @@ export class Observer {
     vault: VaultSide,
     cluster: ClusterSide,
   ): Observation {
-    const { observed, kubernetesCa, goneOwners } = vault;
+    const { observed, ...aboutVault } = vault;
     const { gates, isCurrent, istiodUses, render } = cluster;
     const { currentCa } = new DerivedVault(desired, observed);
     const fields = istiodFields(resource.spec, currentCa && caDigest(currentCa));
@@ -133,7 +145,7 @@ export class Observer {
         vault: observed,
         kubernetes: {
           ...evaluated,
-          ...{ kubernetesCa, goneOwners, istiodUses, istiod: undefined },
+          ...{ ...aboutVault, istiodUses, istiod: undefined },
           ...(contest ? { contest } : {}),
         },
       },
@@ -154,12 +166,37 @@ export class Observer {
 
   /** PEM of the API server's CA; undefined if the configuration of the auth mount is not the operator's to write. @throws ProblemError */
   async #kubernetesCa({ kube, resource }: ObservationContext, derived: DerivedVault) {
-    if (derived.vault.authMount && !ownsAuthMount(derived)) return undefined;
-    const { configMapRef } = resource.spec.kubernetesAuth.config.kubernetesCA;
+    const { config } = resource.spec.kubernetesAuth;
+    if (!writesAuthConfig(derived)) return undefined;
+    const { configMapRef } = config.kubernetesCA;
     const field = 'spec.kubernetesAuth.config.kubernetesCA.configMapRef';
     return await readConfigMapKey(kube, resource.metadata.namespace, configMapRef, field, 'AccessReady');
   }
+
+  /**
+   * The hash of the token of the token reviewer: the one in Vault cannot be read, so a changed Secret shows only by it. If the Secret cannot
+   * be read, nothing is known of a change, and what Vault has goes on.
+   */
+  async #reviewerHash({ kube, resource }: ObservationContext, derived: DerivedVault): Promise<string | undefined> {
+    const token = writesAuthConfig(derived)
+      ? await readReviewerToken(kube, resource).catch(undefinedIfProblem)
+      : undefined;
+    return token && createHash('sha256').update(token.reveal()).digest('hex');
+  }
+
+  /** The issuer of this cluster's tokens, if Vault checks it. Without the right to read it, the configuration is not judged. */
+  async #tokenIssuer({ kube }: ObservationContext, { authConfig }: ObservedVault): Promise<string | undefined> {
+    if (authConfig?.issuer === undefined) return undefined;
+    return await kube.tokenIssuer().catch((error: unknown) => {
+      if (isKubeError(error, 'Forbidden')) return undefined;
+      throw error;
+    });
+  }
 }
+
+/** Whether the configuration of the auth mount is the operator's to write: of a mount that it made or is about to make. */
+const writesAuthConfig = (derived: DerivedVault): boolean =>
+  derived.spec.kubernetesAuth.manage && (derived.vault.authMount === undefined || ownsAuthMount(derived));
 
 /** Whether the API server still has the resource as this reconcile was given it. @throws KubeError */
 async function isCurrent(kube: KubeClient, { metadata }: IstioVaultCA): Promise<boolean> {

@@ -120,6 +120,8 @@ export interface KubeClient {
   isServed(gvr: Gvr, options?: CallOptions): Promise<boolean>;
   /** Returns the version of the API server, such as `v1.34.4`. The call also shows whether the API server responds. */
   version(options?: CallOptions): Promise<string>;
+  /** Returns the issuer (claim `iss`) of the tokens of service accounts, from the discovery document; every service account may read it by default. */
+  tokenIssuer(options?: CallOptions): Promise<string>;
   /** Returns a client whose calls all fail when the signal aborts, as if each had this signal in its options. */
   within(signal: AbortSignal): KubeClient;
 }
@@ -130,6 +132,9 @@ export function createKubeClient(kubeConfig: KubeConfig, options: TransportOptio
 }
 
 const pageSize = '500';
+/** The longest issuer of tokens that is kept, in UTF-16 code units. */
+const longestIssuer = 300;
+
 const pods = { group: '', version: 'v1', plural: 'pods' };
 
 const contentTypes = {
@@ -216,6 +221,11 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
       const what = `discover ${gvr.group === '' ? gvr.version : `${gvr.group}/${gvr.version}`}`;
       const discovery = await unless('NotFound', send({ method: 'GET', path: groupVersionPath(gvr), signal, what }));
       return itemsIn(discovery?.['resources']).some((resource) => dig(resource, 'name') === gvr.plural);
+    },
+    tokenIssuer: async ({ signal } = {}) => {
+      const path = '/.well-known/openid-configuration';
+      const answer = await send({ method: 'GET', path, signal, what: 'read the issuer of service account tokens' });
+      return str(dig(answer, 'issuer')).slice(0, longestIssuer);
     },
     version: async ({ signal } = {}) => {
       const answer = await send({ method: 'GET', path: '/version', signal, what: 'ask for the version' });

@@ -6,13 +6,14 @@
  */
 import { caDigest, DerivedState } from './facts/derived.ts';
 import type { Desired } from './facts/desired.ts';
-import { accessRestricted, accessSteps } from './vault/access.ts';
+import { accessRestricted, accessSteps, authConfigUnfit } from './vault/access.ts';
 import { objectName, renderName } from './control-plane/istiod-fields.ts';
 import * as ownership from './ownership/checks.ts';
 import * as controlPlane from './control-plane/checks.ts';
 import { keyStoreDeletes } from './vault/entry-lifetime.ts';
 import * as roots from './vault/root-checks.ts';
 import { intermediateTtlTooShort } from './vault/intermediate-checks.ts';
+import { accessDiffers } from './vault/unmanaged-access.ts';
 import { contestedField } from './control-plane/field-ownership.ts';
 import { rotationProblem } from './rotation/checks.ts';
 import * as servers from './vault/server-checks.ts';
@@ -61,6 +62,8 @@ function checkObserved(s: DerivedState): Problem[] {
     servers.authConfigNotOwned(s),
     ownership.policyNotOwned(s),
     ownership.roleNotOwned(s),
+    accessDiffers(s),
+    authConfigUnfit(s),
     accessRestricted(s),
     ownership.adoptionMismatch(s),
     ownership.keyUnsupported(s),

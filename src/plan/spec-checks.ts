@@ -28,8 +28,6 @@ export function notYetSupported(d: Desired): Problem | undefined {
     [spec.intermediate.source !== 'Issue', `spec.intermediate.source: ${spec.intermediate.source}`],
     [!spec.intermediate.manage, 'spec.intermediate.manage: false'],
     [!spec.keyStore.manage, 'spec.keyStore.manage: false'],
-    [!spec.policy.manage, 'spec.policy.manage: false'],
-    [!spec.kubernetesAuth.manage, 'spec.kubernetesAuth.manage: false'],
   ];
   const fields = unsupported.filter(([used]) => used).map(([, field]) => field);
   if (fields.length === 0) return undefined;

@@ -33,6 +33,7 @@ export const issuingRows: StepRows<
   | 'InstallCertificate'
   | 'PublishLive'
   | 'SetDefaultIssuer'
+  | 'RestoreUsage'
   | 'LimitVersions'
   | 'DestroyVersions'
   | 'Collect'
@@ -131,6 +132,20 @@ export const issuingRows: StepRows<
       const pki = effects.pkiOf(world, step.mount);
       pki.defaultIssuerId = step.issuerId;
       delete pki.followsLatest;
+    },
+  },
+  RestoreUsage: {
+    condition: 'IntermediateReady',
+    action: 'Update',
+    target: (step) => `vault:${step.mount}/issuer/${step.issuerId}`,
+    event: 'IssuerUsageRestored',
+    planned: (step) => `Let the current issuer of mount ${step.mount}/ sign certificates (usage issuing-certificates)`,
+    done: (step) =>
+      `Let the current issuer of mount ${step.mount}/ sign certificates again (usage issuing-certificates)`,
+    rereads: ['rootPki', 'intermediatePki'],
+    simulate: (world, step) => {
+      for (const issuer of effects.pkiOf(world, step.mount).issuers)
+        if (issuer.id === step.issuerId) delete issuer.usages;
     },
   },
   LimitVersions: {

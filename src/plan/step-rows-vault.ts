@@ -110,6 +110,7 @@ export const vaultRows: StepRows<
     rereads: ['authConfig'],
     simulate: ({ vault }, step) => {
       vault.authConfig = step.config;
+      vault.reviewerWritten = step.reviewer;
     },
   },
   WritePolicy: {

@@ -21,7 +21,13 @@ export type Step =
   | { kind: 'MountPKI'; mount: string; maxLeaseTtl: number; description: string }
   | { kind: 'TuneMount'; mount: string; maxLeaseTtl: number; description: string }
   | { kind: 'EnableAuth'; mount: string; description: string }
-  | { kind: 'WriteAuthConfig'; mount: string; config: KubernetesAuthConfig }
+  | {
+      kind: 'WriteAuthConfig';
+      mount: string;
+      config: KubernetesAuthConfig;
+      /** SHA-256 of the token of the token reviewer, hex; undefined: not known, or none. */
+      reviewer: string | undefined;
+    }
   | { kind: 'WritePolicy'; name: string; text: string }
   | {
       kind: 'WriteRole';
@@ -82,6 +88,7 @@ export type Step =
       same?: boolean;
     }
   | { kind: 'SetDefaultIssuer'; mount: string; issuerId: string }
+  | { kind: 'RestoreUsage'; mount: string; issuerId: string; usages: string[] }
   | { kind: 'Collect'; mount: string; issuerIds: string[]; keyIds: string[]; what: string }
   | { kind: 'PatchControlPlane'; digest: string; target: string }
   | { kind: 'PublishRender'; name: string; again: boolean }

@@ -53,15 +53,15 @@ const defaults: Readonly<Record<string, readonly unknown[]>> = {
 const mostFields = 30;
 const longestField = 60;
 
-/** The names of the fields of a role that `writeRole` does not write and that have a value, sorted. */
-function otherFields(body: JsonObject): string[] {
+/** The names of the fields that have another value than their default, without the known ones, sorted. */
+function otherFields(body: JsonObject, known: ReadonlySet<string>): string[] {
   const isEmpty = (value: unknown): boolean =>
     value === null ||
     ['', 0, false].includes(value as string) ||
     (Array.isArray(value) && value.length === 0) ||
     (isObject(value) && Object.keys(value).length === 0);
   return Object.entries(body)
-    .filter(([name, value]) => !knownFields.has(name) && !isEmpty(value) && defaults[name]?.includes(value) !== true)
+    .filter(([name, value]) => !known.has(name) && !isEmpty(value) && defaults[name]?.includes(value) !== true)
     .map(([name]) => cut(printable(name), longestField))
     .sort()
     .slice(0, mostFields);
@@ -78,7 +78,7 @@ export async function readRole(client: VaultClient, mount: string, role: string)
     policies: fields.token_policies ?? [],
     tokenTtl: fields.token_ttl,
     audience: fields.audience ?? '',
-    otherFields: otherFields(body),
+    otherFields: otherFields(body, knownFields),
   };
 }
 
@@ -108,18 +108,37 @@ const configSchema = z.object({
   kubernetes_ca_cert: z.string().default(''),
   disable_local_ca_jwt: z.boolean().default(false),
   token_reviewer_jwt_set: z.boolean().optional(),
+  issuer: z.string().default(''),
+  disable_iss_validation: z.boolean().default(true),
 });
+
+/** The longest issuer that is kept, in UTF-16 code units. */
+const longestIssuer = 300;
+
+/** The issuer that the server expects if it checks the issuer and none is configured. https://github.com/hashicorp/vault-plugin-auth-kubernetes */
+const defaultIssuer = 'kubernetes/serviceaccount';
+
+/** Fields that `writeAuthConfig` writes, and those that are evaluated by themselves. */
+const knownConfigFields: ReadonlySet<string> = new Set([...Object.keys(configSchema.shape), 'token_reviewer_jwt']);
 
 /** Reads the configuration of a Kubernetes auth mount; undefined if none was written. */
 export async function readAuthConfig(client: VaultClient, mount: string): Promise<KubernetesAuthConfig | undefined> {
   const body = await client.read(`auth/${mount}/config`);
   if (!body) return undefined;
   const fields = configSchema.parse(body);
+  const checksIssuer = !fields.disable_iss_validation;
+  const others = [
+    ...otherFields(body, knownConfigFields),
+    ...(checksIssuer ? ['disable_iss_validation'] : []),
+    ...(fields.issuer === '' ? [] : ['issuer']),
+  ];
   return {
     host: fields.kubernetes_host,
     caCert: fields.kubernetes_ca_cert.trim(),
     disableLocalCaJwt: fields.disable_local_ca_jwt,
     reviewerJwtSet: fields.token_reviewer_jwt_set,
+    ...(checksIssuer ? { issuer: cut(printable(fields.issuer || defaultIssuer), longestIssuer) } : {}),
+    otherFields: others.sort(),
   };
 }
 

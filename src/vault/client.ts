@@ -11,7 +11,7 @@ import { sleep, systemClock } from '../runtime/clock.ts';
 import { errorOfReply, errorOfTransport, VaultError } from './errors.ts';
 import { aborted, createTransport, type TlsOptions, type TransportReply, type TransportRequest } from './transport.ts';
 
-export type Method = 'GET' | 'LIST' | 'POST' | 'PUT' | 'DELETE';
+export type Method = 'GET' | 'LIST' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 
 export interface VaultReply {
   status: number;
@@ -284,6 +284,11 @@ export class VaultClient {
   /** Writes a path with POST. @throws VaultError */
   async write(path: string, body: JsonObject): Promise<VaultReply> {
     return await this.call('POST', path, body);
+  }
+
+  /** Changes some fields of an object (JSON merge patch) and leaves the others. @throws VaultError */
+  async patch(path: string, body: JsonObject): Promise<void> {
+    await this.call('PATCH', path, body);
   }
 
   /** Deletes a path. @throws VaultError */

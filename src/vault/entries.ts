@@ -58,6 +58,7 @@ const stateSchema = z.object({
     })
     .exactOptional(),
   role: z.string(),
+  reviewer: z.string().exactOptional(),
   made: z.array(z.string()),
   // state entries of earlier versions of the operator do not have the next two fields
   adopted: z.array(z.string()).default([]),

@@ -52,6 +52,7 @@ const executors: Executors = {
   InstallCertificate: issuing.installCertificate,
   PublishLive: issuing.publishLive,
   SetDefaultIssuer: ({ client }, step) => pki.setDefaultIssuer(client, step.mount, step.issuerId),
+  RestoreUsage: ({ client }, step) => pki.addIssuingUsage(client, step.mount, step.issuerId, step.usages),
   DestroyVersions: ({ client, desired }, step) => destroyVersions(client, kvPlace(desired, ''), step.versions),
   LimitVersions: ({ client, desired }, step) => writeMaxVersions(client, kvPlace(desired, ''), step.versions),
   Collect: issuing.collect,

@@ -3,7 +3,7 @@
  * key as it is read: no key is kept.
  */
 import { annotations } from '../api/annotations.ts';
-import { requiredCapabilities } from '../plan/vault/capabilities.ts';
+import { optionalCapabilities, requiredCapabilities } from '../plan/vault/capabilities.ts';
 import { DerivedVault } from '../plan/facts/derived.ts';
 import type { Desired } from '../plan/facts/desired.ts';
 import { isOwnMarker } from '../plan/facts/identity.ts';
@@ -67,6 +67,12 @@ const optional = <T>(read: Promise<T>): Promise<T | 'unreadable'> =>
     throw error;
   });
 
+/** A read that is needed if the operator manages the object, and otherwise one that it can do without. */
+async function optionalUnless<T>(managed: boolean, read: Promise<T>): Promise<{ value: T } | 'unreadable'> {
+  const value = read.then((found) => ({ value: found }));
+  return managed ? await value : await optional(value);
+}
+
 /**
  * Every read there is, by the name of what it reads; `authMount` and `live` stand before `authConfig` and `liveRevoked`, which wait for
  * them.
@@ -78,19 +84,23 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
   let live: ReturnType<typeof readLive> = Promise.resolve({ casVersion: 0, entry: undefined });
   return {
     health: () => client.health(),
-    authMount: () => (authMount = readAuthMount(client, kubernetesAuth.mount)),
+    authMount: () => (authMount = kubernetesAuth.manage ? readAuthMount(client, kubernetesAuth.mount) : authMount),
     auditDevice: async () => audit && (await readAuditDevice(client, audit.path)),
-    capabilities: () => capabilities(client, [...requiredCapabilities(d.spec, everything).keys()]),
+    capabilities: () =>
+      capabilities(client, [
+        ...new Set([...requiredCapabilities(d.spec, everything).keys(), ...optionalCapabilities(d.spec).keys()]),
+      ]),
     kvMount: () => readSecretsMount(client, keyStore.mount),
     rootMount: () => readSecretsMount(client, root.mount),
     intermediateMount: () => readSecretsMount(client, intermediate.mount),
-    policy: () => readPolicy(client, policy.name),
-    role: () => readRole(client, kubernetesAuth.mount, kubernetesAuth.role),
-    // the configuration of a mount that is not ours is none of our business, and the token may not read it
-    authConfig: async () =>
-      kubernetesAuth.config.manage || isOwnMarker(d.identity, (await authMount)?.description)
-        ? await readAuthConfig(client, kubernetesAuth.mount)
-        : undefined,
+    policy: () => optionalUnless(policy.manage, readPolicy(client, policy.name)),
+    role: () => optionalUnless(kubernetesAuth.manage, readRole(client, kubernetesAuth.mount, kubernetesAuth.role)),
+    // the configuration of a mount that is not ours is only evaluated, and the token may not read it
+    authConfig: async () => {
+      const read = start(readAuthConfig(client, kubernetesAuth.mount));
+      const ours = kubernetesAuth.config.manage || isOwnMarker(d.identity, (await authMount)?.description);
+      return await optionalUnless(ours, read.take());
+    },
     // reduced at once: an entry holds a private key, and what is kept of it for the reconcile must not
     live: () => (live = readLive()),
     staging: async () => parseStaging(d.identity, await readKv(client, kvPlace(d, '-staging'))),
@@ -106,7 +116,7 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     },
     intermediatePki: () => readPki(client, intermediate.mount),
     keyStoreEntries: async () => (deleting ? await listKv(client, keyStore.mount, keyStore.version) : []),
-    authRoles: async () => (deleting ? await listRoles(client, kubernetesAuth.mount) : []),
+    authRoles: async () => (deleting && kubernetesAuth.manage ? await listRoles(client, kubernetesAuth.mount) : []),
     rootRoles: async () => (deleting && rootGoes(d) ? await listPkiRoles(client, root.mount) : undefined),
     signed: async () => (deleting && rootGoes(d) ? await readSigned(client, root.mount, now()) : undefined),
   } satisfies Record<VaultPart, () => Promise<unknown>>;
@@ -121,6 +131,8 @@ export class VaultObserver {
   readonly #desired: Desired;
   readonly #deleting: boolean;
   #reads: Reads | undefined;
+  /** Vault does not show the token of the token reviewer: what this reconcile wrote is remembered until it is recorded. */
+  #reviewerWritten: string | undefined;
 
   /** @param deleting also reads what decides whether shared mounts and the root may go */
   constructor(client: VaultClient, desired: Desired, now: () => number, deleting = false) {
@@ -139,7 +151,9 @@ export class VaultObserver {
     const started = Object.fromEntries(names.map((name) => [name, start<unknown>(this.#readers[name]())]));
     const reads = { ...this.#reads, ...started } as Reads;
     this.#reads = reads;
-    return await assemble(reads, this.#desired, this.#deleting);
+    for (const step of since ?? []) if (step.kind === 'WriteAuthConfig') this.#reviewerWritten = step.reviewer;
+    const observed = await assemble(reads, this.#desired, this.#deleting);
+    return { ...observed, reviewerWritten: this.#reviewerWritten };
   }
 }
 
@@ -201,7 +215,12 @@ async function assembleBase(reads: Reads, d: Desired): Promise<ObservedVault> {
     auditDevice: auditDevice === undefined && product === 'Vault',
     rootGoes: rootGoes(d),
   });
-  return { ...seen, missingCapabilities: missingCapabilities(needed, await reads.capabilities.take()) };
+  const granted = await reads.capabilities.take();
+  return {
+    ...seen,
+    missingCapabilities: missingCapabilities(needed, granted),
+    missingOptional: missingCapabilities(optionalCapabilities(d.spec), granted),
+  };
 }
 
 /** Mounts, entries, policy and role; what was forbidden in the base fails here. */
@@ -219,14 +238,23 @@ async function assembleMounts(reads: Reads, d: Desired, base: ObservedVault): Pr
     staging: fits ? await reads.staging.take() : unread.staging,
     rootMount: await reads.rootMount.take(),
     intermediateMount: await reads.intermediateMount.take(),
-    policy: await reads.policy.take(),
     liveVersions: versions.limit,
     liveOlder: versions.older,
   };
+  const policy = await reads.policy.take();
+  const { manage } = d.spec.kubernetesAuth;
+  const isKubernetesAuth = !manage || mounts.authMount?.type === 'kubernetes';
+  const authConfig = isKubernetesAuth ? await reads.authConfig.take() : undefined;
+  const role = isKubernetesAuth ? await reads.role.take() : undefined;
   return {
     ...mounts,
-    role: mounts.authMount?.type === 'kubernetes' ? await reads.role.take() : undefined,
-    authConfig: writesAuthConfig(d, mounts) ? await reads.authConfig.take() : undefined,
+    policy: policy === 'unreadable' ? undefined : policy.value,
+    role: role === 'unreadable' ? undefined : role?.value,
+    unreadable: [
+      ...(policy === 'unreadable' ? ['policy' as const] : []),
+      ...(role === 'unreadable' ? ['role' as const] : []),
+    ],
+    authConfig: authConfig === 'unreadable' ? undefined : authConfig?.value,
   };
 }
 
@@ -250,6 +278,7 @@ const unread: ObservedVault = {
   version: '',
   time: 0,
   missingCapabilities: [],
+  missingOptional: [],
   auditDevice: undefined,
   authMount: undefined,
   kvMount: undefined,
@@ -261,7 +290,9 @@ const unread: ObservedVault = {
   liveRevoked: false,
   policy: undefined,
   role: undefined,
+  unreadable: [],
   authConfig: undefined,
+  reviewerWritten: undefined,
   liveVersions: undefined,
   liveOlder: [],
   live: { casVersion: 0, entry: undefined },

@@ -12,10 +12,14 @@ import { VaultError } from './errors.ts';
 
 const issuerList = z.object({ key_info: z.record(z.string(), z.object({ issuer_name: z.string().default('') })) });
 const keyList = z.object({ key_info: z.record(z.string(), z.object({ key_name: z.string().default('') })) });
+/** The usage without which an issuer signs no certificates. https://developer.hashicorp.com/vault/api-docs/secret/pki#update-issuer */
+const issuingUsage = 'issuing-certificates';
+
 const issuerSchema = z.object({
   certificate: z.string(),
   key_id: z.string().default(''),
   revoked: z.boolean().default(false),
+  usage: z.string().default(issuingUsage),
 });
 const configSchema = z.object({
   default: z.string().default(''),
@@ -40,6 +44,9 @@ async function listDetails<T>(client: VaultClient, path: string, schema: z.ZodTy
   return schema.parse(reply.data);
 }
 
+/** A usage is a word of a list that Vault knows; nothing else is sent back to it. */
+const shownUsage = (usage: string): string => cut(printable(usage), 40);
+
 /** Reads the public data of a mount: issuers with their certificates, key ids and names, and the default issuer. */
 export async function readPki(client: VaultClient, mount: string): Promise<Pki> {
   const [issuers, keys, config] = await Promise.all([
@@ -52,10 +59,16 @@ export async function readPki(client: VaultClient, mount: string): Promise<Pki> 
     Object.keys(issuers?.key_info ?? {}).map(async (id): Promise<Issuer | undefined> => {
       const body = await client.read(`${mount}/issuer/${id}`);
       if (!body) return undefined; // removed between the list and the read
-      const { certificate, key_id, revoked } = issuerSchema.parse(body);
+      const { certificate, key_id, revoked, usage } = issuerSchema.parse(body);
       const facts = certificateFacts(certificate);
       const keyName = keyNames.find((k) => k.id === key_id)?.name ?? '';
-      return facts && { id, keyId: key_id, keyName, certificate: facts, ...(revoked ? { revoked } : {}) };
+      const usages = usage.split(',').filter((one) => one !== '');
+      return (
+        facts && {
+          ...{ id, keyId: key_id, keyName, certificate: facts },
+          ...(revoked ? { revoked } : usages.includes(issuingUsage) ? {} : { usages: usages.map(shownUsage) }),
+        }
+      );
     }),
   );
   const { default: defaultIssuerId, default_follows_latest_issuer: followsLatest } = configSchema.parse(config ?? {});
@@ -175,6 +188,19 @@ export async function setSigned(client: VaultClient, mount: string, chain: strin
 /** Sets the default issuer, which then stays the default when further issuers are made. */
 export async function setDefaultIssuer(client: VaultClient, mount: string, issuerId: string): Promise<void> {
   await client.write(`${mount}/config/issuers`, { default: issuerId, default_follows_latest_issuer: false });
+}
+
+/**
+ * Lets an issuer sign certificates, besides what it is used for.
+ * @param usages the present usages, without `issuing-certificates`
+ */
+export async function addIssuingUsage(
+  client: VaultClient,
+  mount: string,
+  issuerId: string,
+  usages: string[],
+): Promise<void> {
+  await client.patch(`${mount}/issuer/${issuerId}`, { usage: [...usages, issuingUsage].join(',') });
 }
 
 /** Returns whether a mount has revoked a certificate that it issued. False: it has not, or does not know the certificate. */

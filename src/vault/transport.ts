@@ -115,7 +115,7 @@ function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): 
   const body = typeof request.json === 'object' && request.json !== null ? JSON.stringify(request.json) : undefined;
   const headers: Record<string, string> = { ...request.headers, 'X-Vault-Request': 'true' };
   if (body !== undefined) {
-    headers['Content-Type'] ??= 'application/json';
+    headers['Content-Type'] ??= request.method === 'PATCH' ? 'application/merge-patch+json' : 'application/json';
     headers['Content-Length'] = String(Buffer.byteLength(body));
   }
   const client = url.protocol === 'https:' ? https : http;

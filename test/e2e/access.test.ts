@@ -148,18 +148,32 @@ describe.each(cases)('$product, $source delivery, KV $version', ({ product, sour
       .data.policy;
     const least = rules
       .split('\n\n')
-      .filter((rule) => !rule.includes('/roles"'))
-      .join('\n\n');
+      .filter((rule) => !rule.includes('/roles"') && !rule.includes('auth/kubernetes/config"'))
+      .join('\n\n')
+      .replaceAll(', "patch"', '');
     await scene.vault.request('PUT', `sys/policies/acl/${name}`, { policy: least });
     const resource = await requestReconcile(kube, namespace, 'istioca', 'fewer rights');
     expect(conditionOf(resource, 'VaultReady')).toMatchObject({
       status: 'True',
       message: expect.stringContaining(
-        `not verified, because the token lacks the right: list ${namespace}-pki/roles, list ${namespace}-ca/roles`,
+        `not verified, because the token lacks the right: list ${namespace}-pki/roles, list ${namespace}-ca/roles, read auth/kubernetes/config`,
       ),
     });
     expect(conditionOf(resource, 'Provisioned')?.status).toBe('True');
+
+    const { issuerId } = resource.status?.intermediate as unknown as { issuerId: string };
+    const issuer = `${namespace}-ca/issuer/${issuerId}`;
+    await scene.vault.request('POST', issuer, { usage: 'read-only' });
+    const unused = await requestReconcile(kube, namespace, 'istioca', 'usage');
+    expect(conditionOf(unused, 'IntermediateReady')).toMatchObject({
+      status: 'True',
+      message: expect.stringContaining(`vault patch ${issuer} usage=read-only,issuing-certificates`),
+    });
     await scene.vault.request('PUT', `sys/policies/acl/${name}`, { policy: rules });
+    const again = await requestReconcile(kube, namespace, 'istioca', 'all rights');
+    expect(conditionOf(again, 'IntermediateReady')?.message).not.toContain('usage');
+    const { data } = (await scene.vault.request('GET', issuer)).body as { data: { usage: string } };
+    expect(data.usage).toBe('issuing-certificates,read-only');
   });
 
   it('a revoked root is IssuerRevoked for a person to act, and the CA in use goes on', async () => {

@@ -187,8 +187,8 @@ describe('a spec that only the operator can judge', () => {
     [
       'NotYetSupported',
       'bad-later',
-      { root: { manage: false }, policy: { manage: false } },
-      'spec.root.manage: false, spec.policy.manage: false',
+      { root: { manage: false }, intermediate: { manage: false } },
+      'spec.root.manage: false, spec.intermediate.manage: false',
     ],
     [
       'AddressNotAllowed',

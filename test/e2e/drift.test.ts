@@ -139,6 +139,21 @@ const drifts: Drift[] = [
     repaired: (scene) => get(scene, `${scene.namespace}-pki/config/issuers`, 'default_follows_latest_issuer'),
     expected: false,
   },
+  ...(['pki', 'ca'] as const).map((tier) => ({
+    name: `an issuer of ${tier} that may not sign certificates`,
+    damage: async (scene: Scene) => {
+      const mount = `${scene.namespace}-${tier}`;
+      const issuer = String(await get(scene, `${mount}/config/issuers`, 'default'));
+      await scene.vault.request('POST', `${mount}/issuer/${issuer}`, { usage: 'read-only,crl-signing' });
+    },
+    intermediate: 'same' as const,
+    repaired: async (scene: Scene) => {
+      const mount = `${scene.namespace}-${tier}`;
+      const issuer = String(await get(scene, `${mount}/config/issuers`, 'default'));
+      return await get(scene, `${mount}/issuer/${issuer}`, 'usage');
+    },
+    expected: 'crl-signing,issuing-certificates,read-only',
+  })),
   {
     name: 'intermediate revoked in its mount',
     damage: async (scene) => {

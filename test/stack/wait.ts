@@ -11,6 +11,16 @@ export interface WaitOptions {
   readonly process?: ManagedProcess;
 }
 
+let watched: ManagedProcess | undefined;
+
+/**
+ * Every wait gives up at once when this process ends by itself: without it, each test of a file would wait for its whole timeout.
+ * @param process undefined: none, because it is about to be stopped
+ */
+export function watchInEveryWait(process: ManagedProcess | undefined): void {
+  watched = process;
+}
+
 /** The last lines of a log, for an error message. */
 export function tail(log: string, lines = 25): string {
   return log.trimEnd().split('\n').slice(-lines).join('\n');
@@ -45,9 +55,8 @@ export async function waitFor<T>(
     } catch (error) {
       lastError = `last error: ${error instanceof Error ? error.message : String(error)}`;
     }
-    const end = options.process?.ended();
-    if (end !== undefined)
-      throw fail(`${options.process?.name ?? 'the process'} ended (${end}) while it was waited for`);
+    const ended = [options.process, watched].find((process) => process?.ended() !== undefined);
+    if (ended) throw fail(`${ended.name} ended (${ended.ended() ?? ''}):\n${tail(ended.log())}\nIt was waited for`);
     if (Date.now() - started > timeoutMs) throw fail(`waited ${timeoutMs / 1000} s in vain for`);
     // servers on the same machine have to answer each look
     await pause(options.intervalMs ?? (Date.now() - started < 2_000 ? 50 : 200));

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll } from '@jest/globals';
 import { products, sharedStack, waitFor } from '../stack/index.ts';
 import { getResource, installOperator, registerInjector, resourcePath } from './cluster.ts';
+import { watchInEveryWait } from '../stack/wait.ts';
 import { startOperator, type RunningOperator } from './operator.ts';
 import { everythingVisible, leaks, secretsOf } from './canary.ts';
 import { prepareVault, scenes } from './scene.ts';
@@ -43,8 +44,10 @@ export function useOperator(flags: string[] = []): Harness {
     await registerInjector(kube);
     for (const product of products) await prepareVault(kube, vaults[product]);
     operator = await startOperator(kubeconfig, flags);
+    watchInEveryWait(operator);
   });
   afterAll(async () => {
+    watchInEveryWait(undefined);
     logs.push(await operator.metrics());
     await operator.stop();
     logs.push(operator.log());
@@ -57,10 +60,12 @@ export function useOperator(flags: string[] = []): Harness {
   return {
     operator: () => operator,
     restart: async (next = flags) => {
+      watchInEveryWait(undefined);
       logs.push(await operator.metrics());
       await operator.stop();
       logs.push(operator.log());
       operator = await startOperator(kubeconfig, next);
+      watchInEveryWait(operator);
     },
   };
 }

@@ -43,6 +43,7 @@ export const breaking: [string, Json][] = [
   ['spec.intermediate.renewBefore', { intermediate: { renewBefore: '43800h' } }],
   ['spec', { root: { mount: 'pki' }, intermediate: { mount: 'pki/below' } }],
   ['spec.keyStore.manage', { keyStore: { manage: false } }],
+  ['spec.kubernetesAuth.config.manage', { kubernetesAuth: { manage: false, config: { manage: true } } }],
   // at the boundary of a rule
   ['spec.root.key.bits', { root: { key: { type: 'rsa', bits: 384 } } }],
   ['spec.intermediate.importRef', { intermediate: { importRef: { secretRef } } }],
@@ -89,6 +90,7 @@ export const obeying: Json[] = [
   { keyStore: { path: 'istioca-state/x' } },
   { keyStore: { version: 1, path: 'state' } },
   { keyStore: { manage: false }, intermediate: { manage: false } },
+  { policy: { manage: false }, kubernetesAuth: { manage: false } },
   { delivery: { directory: '/etc/cacerts/below' } },
   annotation('vault.hashicorp.com/agent-requests-ephemeral', '1.5Gi'),
   annotation('vault.hashicorp.com/agent-limits-cpu', '250m'),

@@ -13,6 +13,7 @@ import {
   certificateFacts,
   publicKeyOfPrivate,
 } from '../../src/plan/facts/certificate.ts';
+import { readPolicyRules } from '../../src/plan/vault/policy-rules.ts';
 import { parseMarker } from '../../src/plan/facts/identity.ts';
 import { toKubeError } from '../../src/kube/errors.ts';
 import { isTooLong } from '../../src/control-planes/istio-path.ts';
@@ -58,6 +59,9 @@ const repetitive: Readonly<Record<string, string>> = {
   'keys of YAML': 'a: b\n',
   'anchors of YAML': '- &a b\n',
   'text without end in YAML': '"',
+  'open rules of a policy': 'path "a" { ',
+  'rules of a policy': 'path "a" { }\n',
+  'open comments of a policy': '/* *',
 };
 
 /** Functions of texts from elsewhere. Each returns something whose size its limit bounds. */
@@ -77,6 +81,7 @@ const readers: Readonly<Record<string, (text: string) => unknown>> = {
   safeError: (text) => safeError(new Error(text)),
   toKubeError: (text) => toKubeError({ code: 403, body: { kind: 'Status', message: text } }),
   parseMarker: (text) => parseMarker(text),
+  readPolicyRules: (text) => readPolicyRules(text),
   // the limit is below the texts of this test: half of it, and all of it
   loadYaml: (text) => attempt(() => loadYaml(text.slice(0, text.length / 16))),
   printable: (text) => printable(text),

@@ -145,7 +145,13 @@ describe('properties', () => {
       const wanted = desiredOf({ adopt: true, ...spec });
       const world = handMadeWorld(wanted);
       world.vault.authMount = { type: 'kubernetes', description: '', maxLeaseTtl: 0 };
-      world.vault.authConfig = { host: 'https://theirs', caCert: '', disableLocalCaJwt: false, reviewerJwtSet: false };
+      world.vault.authConfig = {
+        host: 'https://theirs',
+        caCert: '',
+        disableLocalCaJwt: false,
+        reviewerJwtSet: false,
+        otherFields: [],
+      };
       return { wanted, world };
     };
     const { wanted, world } = shared({ kubernetesAuth: { config: { manage: true } } });

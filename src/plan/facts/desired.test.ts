@@ -327,6 +327,7 @@ describe('effective values', () => {
       caCert: 'PEM',
       disableLocalCaJwt: local,
       reviewerJwtSet: jwt,
+      otherFields: [],
     });
   });
 });

@@ -27,6 +27,8 @@ export interface Issuer {
   certificate: CertificateFacts;
   /** Absent: Vault has not revoked the issuer. A revoked issuer signs nothing, and CRLs list its certificate. */
   revoked?: true;
+  /** What the issuer is used for, if it may not sign certificates (usage `issuing-certificates`) and is not revoked. Absent: it may. */
+  usages?: string[];
 }
 
 /** Public content of a PKI mount. */
@@ -140,6 +142,16 @@ export interface KubernetesAuthConfig {
   disableLocalCaJwt: boolean;
   /** Whether `token_reviewer_jwt` is set; undefined: the server does not report it. */
   reviewerJwtSet: boolean | undefined;
+  /** The issuer that a token must name, if the server checks it (`disable_iss_validation: false`). Absent: it does not check the issuer. */
+  issuer?: string;
+  /** Names of fields, as in the API, that the operator does not write and that have another value than the default; sorted. */
+  otherFields: string[];
+}
+
+/** Capabilities that the operator's token lacks on a path. */
+interface MissingCapability {
+  path: string;
+  missing: string[];
 }
 
 export interface ObservedVault {
@@ -148,7 +160,9 @@ export interface ObservedVault {
   /** Vault's clock at the first observation of the reconcile, milliseconds since the epoch. */
   time: number;
   /** Capabilities that the operator's token lacks, by path. */
-  missingCapabilities: { path: string; missing: string[] }[];
+  missingCapabilities: MissingCapability[];
+  /** Capabilities that it lacks and that the operator can do without. */
+  missingOptional: MissingCapability[];
   /** undefined: does not exist, or `spec.audit` is not set. */
   auditDevice: { type: string; options: Record<string, string> } | undefined;
   kvMount: Mount | undefined;
@@ -175,10 +189,14 @@ export interface ObservedVault {
   state: Slot<StateEntry>;
   /** Text of istiod's policy. */
   policy: string | undefined;
-  /** undefined: does not exist, or the auth mount does not have the type `kubernetes`. */
+  /** undefined: does not exist, or the auth mount of a managed role does not have the type `kubernetes`. */
   role: KubernetesRole | undefined;
-  /** undefined: does not exist, or this resource does not own the auth mount. */
+  /** What is not managed (`manage: false`) and the token may not read; `policy` and `role` are then undefined. */
+  unreadable: ('policy' | 'role')[];
+  /** undefined: does not exist, or the auth mount is not owned by this resource and the token may not read its configuration. */
   authConfig: KubernetesAuthConfig | undefined;
+  /** SHA-256 of the token of the token reviewer that this reconcile wrote, hex; undefined: it wrote none. */
+  reviewerWritten: string | undefined;
   /** undefined: the resource is not being deleted. */
   remains: Remains | undefined;
 }
@@ -282,6 +300,13 @@ export interface ObservedKubernetes {
   injector: { found: boolean; selectsNamespace: boolean; name: string; failurePolicy?: string };
   /** PEM of the API server's CA for the configuration of the auth mount; undefined: this resource does not write that configuration. */
   kubernetesCa: string | undefined;
+  /**
+   * SHA-256 of the token of the token reviewer that the spec names, hex; undefined: the spec names none, this resource does not write the
+   * configuration, or the Secret could not be read. A write of the configuration reports why.
+   */
+  reviewerHash: string | undefined;
+  /** Issuer of the tokens of service accounts, by the API server; undefined: Vault does not check it, or it could not be read. */
+  tokenIssuer: string | undefined;
   /** IstioVaultCAs of this cluster, as `namespace/name`, that markers on objects at the paths of this resource name and that do not exist. */
   goneOwners: string[];
   /** Pods and Deployments of istiod that carry the annotations of this resource; empty unless the resource is being deleted. */

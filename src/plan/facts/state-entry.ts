@@ -85,8 +85,10 @@ export interface StateEntry {
   intermediate?: Issued<IntermediateSpec>;
   /** undefined: no root rotation is in progress. */
   rotation?: Rotation;
-  /** Name of the Kubernetes auth role that this resource owns, recorded before the role is written. */
+  /** Name of the Kubernetes auth role that this resource owns, recorded before the role is written; empty: it owns none (`manage: false`). */
   role: string;
+  /** SHA-256 of the token of the token reviewer in the configuration of the auth mount, hex; absent: none was written. */
+  reviewer?: string;
   /** Names of objects that this resource created, as `kind:path`, and the flag `fields` (see `fieldsAppliedFlag` in `observed.ts`). */
   made: string[];
   /** Names of objects that this resource adopted, as `kind:path`. */

@@ -77,7 +77,8 @@ export const adoptionOf = derivedOnce((s: DerivedState): Adoption | string | und
   const foreign = (objects: (Ownable | undefined)[]) =>
     objects.filter((object) => object !== undefined).filter((object) => !isOwnMarker(s.identity, object.text));
   const ofCa = foreign([rootMount, intermediateMount, live]);
-  const ofAccess = foreign([policy, ownsRole(s) || !roleFits(s) ? undefined : role]);
+  const adoptsRole = s.spec.kubernetesAuth.manage && !ownsRole(s) && roleFits(s);
+  const ofAccess = foreign([s.spec.policy.manage ? policy : undefined, adoptsRole ? role : undefined]);
   const objects = [...ofCa, ...ofAccess].map((object) => object.name);
   if (ofCa.length === 0) return objects.length > 0 ? { objects, ca: undefined } : undefined;
   const intermediate = intermediateToAdopt(vault);

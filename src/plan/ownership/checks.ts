@@ -96,14 +96,14 @@ export function keyStoreEntryNotOwned(s: DerivedState): Problem | undefined {
 
 export function policyNotOwned(s: DerivedState): Problem | undefined {
   const { policy } = ownables(s);
-  if (!policy || owns(s, policy) || adoptable(s, policy)) return undefined;
+  if (!policy || !s.spec.policy.manage || owns(s, policy) || adoptable(s, policy)) return undefined;
   const path = `spec.policy.name: policy ${s.spec.policy.name}`;
   return notOwned('AccessReady', path, remedyFor(s, policy, 'choose another name'));
 }
 
 export function roleNotOwned(s: DerivedState): Problem | undefined {
   const { role } = ownables(s);
-  if (!role || ownsRole(s) || (roleFits(s) && adoptable(s, role))) return undefined;
+  if (!role || !s.spec.kubernetesAuth.manage || ownsRole(s) || (roleFits(s) && adoptable(s, role))) return undefined;
   const { mount, role: name } = s.spec.kubernetesAuth;
   const path = `spec.kubernetesAuth.role: role ${name} of auth/${mount}`;
   if (roleFits(s)) return notOwned('AccessReady', path, remedyFor(s, role, 'choose another name'));

@@ -92,16 +92,17 @@ export const markerFor = (s: DerivedVault, object: Ownable | undefined): string 
  */
 export function ownsAuthMount(s: DerivedVault): boolean {
   const { authMount } = ownables(s);
+  if (!s.spec.kubernetesAuth.manage) return false;
   return authMount !== undefined && owns(s, authMount) && originOf(s, authMount) === 'made';
 }
 
 /**
  * Whether this resource owns the role. A role cannot carry a marker: the resource owns it if the state entry names it, or if its only policy
- * is the policy with the marker of this resource.
+ * is the policy with the marker of this resource. It does not own a role that it does not manage.
  */
 export function ownsRole(s: DerivedVault): boolean {
   const { role, policy } = s.vault;
-  if (!role) return false;
+  if (!role || !s.spec.kubernetesAuth.manage) return false;
   if (s.stateEntry?.role === s.spec.kubernetesAuth.role) return true;
   const ownsPolicy = policy !== undefined && isOwnMarker(s.identity, policyMarker(policy));
   return ownsPolicy && role.policies.length === 1 && role.policies[0] === s.spec.policy.name;
@@ -139,7 +140,7 @@ export function otherOwners(s: DerivedVault): string[] {
   return [...new Set(others.map((marker) => `${marker?.namespace ?? ''}/${marker?.name ?? ''}`))];
 }
 
-/** Whether adoption can take place: once, before this resource has a state entry. */
+/** Whether adoption of a CA can take place: once, before this resource has a state entry. */
 export const adopting = (s: DerivedVault): boolean => s.spec.adopt && s.stateEntry === undefined;
 
 /** Whether the resource that a marker names does not exist: observed in this cluster, confirmed by annotation `take-over` for another. */
@@ -151,12 +152,26 @@ function isDeleted(s: DerivedState, marker: Identity): boolean {
 
 /**
  * Whether an object can be adopted. `spec.adopt` allows objects without a marker and objects of a deleted resource of this cluster. An object
- * of a resource of another cluster also needs annotation `take-over`, which names that resource.
+ * of a resource of another cluster also needs annotation `take-over`, which names that resource. Policy and role can be adopted later than the
+ * CA: they could have been somebody else's before (`manage: false`).
  */
 export function adoptable(s: DerivedState, object: Ownable): boolean {
-  if (!adopting(s)) return false;
+  const { policy, role } = ownables(s);
+  const isAccess = [policy?.name, role?.name].includes(object.name);
+  if (!s.spec.adopt || (s.stateEntry !== undefined && !isAccess)) return false;
   const marker = parseMarker(object.text);
   return !marker || isDeleted(s, marker);
+}
+
+/** Names of the policy and the role, each if it is to be adopted after the CA was issued or adopted. */
+export function accessToAdopt(s: DerivedState): string[] {
+  const { policy, role } = ownables(s);
+  const { spec } = s;
+  const objects = [
+    spec.policy.manage && policy && !owns(s, policy) ? policy : undefined,
+    spec.kubernetesAuth.manage && role && !ownsRole(s) && roleFits(s) ? role : undefined,
+  ];
+  return objects.flatMap((object) => (object && adoptable(s, object) ? [object.name] : []));
 }
 
 /**

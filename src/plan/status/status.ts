@@ -5,24 +5,22 @@
 import { caEntryDefect, caDigest, DerivedState } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations as known } from '../../api/annotations.ts';
-import { expiryReason, holdingReason, readyChain, type StageCondition } from '../../api/conditions.ts';
+import { expiryReason, readyChain, type StageCondition } from '../../api/conditions.ts';
 import type { IstioVaultCA } from '../../api/schema.ts';
 import type { Condition, Status } from '../../api/status-schema.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { cut } from '../../text/bounded.ts';
-import { describeForeignRoles, unverified } from '../vault/foreign-roles.ts';
 import { changed, newGenerationReason } from '../vault/intermediate.ts';
 import type { Desired } from '../facts/desired.ts';
-import { hasDigest, objectName } from '../control-plane/istiod-fields.ts';
-import { day, expiry, intermediateMessage, rootMessage, rootRenewAt } from './expiry.ts';
+import { hasDigest } from '../control-plane/istiod-fields.ts';
+import { day, expiry, intermediateMessage, rootRenewAt } from './expiry.ts';
 import { istiodStatus, notObserved, verificationOf } from '../proof/ready.ts';
 import type { Observed } from '../facts/observed.ts';
-import { accessSteps, keptRoleFields } from '../vault/access.ts';
+import { holdingMessage, reasonWhileTrue } from './holding.ts';
 import { rotationView } from '../rotation/view.ts';
 import { kindOf, type Problem } from '../facts/problem.ts';
 import { describePlanned } from '../step-table.ts';
 import type { Step } from '../steps.ts';
-import { kindOfControlPlane } from '../control-plane/kinds.ts';
 
 export interface StatusInput {
   resource: IstioVaultCA;
@@ -90,58 +88,6 @@ function lastingProblems(s: DerivedState): Problem[] {
   return lasting;
 }
 
-/** Returns the message of a condition that is `True`; `undefined`: it is not, or `src/plan/proof/ready.ts` evaluates it. */
-function holdingMessage(stage: StageCondition, s: DerivedState): string | undefined {
-  const { signer: root, currentCa: ca, currentIssuer: issuer, now } = s;
-  switch (stage) {
-    case 'VaultReady':
-      return vaultMessage(s);
-    case 'RootReady':
-      return root && root.certificate.notAfter > now ? rootMessage(s) : undefined;
-    case 'IntermediateReady':
-      return ca && issuer && newGenerationReason(s) === undefined && ca.certificate.notAfter > now
-        ? [intermediateMessage(s), describeForeignRoles(s)].filter((text) => text !== undefined).join('; ')
-        : undefined;
-    case 'KeyStored':
-      return ca ? `key of generation ${ca.generation} in ${s.spec.keyStore.mount}/${s.spec.keyStore.path}` : undefined;
-    case 'AccessReady':
-      return accessSteps(s).length === 0 ? accessMessage(s) : undefined;
-    case 'ControlPlanePatched':
-      return s.kubernetes.controlPlane?.carriesFields ? carriesMessage(s) : undefined;
-    case 'IstiodReady':
-      return undefined;
-  }
-}
-
-/** Message of `VaultReady` while it is `True`. */
-function vaultMessage(s: DerivedState): string {
-  const paths = unverified(s);
-  const note = paths.length > 0 ? `; not verified, because the token lacks the right: ${paths.join(', ')}` : '';
-  return `${s.vault.product} ${s.vault.version} at ${s.spec.vault.address}${note}`;
-}
-
-/** Message of `ControlPlanePatched` while it is `True`. With `write: Render` and HelmValues, only the Deployment shows the fields. */
-const carriesMessage = (s: DerivedState): string =>
-  s.spec.controlPlane.write === 'Render' && kindOfControlPlane(s.spec).showsCommit === 'deployment'
-    ? "istiod's Deployment has every field"
-    : `${objectName(s.desired)} carries every field`;
-
-/** Whether the namespace has an istiod Deployment, as far as the operator can list Deployments. */
-const istiodFound = (s: DerivedState): boolean => {
-  const accounts = s.kubernetes.istiodServiceAccounts;
-  return accounts !== 'unreadable' && accounts.length > 0;
-};
-
-/** Message of `AccessReady` while it is `True`. */
-function accessMessage(s: DerivedState): string {
-  const accounts = (s.vault.role?.serviceAccountNames ?? []).join(', ');
-  const assumed = s.spec.kubernetesAuth.serviceAccountNames === undefined && !istiodFound(s);
-  const note = assumed ? ' (assumed, until there is an istiod Deployment)' : '';
-  const kept = keptRoleFields(s);
-  const others = kept.length > 0 ? `; somebody else set ${kept.join(', ')} of the role, which stays` : '';
-  return `policy ${s.spec.policy.name}, role ${s.spec.kubernetesAuth.role} for ${accounts}${note}${others}`;
-}
-
 /**
  * Returns the state of `IstiodReady`: `Unknown` if istiod is unreadable, else the result of its replicas. `undefined`: istiod was not
  * observed.
@@ -164,7 +110,7 @@ function conditionState(
   if (problem) return { status: 'False', reason: problem.reason, message: problem.message };
   const message = s && holdingMessage(stage, s);
   const expiring = s && expiry(stage, s);
-  if (message !== undefined) return { status: 'True', reason: expiring ?? holdingReason[stage], message };
+  if (s && message !== undefined) return { status: 'True', reason: expiring ?? reasonWhileTrue(stage, s), message };
   const blocker = problems.find((p) => p.blocks === 'all');
   if (s && expiring === expiryReason.IntermediateReady) {
     const cause = blocker ? `; ${blocker.condition} keeps it: ${blocker.reason}: ${blocker.message}` : '';

@@ -18,6 +18,25 @@ export function policyText(desired: Desired, marker = desired.mark): string {
   return [`# ${marker}`, ...paths.map((p) => `path "${p}" {\n  capabilities = ["read"]\n}`), ''].join('\n');
 }
 
+/** Names that istiod's service account has in usual installations. */
+const defaultAccountNames = ({ controlPlane: { revision } }: Spec): string[] => [
+  revision === undefined ? 'istiod' : `istiod-${revision}`,
+  'istiod-service-account',
+];
+
+/** Whether the names of istiod's service accounts are only assumed: the spec has none, and no Deployment of istiod was seen. */
+export function namesAreAssumed({ spec, kubernetes }: DerivedState): boolean {
+  const accounts = kubernetes.istiodServiceAccounts;
+  return spec.kubernetesAuth.serviceAccountNames === undefined && (accounts === 'unreadable' || accounts.length === 0);
+}
+
+/** Service accounts that a role which somebody else manages may be bound to: those of istiod, and the usual names unless the spec has others. */
+export function permittedAccountNames({ spec, kubernetes }: DerivedState): string[] {
+  if (spec.kubernetesAuth.serviceAccountNames !== undefined) return spec.kubernetesAuth.serviceAccountNames;
+  const accounts = kubernetes.istiodServiceAccounts;
+  return [...(accounts === 'unreadable' ? [] : accounts), ...defaultAccountNames(spec)];
+}
+
 /**
  * Service accounts that the role is bound to: as the spec says, else those of istiod's Deployments, else the default names.
  * @param observed service accounts of istiod's Deployments
@@ -25,8 +44,7 @@ export function policyText(desired: Desired, marker = desired.mark): string {
  */
 function serviceAccountNames(spec: Spec, observed: string[] | 'unreadable', current: string[]): string[] {
   if (spec.kubernetesAuth.serviceAccountNames !== undefined) return spec.kubernetesAuth.serviceAccountNames;
-  const { revision } = spec.controlPlane;
-  const defaults = [revision === undefined ? 'istiod' : `istiod-${revision}`, 'istiod-service-account'];
+  const defaults = defaultAccountNames(spec);
   if (observed === 'unreadable') return current.length > 0 ? current : defaults;
   return observed.length > 0 ? observed : defaults;
 }
@@ -59,13 +77,16 @@ const widening: Readonly<Record<string, string | number>> = {
   token_type: 'default',
 };
 
+/** Whether a field, by its name in the API, gives a role's token to more logins, or for longer, if it has another value than its default. */
+export const isWidening = (field: string): boolean => field in widening;
+
 /** The fields of the existing role that are to be reset. */
 const resetsOf = (role: KubernetesRole | undefined): Record<string, string | number> =>
   Object.fromEntries(Object.entries(widening).filter(([name]) => role?.otherFields.includes(name)));
 
 /** Fields of the role that somebody else set and that stay, because they can only narrow it, or because their meaning is not known. */
 export const keptRoleFields = ({ vault }: DerivedState): string[] =>
-  (vault.role?.otherFields ?? []).filter((name) => !(name in widening));
+  (vault.role?.otherFields ?? []).filter((name) => !isWidening(name));
 
 /**
  * The role has a field with which Vault Agent cannot work. A limited number of uses is over after a few reads: until its next login the
@@ -90,6 +111,7 @@ export function desiredAuthConfig({ spec }: Desired, kubernetesCa: string): Kube
     caCert: kubernetesCa.trim(),
     disableLocalCaJwt: config.tokenReviewer.mode !== 'VaultLocal',
     reviewerJwtSet: config.tokenReviewer.mode === 'Secret',
+    otherFields: [],
   };
 }
 
@@ -99,21 +121,58 @@ function sameAuthConfig(a: KubernetesAuthConfig, b: KubernetesAuthConfig): boole
     a.host === b.host &&
     a.caCert.trim() === b.caCert.trim() &&
     a.disableLocalCaJwt === b.disableLocalCaJwt &&
-    (a.reviewerJwtSet === undefined || b.reviewerJwtSet === undefined || a.reviewerJwtSet === b.reviewerJwtSet)
+    (a.reviewerJwtSet === undefined || b.reviewerJwtSet === undefined || a.reviewerJwtSet === b.reviewerJwtSet) &&
+    isDeepStrictEqual(a.otherFields, b.otherFields)
   );
+}
+
+/** Whether the token of the token reviewer in its Secret is another one than the one that was written. */
+function reviewerChanged({ kubernetes: { reviewerHash }, vault, stateEntry }: DerivedState): boolean {
+  return reviewerHash !== undefined && reviewerHash !== (vault.reviewerWritten ?? stateEntry?.reviewer);
+}
+
+/**
+ * The configuration of the auth mount lets no login of istiod's Vault Agent succeed. Reported only of a mount that this resource does not own:
+ * it restores the configuration of its own.
+ */
+export function authConfigUnfit(s: DerivedState): Problem | undefined {
+  const { authConfig } = s.vault;
+  if (!authConfig || ownsAuthMount(s)) return undefined;
+  const { mount, audience } = s.spec.kubernetesAuth;
+  const config = `auth/${mount}/config`;
+  const { tokenIssuer } = s.kubernetes;
+  const problem = (message: string): Problem => ({
+    condition: 'AccessReady',
+    reason: 'AuthConfigUnfit',
+    message: `${message} The operator does not write the configuration of an auth mount that it did not make`,
+    // fields that are there stay: istiod goes on with the files that it has
+    blocks: 'controlPlane',
+  });
+  if (authConfig.issuer !== undefined && tokenIssuer !== undefined && authConfig.issuer !== tokenIssuer)
+    return problem(
+      `${config} accepts only tokens of issuer ${JSON.stringify(authConfig.issuer)}, and those of this cluster are of ${JSON.stringify(tokenIssuer)}, so istiod's agent cannot log in. Have an administrator of Vault set disable_iss_validation=true, or issuer.`,
+    );
+  const reviewsItself = authConfig.disableLocalCaJwt && authConfig.reviewerJwtSet === false;
+  if (reviewsItself && audience !== undefined)
+    return problem(
+      `${config} has no token_reviewer_jwt and uses the token of the login itself, which spec.kubernetesAuth.audience ${audience} makes one that the API server does not accept, so istiod's agent cannot log in. Clear the audience, or have an administrator of Vault set token_reviewer_jwt.`,
+    );
+  return undefined;
 }
 
 /** Steps that write the policy, enable the auth mount, and write its configuration and role. */
 export function accessSteps(s: DerivedState): Step[] {
   const steps: Step[] = [];
-  const { mount, role } = s.spec.kubernetesAuth;
+  const { manage, mount, role } = s.spec.kubernetesAuth;
   const text = policyText(s.desired, markerFor(s, ownables(s).policy));
-  if (s.vault.policy?.trim() !== text.trim()) steps.push({ kind: 'WritePolicy', name: s.spec.policy.name, text });
+  if (s.spec.policy.manage && s.vault.policy?.trim() !== text.trim())
+    steps.push({ kind: 'WritePolicy', name: s.spec.policy.name, text });
+  if (!manage) return steps;
   if (!s.vault.authMount) return [...steps, { kind: 'EnableAuth', mount, description: s.desired.mark }];
   if (ownsAuthMount(s) && s.kubernetes.kubernetesCa !== undefined) {
     const config = desiredAuthConfig(s.desired, s.kubernetes.kubernetesCa);
-    if (!s.vault.authConfig || !sameAuthConfig(s.vault.authConfig, config))
-      steps.push({ kind: 'WriteAuthConfig', mount, config });
+    if (!s.vault.authConfig || !sameAuthConfig(s.vault.authConfig, config) || reviewerChanged(s))
+      steps.push({ kind: 'WriteAuthConfig', mount, config, reviewer: s.kubernetes.reviewerHash });
   }
   const fields = desiredRole(s.desired, s.kubernetes, s.vault.role);
   const current = s.vault.role;

@@ -50,13 +50,15 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
   } else {
     add(kvDataPath(spec, '-staging'), 'create', 'read', 'update', 'delete');
   }
-  add(`sys/policies/acl/${policy.name}`, 'create', 'read', 'update');
+  if (policy.manage) add(`sys/policies/acl/${policy.name}`, 'create', 'read', 'update');
   // sys/auth/* and sys/audit are root-protected: reading them needs sudo
   // https://developer.hashicorp.com/vault/docs/concepts/policies#root-protected-api-endpoints
   const auth = kubernetesAuth.mount;
-  add(`sys/auth/${auth}`, ...(make.authMount ? ['create', 'update'] : []), 'read', 'sudo');
-  add(`auth/${auth}/role/${kubernetesAuth.role}`, 'create', 'read', 'update');
-  if (make.authConfig) add(`auth/${auth}/config`, 'create', 'read', 'update');
+  if (kubernetesAuth.manage) {
+    add(`sys/auth/${auth}`, ...(make.authMount ? ['create', 'update'] : []), 'read', 'sudo');
+    add(`auth/${auth}/role/${kubernetesAuth.role}`, 'create', 'read', 'update');
+    if (make.authConfig) add(`auth/${auth}/config`, 'create', 'read', 'update');
+  }
   if (spec.audit) {
     add('sys/audit', 'read', 'sudo');
     if (make.auditDevice) add(`sys/audit/${spec.audit.path}`, 'create', 'update', 'sudo');
@@ -72,15 +74,17 @@ function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): v
     needed.set(path, [...new Set([...(needed.get(path) ?? []), ...capabilities])]);
   add(`sys/mounts/${intermediate.mount}`, 'delete');
   add(`sys/mounts/${keyStore.mount}`, 'delete');
-  add(`sys/policies/acl/${policy.name}`, 'delete');
-  add(`auth/${kubernetesAuth.mount}/role/${kubernetesAuth.role}`, 'delete');
-  add(`auth/${kubernetesAuth.mount}/role`, 'list');
+  if (policy.manage) add(`sys/policies/acl/${policy.name}`, 'delete');
+  if (kubernetesAuth.manage) {
+    add(`auth/${kubernetesAuth.mount}/role/${kubernetesAuth.role}`, 'delete');
+    add(`auth/${kubernetesAuth.mount}/role`, 'list');
+    if (make.authMount || make.authConfig) add(`sys/auth/${kubernetesAuth.mount}`, 'delete');
+  }
   for (const suffix of ['', '-staging', '-state'] as const) {
     if (keyStore.version === 2) add(`${keyStore.mount}/metadata/${keyStore.path}${suffix}`, 'delete');
     else add(kvDataPath(spec, suffix), 'delete');
   }
   add(keyStore.version === 2 ? `${keyStore.mount}/metadata` : keyStore.mount, 'list');
-  if (make.authMount || make.authConfig) add(`sys/auth/${kubernetesAuth.mount}`, 'delete');
   if (!make.rootGoes) return;
   add(`sys/mounts/${root.mount}`, 'delete');
   add(`${root.mount}/roles`, 'list');
@@ -89,14 +93,20 @@ function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): v
 }
 
 /**
- * Capabilities by API path that the operator can do without: they show what others did in the mounts of the resource. Without them, the
- * messages of the conditions say what is not verified.
+ * Capabilities by API path that the operator can do without: they show what others did in the mounts of the resource, and what others manage.
+ * Without them, the messages of the conditions say what is not verified.
  */
-function optionalCapabilities({ root, intermediate }: Spec): Map<string, string[]> {
-  return new Map([
+export function optionalCapabilities({ root, intermediate, policy, kubernetesAuth }: Spec): Map<string, string[]> {
+  const optional = new Map([
     [`${root.mount}/roles`, ['list']],
     [`${intermediate.mount}/roles`, ['list']],
+    [`${root.mount}/issuer/+`, ['patch']],
+    [`${intermediate.mount}/issuer/+`, ['patch']],
   ]);
+  if (!kubernetesAuth.config.manage) optional.set(`auth/${kubernetesAuth.mount}/config`, ['read']);
+  if (!policy.manage) optional.set(`sys/policies/acl/${policy.name}`, ['read']);
+  if (!kubernetesAuth.manage) optional.set(`auth/${kubernetesAuth.mount}/role/${kubernetesAuth.role}`, ['read']);
+  return optional;
 }
 
 /**
@@ -110,9 +120,14 @@ const ownToken: readonly [string, string[]][] = [
   ['sys/capabilities-self', ['update']],
 ];
 
+const capabilityNames = ['create', 'read', 'update', 'patch', 'delete', 'list', 'sudo'];
+const byName = (a: string, b: string): number => capabilityNames.indexOf(a) - capabilityNames.indexOf(b);
+
 /** What the operator needs, and what it can do without, as the text of a Vault policy. */
 export function operatorPolicy(spec: Spec, make: ToMake): string {
-  const all = new Map([...ownToken, ...optionalCapabilities(spec), ...requiredCapabilities(spec, make)]);
+  const all = new Map<string, string[]>();
+  for (const [path, capabilities] of [...ownToken, ...optionalCapabilities(spec), ...requiredCapabilities(spec, make)])
+    all.set(path, [...new Set([...(all.get(path) ?? []), ...capabilities])].sort(byName));
   const rules = [...all].map(
     ([path, capabilities]) => `path "${path}" {\n  capabilities = [${capabilities.map((c) => `"${c}"`).join(', ')}]\n}`,
   );

@@ -158,7 +158,7 @@ function lastSteps(s: DerivedState): Step[] {
   const empty = [live, staging, s.vault.state].every((slot) => slot.entry === undefined);
   if (created(s, kv) && empty && live.casVersion === 0 && remains?.otherEntries.length === 0)
     steps.push({ kind: 'Unmount', mount: keyStore.mount, type: 'kv' });
-  if (created(s, ownables(s).authMount) && !s.vault.role && remains?.otherRoles.length === 0)
+  if (kubernetesAuth.manage && created(s, ownables(s).authMount) && !s.vault.role && remains?.otherRoles.length === 0)
     steps.push({ kind: 'DisableAuth', mount: kubernetesAuth.mount });
   return steps;
 }

@@ -18,6 +18,10 @@ export function describeForeignRoles(s: DerivedState): string | undefined {
 }
 
 /** What could not be verified of the mounts, because the token may not read it: capability and path. */
-export function unverified(s: DerivedState): string[] {
-  return s.vault.pkiRoles.filter(({ names }) => names === 'unreadable').map(({ mount }) => `list ${mount}/roles`);
+export function unverified({ spec, vault }: DerivedState): string[] {
+  const config = `auth/${spec.kubernetesAuth.mount}/config`;
+  return [
+    ...vault.pkiRoles.filter(({ names }) => names === 'unreadable').map(({ mount }) => `list ${mount}/roles`),
+    ...(vault.missingOptional.some(({ path }) => path === config) ? [`read ${config}`] : []),
+  ];
 }

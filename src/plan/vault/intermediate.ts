@@ -13,6 +13,7 @@ import { newKeyAtRenewal, pendingRequest } from '../facts/desired.ts';
 import { generationName, generationOf } from '../facts/identity.ts';
 import type { Issuer, Pki, StagingEntry } from '../facts/observed.ts';
 import { servedEverywhere } from '../rotation/gates.ts';
+import { restoreUsage } from './issuer-usage.ts';
 import { recordedState, withGeneration } from './state.ts';
 import type { Step } from '../steps.ts';
 
@@ -256,9 +257,11 @@ function restoreMount(s: DerivedState): Step[] {
       ? [{ kind: 'InstallCertificate', mount, generation: ca.generation }]
       : [{ kind: 'ImportKey', mount, from: 'live', generation: ca.generation, name }];
   }
-  return pki.defaultIssuerId === issuer.id && !pki.followsLatest
-    ? []
-    : [{ kind: 'SetDefaultIssuer', mount, issuerId: issuer.id }];
+  const isDefault = pki.defaultIssuerId === issuer.id && !pki.followsLatest;
+  return [
+    ...(isDefault ? [] : [{ kind: 'SetDefaultIssuer' as const, mount, issuerId: issuer.id }]),
+    ...restoreUsage(s, mount, issuer),
+  ];
 }
 
 /**

@@ -2,6 +2,7 @@
 import type { DerivedState } from '../facts/derived.ts';
 import { generationName } from '../facts/identity.ts';
 import type { RootSpec } from '../facts/state-entry.ts';
+import { restoreUsage } from './issuer-usage.ts';
 import type { Step } from '../steps.ts';
 
 /** Steps for the root: generate it, or the next root of a rotation, and set the default issuer. */
@@ -21,6 +22,7 @@ export function rootSteps(s: DerivedState): Step[] {
   const setsDefault = s.spec.delivery.source === 'PKI' || !state?.adopted.includes(`mount:${mount}`);
   if (setsDefault && (rootPki.defaultIssuerId !== root.id || rootPki.followsLatest))
     steps.push({ kind: 'SetDefaultIssuer', mount, issuerId: root.id });
+  steps.push(...restoreUsage(s, mount, root));
   const next = state?.rotation?.phase === 'Issuing' ? state.rotation.to : undefined;
   if (next && !s.ownRoots.some((issuer) => issuer.generation === next.generation))
     steps.push(generate(next.generation, next.spec));

@@ -7,7 +7,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { actionAnnotations, annotations } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { adoptionOf, type Adoption } from '../ownership/adoption.ts';
-import { adoptedByMarker, markedAs } from '../ownership/ownership.ts';
+import { accessToAdopt, adoptedByMarker, markedAs } from '../ownership/ownership.ts';
 import { handledText, type Desired } from '../facts/desired.ts';
 import type { HistoryEntry, IntermediateSpec, Issued, RootSpec, Rotation, StateEntry } from '../facts/state-entry.ts';
 import { parseMarker } from '../facts/identity.ts';
@@ -102,7 +102,7 @@ function adoptedState(desired: Desired, ca: NonNullable<Adoption['ca']>, now: nu
 }
 
 const emptyState = (desired: Desired) => ({
-  role: desired.spec.kubernetesAuth.role,
+  role: desired.spec.kubernetesAuth.manage ? desired.spec.kubernetesAuth.role : '',
   made: [],
   adopted: [],
   handled: presentTexts(desired),
@@ -195,10 +195,25 @@ export function intendedState(s: DerivedState): StateEntry {
   const inMount = s.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
   const exists = inMount || s.signer !== undefined || resumesForward(s);
   const root = state.root && exists ? state.root : intendedRoot(s, state);
-  const intended = { ...state, root, made: [...new Set([...state.made, ...createdWithoutMarker(s)])] };
+  const intended: StateEntry = {
+    ...state,
+    root,
+    role: intendedRole(s, state),
+    made: [...new Set([...state.made, ...createdWithoutMarker(s)])],
+    adopted: [...new Set([...state.adopted, ...(s.stateEntry ? accessToAdopt(s) : [])])],
+  };
+  const reviewer = s.vault.reviewerWritten ?? state.reviewer;
+  if (reviewer !== undefined) intended.reviewer = reviewer;
   // a root that replaces a lost one ends any rotation
   if (root !== state.root && state.rotation) delete intended.rotation;
   return s.stateEntry ? rotatedState(s, intended) : intended;
+}
+
+/** The name of the role that this resource owns or is about to create or adopt; empty: none. */
+function intendedRole(s: DerivedState, state: StateEntry): string {
+  const { manage, role } = s.spec.kubernetesAuth;
+  const taken = s.vault.role === undefined || accessToAdopt(s).includes(`role:${role}`);
+  return manage && taken ? role : state.role;
 }
 
 /**

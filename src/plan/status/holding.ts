@@ -1,0 +1,73 @@
+/** Reasons and messages of conditions that are `True`. Pure. */
+import { holdingReason, notVerifiedReason, type StageCondition } from '../../api/conditions.ts';
+import { objectName } from '../control-plane/istiod-fields.ts';
+import { kindOfControlPlane } from '../control-plane/kinds.ts';
+import type { DerivedState } from '../facts/derived.ts';
+import { accessSteps, keptRoleFields, namesAreAssumed } from '../vault/access.ts';
+import { describeForeignRoles, unverified } from '../vault/foreign-roles.ts';
+import { newGenerationReason } from '../vault/intermediate.ts';
+import { describeUsage } from '../vault/issuer-usage.ts';
+import { notVerified, unmanagedNotes } from '../vault/unmanaged-access.ts';
+import { intermediateMessage, rootMessage } from './expiry.ts';
+
+/** Returns the reason of a condition that is `True`. */
+export const reasonWhileTrue = (stage: StageCondition, s: DerivedState): string =>
+  stage === 'AccessReady' && notVerified(s).length > 0 ? notVerifiedReason : holdingReason[stage];
+
+/** Joins the clauses of a message, without those that do not apply. */
+const joined = (...clauses: (string | undefined)[]): string =>
+  clauses.filter((clause) => clause !== undefined).join('; ');
+
+/** Returns the message of a condition that is `True`; `undefined`: it is not, or `src/plan/proof/ready.ts` evaluates it. */
+export function holdingMessage(stage: StageCondition, s: DerivedState): string | undefined {
+  const { signer: root, currentCa: ca, currentIssuer: issuer, now } = s;
+  switch (stage) {
+    case 'VaultReady':
+      return vaultMessage(s);
+    case 'RootReady':
+      return root && root.certificate.notAfter > now
+        ? joined(rootMessage(s), describeUsage(s, s.spec.root.mount, root))
+        : undefined;
+    case 'IntermediateReady':
+      return ca && issuer && newGenerationReason(s) === undefined && ca.certificate.notAfter > now
+        ? joined(intermediateMessage(s), describeForeignRoles(s), describeUsage(s, s.spec.intermediate.mount, issuer))
+        : undefined;
+    case 'KeyStored':
+      return ca ? `key of generation ${ca.generation} in ${s.spec.keyStore.mount}/${s.spec.keyStore.path}` : undefined;
+    case 'AccessReady':
+      return accessSteps(s).length === 0 ? accessMessage(s) : undefined;
+    case 'ControlPlanePatched':
+      return s.kubernetes.controlPlane?.carriesFields ? carriesMessage(s) : undefined;
+    case 'IstiodReady':
+      return undefined;
+  }
+}
+
+/** Message of `VaultReady` while it is `True`. */
+function vaultMessage(s: DerivedState): string {
+  const paths = unverified(s);
+  const note = paths.length > 0 ? `; not verified, because the token lacks the right: ${paths.join(', ')}` : '';
+  return `${s.vault.product} ${s.vault.version} at ${s.spec.vault.address}${note}`;
+}
+
+/** Message of `ControlPlanePatched` while it is `True`. With `write: Render` and HelmValues, only the Deployment shows the fields. */
+const carriesMessage = (s: DerivedState): string =>
+  s.spec.controlPlane.write === 'Render' && kindOfControlPlane(s.spec).showsCommit === 'deployment'
+    ? "istiod's Deployment has every field"
+    : `${objectName(s.desired)} carries every field`;
+
+/** Message of `AccessReady` while it is `True`. */
+function accessMessage(s: DerivedState): string {
+  const { policy, kubernetesAuth } = s.spec;
+  const accounts = (s.vault.role?.serviceAccountNames ?? []).join(', ');
+  const assumed = kubernetesAuth.manage && namesAreAssumed(s) ? ' (assumed, until there is an istiod Deployment)' : '';
+  const kept = kubernetesAuth.manage ? keptRoleFields(s) : [];
+  const paths = notVerified(s);
+  const notes = [
+    ...(kept.length > 0 ? [`somebody else set ${kept.join(', ')} of the role, which stays`] : []),
+    ...unmanagedNotes(s),
+    ...(paths.length > 0 ? [`not verified, because the token lacks ${paths.join(' and ')}`] : []),
+  ];
+  const bound = accounts === '' ? '' : ` for ${accounts}${assumed}`;
+  return [`policy ${policy.name}, role ${kubernetesAuth.role}${bound}`, ...notes].join('; ');
+}

@@ -1,0 +1,236 @@
+/** Policy and role that an administrator of Vault manages (`manage: false`): what is said of them, and that nothing is written. */
+import { describe, expect, it } from '@jest/globals';
+import type { KubernetesRole, Observed, ObservedVault } from '../../src/plan/facts/observed.ts';
+import { plan } from '../../src/plan/plan.ts';
+import { operatorPolicy } from '../../src/plan/vault/capabilities.ts';
+import { statusOf } from '../../src/plan/status/status.ts';
+import { converge, desiredOf, emptyWorld, identity, minimalSpec, start } from './model.ts';
+
+const unmanaged = { policy: { manage: false }, kubernetesAuth: { manage: false } };
+const d = desiredOf(unmanaged);
+
+const fittingRole: KubernetesRole = {
+  serviceAccountNames: ['istiod'],
+  serviceAccountNamespaces: [identity.namespace],
+  policies: ['istioca'],
+  tokenTtl: 86_400,
+  audience: '',
+  otherFields: [],
+};
+const fittingPolicy = 'path "kv/data/istioca" { capabilities = ["read"] }';
+
+/** A world in which somebody else has written policy and role. */
+function world(vault: Partial<ObservedVault> = {}, accounts: string[] = []): Observed {
+  const empty = emptyWorld();
+  Object.assign(empty.vault, { policy: fittingPolicy, role: fittingRole, authMount: undefined, ...vault });
+  empty.kubernetes.istiodServiceAccounts = accounts;
+  return empty;
+}
+
+/** `AccessReady` of a world in which nothing else is to be done. */
+function accessOf(from: Observed) {
+  const { world: at, last } = converge(d, from);
+  const resource = {
+    metadata: { name: 'a', namespace: 'b', uid: 'u', generation: 1, resourceVersion: '1', annotations: {} },
+    spec: minimalSpec(unmanaged),
+  } as unknown as Parameters<typeof statusOf>[0]['resource'];
+  const status = statusOf({ resource, desired: d, observed: at, problems: last.problems, now: start });
+  const condition = status.conditions?.find(({ type }) => type === 'AccessReady');
+  return { ...condition, fields: at.kubernetes.controlPlane?.carriesFields };
+}
+
+describe('what is written', () => {
+  it('everything but policy, role and auth mount', () => {
+    const { done, last, world: at } = converge(d, world());
+    expect(done.map(({ kind }) => kind).filter((kind) => /Policy|Role|Auth/.test(kind))).toEqual([]);
+    expect(last).toEqual({ problems: [], steps: [] });
+    expect(at.vault.role).toEqual(fittingRole);
+  });
+
+  it('no right to write them is asked for', () => {
+    const policy = operatorPolicy(minimalSpec(unmanaged), { authMount: false, authConfig: false, auditDevice: false });
+    expect(policy).toContain('path "sys/policies/acl/istioca" {\n  capabilities = ["read"]\n}');
+    expect(policy).toContain('path "auth/kubernetes/role/istiod" {\n  capabilities = ["read"]\n}');
+    expect(policy).toContain('path "auth/kubernetes/config" {\n  capabilities = ["read"]\n}');
+    expect(policy).not.toMatch(/sys\/auth/);
+  });
+
+  it('a role that was not managed is taken over only with spec.adopt, and then counts as adopted', () => {
+    const { world: at } = converge(d, world());
+    const managed = (adopt: boolean) => desiredOf({ adopt });
+    at.vault.authMount = { type: 'kubernetes', description: '', maxLeaseTtl: 0 };
+    expect(plan(managed(false), at, start).problems.map(({ reason }) => reason)).toEqual([
+      'MountNotOwned',
+      'MountNotOwned',
+    ]);
+    const { world: after, last } = converge(managed(true), at);
+    expect(last).toEqual({ problems: [], steps: [] });
+    const { state } = after.vault;
+    expect(typeof state.entry === 'object' && [...state.entry.adopted, state.entry.role]).toEqual([
+      'policy:istioca',
+      'role:istiod',
+      'istiod',
+    ]);
+  });
+});
+
+describe('what is said of a policy', () => {
+  it.each<[string, string | undefined, object]>([
+    ['it grants exactly what is needed', fittingPolicy, { status: 'True', reason: 'AccessConfigured', fields: true }],
+    [
+      'by a wildcard',
+      'path "kv/data/*" { capabilities = ["read"] }',
+      { status: 'True', message: /grants more than that, on kv\/data\/\*/ },
+    ],
+    [
+      'it grants writes too',
+      'path "kv/data/istioca" { capabilities = ["read", "update"] }',
+      { status: 'True', message: /policy istioca grants more than that, on kv\/data\/istioca/ },
+    ],
+    [
+      'it does not exist',
+      undefined,
+      { status: 'False', reason: 'AccessDiffers', message: /policy istioca does not exist/, fields: false },
+    ],
+    [
+      'it is for another version of KV',
+      'path "kv/istioca" { capabilities = ["read"] }',
+      { status: 'False', reason: 'AccessDiffers', message: /lacks read on kv\/data\/istioca/, fields: false },
+    ],
+    [
+      'a more specific rule denies',
+      'path "kv/*" { capabilities = ["read"] } path "kv/data/istioca" { capabilities = ["deny"] }',
+      { status: 'False', reason: 'AccessDiffers', fields: false },
+    ],
+    [
+      'answers are to be wrapped',
+      'path "kv/data/istioca" { capabilities = ["read"] min_wrapping_ttl = "1m" }',
+      { status: 'True', message: /sets min_wrapping_ttl for what istiod's agent reads/ },
+    ],
+    ['it is not understood', 'kv/data/istioca: read', { status: 'True', message: /is not understood/ }],
+  ])('%s', (_what, policy, expected) => {
+    const { message, ...rest } = expected as { message?: RegExp };
+    const access = accessOf(world({ policy }));
+    expect(access).toMatchObject(rest);
+    expect(access.message).toMatch(message ?? /./);
+  });
+});
+
+describe('what is said of a role', () => {
+  const differs = { status: 'False', reason: 'AccessDiffers' };
+  it.each<[string, Partial<KubernetesRole> | undefined, { message?: RegExp; fields?: boolean; status?: string }]>([
+    [
+      'it does not exist',
+      undefined,
+      { ...differs, message: /role istiod of auth\/kubernetes does not exist/, fields: false },
+    ],
+    [
+      'another service account',
+      { serviceAccountNames: ['web'] },
+      { ...differs, message: /lets in service accounts web/, fields: false },
+    ],
+    [
+      'further service accounts',
+      { serviceAccountNames: ['istiod', 'web'] },
+      { ...differs, message: /lets in service accounts web/, fields: true },
+    ],
+    [
+      'every service account',
+      { serviceAccountNames: ['*'] },
+      { ...differs, message: /lets in service accounts \*/, fields: true },
+    ],
+    [
+      'the other usual name too',
+      { serviceAccountNames: ['istiod', 'istiod-service-account'] },
+      { status: 'True', fields: true },
+    ],
+    [
+      'another namespace',
+      { serviceAccountNamespaces: ['web'] },
+      { ...differs, message: /is not bound to namespace istio-system; lets in namespaces web/, fields: false },
+    ],
+    [
+      'every namespace',
+      { serviceAccountNamespaces: ['*'] },
+      { ...differs, message: /lets in namespaces \*/, fields: true },
+    ],
+    [
+      'a selector of namespaces',
+      { otherFields: ['bound_service_account_namespace_selector'] },
+      { ...differs, message: /sets bound_service_account_namespace_selector/, fields: true },
+    ],
+    ['another policy', { policies: ['web'] }, { ...differs, message: /does not give policy istioca/, fields: false }],
+    ['a further policy', { policies: ['istioca', 'web'] }, { status: 'True', message: /also gives policies web/ }],
+    ['an audience', { audience: 'web' }, { ...differs, message: /has another audience/, fields: false }],
+    ['a shorter life', { tokenTtl: 60 }, { status: 'True', message: /has a token_ttl of 60s/ }],
+    ['a limited number of uses', { otherFields: ['token_num_uses'] }, { status: 'False', message: /token_num_uses/ }],
+    ['addresses', { otherFields: ['token_bound_cidrs'] }, { status: 'True', message: /sets token_bound_cidrs/ }],
+  ])('%s', (_what, role, { message, ...expected }) => {
+    const access = accessOf(world({ role: role && { ...fittingRole, ...role } }));
+    expect(access).toMatchObject(expected);
+    expect(access.message).toMatch(message ?? /./);
+  });
+
+  it('it must be for every service account that istiod runs with', () => {
+    const of = (...serviceAccountNames: string[]) =>
+      world({ role: { ...fittingRole, serviceAccountNames } }, ['one', 'two']);
+    expect(accessOf(of('one', 'two'))).toMatchObject({ status: 'True' });
+    expect(accessOf(of('one'))).toMatchObject({ ...differs, fields: false });
+    expect(accessOf(of('one')).message).toMatch(/not bound to service account two/);
+  });
+
+  it('an account of istiod that is not bound any more keeps no field away that is there', () => {
+    const { world: at } = converge(d, world());
+    at.vault.role = undefined;
+    expect(accessOf(at)).toMatchObject({ ...differs, fields: true });
+  });
+});
+
+describe('what may not be read', () => {
+  it.each<['policy' | 'role', RegExp]>([
+    ['policy', /not verified, because the token lacks read on sys\/policies\/acl\/istioca$/],
+    ['role', /not verified, because the token lacks read on auth\/kubernetes\/role\/istiod$/],
+  ])('%s', (part, message) => {
+    const access = accessOf(world({ [part]: undefined, unreadable: [part] }));
+    expect(access).toMatchObject({ status: 'True', reason: 'NotVerified', fields: true });
+    expect(access.message).toMatch(message);
+  });
+});
+
+describe('an auth mount of somebody else', () => {
+  const clientToken = { disableLocalCaJwt: true, reviewerJwtSet: false };
+  const audience = { kubernetesAuth: { audience: 'istio-ca' } };
+  it.each<[string, object, string | undefined, Record<string, unknown>, RegExp | undefined]>([
+    ['checks no issuer', {}, 'https://ours', {}, undefined],
+    ['checks for the issuer of this cluster', { issuer: 'https://ours' }, 'https://ours', {}, undefined],
+    [
+      'checks for another issuer',
+      { issuer: 'https://theirs' },
+      'https://ours',
+      {},
+      /only tokens of issuer "https:\/\/theirs".*of "https:\/\/ours"/,
+    ],
+    ['checks, and what this cluster has is not known', { issuer: 'https://theirs' }, undefined, {}, undefined],
+    ['has the token of a login reviewed by itself', clientToken, undefined, {}, undefined],
+    ['does so with an audience', clientToken, undefined, audience, /no token_reviewer_jwt/],
+    ['has a reviewer', { ...clientToken, reviewerJwtSet: true }, undefined, audience, undefined],
+    ['does not show whether it has one', { ...clientToken, reviewerJwtSet: undefined }, undefined, audience, undefined],
+  ])('%s', (_what, config, tokenIssuer, spec, expected) => {
+    const desired = desiredOf(spec);
+    const from = emptyWorld();
+    from.vault.authConfig = {
+      host: 'https://a',
+      caCert: '',
+      disableLocalCaJwt: false,
+      reviewerJwtSet: false,
+      otherFields: [],
+      ...config,
+    };
+    from.kubernetes.tokenIssuer = tokenIssuer;
+    const { last, world: at } = converge(desired, from);
+    const unfit = last.problems.find(({ reason }) => reason === 'AuthConfigUnfit');
+    expect(at.kubernetes.controlPlane?.carriesFields).toBe(expected === undefined);
+    if (expected) expect(unfit?.message).toMatch(expected);
+    else expect(unfit).toBeUndefined();
+  });
+});
