@@ -20,11 +20,17 @@ function contest(times: readonly number[], rivalStopsAt = Infinity, asked: (at: 
   const conflicts = new ConflictTracker(10 * minute);
   const writes: number[] = [];
   let carries = false;
-  const seen: { at: number; stopped: boolean; by: string | undefined; carries: boolean }[] = [];
+  const seen: { at: number; stopped: boolean; by: string | undefined; carries: boolean; retried?: boolean }[] = [];
   for (const at of times) {
     if (at < rivalStopsAt) carries = false;
     const found = conflicts.evaluate('ns/ca', asked(at), 'fields', facts(carries), at);
-    seen.push({ at, stopped: found !== undefined, by: found?.by?.name, carries });
+    seen.push({
+      at,
+      stopped: found !== undefined,
+      by: found?.by?.name,
+      carries,
+      ...(found ? { retried: found.retried } : {}),
+    });
     if (found || carries) continue;
     writes.push(at);
     conflicts.wrote('ns/ca', 'fields', at);
@@ -40,7 +46,12 @@ describe('fields that are taken back', () => {
     expect(writes.slice(0, 3)).toEqual([0, 1_000, 2_000]);
     const pauses = writes.slice(2).map((at, i, all) => Math.round((at - (all[i - 1] ?? 0)) / minute));
     expect(pauses.slice(1)).toEqual([10, 20, 40, 60, 60, 60]);
-    expect(seen.find(({ stopped }) => stopped)).toMatchObject({ at: 3_000, by: 'rival' });
+    expect(seen.find(({ stopped }) => stopped)).toMatchObject({ at: 3_000, by: 'rival', retried: false });
+    // from then on a single revert extends the pause
+    const firstRetry = writes[3] ?? 0;
+    const after = seen.filter(({ at, stopped }) => stopped && at > firstRetry);
+    expect(after[0]).toMatchObject({ at: firstRetry + 1_000, retried: true });
+    expect(after.every(({ retried }) => retried)).toBe(true);
   });
 
   it('is no contest when they are taken back less often than three times in ten minutes', () => {

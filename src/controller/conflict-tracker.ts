@@ -3,7 +3,7 @@
  * the operator stops writing them. It retries once after a pause (10 minutes by default, `--contest-probe`). After each failed retry the
  * pause doubles, up to six times its initial length.
  */
-import type { RepeatedConflict, ControlPlaneFacts, OtherManager } from '../plan/facts/observed.ts';
+import type { RepeatedConflict, ControlPlaneFacts } from '../plan/facts/observed.ts';
 
 /** Time within which reverts are counted, and after which a write that persists ends the conflict. Milliseconds. */
 const windowMs = 600_000;
@@ -19,7 +19,7 @@ interface ConflictRecord {
   /** When reverts were observed, milliseconds since the epoch. */
   reverted: number[];
   /** Set while the operator pauses its writes or is about to retry. */
-  stopped?: { untilMs: number; pauseMs: number; by: OtherManager | undefined };
+  stopped?: RepeatedConflict & { pauseMs: number };
 }
 
 export class ConflictTracker {
@@ -73,7 +73,7 @@ export class ConflictTracker {
       if (retried || record.reverted.length >= mostReverts) {
         const pauseMs = retried ? Math.min(stopped.pauseMs * 2, 6 * this.#probeMs) : this.#probeMs;
         const byMetadata = facts.tool && { name: '', tool: facts.tool };
-        record.stopped = { pauseMs, untilMs: now + pauseMs, by: facts.managedBy ?? byMetadata };
+        record.stopped = { pauseMs, untilMs: now + pauseMs, retried, by: facts.managedBy ?? byMetadata };
       }
     }
     return record.stopped && now < record.stopped.untilMs ? record.stopped : undefined;

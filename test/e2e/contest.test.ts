@@ -81,7 +81,7 @@ it('is not fought for ever: the third time the operator stops, and says what mak
   // the claim, the first write, and the two after it was taken back; what follows are tries
   expect(await patches()).toBeLessThanOrEqual(4 + 1);
   const message = conditionOf(resource, 'ControlPlanePatched')?.message ?? '';
-  expect(message).toContain('Argo CD (field manager argocd-controller) has taken back what this resource wrote');
+  expect(message).toContain('Argo CD (field manager argocd-controller) reverted the fields of the operator');
   expect(message).toContain(
     '`ignoreDifferences: [{group: install.tetrate.io, kind: ControlPlane, name: controlplane, jsonPointers: [/spec/components/istio/kubeSpec/overlays]}]`',
   );

@@ -20,10 +20,10 @@ function withoutFields(d: ReturnType<typeof of>): Observed {
 }
 
 describe('a contest', () => {
-  const said = (kind: Kind, by: OtherManager | undefined) => {
+  const said = (kind: Kind, by: OtherManager | undefined, retried = false) => {
     const d = of(kind);
     const world = withoutFields(d);
-    world.kubernetes.contest = { untilMs: start + 600_000, by };
+    world.kubernetes.contest = { untilMs: start + 600_000, retried, by };
     const { problems, steps } = plan(d, world, start);
     expect(steps).toEqual([]);
     const problem = problems.find(({ reason }) => reason === 'ContestedField');
@@ -67,13 +67,13 @@ describe('a contest', () => {
       'a person',
       'IstioOperator',
       { name: 'kubectl-edit' },
-      'field manager kubectl-edit has taken back what this resource wrote',
+      'field manager kubectl-edit reverted the fields of the operator three times within 10m',
     ],
     [
       'a tool that only the object tells of',
       'Sail',
       { name: '', tool: 'Argo CD' },
-      'probably Argo CD, whose mark the object bears, has taken back',
+      'probably Argo CD, whose mark the object bears, reverted the fields',
     ],
     [
       'a HelmRelease and maps',
@@ -87,11 +87,19 @@ describe('a contest', () => {
       { name: 'helm', tool: 'Helm' },
       "have the chart's release leave spec.values.pilot.env and spec.components.pilot.k8s.podAnnotations alone",
     ],
-    ['nobody known', 'IstioOperator', undefined, 'somebody has taken back what this resource wrote'],
+    ['nobody known', 'IstioOperator', undefined, 'somebody reverted the fields of the operator three times within 10m'],
   ])('with %s says what makes peace', (_, kind, by, expected) => {
     const message = said(kind, by);
     expect(message).toContain(expected);
     expect(message).toContain('spec.controlPlane.write: Render');
+  });
+
+  it('after a retry that was reverted says that, since one revert is then enough', () => {
+    const message = said('Sail', argo, true);
+    expect(message).toContain(
+      'Argo CD (field manager argocd-controller) reverted the fields of the operator again at its last retry',
+    );
+    expect(message).not.toContain('three times');
   });
 });
 
@@ -109,7 +117,7 @@ describe('while a contest goes on', () => {
     const d = of('TetrateControlPlane');
     const world = withoutFields(d);
     Object.assign(world.kubernetes.controlPlane!, { owner: undefined, writtenBefore: false });
-    world.kubernetes.contest = { untilMs: start + 600_000, by: undefined };
+    world.kubernetes.contest = { untilMs: start + 600_000, retried: false, by: undefined };
     expect(plan(d, world, start).steps).toEqual([]);
   });
 });

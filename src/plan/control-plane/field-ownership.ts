@@ -48,7 +48,10 @@ export function contestedField(s: DerivedState): Problem | undefined {
   if (!contest) return undefined;
   const manager = contest.by ? describeManager(contest.by) : 'somebody';
   const remedy = remedyFor(contest.by ?? { name: 'it' }, s.desired);
-  const message = `${objectName(s.desired)}: ${manager} has taken back what this resource wrote, three times in ten minutes; it is left alone, and tried once more now and then. Make peace: ${remedy}. Or set spec.controlPlane.write: Render, and commit what ConfigMap ${renderName(s.desired)} shows. Annotation ${known.reconcileRequestedAt}=<new text> has it tried at once`;
+  const cause = contest.retried
+    ? `${manager} reverted the fields of the operator again at its last retry. The operator waits longer before the next one`
+    : `${manager} reverted the fields of the operator three times within 10m. The operator stopped writing them and retries at increasing intervals`;
+  const message = `${objectName(s.desired)}: ${cause}. To resolve the conflict: ${remedy}. Or set spec.controlPlane.write: Render, and commit the content of ConfigMap ${renderName(s.desired)}. To retry now, set annotation ${known.reconcileRequestedAt} to a new value.`;
   return {
     condition: 'ControlPlanePatched',
     reason: 'ContestedField',

@@ -265,6 +265,8 @@ export interface Unfit {
 export interface RepeatedConflict {
   /** When the operator retries, milliseconds since the epoch. */
   untilMs: number;
+  /** A retry was reverted, which extends the pause. Otherwise the writes of a short time were. */
+  retried: boolean;
   /** The field manager that reverted the write; undefined: unknown. */
   by: OtherManager | undefined;
 }
@@ -285,7 +287,10 @@ export interface ObservedKubernetes {
   controlPlaneServed: boolean;
   /** `us`: this resource owns or can claim the control plane. Otherwise the name of the IstioVaultCA that does. */
   ownerIs: 'us' | { name: string };
-  /** Service accounts of istiod's Deployments; `unreadable`: the operator lacks the permission to list them. */
+  /**
+   * Service accounts of istiod's Deployments; `unreadable`: the operator lacks the permission to list them, or to list what shows which of
+   * them belong to the control plane.
+   */
   istiodServiceAccounts: string[] | 'unreadable';
   /** Revisions of istiod's Deployments in the namespace that do not belong to this control plane. */
   otherRevisions?: string[];
