@@ -6,8 +6,11 @@
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { ownerAnnotation, previousAnnotation } from '../api/annotations.ts';
+import type { Gvr } from '../api/gvr.ts';
 import { dig, isObject, type JsonObject } from '../api/json.ts';
+import { grantedBy, missingPermission, permissionOn } from '../api/permissions.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
+import type { ControlPlaneKind } from '../plan/control-plane/kinds.ts';
 import type { ControlPlaneFacts, Unfit } from '../plan/facts/observed.ts';
 import {
   annotationOf,
@@ -28,12 +31,11 @@ export interface Leaf {
 }
 
 /** The differences between these kinds of control plane. */
-export interface AppliedKind extends Pick<
-  ControlPlaneAdapter,
-  'gvr' | 'clusterScoped' | 'makesIt' | 'relatives' | 'revisions'
-> {
-  /** The Kubernetes kind. */
-  kind: string;
+export interface AppliedKind extends Pick<ControlPlaneAdapter, 'makesIt' | 'relatives' | 'revisions'> {
+  /** The row of the kind. */
+  row: ControlPlaneKind;
+  /** Version and plural name of the resource type, whose group is in the row. */
+  type: Omit<Gvr, 'group'>;
   leaves: (fields: IstiodFields) => Leaf[];
   /** Content of a created object before the fields are written, so that readers of the object do not fail; default: none. */
   empty?: Leaf[];
@@ -104,10 +106,12 @@ function mergeAll(patches: JsonObject[]): JsonObject {
 
 /** Creates the adapter of a kind. */
 export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
-  const { gvr, clusterScoped, makesIt, relatives, revisions } = of;
+  const { row, makesIt, relatives, revisions } = of;
+  const { group, objectKind, clusterScoped } = row;
+  const gvr = { group, ...of.type };
   const named = ({ spec, namespace }: Pick<Target, 'spec' | 'namespace'>): JsonObject => ({
     apiVersion: gvr.group === '' ? gvr.version : `${gvr.group}/${gvr.version}`,
-    kind: of.kind,
+    kind: objectKind,
     metadata: { name: spec.name, ...(clusterScoped ? {} : { namespace }) },
   });
   /** A server-side apply after which the operator owns exactly these leaves. */
@@ -123,6 +127,12 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
     // The owner annotation of a cluster-scoped object is not reported: it can name a resource of the namespace that the object belongs to.
     if (unfit !== undefined)
       return { unfit: { reason: 'ControlPlaneUnfit', message: unfit, ...(clusterScoped ? {} : { owner }) } };
+    if (relatives && target.relatives === undefined) {
+      const permission = permissionOn('list', relatives, clusterScoped ? undefined : target.namespace);
+      return {
+        unfit: { reason: 'Forbidden', message: missingPermission(permission, grantedBy(row.component)), owner },
+      };
+    }
     const leaves = of.leaves(fields);
     const applied = appliedPaths(object);
     const unreconciled = object && of.unreconciled?.(object);

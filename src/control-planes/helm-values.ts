@@ -5,6 +5,7 @@
 import type { JsonObject } from '../api/json.ts';
 import { dumpYaml } from '../runtime/yaml.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
+import { controlPlaneKinds } from '../plan/control-plane/kinds.ts';
 import { missingFields } from '../plan/proof/mesh.ts';
 import type { IstiodSettings } from '../plan/facts/observed-istiod.ts';
 import { nest, type Target } from './adapter.ts';
@@ -29,7 +30,7 @@ function valuesOf(fields: IstiodFields): JsonObject {
 /** The fields that istiod Deployments lack. With `write: Render`, only the Deployments show whether the values are in use. */
 function missing({ deployments, spec }: Target, fields: IstiodFields): string[] {
   const revision = spec.revision ?? 'default';
-  if (!deployments) return ["(istiod's Deployments may not be listed: docs/rbac.md)"];
+  if (!deployments) return ['(the operator lacks permission to list deployments.apps: docs/rbac.md)'];
   const own = deployments.filter((deployment) => deployment.revision === revision);
   const none: IstiodSettings = { env: {}, annotations: {} };
   const every = (own.length > 0 ? own.map(({ settings }) => settings) : [none]).flatMap((settings) => {
@@ -40,9 +41,8 @@ function missing({ deployments, spec }: Target, fields: IstiodFields): string[] 
 }
 
 export const helmValues = appliedAdapter({
-  gvr: { group: '', version: 'v1', plural: 'configmaps' },
-  kind: 'ConfigMap',
-  clusterScoped: false,
+  row: controlPlaneKinds.HelmValues,
+  type: { version: 'v1', plural: 'configmaps' },
   makesIt: true,
   relatives: undefined,
   revisions: ({ spec }) => [spec.revision ?? 'default'],

@@ -5,6 +5,7 @@
  */
 import { dig, items, str, type JsonObject } from '../api/json.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
+import { controlPlaneKinds } from '../plan/control-plane/kinds.ts';
 import { annotationOf, formatValue, type Target } from './adapter.ts';
 import { appliedAdapter, leavesUnder } from './applied.ts';
 
@@ -54,9 +55,8 @@ function unreconciled(object: JsonObject): string | undefined {
 }
 
 export const istioOperator = appliedAdapter({
-  gvr: { group: 'install.istio.io', version: 'v1alpha1', plural: 'istiooperators' },
-  kind: 'IstioOperator',
-  clusterScoped: false,
+  row: controlPlaneKinds.IstioOperator,
+  type: { version: 'v1alpha1', plural: 'istiooperators' },
   makesIt: false,
   relatives: undefined,
   revisions: ({ spec }) => [spec.revision ?? 'default'],

@@ -66,10 +66,9 @@ describe('the revisions of an Istio', () => {
   });
   const active = (name: string) => ({ status: { activeRevisionName: name } });
 
-  it.each<[string, JsonObject, JsonObject[] | undefined, string[], string[]]>([
+  it.each<[string, JsonObject, JsonObject[], string[], string[]]>([
     ['its own name, before it has any', {}, [], ['mesh'], []],
     ['the active one', active('mesh-v2'), [], ['mesh-v2'], []],
-    ['as long as others may not be seen', active('mesh-v2'), undefined, ['mesh-v2'], []],
     [
       'older ones, which the Istio does not reach any more',
       active('mesh-v2'),
@@ -91,5 +90,18 @@ describe('the revisions of an Istio', () => {
     expect(sail.revisions(at)).toEqual(revisions);
     const seen = sail.look(at, fields);
     expect('unfit' in seen ? seen : (seen.leftBehind ?? [])).toEqual(leftBehind);
+  });
+
+  it('are unknown while they may not be listed, and then nothing is written', () => {
+    const at = target(active('mesh-v2'), { relatives: undefined });
+    expect(sail.revisions(at)).toEqual(['mesh-v2']);
+    expect(sail.look(at, fields)).toMatchObject({
+      unfit: {
+        reason: 'Forbidden',
+        message: expect.stringMatching(
+          /lacks permission to list istiorevisions\.sailoperator\.io\. .*components\/sail /,
+        ),
+      },
+    });
   });
 });

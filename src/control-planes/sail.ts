@@ -3,6 +3,7 @@
  * https://github.com/istio-ecosystem/sail-operator, docs/api-reference/sailoperator.io.md
  */
 import { dig, items, str, type JsonObject } from '../api/json.ts';
+import { controlPlaneKinds } from '../plan/control-plane/kinds.ts';
 import { type Target } from './adapter.ts';
 import { appliedAdapter, leavesUnder } from './applied.ts';
 
@@ -53,11 +54,10 @@ function unreconciled(object: JsonObject): string | undefined {
 }
 
 export const sail = appliedAdapter({
-  gvr: { group: 'sailoperator.io', version: 'v1', plural: 'istios' },
-  kind: 'Istio',
-  clusterScoped: true,
+  row: controlPlaneKinds.Sail,
+  type: { version: 'v1', plural: 'istios' },
   makesIt: false,
-  relatives: { group: 'sailoperator.io', version: 'v1', plural: 'istiorevisions' },
+  relatives: { group: controlPlaneKinds.Sail.group, version: 'v1', plural: 'istiorevisions' },
   revisions,
   leaves: (fields) =>
     leavesUnder(fields, [...pilot, 'env'], [...pilot, 'podAnnotations'], ['spec', 'values', 'meshConfig']),

@@ -571,7 +571,9 @@ describe('paths and values', () => {
           const seen = tetrate.look({ ...at, spec: { ...at.spec, ...(write ? { write } : {}) } }, fields());
           expect('unfit' in seen && seen.unfit).toMatchObject({
             reason: 'Forbidden',
-            message: expect.stringMatching(/may not list istiooperators.*docs\/rbac\.md/),
+            message: expect.stringMatching(
+              /lacks permission to list istiooperators\.install\.istio\.io.*components\/tetrate /,
+            ),
           });
           expect(tetrate.write(at, fields())).toEqual([]);
         },

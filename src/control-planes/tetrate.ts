@@ -5,7 +5,9 @@
 import { z } from 'zod';
 import { ownerAnnotation, previousAnnotation } from '../api/annotations.ts';
 import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
+import { grantedBy, missingPermission, permissionOn } from '../api/permissions.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
+import { controlPlaneKinds } from '../plan/control-plane/kinds.ts';
 import type { ControlPlaneFacts, Unfit } from '../plan/facts/observed.ts';
 import {
   annotationOf,
@@ -30,6 +32,10 @@ import {
 } from './overlay.ts';
 import { missingPaths } from './overlay-effect.ts';
 
+const { group, clusterScoped, component } = controlPlaneKinds.TetrateControlPlane;
+/** The type of the IstioOperators that TSB renders. */
+const rendered = { group: 'install.istio.io', version: 'v1alpha1', plural: 'istiooperators' };
+
 const plainOperator = 'tsb-istiocontrolplane';
 const operatorOf = (revision: string) => `xcp-iop-${revision}`;
 
@@ -48,16 +54,13 @@ function boundaryRevisions(object: JsonObject | undefined): string[] {
 function operatorFor(target: Pick<Target, 'object' | 'spec' | 'relatives'>): string | Unfit {
   const { object, spec, relatives } = target;
   // The command `render` reads no cluster: object and relatives are both undefined.
-  if (object !== undefined && relatives === undefined)
-    return {
-      unfit: {
-        reason: 'Forbidden',
-        message: `the operator may not list istiooperators.install.istio.io in namespace ${str(dig(object, 'metadata', 'namespace'))}, and so not see which one TSB renders; give it that right (docs/rbac.md)`,
-      },
-    };
-  const rendered = new Set((relatives ?? []).map((relative) => dig(relative, 'metadata', 'name')));
+  if (object !== undefined && relatives === undefined) {
+    const permission = permissionOn('list', rendered, str(dig(object, 'metadata', 'namespace')));
+    return { unfit: { reason: 'Forbidden', message: missingPermission(permission, grantedBy(component)) } };
+  }
+  const names = new Set((relatives ?? []).map((relative) => dig(relative, 'metadata', 'name')));
   const revisions = boundaryRevisions(object);
-  const exists = (revision: string) => revisions.includes(revision) || rendered.has(operatorOf(revision));
+  const exists = (revision: string) => revisions.includes(revision) || names.has(operatorOf(revision));
   const known = `revisions of ${spec.name} are: ${revisions.join(', ') || 'none'}`;
   const unfit = (message: string): Unfit => ({ unfit: { reason: 'ControlPlaneNotFound', message } });
   if (spec.revision !== undefined) {
@@ -66,10 +69,10 @@ function operatorFor(target: Pick<Target, 'object' | 'spec' | 'relatives'>): str
       `spec.controlPlane.revision: no isolation boundary of ControlPlane ${spec.name} has revision ${spec.revision} (${known}); it is configured as soon as one has`,
     );
   }
-  if (revisions.length === 0 && rendered.has(plainOperator)) return plainOperator;
-  if (revisions.length === 0 && !rendered.has(operatorOf('default'))) return operatorBeforeRendering(target);
+  if (revisions.length === 0 && names.has(plainOperator)) return plainOperator;
+  if (revisions.length === 0 && !names.has(operatorOf('default'))) return operatorBeforeRendering(target);
   if (exists('default')) return operatorOf('default');
-  if (rendered.has(plainOperator)) return plainOperator;
+  if (names.has(plainOperator)) return plainOperator;
   return unfit(
     `spec.controlPlane.revision: ControlPlane ${spec.name} has isolation boundaries; create this resource anew with the revision that it is for (${known})`,
   );
@@ -249,10 +252,10 @@ function render(target: Omit<Target, 'deployments'>, fields: IstiodFields): Json
 }
 
 export const tetrate: ControlPlaneAdapter = {
-  gvr: { group: 'install.tetrate.io', version: 'v1alpha1', plural: 'controlplanes' },
-  clusterScoped: false,
+  gvr: { group, version: 'v1alpha1', plural: 'controlplanes' },
+  clusterScoped,
   makesIt: false,
-  relatives: { group: 'install.istio.io', version: 'v1alpha1', plural: 'istiooperators' },
+  relatives: rendered,
   revisions: ({ spec }) => [spec.revision ?? 'default'],
   look,
   claim,

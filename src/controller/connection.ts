@@ -3,6 +3,7 @@
  * namespace of the resource is read.
  */
 import { dig } from '../api/json.ts';
+import { grantedBy, grantedSecrets } from '../api/permissions.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
 import type { IstioVaultCA, Spec } from '../api/schema.ts';
@@ -12,8 +13,12 @@ import { VaultError } from '../vault/errors.ts';
 import type { TlsOptions } from '../vault/transport.ts';
 import type { Login, SessionRequest } from '../vault/sessions.ts';
 import { configMaps } from './observe-kubernetes.ts';
+import { messageOf } from './problems.ts';
 
 const secrets = { group: '', version: 'v1', plural: 'secrets' };
+
+/** The only service account of which the base of the deployment lets the operator request tokens. */
+const loginAccount = 'istio-vault-ca';
 
 export type ReferenceReader = Pick<KubeClient, 'getObject' | 'requestToken'>;
 
@@ -36,16 +41,18 @@ async function readKey(
   field: string,
   condition: Problem['condition'] = 'VaultReady',
 ): Promise<string> {
-  const object = await kube
-    .getObject(kind === 'Secret' ? secrets : configMaps, namespace, ref.name)
-    .catch((error: unknown) => {
-      if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;
-      throw problem(
-        condition,
-        'Forbidden',
-        `${field}: ${error.message}; grant the operator get on ${kind} ${ref.name}`,
-      );
-    });
+  const gvr = kind === 'Secret' ? secrets : configMaps;
+  const object = await kube.getObject(gvr, namespace, ref.name).catch((error: unknown) => {
+    if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;
+    const secretRemedy = grantedSecrets.includes(ref.name)
+      ? grantedBy('secrets')
+      : `Grant get on Secret ${ref.name} of that namespace`;
+    throw problem(
+      condition,
+      'Forbidden',
+      `${field}: ${messageOf(error, kind === 'Secret' ? secretRemedy : undefined)}`,
+    );
+  });
   const value = dig(object, 'data', ref.key);
   if (typeof value !== 'string' || value === '') {
     throw problem(
@@ -162,11 +169,11 @@ async function loginOf(kube: ReferenceReader, namespace: string, auth: Spec['vau
             );
           }
           if (error instanceof KubeError && error.kind === 'Forbidden') {
-            throw problem(
-              'VaultReady',
-              'Forbidden',
-              `${field}: ${error.message}; the operator may request tokens of service accounts named istio-vault-ca only`,
-            );
+            const remedy =
+              serviceAccountName === loginAccount
+                ? undefined
+                : `It can request tokens only of service accounts named ${loginAccount}`;
+            throw problem('VaultReady', 'Forbidden', `${field}: ${messageOf(error, remedy)}`);
           }
           throw error;
         });

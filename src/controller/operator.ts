@@ -13,6 +13,7 @@ import { IstiodObserver } from '../istiod/observe.ts';
 import { probe } from '../istiod/probe.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { Metrics } from '../observability/metrics.ts';
+import { controlPlaneKinds } from '../plan/control-plane/kinds.ts';
 import { ProblemError } from '../plan/facts/problem.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { WorkQueue } from '../runtime/work-queue.ts';
@@ -20,6 +21,7 @@ import { runWorkers, type Verdict } from '../runtime/workers.ts';
 import { Sessions } from '../vault/sessions.ts';
 import { ConflictTracker } from './conflict-tracker.ts';
 import { clusterUid, deployments, pods, resources } from './observe-kubernetes.ts';
+import { messageOf } from './problems.ts';
 import { Reconciler } from './reconcile.ts';
 
 export interface OperatorOptions {
@@ -43,6 +45,8 @@ const slowMs = 2_000;
 /** The number of reconciles in parallel, those that wait for a server included, at most: as multiples of `--concurrency`. */
 const mostOfNamespace = 4;
 const mostInParallel = 32;
+
+const kinds = Object.keys(adapters) as (keyof typeof adapters)[];
 
 /** Delay after a Pod change, milliseconds. A rollout changes many Pods at once, and the delay combines these changes into one reconcile. */
 const podsSettleMs = 250;
@@ -197,7 +201,8 @@ export class Operator {
       classify,
       onError: (key, error) => {
         metrics.reconcileError();
-        if (error instanceof ProblemError || error instanceof KubeError) logger.warn(error.message, { resource: key });
+        if (error instanceof KubeError) logger.warn(messageOf(error), { resource: key });
+        else if (error instanceof ProblemError) logger.warn(error.message, { resource: key });
         else logger.error('reconcile failed', { resource: key, err: error });
       },
       onFinished: (_key, durationMs, succeeded) =>
@@ -251,13 +256,17 @@ export class Operator {
   }
 
   /** Watches a kind of control plane as soon as a resource names it, so that the operator needs no permissions on other kinds. */
-  #watchControlPlanes(filter: ChangeFilter, kind: unknown, namespace: string | undefined): void {
-    const adapter = Object.entries(adapters).find(([name]) => name === kind)?.[1];
+  #watchControlPlanes(filter: ChangeFilter, named: unknown, namespace: string | undefined): void {
+    const kind = kinds.find((name) => name === named);
     const key = `${String(kind)}/${namespace ?? ''}`;
-    if (!adapter || this.#watched.has(key)) return;
+    if (kind === undefined || this.#watched.has(key)) return;
     this.#watched.add(key);
-    const { gvr, clusterScoped, makesIt, relatives } = adapter;
-    const scope = { namespace: clusterScoped ? undefined : namespace, relistMs: this.#o.config.resyncMs };
+    const { gvr, clusterScoped, makesIt, relatives } = adapters[kind];
+    const scope = {
+      namespace: clusterScoped ? undefined : namespace,
+      relistMs: this.#o.config.resyncMs,
+      grantedBy: controlPlaneKinds[kind].component,
+    };
     // for kinds whose object the operator creates itself, it watches only objects with its label
     const ownObjects = makesIt ? { labelSelector: 'app.kubernetes.io/managed-by=istio-vault-ca' } : {};
     this.#optional.push(this.#watch(filter, { gvr, ...scope, ...ownObjects }, { meaning: relevantControlPlaneState }));

@@ -1,6 +1,7 @@
 /** Converts thrown errors to problems, so that every failure appears in a condition with a reason and an action. */
 import { ZodError } from 'zod';
 import type { StageCondition } from '../api/conditions.ts';
+import { missingPermission } from '../api/permissions.ts';
 import { KubeError, type KubeErrorCause } from '../kube/errors.ts';
 import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import { reasonOfKind, VaultError } from '../vault/errors.ts';
@@ -47,12 +48,12 @@ function vaultProblem(error: VaultError, condition: StageCondition): Problem {
   };
 }
 
-/** Returns the action for a Kubernetes permission that only an optional component of the deployment grants; empty for other permissions. */
-function permissionRemedy(message: string): string {
-  if (/cannot (create|patch|delete|list|watch) resource "configmaps"/.test(message))
-    return '; ConfigMaps are written only with deploy/components/configmaps (docs/rbac.md)';
-  return message.includes('sailoperator.io') ? '; with --namespaces add deploy/components/sail (docs/rbac.md)' : '';
-}
+/**
+ * Returns the message of an error of the API server. For a missing permission: verb, resource, and what grants it.
+ * @param remedy what to do about a missing permission; default: the permission determines it
+ */
+export const messageOf = ({ permission, message }: KubeError, remedy?: string): string =>
+  permission === undefined ? message : `${missingPermission(permission, remedy)} The API server reports: ${message}`;
 
 /** Returns the problem for a field that another field manager has set since the observation. Server-side apply reports that manager. */
 function fieldConflict(causes: readonly KubeErrorCause[], condition: StageCondition): Problem {
@@ -77,7 +78,7 @@ export function asProblem(error: unknown, condition: StageCondition): Problem {
     return {
       condition,
       reason,
-      message: error.kind === 'Forbidden' ? `${error.message}${permissionRemedy(error.message)}` : error.message,
+      message: messageOf(error),
       blocks: 'all',
       ...(error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs }),
     };

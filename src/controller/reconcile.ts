@@ -13,7 +13,7 @@ import { internalError, kindOf, recheckAfterMs, type Problem } from '../plan/fac
 import { describeForeignRoles } from '../plan/vault/foreign-roles.ts';
 import { rotationDue } from '../plan/rotation/rotation.ts';
 import { Deadline } from '../runtime/deadline.ts';
-import { startingStatus, statusOf, suspendedStatus } from '../plan/status/status.ts';
+import { deletingStatus, startingStatus, statusOf, suspendedStatus } from '../plan/status/status.ts';
 import { Deletion } from './deletion.ts';
 import { refusals, simulatedSteps } from './dry-run.ts';
 import { invalidSpecStatus } from './invalid-spec.ts';
@@ -94,13 +94,24 @@ export class Reconciler {
     const resource = parsed.data;
     if (resource.metadata.deletionTimestamp !== undefined) {
       this.#interruptions.delete(key);
-      const waits = await onKubernetes(this.#deletion.reconcile(raw, resource, this.#desire(resource), bounds));
+      const waits = await this.#deletion
+        .reconcile(raw, resource, this.#desire(resource), bounds)
+        .catch((error: unknown) =>
+          this.#failed(error, (problem) =>
+            this.#report.status(raw, resource, deletingStatus(resource, problem, this.#o.clock.now())),
+          ),
+        );
       if (waits) return waits;
       this.#o.sessions.release(key);
       return { requeueAfterMs: this.#o.resyncMs };
     }
     const refused = refusals(resource, this.#desire(resource), this.#o);
-    const failed = await onKubernetes(this.#deletion.hold(raw, resource, refused.length > 0));
+    const failed = await this.#deletion.hold(raw, resource, refused.length > 0).catch((error: unknown) =>
+      this.#failed(error, (problem) => {
+        const input = { resource, desired: this.#desire(resource), observed: undefined, now: this.#o.clock.now() };
+        return this.#report.status(raw, resource, statusOf({ ...input, problems: [problem] }));
+      }),
+    );
     if (failed) return failed;
     if (resource.spec.suspend) {
       this.#o.sessions.release(key);
@@ -145,6 +156,18 @@ export class Reconciler {
     this.#warnOfForeignRoles(resource, desired, result.observed);
     this.#measure(resource, status, result.observed);
     return this.#outcome(result, desired, clock.now());
+  }
+
+  /**
+   * Returns the outcome of a write of the finalizer that failed. Most failures pass within seconds and are only logged; a missing permission
+   * also appears in the status.
+   * @throws what is a bug
+   */
+  async #failed(error: unknown, show: (problem: Problem) => Promise<void>): Promise<Outcome> {
+    const problem = asProblem(error, 'ControlPlanePatched');
+    if (problem.reason !== 'Forbidden') return { backoff: true, problem };
+    await show(problem);
+    return { requeueAfterMs: recheckAfterMs(problem) ?? this.#o.resyncMs };
   }
 
   #desire({ metadata, spec }: IstioVaultCA): Desired {
@@ -213,9 +236,4 @@ function servedUntil(pods: readonly IstiodPod[]): Map<string, number> {
         : [],
     ),
   );
-}
-
-/** What the API server refuses here is tried again, like everything else of it. */
-async function onKubernetes<T>(call: Promise<T>): Promise<T | Outcome> {
-  return await call.catch((error: unknown) => ({ backoff: true, problem: asProblem(error, 'ControlPlanePatched') }));
 }

@@ -21,6 +21,7 @@ import {
   type MeshBundle,
   type ObservedIstiod,
   type Served,
+  type UnknownBundles,
   type Unreachable,
 } from '../plan/facts/observed-istiod.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -122,7 +123,7 @@ export class IstiodObserver {
   /** Cached logs, by resource, then by Pod and log request. */
   readonly #logs = new Map<string, Map<string, Cached<string[] | 'unreadable'>>>();
   /** Cached trust bundles of all namespaces. */
-  #bundles: { atMs: number; value: MeshBundle[] | 'unreadable' } | undefined;
+  #bundles: { atMs: number; value: MeshBundle[] | UnknownBundles } | undefined;
   /** Cached labels of namespaces; the value is `undefined` if the operator cannot list namespaces. */
   #labels: { atMs: number; value: Map<string, JsonObject> | undefined } | undefined;
 
@@ -285,7 +286,7 @@ export class IstiodObserver {
   }
 
   /** Returns the trust bundles of all namespaces, cached. @param fresh lifetime of the cached value, milliseconds */
-  async #meshBundles(fresh: number, signal: AbortSignal): Promise<MeshBundle[] | 'unreadable'> {
+  async #meshBundles(fresh: number, signal: AbortSignal): Promise<MeshBundle[] | UnknownBundles> {
     const { clock } = this.#o;
     if (this.#bundles && clock.now() - this.#bundles.atMs < fresh) return this.#bundles.value;
     const value = await this.#readBundles(signal).catch((error: unknown) => {
@@ -302,10 +303,10 @@ export class IstiodObserver {
    */
   async #ofThisMesh(
     { namespace, revisions }: ObserveRequest,
-    bundles: MeshBundle[] | 'unreadable',
+    bundles: MeshBundle[] | UnknownBundles,
     signal: AbortSignal,
-  ): Promise<MeshBundle[] | 'unreadable'> {
-    if (bundles === 'unreadable' || bundles.length === 0) return bundles;
+  ): Promise<MeshBundle[] | UnknownBundles> {
+    if (typeof bundles === 'string' || bundles.length === 0) return bundles;
     const names = revisions.map((revision) => (revision === 'default' ? 'istio' : `istio-${revision}`));
     const configs = await Promise.all(
       names.map((name) => unless('Forbidden', this.#o.kube.getObject(configMaps, namespace, name, { signal }))),
@@ -313,8 +314,9 @@ export class IstiodObserver {
     const selected = configs.map(discoverySelectors);
     // if one istiod discovers all namespaces, none is removed
     const selectors = selected.some((list) => list.length === 0) ? [] : selected.flat();
-    const labels = selectors.length > 0 ? await this.#namespaceLabels(signal) : undefined;
-    if (!labels) return bundles;
+    if (selectors.length === 0) return bundles;
+    const labels = await this.#namespaceLabels(signal);
+    if (!labels) return 'unselectable';
     const discovered = (name: string) => selectors.some((selector) => selects(selector, labels.get(name) ?? {}));
     return bundles.filter((bundle) => bundle.namespace === namespace || discovered(bundle.namespace));
   }

@@ -35,6 +35,23 @@ describe('answers of the API server', () => {
     expect(long.message).toHaveLength('get x: '.length + 300);
   });
 
+  test.each<[string, object]>([
+    [
+      'istios.sailoperator.io "a" is forbidden: User "x" cannot get resource "istios" in API group "sailoperator.io" at the cluster scope',
+      { verb: 'get', resource: 'istios', group: 'sailoperator.io', user: 'x' },
+    ],
+    [
+      'pods "p" is forbidden: User "x" cannot get resource "pods/log" in API group "" in the namespace "mesh": RBAC: role.rbac.authorization.k8s.io "r" not found',
+      { verb: 'get', resource: 'pods/log', group: '', namespace: 'mesh', user: 'x' },
+    ],
+  ])('a refusal names the missing permission: %s', (words, permission) => {
+    expect(fromAnswer(403, status(403, 'Forbidden', words), {}, 'get x').permission).toEqual(permission);
+    // an admission plugin forbids what RBAC allows; without a valid token there is no user
+    expect(fromAnswer(403, status(403, 'Forbidden', 'exceeded quota'), {}, 'x').permission).toBeUndefined();
+    expect(fromAnswer(401, status(401, 'Unauthorized', 'Unauthorized'), {}, 'x').permission).toBeUndefined();
+    expect(fromAnswer(404, status(404, 'NotFound', words), {}, 'x').permission).toBeUndefined();
+  });
+
   test('other messages are ours: no body, no value of a field', () => {
     const details = { causes: [{ reason: 'FieldValueInvalid', field: 'spec.x', message: 'Invalid value: "v"' }] };
     const error = fromAnswer(422, status(422, 'Invalid', 'body-dump', details), {}, 'patch x');

@@ -1,5 +1,6 @@
 /** Errors of requests to the API server, without the parts that can be secret, such as headers and bodies. */
 import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
+import type { Permission } from '../api/permissions.ts';
 import { isError } from '../observability/is-error.ts';
 import { cut, printable } from '../text/bounded.ts';
 
@@ -31,6 +32,8 @@ export interface KubeErrorDetails {
   /** How long the API server asks the client to wait, in milliseconds. */
   retryAfterMs?: number;
   causes?: KubeErrorCause[];
+  /** The permission that the caller lacks. */
+  permission?: Permission;
 }
 
 export class KubeError extends Error {
@@ -42,6 +45,8 @@ export class KubeError extends Error {
   readonly retryAfterMs?: number;
   /** The rejected fields, at most 20; texts are truncated to 200 characters. */
   readonly causes: readonly KubeErrorCause[];
+  /** The permission that the caller lacks; undefined: the error has another cause, or the response does not name it. */
+  readonly permission?: Permission;
 
   /** @param message short text of this program, without headers and bodies */
   constructor(message: string, details: KubeErrorDetails) {
@@ -50,6 +55,7 @@ export class KubeError extends Error {
     if (details.status !== undefined) this.status = details.status;
     if (details.reason !== undefined) this.reason = details.reason;
     if (details.retryAfterMs !== undefined) this.retryAfterMs = details.retryAfterMs;
+    if (details.permission !== undefined) this.permission = details.permission;
     this.causes = details.causes ?? [];
   }
 }
@@ -92,12 +98,14 @@ export function fromAnswer(status: number, body: unknown, headers: Readonly<Json
   const kind = kindOf(status);
   const causes = causesOf(answer);
   const retryAfterMs = retryAfterOf(headers, answer);
+  const permission = kind === 'Forbidden' ? permissionOf(str(answer?.['message'])) : undefined;
   return new KubeError(`${what}: ${detailsText(kind, status, reason, answer, causes)}`, {
     kind,
     status,
     causes,
     ...(reason === undefined ? {} : { reason }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    ...(permission === undefined ? {} : { permission }),
   });
 }
 
@@ -151,6 +159,18 @@ function causesOf(answer: JsonObject | undefined): KubeErrorCause[] {
     .filter(isObject)
     .slice(0, 20)
     .map((cause) => ({ reason: text(cause['reason']), field: text(cause['field']), message: text(cause['message']) }));
+}
+
+/**
+ * The permission that a message of RBAC names. undefined: another component than RBAC rejected the request. Source:
+ * https://github.com/kubernetes/kubernetes, staging/src/k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go
+ */
+function permissionOf(message: string): Permission | undefined {
+  const pattern =
+    /User "([^"]{1,300})" cannot (\S{1,60}) resource "([^"]{1,300})" in API group "([^"]{0,253})" (?:in the namespace "([^"]{1,63})"|at the cluster scope)/;
+  const [, user, verb, resource, group, namespace] = pattern.exec(printable(message.slice(0, 2000))) ?? [];
+  if (verb === undefined || resource === undefined || group === undefined) return undefined;
+  return { verb, resource, group, namespace, user };
 }
 
 /** The requested wait in milliseconds, at most one hour; undefined if there is none. */

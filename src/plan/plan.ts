@@ -32,7 +32,7 @@ import { kindOfControlPlane } from './control-plane/kinds.ts';
 export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
   return [
     specChecks.notYetSupported(d),
-    specChecks.revisionOfSail(d),
+    specChecks.revisionNotSettable(d),
     specChecks.intermediateOutlivesRoot(d),
     specChecks.renewBeforeTooLong(d),
     specChecks.agentCaMissing(d),

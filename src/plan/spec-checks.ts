@@ -38,14 +38,15 @@ export function notYetSupported(d: Desired): Problem | undefined {
   );
 }
 
-/** The spec names a revision of an `Istio` of the Sail operator. Sail names the revisions itself, and the fields apply to all of them. */
-export function revisionOfSail({ spec }: Desired): Problem | undefined {
+/** The spec names a revision, although the operator of its kind of control plane names the revisions, and the fields apply to all of them. */
+export function revisionNotSettable({ spec }: Desired): Problem | undefined {
   const { kind, revision } = spec.controlPlane;
-  if (!controlPlaneKinds[kind].namesRevisions || revision === undefined) return undefined;
+  const { namesRevisions, objectKind } = controlPlaneKinds[kind];
+  if (namesRevisions === undefined || revision === undefined) return undefined;
   return refuse(
     'ControlPlanePatched',
     'InvalidSpec',
-    `spec.controlPlane.revision: ${revision}: the Sail operator names the revisions of an Istio, and this resource is for all of them; create it anew without revision`,
+    `spec.controlPlane.revision: ${revision} cannot be set with kind ${kind}: ${namesRevisions} names the revisions of ${objectKind} ${spec.controlPlane.name}, and this resource is for all of them. Delete this resource, and create it again without spec.controlPlane.revision.`,
   );
 }
 

@@ -197,7 +197,7 @@ describe('an agent that does not get the files', () => {
 
   it('a reason that the operator may not read', async () => {
     const message = await failed('fail-hanging', 'Hanging');
-    expect(message).toContain('its log may not be read (deploy/components/logs)');
+    expect(message).toContain('the operator lacks permission to get pods/log (deploy/components/logs)');
     expect(message).toMatch(/see `kubectl logs -n fail-hanging istiod-\S+ -c vault-agent-init`/);
     await meshes.istiodReady('fail-hanging', 'False', 'VaultInitFailed');
     await meshes.allowLogs('fail-hanging');

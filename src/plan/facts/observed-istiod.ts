@@ -98,13 +98,19 @@ export interface MeshBundle {
   roots: string[];
 }
 
+/**
+ * Why the trust bundles of the mesh are unknown. `unreadable`: the operator cannot list ConfigMaps `istio-ca-root-cert`. `unselectable`: istiod
+ * has `discoverySelectors`, and the operator cannot list namespaces, whose labels they select.
+ */
+export type UnknownBundles = 'unreadable' | 'unselectable';
+
 export interface ObservedIstiod {
   deployments: IstiodDeployment[];
   pods: IstiodPod[];
   /** Names of Pods that are being deleted and still run. They can sign workload certificates until they end. */
   ending: string[];
   /** ConfigMaps of all namespaces, except namespaces that istiod's `discoverySelectors` exclude. */
-  bundles: MeshBundle[] | 'unreadable';
+  bundles: MeshBundle[] | UnknownBundles;
   /** Namespaces whose IstioVaultCAs the operator sees; empty: all. For any other namespace, the mesh that it belongs to is unknown. */
   confinedTo: string[];
   /** Fingerprints of roots of IstioVaultCAs in other namespaces. A namespace whose ConfigMap contains one of them belongs to another mesh. */

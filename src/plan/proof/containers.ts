@@ -185,7 +185,7 @@ function containerFailure(
     lines.length > 0
       ? `; its log: ${quoted(lines)}`
       : container.log === 'unreadable'
-        ? '; its log may not be read (deploy/components/logs)'
+        ? '; the operator lacks permission to get pods/log (deploy/components/logs)'
         : '';
   const action = cause ? cause.action(d, pod, serviceAccount) : fallback.action;
   const command = lines.length > 0 && cause ? '' : `; see \`${logCommand(d, pod, container)}\``;

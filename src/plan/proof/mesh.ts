@@ -8,6 +8,7 @@ import {
   type IstiodSettings,
   type MeshBundle,
   type ObservedIstiod,
+  type UnknownBundles,
 } from '../facts/observed-istiod.ts';
 
 /** Returns a list of names for a message, limited to `most` names. */
@@ -66,11 +67,11 @@ const stillEnding = ({ ending }: ObservedIstiod): string | undefined =>
 /**
  * Returns the trust bundles of the namespaces of this mesh. A namespace whose bundle holds the root of another IstioVaultCA belongs to
  * another mesh. An operator that is confined to namespaces (`--namespaces`) does not see every IstioVaultCA. Outside these namespaces, it
- * counts only bundles with a root of this CA. `unreadable`: the operator cannot list the ConfigMaps.
+ * counts only bundles with a root of this CA.
  */
-export function bundlesOfMesh(s: DerivedState, istiod: ObservedIstiod): MeshBundle[] | 'unreadable' {
+export function bundlesOfMesh(s: DerivedState, istiod: ObservedIstiod): MeshBundle[] | UnknownBundles {
   const { bundles, rootsOfOthers, confinedTo } = istiod;
-  if (bundles === 'unreadable') return 'unreadable';
+  if (typeof bundles === 'string') return bundles;
   const ownRoots = s.ownRoots.map(({ certificate }) => certificate.fingerprint);
   // a root of this CA is this mesh's, whatever another resource says of it: else that could hide a namespace that lags behind
   const foreignRoots = rootsOfOthers.filter((root) => !ownRoots.includes(root));
@@ -98,7 +99,7 @@ export interface MeshView {
   }[];
   /** What a rollout still waits for; `undefined`: every desired replica exists and is current. */
   unfinished: string | undefined;
-  namespaces: { namespace: string; roots: string[] }[] | 'unreadable';
+  namespaces: { namespace: string; roots: string[] }[] | UnknownBundles;
 }
 
 /**

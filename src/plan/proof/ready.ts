@@ -1,5 +1,6 @@
 /** Derives condition `IstiodReady`, `status.istiod` and the next recheck from the results of all istiod replicas. Pure. */
 import { derivedOnce, type DerivedState } from '../facts/derived.ts';
+import { missingPermission } from '../../api/permissions.ts';
 import { failingPhases, type IstiodPhase } from '../../api/istiod.ts';
 import { reasons, type Reason } from '../../api/conditions.ts';
 import type { Status } from '../../api/status-schema.ts';
@@ -10,7 +11,7 @@ import { logRequestsOf, type LogRequest } from './log-requests.ts';
 import { nextChangeAt } from './containers.ts';
 import { bundlesOfMesh, describeMissingFields, unfinishedRollout, listNames, scaledUp } from './mesh.ts';
 import type { Observed } from '../facts/observed.ts';
-import type { IstiodDeployment, IstiodPod, ObservedIstiod } from '../facts/observed-istiod.ts';
+import type { IstiodDeployment, IstiodPod, ObservedIstiod, UnknownBundles } from '../facts/observed-istiod.ts';
 import { kindOfControlPlane } from '../control-plane/kinds.ts';
 
 /** istiod is rechecked after this time while a replica is not verified, and a handshake is not repeated sooner. Milliseconds. */
@@ -192,18 +193,26 @@ function rolloutInProgress(
 }
 
 /**
- * Returns the namespaces of this mesh whose ConfigMap `istio-ca-root-cert` lacks a root of the trust bundle. `unreadable`: the operator
- * cannot list the ConfigMaps.
+ * Returns the namespaces of this mesh whose ConfigMap `istio-ca-root-cert` lacks a root of the trust bundle, or why they are unknown.
  * @param roots fingerprints
  */
-function namespacesWithout(s: DerivedState, istiod: ObservedIstiod, roots: readonly string[]): string[] | 'unreadable' {
+function namespacesWithout(
+  s: DerivedState,
+  istiod: ObservedIstiod,
+  roots: readonly string[],
+): string[] | UnknownBundles {
   const bundles = bundlesOfMesh(s, istiod);
-  if (bundles === 'unreadable') return 'unreadable';
+  if (typeof bundles === 'string') return bundles;
   return bundles
     .filter((bundle) => !roots.every((root) => bundle.roots.includes(root)))
     .map(({ namespace }) => namespace)
     .sort();
 }
+
+const unknownBundles: Readonly<Record<UnknownBundles, string>> = {
+  unreadable: `${missingPermission({ verb: 'list', group: '', resource: 'configmaps' }, 'Apply deploy/base again, which grants it for ConfigMaps named istio-ca-root-cert')} Which root workloads trust is unknown without it.`,
+  unselectable: `${missingPermission({ verb: 'list', group: '', resource: 'namespaces' })} istiod has discoverySelectors, and without the labels of the namespaces it is unknown which namespaces belong to the mesh.`,
+};
 
 /** Reports namespaces whose workloads do not trust this CA; `undefined`: there are none, or there is no valid CA. */
 function notDistributed(s: DerivedState, istiod: ObservedIstiod): ReadyResult | undefined {
@@ -214,12 +223,7 @@ function notDistributed(s: DerivedState, istiod: ObservedIstiod): ReadyResult | 
     istiod,
     ca.roots.map((root) => root.fingerprint),
   );
-  if (lacking === 'unreadable')
-    return readyResult(
-      'Unknown',
-      'Forbidden',
-      'the operator may not list the ConfigMaps istio-ca-root-cert, so it is not known which root workloads get; see docs/rbac.md',
-    );
+  if (typeof lacking === 'string') return readyResult('Unknown', 'Forbidden', unknownBundles[lacking]);
   if (lacking.length === 0) return undefined;
   const message = `istio-ca-root-cert of namespace ${listNames(lacking)} does not hold the root of this CA: workloads there do not trust it. istiod writes it within seconds of its start; if it lasts, see istiod's log and what else writes it. Of a namespace that is of no mesh any more, delete the ConfigMap`;
   return readyResult('False', 'RootNotDistributed', message);
@@ -248,7 +252,9 @@ export function notObserved(o: Observed | undefined): ReadyResult {
     return readyResult(
       'Unknown',
       'Forbidden',
-      'the operator may not list Deployments of this namespace; see docs/rbac.md',
+      o?.kubernetes.controlPlaneUnfit?.reason === 'Forbidden'
+        ? o.kubernetes.controlPlaneUnfit.message
+        : missingPermission({ verb: 'list', group: 'apps', resource: 'deployments' }),
     );
   if (accounts.length === 0) return readyResult('Unknown', 'IstiodNotFound', notFound(o));
   return readyResult('Unknown', 'IstiodNotProven', 'not looked at yet: that follows when nothing else is left to do');

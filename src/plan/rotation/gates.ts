@@ -78,8 +78,12 @@ export const propagation = derivedOnce((s: DerivedState): Gate => {
 
 /** Checks whether ConfigMap `istio-ca-root-cert` of every namespace of the mesh holds exactly these roots, given as fingerprints. */
 function rootsInNamespaces(s: DerivedState, { namespaces }: MeshView, roots: string[]): Gate {
-  if (namespaces === 'unreadable')
-    return waiting('the right to read ConfigMap istio-ca-root-cert in all namespaces (docs/rbac.md)');
+  if (typeof namespaces === 'string')
+    return waiting(
+      namespaces === 'unreadable'
+        ? 'permission to list configmaps named istio-ca-root-cert in all namespaces (docs/rbac.md)'
+        : "permission to list namespaces, whose labels istiod's discoverySelectors select (docs/rbac.md)",
+    );
   const home = s.identity.namespace;
   if (!namespaces.some(({ namespace }) => namespace === home))
     return waiting(`ConfigMap istio-ca-root-cert of namespace ${home}`);

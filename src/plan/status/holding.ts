@@ -60,7 +60,11 @@ const carriesMessage = (s: DerivedState): string =>
 function accessMessage(s: DerivedState): string {
   const { policy, kubernetesAuth } = s.spec;
   const accounts = (s.vault.role?.serviceAccountNames ?? []).join(', ');
-  const assumed = kubernetesAuth.manage && namesAreAssumed(s) ? ' (assumed, until there is an istiod Deployment)' : '';
+  const why =
+    s.kubernetes.istiodServiceAccounts === 'unreadable'
+      ? "not verified, because the operator lacks permission to list istiod's Deployments"
+      : 'assumed, until there is an istiod Deployment';
+  const assumed = kubernetesAuth.manage && namesAreAssumed(s) ? ` (${why})` : '';
   const kept = kubernetesAuth.manage ? keptRoleFields(s) : [];
   const paths = notVerified(s);
   const notes = [
