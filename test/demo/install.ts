@@ -35,8 +35,8 @@ async function grantRights({ kube, vault }: Servers): Promise<void> {
 export async function install(servers: Servers, cleanup: Cleanup): Promise<RunningOperator> {
   const { kube, vault } = servers;
   title('Installation');
-  const kubeconfig = await installOperator(kube);
-  step('CRD, RBAC and service account from deploy/base and deploy/components/secrets applied');
+  const kubeconfig = await installOperator(kube, ['secrets']);
+  step('CRD, RBAC and service account from deploy/default and deploy/components/secrets applied');
   await grantRights(servers);
   step(`${vault.product}: Kubernetes auth enabled, policy (${policyFile}) and role istio-vault-ca written`);
   await registerInjector(kube);

@@ -50,11 +50,11 @@ export async function applyOk(kube: Kube, object: Json): Promise<Json> {
 
 /** All objects of a kustomization: its resources, and those of the folders that it names. Patches and generators are not applied. */
 async function kustomization(folder: string): Promise<Json[]> {
-  const { resources = [] } = loadYaml(await readFile(join(top, folder, 'kustomization.yaml'), 'utf8')) as {
-    resources?: string[];
-  };
+  const { resources = [], components = [] } = loadYaml(
+    await readFile(join(top, folder, 'kustomization.yaml'), 'utf8'),
+  ) as { resources?: string[]; components?: string[] };
   const parts = await Promise.all(
-    resources.map(async (resource) =>
+    [...resources, ...components].map(async (resource) =>
       resource.endsWith('.yaml')
         ? (loadAllYaml(await readFile(join(top, folder, resource), 'utf8')) as Json[])
         : await kustomization(join(folder, resource)),
@@ -68,16 +68,21 @@ export async function manifest(file: string): Promise<Json[]> {
   return loadAllYaml(await readFile(join(top, file), 'utf8')) as Json[];
 }
 
+/** Components that `deploy/default` lacks, for resources of every kind of control plane, and for Secrets. */
+const everyKind = ['secrets', 'configmaps', 'istio-operator', 'sail'];
+
+/** Installs a component of the deployment. */
+export async function installComponent(kube: Kube, component: string): Promise<void> {
+  for (const object of await kustomization(join('deploy', 'components', component))) await applyOk(kube, object);
+}
+
 /**
- * Installs CRDs and the operator's RBAC exactly as `deploy/` has them (but for the Deployment, since no kubelet runs),
+ * Installs CRDs and the operator's RBAC exactly as `deploy/default` and components have them (but for the Deployment, since no kubelet runs),
  * and returns a kubeconfig of its service account.
  */
-export async function installOperator(kube: Kube, options: { secrets?: boolean } = {}): Promise<string> {
-  const objects = [
-    ...(await kustomization('deploy/base')),
-    ...(options.secrets === false ? [] : await kustomization('deploy/components/secrets')),
-    ...(await kustomization('deploy/components/configmaps')),
-  ];
+export async function installOperator(kube: Kube, components: readonly string[] = everyKind): Promise<string> {
+  const folders = ['deploy/default', ...components.map((component) => join('deploy', 'components', component))];
+  const objects = (await Promise.all(folders.map(kustomization))).flat();
   for (const object of objects.filter((o) => o['kind'] === 'Namespace'))
     await createNamespace(kube, String((object['metadata'] as Json)['name']));
   for (const object of [
