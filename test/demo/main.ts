@@ -3,8 +3,7 @@
  * what an engineer would check. Exit code: 0 on success, 1 on failure, and after an interruption the one of the signal (130 for
  * Ctrl-C).
  */
-import { constants } from 'node:os';
-import { Cleanup } from './cleanup.ts';
+import { Cleanup, interruption } from '../support/cleanup.ts';
 import { showFailure, type Scene } from './failure.ts';
 import { install } from './install.ts';
 import { showAccess } from './keep.ts';
@@ -17,9 +16,6 @@ import { showIstiod } from './show-istiod.ts';
 import { showControlPlane, showResource } from './show-resource.ts';
 import { showVault } from './show-vault.ts';
 import { mute, paint, print, seconds } from './terminal.ts';
-
-/** Within this time after a first signal, a second one counts as the same Ctrl-C, which npm passes on again. Milliseconds. */
-const sameSignalMs = 1000;
 
 /**
  * Runs the whole demo. What it has started is in `scene` and `cleanup`, also if it fails.
@@ -37,23 +33,6 @@ async function play(options: DemoOptions, scene: Scene, cleanup: Cleanup): Promi
   if (options.istiod) await showIstiod(servers, rendered, cleanup);
   if (options.keep) await showAccess(servers, operator, rendered);
   return `${servers.vault.product} is the CA of control plane ${controlPlaneName}: provisioned in ${seconds(tookMs)} after apply.`;
-}
-
-/**
- * Settles at the first signal, or when the output is closed. A second Ctrl-C exits without waiting.
- * @returns the exit code for this cause
- */
-function interruption(): Promise<number> {
-  return new Promise((resolve) => {
-    let first: number | undefined;
-    const interrupt = (signal: keyof typeof constants.signals): void => {
-      first ??= Date.now();
-      resolve(128 + constants.signals[signal]);
-      if (Date.now() - first > sameSignalMs) process.exit(128 + constants.signals[signal]);
-    };
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt);
-    process.stdout.on('error', () => interrupt('SIGPIPE'));
-  });
 }
 
 /** @returns the exit code, and on success the last line */

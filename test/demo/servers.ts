@@ -10,9 +10,9 @@ import {
 } from '../stack/index.ts';
 import { serverVersion } from '../stack/servers.ts';
 import { productTraits } from '../stack/vault.ts';
+import type { Cleanup } from '../support/cleanup.ts';
 import type { Kube } from '../support/cluster.ts';
 import type { Vault } from '../support/scene.ts';
-import type { Cleanup } from './cleanup.ts';
 import type { DemoOptions } from './options.ts';
 import { step, title } from './terminal.ts';
 

@@ -1,8 +1,8 @@
 /** With `--istiod`: starts the real istiod on the rendered files and requests a workload certificate. */
 import { X509Certificate } from 'node:crypto';
 import { createNamespace, requestToken, startIstiod } from '../stack/index.ts';
+import type { Cleanup } from '../support/cleanup.ts';
 import { blocks, makeCsr, opensslVerify } from '../support/certificates.ts';
-import type { Cleanup } from './cleanup.ts';
 import { namespace } from './names.ts';
 import type { Servers } from './servers.ts';
 import { describeCertificate, type Rendered } from './show-files.ts';

@@ -5,9 +5,9 @@
 import { operatorPolicy, type ToMake } from '../../src/plan/vault/capabilities.ts';
 import { specSchema } from '../../src/api/schema.ts';
 import { createNamespace, waitFor, type Product } from '../stack/index.ts';
+import type { Board } from '../support/board.ts';
 import { applyOk, conditionOf, resourcePath, type Json, type Kube, type Resource } from '../support/cluster.ts';
 import { controlPlane, merge, type Vault } from '../support/scene.ts';
-import type { Board } from './board.ts';
 import { FaultPoint } from './point.ts';
 import { startVaultProxy, type Upstream, type Write } from './proxy.ts';
 

@@ -2,11 +2,11 @@
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import type { ToMake } from '../../src/plan/vault/capabilities.ts';
 import { products, type Product, type SharedStack } from '../stack/index.ts';
+import { Board } from '../support/board.ts';
 import { leaks } from '../support/canary.ts';
 import { installOperator, registerInjector, type Json, type Kube } from '../support/cluster.ts';
 import { startOperator, type RunningOperator } from '../support/operator.ts';
 import { prepareVault, type Vault } from '../support/scene.ts';
-import { Board } from './board.ts';
 import type { FaultPoint } from './point.ts';
 import { startKubernetesProxy, upstreamOf, type Upstream } from './proxy.ts';
 import { Stage, type Configuration } from './stage.ts';

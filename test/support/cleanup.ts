@@ -1,4 +1,5 @@
-/** Servers and processes that the demo stops at its end, whatever the cause of the end. */
+/** What programs outside Jest share, the demo and the benchmarks: they stop what they have started, whatever the cause of their end. */
+import { constants } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
 import { stopAll } from '../stack/index.ts';
 
@@ -9,6 +10,9 @@ interface Stoppable {
 /** Longer than any server takes to stop. */
 const patienceMs = 30_000;
 
+/** Within this time after a first signal, a second one counts as the same Ctrl-C, which npm passes on again. Milliseconds. */
+const sameSignalMs = 1000;
+
 export class Cleanup {
   readonly #stops: (() => Promise<void>)[] = [];
 
@@ -18,7 +22,7 @@ export class Cleanup {
     return server;
   }
 
-  /** The same for containers that are starting: nothing else stops them if the demo ends meanwhile. */
+  /** The same for containers that are starting: nothing else stops them if the program ends meanwhile. */
   async addStarting<T extends Stoppable>(starting: Promise<T>): Promise<T> {
     const settled = starting.then(
       (server) => server,
@@ -34,4 +38,21 @@ export class Cleanup {
     for (const stop of this.#stops.splice(0).reverse()) await Promise.race([stop().catch(() => undefined), deadline]);
     await stopAll();
   }
+}
+
+/**
+ * Settles at the first signal, or when the output is closed. A second Ctrl-C exits without waiting.
+ * @returns the exit code for this cause
+ */
+export function interruption(): Promise<number> {
+  return new Promise((resolve) => {
+    let first: number | undefined;
+    const interrupt = (signal: keyof typeof constants.signals): void => {
+      first ??= Date.now();
+      resolve(128 + constants.signals[signal]);
+      if (Date.now() - first > sameSignalMs) process.exit(128 + constants.signals[signal]);
+    };
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt);
+    process.stdout.on('error', () => interrupt('SIGPIPE'));
+  });
 }

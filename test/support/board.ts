@@ -1,10 +1,10 @@
-/** One watch for all resources of the fault runs, instead of a poll for each. */
+/** One watch for all resources of the fault runs and benchmarks, instead of a poll for each. */
 import { readFileSync } from 'node:fs';
 import type http from 'node:http';
 import https from 'node:https';
 import { setTimeout as pause } from 'node:timers/promises';
 import { waitFor } from '../stack/index.ts';
-import type { Kube, Resource } from '../support/cluster.ts';
+import type { Kube, Resource } from './cluster.ts';
 
 function adminToken(kube: Kube): string {
   const config = JSON.parse(readFileSync(kube.adminKubeconfig, 'utf8')) as { users: { user: { token: string } }[] };
