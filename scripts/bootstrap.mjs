@@ -1,6 +1,7 @@
 /**
- * Starts the tests or the demo on a machine that has only Node 18 or newer and npm: `node scripts/bootstrap.mjs test [Jest arguments…]` or
- * `node scripts/bootstrap.mjs demo [arguments…]`. `node scripts/bootstrap.mjs install` only installs the dependencies.
+ * Starts the tests, the demo or the benchmarks on a machine that has only Node 18 or newer and npm: `node scripts/bootstrap.mjs test
+ * [Jest arguments…]`, `node scripts/bootstrap.mjs demo [arguments…]` or `node scripts/bootstrap.mjs bench [arguments…]`.
+ * `node scripts/bootstrap.mjs install` only installs the dependencies.
  *
  * Installs the dependencies if they are missing or differ from package-lock.json. Then uses the Node version that is one of the dependencies.
  * This file is plain JavaScript, because it runs before anything is installed.
@@ -90,8 +91,10 @@ async function test(args) {
 
 const [command, ...args] = process.argv.slice(2);
 try {
-  if (!['test', 'demo', 'install'].includes(command)) {
-    throw new Error('usage: node scripts/bootstrap.mjs test [Jest arguments…] | demo [arguments…] | install');
+  if (!['test', 'demo', 'bench', 'install'].includes(command)) {
+    throw new Error(
+      'usage: node scripts/bootstrap.mjs test [Jest arguments…] | demo [arguments…] | bench [arguments…] | install',
+    );
   }
   install();
   if (command === 'test') {
@@ -99,7 +102,8 @@ try {
     console.log(`${passed} passed, ${failed} failed`);
     process.exitCode = code;
   }
-  if (command === 'demo') process.exitCode = await run([join('test', 'demo', 'main.ts'), ...args]);
+  if (command === 'demo' || command === 'bench')
+    process.exitCode = await run([join('test', command, 'main.ts'), ...args]);
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
   process.exitCode = 2;

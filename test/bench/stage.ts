@@ -1,0 +1,48 @@
+/** The servers and the operator of a scenario: real processes on loopback, with nothing else in them. */
+import { ensureServers, startKube, startVault } from '../stack/index.ts';
+import { Board } from '../support/board.ts';
+import type { Cleanup } from '../support/cleanup.ts';
+import { installOperator, registerInjector, type Kube } from '../support/cluster.ts';
+import { startOperator, type RunningOperator } from '../support/operator.ts';
+import { prepareVault, type Vault } from '../support/scene.ts';
+import type { RunOptions } from './scenario.ts';
+
+export interface Stage {
+  readonly kube: Kube;
+  /** An OpenBao with Kubernetes auth enabled. */
+  readonly vault: Vault;
+  readonly operator: RunningOperator;
+  /** All IstioVaultCAs, by a watch: what waits for a condition learns of it at once. */
+  readonly board: Board;
+}
+
+/**
+ * Starts an API server, OpenBao and the operator, and registers them for the end. The servers write no audit log and rarely collect
+ * garbage, so that they disturb the measurement less. The operator has its default flags, metrics included, besides its addresses.
+ * @throws Error if one of them does not start
+ */
+export async function startStage({ cleanup, progress }: Pick<RunOptions, 'cleanup' | 'progress'>): Promise<Stage> {
+  await ensureServers(['etcd', 'kube-apiserver', 'openbao'], { onProgress: progress });
+  progress('starting etcd, kube-apiserver and OpenBao');
+  const [kube, vault] = await Promise.all([startKube({ lean: true }), startVault('OpenBao', { lean: true })]);
+  cleanup.add(kube);
+  cleanup.add(vault);
+  const kubeconfig = await installOperator(kube);
+  await registerInjector(kube);
+  await prepareVault(kube, vault);
+  progress('bundling and starting the operator');
+  const operator = cleanup.add(await startOperator(kubeconfig, ['--log-level=info']));
+  return { kube, vault, operator, board: await startBoard(kube, cleanup) };
+}
+
+async function startBoard(kube: Kube, cleanup: Cleanup): Promise<Board> {
+  const board = new Board(kube);
+  cleanup.add({
+    stop: () => {
+      board.stop();
+      return Promise.resolve();
+    },
+  });
+  await board.start();
+  return board;
+}
