@@ -26,8 +26,15 @@ export interface RunningOperator extends ManagedProcess {
   metrics(): Promise<string>;
 }
 
-/** Starts `run` with a kubeconfig; returns when it is ready to work. */
-export async function startOperator(kubeconfig: string, flags: string[] = []): Promise<RunningOperator> {
+/**
+ * Starts `run` with a kubeconfig; returns when it is ready to work.
+ * @param nodeFlags flags of Node, before the program
+ */
+export async function startOperator(
+  kubeconfig: string,
+  flags: string[] = [],
+  nodeFlags: readonly string[] = [],
+): Promise<RunningOperator> {
   const main = await buildOperator();
   const dir = makeTemporaryDir('operator');
   const [metricsPort, healthPort] = [await freePort(), await freePort()];
@@ -36,6 +43,7 @@ export async function startOperator(kubeconfig: string, flags: string[] = []): P
     command: process.execPath,
     // the image also has source maps: they only change stack traces, and parsing them takes half of the time of a start
     args: [
+      ...nodeFlags,
       main,
       'run',
       `--kubeconfig=${kubeconfig}`,
