@@ -21,7 +21,15 @@ import {
 import { istioOperatorCrd, sailCrds, sailStatus, serveCrds } from '../support/control-plane-crds.ts';
 import { useOperator } from '../support/harness.ts';
 import { podTemplateOf } from '../support/istiod-pod.ts';
-import { hangingInit, issueLeaf, playIstiod, Replicas, wellAt, writeMeshRoot } from '../support/istiod-replicas.ts';
+import {
+  hangingInit,
+  issueLeaf,
+  playIstiod,
+  type PlayedIstiod,
+  Replicas,
+  wellAt,
+  writeMeshRoot,
+} from '../support/istiod-replicas.ts';
 import { kubectl } from '../support/kubectl.ts';
 import { servedBy } from '../support/look.ts';
 import { deployedRoles, formatRight, Rights, type Right } from '../support/rights.ts';
@@ -70,8 +78,9 @@ const bindings = '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings';
 const leasePath = '/apis/coordination.k8s.io/v1/namespaces/istio-vault-ca/leases/istio-vault-ca';
 
 let replicas: Replicas;
-let istiod: Awaited<ReturnType<typeof playIstiod>> | undefined;
-const address = '127.0.78.1';
+let istiod: PlayedIstiod | undefined;
+/** The status of a Pod in which everything runs. */
+const well = () => wellAt(istiod?.address ?? '');
 
 const change = (path: string, patch: Json) => kube.request('PATCH', path, patch);
 const annotate = (name: Name, annotations: Json) =>
@@ -209,7 +218,7 @@ const atIstiod: Case = { use: () => reconcile('tetrate'), condition: ['tetrate',
 let restarts = 0;
 const withNewHandshake: Case = {
   use: async () => {
-    const status = wellAt(address) as { containerStatuses: Json[] };
+    const status = well() as { containerStatuses: Json[] };
     restarts += 1;
     const containerStatuses = status.containerStatuses.map((one) => ({ ...one, restartCount: restarts }));
     await replicas.status('istiod-1', { ...status, containerStatuses });
@@ -362,11 +371,11 @@ describe('without a right', () => {
     await installComponent(kube, 'logs');
     await applyOk(kube, scenes.render.resource);
     const [leaf, root] = await Promise.all([issueLeaf(scenes.tetrate), servedBy(scenes.tetrate, 'pki')]);
-    istiod = await playIstiod(address, leaf);
+    istiod = await playIstiod(leaf);
     replicas = new Replicas(scenes.tetrate, podTemplateOf((await kube.request('GET', controlPlanePath)).body as Json));
     await writeMeshRoot(kube, namespaceOf('tetrate'), root);
     await replicas.deploy(1);
-    await replicas.pod('istiod-1', wellAt(address));
+    await replicas.pod('istiod-1', well());
     await waitForCondition(kube, namespaceOf('tetrate'), 'istioca', { type: 'Ready', status: 'True' });
     await provisioned('render');
   });
