@@ -48,6 +48,12 @@ const mostInParallel = 32;
 
 const kinds = Object.keys(adapters) as (keyof typeof adapters)[];
 
+/**
+ * How often a resource is reconciled at most, and one that fails. Who changes it again and again, for example its annotations, would otherwise
+ * take processor time from all others. The back-off of a failing one is slower than this.
+ */
+const mostReconciles = { usual: { burst: 20, perSecond: 2 }, failing: { burst: 10, perSecond: 0.2 } };
+
 /** Delay after a Pod change, milliseconds. A rollout changes many Pods at once, and the delay combines these changes into one reconcile. */
 const podsSettleMs = 250;
 
@@ -136,6 +142,7 @@ export class Operator {
       // the namespace of the resource
       groupOf: (key) => key.slice(0, key.indexOf('/')),
       mostOfGroup: config.concurrency * mostOfNamespace,
+      pace: mostReconciles,
       hooks: metrics.queueHooks,
     });
     this.sessions = new Sessions({

@@ -1,16 +1,50 @@
 import { describe, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
 import { FakeClock } from './fake-clock.ts';
-import { WorkQueue } from './work-queue.ts';
+import { WorkQueue, type WorkQueueOptions } from './work-queue.ts';
 
 const forever = new AbortController().signal;
 
-function setup(random = () => 0.5) {
+function setup(random = () => 0.5, pace?: WorkQueueOptions['pace']) {
   const clock = new FakeClock(0);
   const hooks = { onAdd: jest.fn(), onRetry: jest.fn(), onDepth: jest.fn() };
-  const queue = new WorkQueue({ clock, random, backoff: { baseMs: 1000, capMs: 60_000 }, hooks });
+  const queue = new WorkQueue({
+    clock,
+    random,
+    backoff: { baseMs: 1000, capMs: 60_000 },
+    hooks,
+    ...(pace && { pace }),
+  });
   return { clock, hooks, queue };
 }
+
+describe('pace', () => {
+  const pace = { usual: { burst: 3, perSecond: 2 }, failing: { burst: 2, perSecond: 0.5 } };
+
+  test.each([
+    { fails: false, atOnce: 3, later: 23 },
+    { fails: true, atOnce: 3, later: 8 },
+  ])('a key that is added all the time has a burst, then a steady rate; fails: $fails', async (example) => {
+    const { queue, clock } = setup(undefined, pace);
+    let processed = 0;
+    const work = async () => {
+      for (let key = await queue.get(forever); key !== undefined; key = await queue.get(forever)) {
+        processed += 1;
+        queue.add('busy'); // while it is processed, like a tenant who answers each status with a change
+        if (example.fails) queue.addRateLimited(key);
+        queue.done(key);
+      }
+    };
+    const working = work();
+    queue.add('busy');
+    await clock.advance(0);
+    expect(processed).toBe(example.atOnce);
+    await clock.advance(10_000);
+    expect(processed).toBe(example.later);
+    queue.shutDown();
+    await working;
+  });
+});
 
 describe('groups', () => {
   const groups = (mostOfGroup?: number) =>
@@ -163,8 +197,9 @@ describe('whatever happens in whatever order', () => {
       fc.asyncProperty(
         fc.array(action, { maxLength: 60 }),
         fc.integer({ min: 1, max: 3 }),
-        async (actions, workers) => {
-          const { queue, clock } = setup();
+        fc.constantFrom(undefined, { usual: { burst: 2, perSecond: 1 }, failing: { burst: 1, perSecond: 0.5 } }),
+        async (actions, workers, pace) => {
+          const { queue, clock } = setup(undefined, pace);
           const stop = new AbortController();
           /** Keys with an event after which no processing has started. */
           const owed = new Set<string>();

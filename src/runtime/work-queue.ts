@@ -4,6 +4,7 @@
  */
 import { backoffMs, type BackoffOptions, type Random } from './backoff.ts';
 import type { Clock, Timer } from './clock.ts';
+import { TokenBuckets, type TokenBucketsOptions } from './token-buckets.ts';
 
 /** Callbacks for metrics. */
 interface WorkQueueHooks {
@@ -23,6 +24,11 @@ export interface WorkQueueOptions {
   groupOf?: (key: string) => string;
   /** The number of keys of a group that are processed at the same time, at most; default: any number. */
   mostOfGroup?: number;
+  /**
+   * How often a key becomes ready at most, however often it is added: `failing` while its last processing failed, `usual` otherwise. Default:
+   * as often as it is added.
+   */
+  pace?: { usual: TokenBucketsOptions; failing: TokenBucketsOptions };
   hooks?: WorkQueueHooks;
 }
 
@@ -44,10 +50,13 @@ export class WorkQueue {
   readonly #failures = new Map<string, number>();
   /** Pending calls of `get`, the oldest first. */
   readonly #takers = new Set<(key: string | undefined) => void>();
+  readonly #pace: { usual: TokenBuckets; failing: TokenBuckets } | undefined;
   #stopped = false;
 
   constructor(options: WorkQueueOptions) {
     this.#options = options;
+    const { pace } = options;
+    this.#pace = pace && { usual: new TokenBuckets(pace.usual), failing: new TokenBuckets(pace.failing) };
   }
 
   /** The number of ready keys. */
@@ -65,11 +74,17 @@ export class WorkQueue {
     return this.#failures.get(key) ?? 0;
   }
 
-  /** Makes the key ready. If the key is being processed, it becomes ready after `done`. */
+  /** Makes the key ready, or as soon as its pace allows. If the key is being processed, it becomes ready after `done`. */
   add(key: string): void {
     if (this.#stopped || this.#ready.has(key)) return;
     if (this.#processing.has(key)) {
       this.#again.add(key);
+      return;
+    }
+    const pace = this.failures(key) > 0 ? this.#pace?.failing : this.#pace?.usual;
+    const waitMs = pace?.take(key, this.#options.clock.elapsed()) ?? 0;
+    if (waitMs > 0) {
+      this.addAfter(key, waitMs);
       return;
     }
     this.#ready.add(key);
