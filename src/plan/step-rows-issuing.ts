@@ -13,7 +13,8 @@ const ownerIn = (marker: string): string => {
 
 const published = (step: StepOf<'PublishLive'>, verb: string): string => {
   if (step.from === 'adopted') return `${verb} the adopted CA: same key, same certificates`;
-  if (step.same) return `${verb} the CA entry unchanged, because Vault would delete its current version`;
+  if (step.same === 'lifetime') return `${verb} the CA entry unchanged, because Vault would delete its current version`;
+  if (step.same === 'keyForm') return `${verb} the same CA with its key in a form that istiod reads`;
   return step.from === 'staging'
     ? `${verb} CA generation ${step.generation} for istiod`
     : `${verb} root-cert.pem with ${rootCount(step.roots)}`;

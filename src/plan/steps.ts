@@ -84,8 +84,8 @@ export type Step =
       keyRef: string;
       mark: string;
       cas: number;
-      /** Nothing of it changes: Vault would delete what stands there. */
-      same?: boolean;
+      /** Key and certificates stay the same: why they are written again. */
+      same?: 'lifetime' | 'keyForm';
     }
   | { kind: 'SetDefaultIssuer'; mount: string; issuerId: string }
   | { kind: 'RestoreUsage'; mount: string; issuerId: string; usages: string[] }

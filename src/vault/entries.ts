@@ -100,6 +100,18 @@ const parseJson = (value: string): unknown => {
 const markedFields: ReadonlySet<string> = new Set([...caFiles, keyRefField, generationField, markerField]);
 const unmarkedFields: ReadonlySet<string> = new Set(caFiles);
 
+/** How much text before the first PEM block is looked at, in UTF-16 code units. */
+const longestBeforeKey = 4096;
+
+/**
+ * Whether istiod can read a key: it looks at the first PEM block only. Source:
+ * https://github.com/istio/istio/blob/master/security/pkg/pki/util/crypto.go (ParsePemEncodedKey), findings/istio-ec-parameters.sh
+ */
+const istiodReads = (pem: string): boolean => {
+  const [, label] = /-----BEGIN ([A-Z ]{1,40})-----/.exec(pem.slice(0, longestBeforeKey)) ?? [];
+  return label === undefined || ['RSA PRIVATE KEY', 'EC PRIVATE KEY', 'PRIVATE KEY'].includes(label);
+};
+
 /** Parses the CA entry. The result has the hash of the public key instead of the private key. */
 export function parseLive(id: Identity, entry: KvEntry): Slot<CaEntry> {
   const result = slot<CaEntry>(id, entry, (data) => ({
@@ -109,6 +121,7 @@ export function parseLive(id: Identity, entry: KvEntry): Slot<CaEntry> {
     chain: str(data['cert-chain.pem']),
     root: str(data['root-cert.pem']),
     publicKey: publicKeyOfPrivate(str(data['ca-key.pem'])),
+    ...(istiodReads(str(data['ca-key.pem'])) ? {} : { unreadableKey: true as const }),
   }));
   if (result.entry !== 'foreign' || !entry.data) return result;
   const foreign = {

@@ -6,7 +6,15 @@ import { vaultWrites } from '../support/audit.ts';
 import { makeCaByApi, type ByApi } from '../support/by-api.ts';
 import { makeByHand, overlayByHand } from '../support/by-hand.ts';
 import { blocks, defects, readCaFiles } from '../support/certificates.ts';
-import { applyOk, conditionOf, getResource, resourcePath, waitForCondition, type Json } from '../support/cluster.ts';
+import {
+  applyOk,
+  conditionOf,
+  getResource,
+  resourcePath,
+  requestReconcile,
+  waitForCondition,
+  type Json,
+} from '../support/cluster.ts';
 import { makeForeignRoot } from '../support/foreign-root.ts';
 import { useOperator } from '../support/harness.ts';
 import { overlaysOf } from '../support/istiod-pod.ts';
@@ -158,6 +166,16 @@ describe('what was made by hand', () => {
     const after = (await entry(scene))?.['ca-key.pem'] ?? '';
     expect(published.test(after)).toBe(true);
     expect(createPublicKey(after).equals(before)).toBe(true);
+
+    // as a version before published it
+    const { root, intermediate, inventory: objects } = await caOf(scene);
+    await writeEntry(scene, { ...(await entry(scene)), 'ca-key.pem': form(after) });
+    await requestReconcile(kube, namespace, 'istioca', 'the form of before');
+    const again = (await entry(scene))?.['ca-key.pem'] ?? '';
+    // istiod reads PKCS #8 too, so that stays as it is
+    expect(published.test(again)).toBe(key.key_type === 'ec');
+    expect(createPublicKey(again).equals(before)).toBe(true);
+    expect(await caOf(scene)).toMatchObject({ root, intermediate, inventory: objects });
   });
 
   it('with a key that istiod does not take is KeyUnsupported, and nothing is written', async () => {

@@ -98,6 +98,8 @@ export interface CaEntry {
   root: string;
   /** SHA-256 of the SubjectPublicKeyInfo of ca-key.pem, hex; undefined: not a private key. */
   publicKey: string | undefined;
+  /** istiod cannot read ca-key.pem, although it holds the key: something else stands before it. Absent: istiod can. */
+  unreadableKey?: true;
 }
 
 /** The staging entry (KV entry `<path>-staging`): a key that the operator stored and has not published. */

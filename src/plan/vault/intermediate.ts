@@ -92,6 +92,9 @@ function recordStep(s: DerivedState): Step[] {
   return state ? [{ kind: 'WriteState', state, cas: s.vault.state.casVersion, reason: 'what was issued' }] : [];
 }
 
+/** Why the same key and certificates are published again. */
+type RepeatReason = NonNullable<Extract<Step, { kind: 'PublishLive' }>['same']>;
+
 /** Fingerprints of published certificates: the one in the CA entry and those in the history. */
 function publishedFingerprints(s: DerivedState): Set<string> {
   const history = s.stateEntry?.history ?? [];
@@ -163,7 +166,13 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
  */
 function publishSteps(
   s: DerivedState,
-  what: { from: 'staging' | 'live' | 'adopted'; issuer: Issuer; generation: number; keyRef: string; same?: boolean },
+  what: {
+    from: 'staging' | 'live' | 'adopted';
+    issuer: Issuer;
+    generation: number;
+    keyRef: string;
+    same?: RepeatReason;
+  },
 ): Step[] {
   const { trusted } = s.rootRoles;
   if (!trusted?.some((root) => isSignedBy(what.issuer.certificate, root))) return [];
@@ -177,26 +186,39 @@ function publishSteps(
       keyRef: what.keyRef,
       mark: markerFor(s, ownables(s).live),
       cas: s.vault.live.casVersion,
-      ...(what.same ? { same: true } : {}),
+      ...(what.same ? { same: what.same } : {}),
     },
   ];
 }
 
 /**
  * Publishes the current CA again if root-cert.pem does not contain exactly the trusted roots.
- * @param same publishes it only if root-cert.pem does contain exactly these roots
+ * @param same publishes it only if root-cert.pem does contain exactly these roots, for this reason
  */
-function publishRoots(s: DerivedState, same = false): Step[] {
+function publishRoots(s: DerivedState, same?: RepeatReason): Step[] {
   const ca = s.currentCa;
   const issuer = s.currentIssuer;
   const bundle = s.trustBundle;
-  if (!ca || !issuer || bundle === undefined || (ca.root === bundle) !== same) return [];
+  if (!ca || !issuer || bundle === undefined || (ca.root === bundle) !== (same !== undefined)) return [];
   const { generation, keyRef } = ca;
-  return publishSteps(s, { from: 'live', issuer, generation, keyRef, same });
+  return publishSteps(s, { from: 'live', issuer, generation, keyRef, ...(same ? { same } : {}) });
 }
 
-/** Publishes the current CA again, unchanged, before Vault deletes the CA entry. Takes precedence over issuing and collecting. */
-const rewriteExpiring = (s: DerivedState): Step[] => (needsRewrite(s.vault.live, s) ? publishRoots(s, true) : []);
+/** Why the current CA is published again with the same key and certificates; undefined: there is no reason. */
+function reasonToRepeat(s: DerivedState): RepeatReason | undefined {
+  // an earlier version published an adopted key as it was
+  if (s.currentCa?.unreadableKey) return 'keyForm';
+  return needsRewrite(s.vault.live, s) ? 'lifetime' : undefined;
+}
+
+/**
+ * Publishes the current CA again, unchanged, before Vault deletes the CA entry, and if istiod cannot read its key. Takes precedence over
+ * issuing and collecting.
+ */
+function publishAgain(s: DerivedState): Step[] {
+  const reason = reasonToRepeat(s);
+  return reason === undefined ? [] : publishRoots(s, reason);
+}
 
 /**
  * Garbage-collects own keys and issuers in the intermediate mount. The previous CA generation is kept until every istiod replica serves the
@@ -285,8 +307,8 @@ function markCaEntry(s: DerivedState): Step[] | undefined {
 export function intermediateSteps(s: DerivedState): Step[] {
   const marking = markCaEntry(s);
   if (marking) return marking;
-  const rewriting = rewriteExpiring(s);
-  if (rewriting.length > 0) return rewriting;
+  const again = publishAgain(s);
+  if (again.length > 0) return again;
   const left = abandonedStagingMarker(s);
   if (left !== undefined) return [{ kind: 'RemoveStaging', generation: 0, version: s.vault.staging.casVersion, left }];
   const staged = s.stagingEntry;
