@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from '@jest/globals';
 import { expiryReason, reasons } from '../../src/api/conditions.ts';
@@ -29,5 +29,18 @@ describe('crds/istiovaultcas.yaml', () => {
 
   it('fits into the annotation of kubectl apply', () => {
     expect(Buffer.byteLength(text)).toBeLessThan(262_144);
+  });
+});
+
+describe('docs/security.md', () => {
+  const rows = read('docs/security.md')
+    .split('## Threats')[1]
+    ?.split('\n')
+    .filter((line) => line.startsWith('| ') && !line.startsWith('| threat'));
+
+  it.each(rows ?? [])('names tests that exist: %s', (row) => {
+    const tests = [...row.matchAll(/`((?:src|test)\/[^`]+\.ts)`/g)].map(([, path = '']) => path);
+    expect(tests.length).toBeGreaterThan(0);
+    expect(tests.filter((path) => !existsSync(join(import.meta.dirname, '../..', path)))).toEqual([]);
   });
 });
