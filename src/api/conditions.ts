@@ -78,6 +78,7 @@ export const reasons = {
   AuthConfigUnfit: waiting(30),
   AccessRestricted: waiting(60),
   ReferenceNotFound: waiting(30),
+  MeshRootUnknown: waiting(15),
   ControlPlaneNotFound: waiting(30),
   AwaitingCommit: waiting(30),
   NotReconciled: waiting(30),

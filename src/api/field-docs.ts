@@ -19,7 +19,7 @@ export const fieldDocs: Record<string, string> = {
   'spec.intermediate.ttl': 'Life of the intermediate certificate, a Go duration; not longer than root.ttl.',
   'spec.intermediate.renewBefore': 'How long before its end the intermediate is renewed; a third of its life if unset.',
   'spec.intermediate.maxWorkloadCertTTL':
-    "The longest life of a workload certificate; istiod's MAX_WORKLOAD_CERT_TTL if unset, else 2160h.",
+    "The longest life of a workload certificate; if unset, the longer of istiod's MAX_WORKLOAD_CERT_TTL, else 2160h, and its DEFAULT_WORKLOAD_CERT_TTL.",
   'spec.keyStore':
     'The KV secrets engine that holds what istiod reads; beside path stand <path>-staging and <path>-state.',
   'spec.delivery.source':

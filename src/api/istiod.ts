@@ -1,7 +1,10 @@
 /** Phases and reasons of `status.istiod[]`. A reason can also be one of the kubelet. */
 
-/** Default of istiod's MAX_WORKLOAD_CERT_TTL, in milliseconds: 2160h. It limits the TTL of workload certificates. */
+/** Default of istiod's MAX_WORKLOAD_CERT_TTL, in milliseconds: 2160h. It limits the TTL that a workload asks for. */
 export const defaultMaxWorkloadCertTtlMs = 2160 * 3_600_000;
+
+/** Default of istiod's DEFAULT_WORKLOAD_CERT_TTL, in milliseconds: 24h. It is the TTL of a workload that asks for none. */
+export const defaultWorkloadCertTtlMs = 24 * 3_600_000;
 
 export const istiodPhases = [
   'Pending',
@@ -59,6 +62,8 @@ export const podReasons = [
   'IncompleteBundle',
   'KeyMismatch',
   'ChainNotVerified',
+  'CertificateNotYetValid',
+  'ExtendedKeyUsage',
   'CALoadFailed',
   // an older CA
   'OlderIntermediate',

@@ -15,7 +15,7 @@ export interface Permission {
 }
 
 /** An optional component in `deploy/components` that grants permissions to the operator. */
-export type Component = 'configmaps' | 'istio-operator' | 'logs' | 'sail' | 'secrets' | 'tetrate';
+export type Component = 'configmaps' | 'istio-operator' | 'logs' | 'sail' | 'secrets' | 'tetrate' | 'trust-bundle';
 
 /** The Secrets that component `secrets` grants. An administrator grants any other. */
 export const grantedSecrets: readonly string[] = ['approle', 'token', 'tls', 'signed', 'reviewer'].map(
@@ -57,13 +57,18 @@ function componentOf({ verb, group, resource }: Permission): Component | undefin
   }
 }
 
-/** Returns what to do to get the permissions of a component; undefined: those of the base. Sail's objects are cluster-scoped. */
+/** Returns what to do to get the permissions of a component; undefined: those of the base. */
 export function grantedBy(component: Component | undefined): string {
   if (component === undefined) return 'Apply deploy/base again, which grants it';
-  const namespaced =
-    component === 'sail' ? '' : ` (with --namespaces: deploy/components/namespaced/access-${component})`;
-  return `Add deploy/components/${component}${namespaced} to the kustomization of the operator`;
+  return `Add ${componentPath(component)} to the kustomization of the operator`;
 }
+
+/** Components whose objects are of the whole cluster, also with `--namespaces`. */
+const clusterWide: readonly Component[] = ['sail', 'trust-bundle'];
+
+/** Returns the folder of a component, and the one that takes its place with `--namespaces`. */
+export const componentPath = (component: Component): string =>
+  `deploy/components/${component}${clusterWide.includes(component) ? '' : ` (with --namespaces: deploy/components/namespaced/access-${component})`}`;
 
 /**
  * Returns the message about a missing permission: verb, resource and what to do.

@@ -22,6 +22,8 @@ import {
   type Target,
   type Write,
 } from './adapter.ts';
+import { defaultTrustSettings } from '../plan/facts/trust-places.ts';
+import { objectReader, trustSettings, type SettingsPaths } from './trust-settings.ts';
 import { appliedPaths, isAppliedByOperator, isInLastApplied, hasOtherManager, managerOf, toolOf } from './managers.ts';
 
 /** One field that the operator writes. */
@@ -49,6 +51,8 @@ export interface AppliedKind extends Pick<ControlPlaneAdapter, 'makesIt' | 'rela
   unreconciled?: (object: JsonObject) => string | undefined;
   /** With `write: Render`: returns the paths that are not set yet; default: the leaves that are not committed in the object. */
   missing?: (target: Target, fields: IstiodFields) => string[];
+  /** Paths of the values of Istio's chart in the object; undefined: the object has only fields of the operator. */
+  settings: SettingsPaths | undefined;
   /** Returns what the user commits; default: the leaves as a part of the object. */
   render?: (fields: IstiodFields) => JsonObject;
 }
@@ -232,6 +236,7 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
     claim,
     write: (target, fields) => [applyLeaves(target, of.leaves(fields))],
     release,
+    trust: ({ object }) => (of.settings ? trustSettings(objectReader(object), of.settings) : defaultTrustSettings),
     render: (target, fields) => of.render?.(fields) ?? applyLeaves(target, of.leaves(fields)).object,
   };
 }

@@ -46,6 +46,7 @@ export const helmValues = appliedAdapter({
   makesIt: true,
   relatives: undefined,
   revisions: ({ spec }) => [spec.revision ?? 'default'],
+  settings: undefined,
   leaves: (fields) => [
     { path: ['data', 'values.yaml'], value: dumpYaml(valuesOf(fields)) },
     // With this label, Flux reconciles a change immediately and not at the next interval.

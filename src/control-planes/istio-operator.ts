@@ -8,6 +8,7 @@ import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { controlPlaneKinds } from '../plan/control-plane/kinds.ts';
 import { annotationOf, formatValue, type Target } from './adapter.ts';
 import { appliedAdapter, leavesUnder } from './applied.ts';
+import { istioOperatorPaths } from './trust-settings.ts';
 
 const env = ['spec', 'values', 'pilot', 'env'];
 
@@ -60,6 +61,7 @@ export const istioOperator = appliedAdapter({
   makesIt: false,
   relatives: undefined,
   revisions: ({ spec }) => [spec.revision ?? 'default'],
+  settings: istioOperatorPaths,
   leaves: (fields) =>
     leavesUnder(fields, env, ['spec', 'components', 'pilot', 'k8s', 'podAnnotations'], ['spec', 'meshConfig']),
   unfit,

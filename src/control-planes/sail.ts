@@ -59,6 +59,11 @@ export const sail = appliedAdapter({
   makesIt: false,
   relatives: { group: controlPlaneKinds.Sail.group, version: 'v1', plural: 'istiorevisions' },
   revisions,
+  settings: {
+    values: ['spec', 'values'],
+    envList: undefined,
+    meshConfig: ['spec', 'values', 'meshConfig'],
+  },
   leaves: (fields) =>
     leavesUnder(fields, [...pilot, 'env'], [...pilot, 'podAnnotations'], ['spec', 'values', 'meshConfig']),
   unfit,

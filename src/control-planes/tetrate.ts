@@ -31,6 +31,8 @@ import {
   type PatchCounts,
 } from './overlay.ts';
 import { missingPaths } from './overlay-effect.ts';
+import type { TrustSettings } from '../plan/facts/trust-places.ts';
+import { istioOperatorPaths, objectReader, patchReader, trustSettings } from './trust-settings.ts';
 
 const { group, clusterScoped, component } = controlPlaneKinds.TetrateControlPlane;
 /** The type of the IstioOperators that TSB renders. */
@@ -251,6 +253,15 @@ function render(target: Omit<Target, 'deployments'>, fields: IstiodFields): Json
   };
 }
 
+/** Reads the IstioOperator that TSB has rendered, else what the overlay says of it. */
+function trust(target: Pick<Target, 'object' | 'spec' | 'relatives'>): TrustSettings {
+  const operator = operatorFor(target);
+  const result = target.relatives?.find((relative) => dig(relative, 'metadata', 'name') === operator);
+  if (result) return trustSettings(objectReader(result), istioOperatorPaths);
+  const entry = overlaysOf(target.object ?? {}).find((one) => typeof operator === 'string' && isEntry(one, operator));
+  return trustSettings(patchReader(dig(entry, 'patches')), istioOperatorPaths);
+}
+
 export const tetrate: ControlPlaneAdapter = {
   gvr: { group, version: 'v1alpha1', plural: 'controlplanes' },
   clusterScoped,
@@ -261,5 +272,6 @@ export const tetrate: ControlPlaneAdapter = {
   claim,
   write,
   release,
+  trust,
   render,
 };

@@ -9,13 +9,15 @@ import { type ControlPlaneAdapter, type Target } from '../control-planes/adapter
 import { KubeError, unless } from '../kube/errors.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { dumpYaml } from '../runtime/yaml.ts';
-import { bundleFacts } from '../plan/facts/certificate.ts';
+import { bundleFacts, type CertificateFacts } from '../plan/facts/certificate.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { kvDataPath } from '../plan/facts/ca-files.ts';
 import type { ObservedKubernetes, Unfit } from '../plan/facts/observed.ts';
 import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
 import { hasEnded, istiodDeployments, istiodLabel, ownedBy } from '../istiod/discover.ts';
+import { placesOf, readTrustBundle } from '../istiod/mesh-bundles.ts';
 import { selects } from '../kube/selector.ts';
+import type { TrustPlace } from '../plan/facts/trust-places.ts';
 import { kindOfControlPlane } from '../plan/control-plane/kinds.ts';
 
 const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
@@ -84,19 +86,41 @@ async function readRelatives(
 /** Reads the objects that decide whether the operator writes. @throws KubeError of the first read that failed */
 export async function readGates(
   kube: ClusterReader,
-  { metadata, spec }: IstioVaultCA,
+  resource: IstioVaultCA,
+  surroundings: Surroundings,
   adapter: ControlPlaneAdapter,
 ): Promise<Gates> {
+  const { metadata, spec } = resource;
   const { namespace } = metadata;
-  const [controlPlane, rootConfigMap] = await Promise.all([
-    kube.getObject(adapter.gvr, adapter.clusterScoped ? undefined : namespace, spec.controlPlane.name),
-    kube.getObject(configMaps, namespace, 'istio-ca-root-cert'),
+  const of = adapter.clusterScoped ? undefined : namespace;
+  const controlPlane = await kube.getObject(adapter.gvr, of, spec.controlPlane.name);
+  const [controlPlaneServed, meshRoots] = await Promise.all([
+    controlPlane !== undefined || kube.isServed(adapter.gvr),
+    readMeshRoots(kube, namespace, placesOfMesh(targetOf(resource, surroundings, { controlPlane }), adapter)[0]),
   ]);
-  return {
-    controlPlane,
-    controlPlaneServed: controlPlane !== undefined || (await kube.isServed(adapter.gvr)),
-    meshRoots: rootConfigMap && bundleFacts(str(dig(rootConfigMap, 'data', 'root-cert.pem'))),
-  };
+  return { controlPlane, controlPlaneServed, meshRoots };
+}
+
+/** Returns where istiod of this control plane publishes, or will publish, the roots that workloads trust. */
+function placesOfMesh(target: Target, adapter: ControlPlaneAdapter): TrustPlace[] {
+  const revisions = adapter.revisions(target);
+  const own = (target.deployments ?? []).filter(({ revision }) => revisions.includes(revision));
+  return placesOf(own, adapter.trust(target)).known;
+}
+
+/** Returns the roots that istiod publishes for a namespace; undefined: none, or they may not be read, which the check of the mesh reports. */
+async function readMeshRoots(
+  kube: ClusterReader,
+  namespace: string,
+  place: TrustPlace | undefined,
+): Promise<CertificateFacts[] | undefined> {
+  if (!place) return undefined;
+  if (place.kind === 'ClusterTrustBundle') {
+    const bundle = await unless('Forbidden', readTrustBundle(kube));
+    return bundle && bundleFacts(str(dig(bundle, 'spec', 'trustBundle')));
+  }
+  const configMap = await kube.getObject(configMaps, namespace, place.name);
+  return configMap && bundleFacts(str(dig(configMap, 'data', 'root-cert.pem')));
 }
 
 /** Returns the input of the control plane adapter. */
@@ -125,7 +149,10 @@ export function evaluateKubernetes(
   resource: IstioVaultCA,
   adapter: ControlPlaneAdapter,
   fields: IstiodFields,
-): Omit<ObservedKubernetes, 'kubernetesCa' | 'reviewerHash' | 'tokenIssuer' | 'goneOwners' | 'istiodUses' | 'istiod'> {
+): Omit<
+  ObservedKubernetes,
+  'kubernetesCa' | 'reviewerHash' | 'tokenIssuer' | 'goneOwners' | 'istiodUses' | 'istiod' | 'mesh'
+> {
   const target = targetOf(resource, surroundings, { controlPlane });
   const evaluated = isBeingDeleted(controlPlane)
     ? beingDeleted(resource)

@@ -5,11 +5,13 @@ import { annotations as known } from '../api/annotations.ts';
 import type { JsonObject } from '../api/json.ts';
 import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
 import { istiodFields, renderName, type IstiodFields } from '../plan/control-plane/istiod-fields.ts';
-import { caDigest, DerivedVault } from '../plan/facts/derived.ts';
+import { caDigest, DerivedState, DerivedVault } from '../plan/facts/derived.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError } from '../kube/errors.ts';
 import type { ObservedKubernetes, ObservedVault, RepeatedConflict } from '../plan/facts/observed.ts';
 import { ProblemError, type Problem } from '../plan/facts/problem.ts';
+import { fieldsWereApplied } from '../plan/vault/mesh-root-checks.ts';
+import type { MeshEvidence } from '../plan/facts/observed-istiod.ts';
 import { otherOwners, ownsAuthMount } from '../plan/ownership/ownership.ts';
 import type { Step } from '../plan/steps.ts';
 import { VaultError } from '../vault/errors.ts';
@@ -36,6 +38,10 @@ export interface ObservationContext extends ExecutionContext, LoopContext {
   vault: VaultObserver;
   /** The ConfigMap that shows the fields to commit, as it was read last: only a step of this resource changes it, else it is drift. */
   render?: { object: JsonObject | undefined };
+  /** What shows the roots of the mesh, as it was read last. */
+  mesh?: MeshEvidence;
+  /** Ends the reconcile. */
+  signal: AbortSignal;
 }
 
 /** For a reference that does not exist or may not be read. */
@@ -91,7 +97,12 @@ export class Observer {
       };
     }
     if (vault.value.observed.missingCapabilities.length > 0) this.#o.sessions.dropRefusedSession(user, 'rights');
-    return this.#join(context, vault.value, cluster.value);
+    const observation = this.#join(context, vault.value, cluster.value);
+    try {
+      return await this.#withMesh(context, observation, since);
+    } catch (error) {
+      return { problem: asProblem(error, 'RootReady'), sessionDropped: false };
+    }
   }
 
   async #vaultSide(context: ObservationContext, since: Step[] | undefined): Promise<VaultSide> {
@@ -115,7 +126,7 @@ export class Observer {
       object: await kube.getObject(configMaps, resource.metadata.namespace, renderName(desired)),
     });
     const [gates, current, istiodUses, render] = await Promise.all([
-      readGates(kube, resource, adapter),
+      readGates(kube, resource, context.surroundings, adapter),
       isCurrent(kube, resource),
       deleting ? readUses(kube, resource) : [],
       context.render ?? readRender(),
@@ -150,6 +161,26 @@ export class Observer {
         },
       },
     };
+  }
+
+  /**
+   * Adds what shows the roots of the mesh, which the first write of istiod's fields must not replace unasked. It is read again before steps that
+   * depend on it: after the state entry is written, a root is generated; after the staging entry is removed, the fields are written.
+   */
+  async #withMesh(
+    context: ObservationContext,
+    observation: Observation,
+    since: Step[] | undefined,
+  ): Promise<Observation> {
+    const { desired, deleting, adapter } = context;
+    const { observed, target } = observation;
+    if (deleting || fieldsWereApplied(new DerivedState(desired, observed, this.#o.clock.now()))) return observation;
+    const { namespace, name } = desired.identity;
+    if (since?.some(({ kind }) => kind === 'WriteState' || kind === 'RemoveStaging') !== false) delete context.mesh;
+    const request = { namespace, revisions: adapter.revisions(target), settings: adapter.trust(target) };
+    context.mesh ??= await this.#o.istiod.meshEvidence(`${namespace}/${name}`, request, context.signal);
+    const kubernetes = { ...observed.kubernetes, mesh: context.mesh };
+    return { ...observation, observed: { ...observed, kubernetes } };
   }
 
   /** The conflict that stops the operator from writing the fields, if somebody reverted them again and again. */

@@ -24,7 +24,7 @@ export interface ReconcileLoopOptions {
   kube: KubeClient;
   sessions: Pick<Sessions, 'open' | 'dropRefusedSession'>;
   /** Observes istiod's replicas. */
-  istiod: Pick<IstiodObserver, 'observe' | 'forget'>;
+  istiod: Pick<IstiodObserver, 'observe' | 'meshEvidence' | 'forget'>;
   metrics: Metrics;
   logger: Logger;
   clock: Clock;

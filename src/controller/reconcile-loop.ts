@@ -119,7 +119,7 @@ export class ReconcileLoop {
     );
     if ('reason' in surroundings) return surroundings;
     const vault = new VaultObserver(client, desired, () => this.#o.clock.now(), deleting);
-    return { kube, resource, desired, client, adapter, surroundings, vault, deleting, purpose };
+    return { kube, resource, desired, client, adapter, surroundings, vault, deleting, purpose, signal };
   }
 
   async #connect(kube: KubeClient, resource: IstioVaultCA, signal: AbortSignal): Promise<VaultClient> {
@@ -166,6 +166,7 @@ export class ReconcileLoop {
     const request = {
       namespace,
       revisions: adapter.revisions(target),
+      settings: adapter.trust(target),
       roots: trusted === undefined ? undefined : { trusted, token: () => istiodToken(context.kube, namespace) },
       logRequests: (seen: ObservedIstiod) => logRequests(derive(withIstiod(observed, seen)), seen),
     };

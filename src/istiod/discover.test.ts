@@ -68,12 +68,13 @@ describe('a Deployment', () => {
       serviceAccount: 'istiod',
       version: '1.24.2',
       multiRoot: true,
-      maxWorkloadCertTtlMs: 3_600_000,
+      maxWorkloadCertTtlMs: 24 * 3_600_000,
       settings: {
         annotations: { 'vault.hashicorp.com/role': 'istiod', 'istiovaultca.io/ca-digest': 'abc' },
         env: { ROOT_CA_DIR: '/vault/secrets', ISTIO_MULTIROOT_MESH: 'true' },
       },
-      replicas: { desired: 3, current: 4, updated: 3, available: 2 },
+      replicas: { desired: 3, current: 4, updated: 3, available: 2, ready: 0 },
+      publishesTo: { kind: 'ConfigMap', name: 'istio-ca-root-cert' },
       observed: true,
       failure: undefined,
       deadlinePassed: false,
@@ -94,13 +95,19 @@ describe('a Deployment', () => {
     return deploymentFacts(deployment({ spec: { template: template({ spec }) } })).maxWorkloadCertTtlMs;
   };
   const name = 'MAX_WORKLOAD_CERT_TTL';
+  const other = 'DEFAULT_WORKLOAD_CERT_TTL';
   it.each<[string, JsonObject[], number]>([
     ['unless it is set', [], 2160],
     ['as it is set', [{ name, value: '24h' }], 24],
-    ['in every form of Go', [{ name, value: '1.5h' }], 1.5],
+    ['in every form of Go', [{ name, value: '36.5h' }], 36.5],
     ['by the last of two', [{ name, value: '24h' }, { name, value: '48h' }], 48],
     ['as istiod takes what is no duration', [{ name, value: '24 hours' }], 2160],
     ['by default where it stands elsewhere', [{ name, valueFrom: { configMapKeyRef: { name: 'a', key: 'b' } } }], 2160],
+    ['as a workload that asks for nothing gets it', [{ name, value: '24h' }, { name: other, value: '48h' }], 48],
+    ['no shorter than the maximum', [{ name, value: '48h' }, { name: other, value: '24h' }], 48],
+    ['no shorter than a workload gets by default', [{ name, value: '1h' }], 24],
+    ['that only the default exceeds', [{ name: other, value: '3000h' }], 3000],
+    ['whose default is no duration', [{ name, value: '12h' }, { name: other, value: 'a day' }], 24],
   ])('has its longest workload certificate: %s', (_, env, hours) => {
     expect(limit(...env)).toBe(hours * 3_600_000);
   }); // prettier-ignore

@@ -5,7 +5,7 @@
  */
 import { parseAnyGoDuration } from '../api/duration.ts';
 import { agentAnnotations, isAgentContainer } from '../api/injectors.ts';
-import { defaultMaxWorkloadCertTtlMs } from '../api/istiod.ts';
+import { defaultMaxWorkloadCertTtlMs, defaultWorkloadCertTtlMs } from '../api/istiod.ts';
 import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import type {
   ContainerState,
@@ -14,6 +14,7 @@ import type {
   IstiodPod,
   IstiodSettings,
 } from '../plan/facts/observed-istiod.ts';
+import { isTrue, placeOf } from '../plan/facts/trust-places.ts';
 import { cleaned } from './log-lines.ts';
 
 /**
@@ -58,13 +59,27 @@ const settingNames = ['ROOT_CA_DIR', 'ISTIO_MULTIROOT_MESH'];
 const envOf = (pod: unknown): unknown[] => items(dig(named(dig(pod, 'spec', 'containers'), discovery), 'env'));
 
 /**
- * Returns `MAX_WORKLOAD_CERT_TTL` as istiod reads it, in milliseconds: an invalid duration means istiod's default. A value that `valueFrom`
- * takes from another object is not resolved; the default is the safe assumption.
- * Source: https://github.com/istio/istio, pkg/env/var.go, DurationVar
+ * Returns the value of an environment variable of istiod. The last item of a name counts.
+ * @returns null: the value stands in another object (`valueFrom`); undefined: the variable is not set
+ */
+function valueOf(template: unknown, name: string): string | null | undefined {
+  const variable = envOf(template).findLast((item) => dig(item, 'name') === name);
+  if (variable === undefined) return undefined;
+  return dig(variable, 'valueFrom') === undefined ? str(dig(variable, 'value')) : null;
+}
+
+/**
+ * Returns the longest lifetime of a workload certificate that istiod signs, in milliseconds: the longer of `MAX_WORKLOAD_CERT_TTL`, which
+ * limits only what a workload asks for, and `DEFAULT_WORKLOAD_CERT_TTL`, which a workload that asks for nothing gets. An invalid duration means
+ * istiod's default. A value that `valueFrom` takes from another object is not resolved, and counts as istiod's default.
+ * Source: https://github.com/istio/istio, security/pkg/pki/ca/ca.go (sign) and pkg/env/var.go (DurationVar)
  */
 function maxWorkloadCertTtlOf(template: unknown): number {
-  const variable = envOf(template).findLast((item) => dig(item, 'name') === 'MAX_WORKLOAD_CERT_TTL');
-  return parseAnyGoDuration(str(dig(variable, 'value'))) ?? defaultMaxWorkloadCertTtlMs;
+  const ttl = (name: string, byDefault: number) => parseAnyGoDuration(valueOf(template, name) ?? '') ?? byDefault;
+  return Math.max(
+    ttl('MAX_WORKLOAD_CERT_TTL', defaultMaxWorkloadCertTtlMs),
+    ttl('DEFAULT_WORKLOAD_CERT_TTL', defaultWorkloadCertTtlMs),
+  );
 }
 
 /** Returns the settings of a Pod or a Pod template that concern the CA. */
@@ -117,7 +132,8 @@ export function deploymentFacts(deployment: unknown): IstiodDeployment {
     revision: revisionOf(deployment),
     serviceAccount: str(dig(template, 'spec', 'serviceAccountName')) || 'default',
     version: versionOf(deployment),
-    multiRoot: /^(1|t|T|TRUE|true|True)$/.test(settings.env['ISTIO_MULTIROOT_MESH'] ?? ''),
+    multiRoot: isTrue(settings.env['ISTIO_MULTIROOT_MESH']),
+    publishesTo: placeOf((name) => valueOf(template, name)),
     maxWorkloadCertTtlMs: maxWorkloadCertTtlOf(template),
     settings,
     replicas: {
@@ -125,6 +141,7 @@ export function deploymentFacts(deployment: unknown): IstiodDeployment {
       current: status('replicas'),
       updated: status('updatedReplicas'),
       available: status('availableReplicas'),
+      ready: status('readyReplicas'),
     },
     observed: status('observedGeneration') >= num(dig(deployment, 'metadata', 'generation')),
     failure: dig(failure, 'status') === 'True' ? cleaned(str(dig(failure, 'message')), longestFailure) : undefined,
@@ -244,6 +261,23 @@ export const hasEnded = (pod: unknown): boolean => /^(Succeeded|Failed)$/.test(s
 
 /** Whether a Pod is a replica: neither deleted nor ended. */
 const isActive = (pod: unknown): boolean => dig(pod, 'metadata', 'deletionTimestamp') === undefined && !hasEnded(pod);
+
+/**
+ * Returns the Ready Pods of a Deployment, of any template: what they serve is what the mesh has now. A Deployment without container `discovery`
+ * is not istiod, and has none.
+ */
+export function readyPodsOf(
+  deployment: JsonObject,
+  replicaSets: readonly JsonObject[],
+  pods: readonly JsonObject[],
+): FoundPod[] {
+  if (!hasDiscovery(deployment)) return [];
+  const own = replicaSets.filter((replicaSet) => ownedBy(replicaSet, deployment));
+  return pods
+    .filter((pod) => isActive(pod) && own.some((replicaSet) => ownedBy(pod, replicaSet)))
+    .filter((pod) => dig(condition(pod, 'Ready'), 'status') === 'True')
+    .map((pod) => podFacts(pod, str(dig(deployment, 'metadata', 'name'))));
+}
 
 /** Returns the names of Pods of these Deployments, of any template, that are being deleted and still run. */
 export const endingPods = (

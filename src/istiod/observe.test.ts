@@ -6,6 +6,7 @@ import { KubeError } from '../kube/errors.ts';
 import { Secret } from '../observability/secret.ts';
 import type { LogRequest } from '../plan/proof/log-requests.ts';
 import type { ObservedIstiod, Served, Unreachable } from '../plan/facts/observed-istiod.ts';
+import { defaultTrustSettings } from '../plan/facts/trust-places.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
 import { IstiodObserver, type RootQuery } from './observe.ts';
 import type { ProbeTarget } from './probe.ts';
@@ -44,15 +45,30 @@ interface World {
   namespaces: string[];
   /** `data.mesh` of ConfigMap istio. */
   mesh?: string;
+  /** Environment of istiod in its Deployment. */
+  env: JsonObject[];
+  /** Plural names of what the operator may not list. */
+  forbidden: string[];
+  /** The ClusterTrustBundle; undefined: the API server does not serve the type. */
+  trustBundle?: JsonObject;
 }
 
 /** An `IstiodObserver` on a fake cluster that `world` describes, with a record of its requests. */
 function setup(over: Partial<World> = {}) {
-  const world: World = { pods: [pod('istiod-1')], bundles: [], logs: '', answer: served, namespaces: [], ...over };
+  const world: World = {
+    pods: [pod('istiod-1')],
+    bundles: [],
+    logs: '',
+    answer: served,
+    namespaces: [],
+    env: [],
+    forbidden: [],
+    ...over,
+  };
   const clock = new FakeClock();
   const asked = { roots: [] as string[], probes: [] as ProbeTarget[], logs: [] as unknown[], lists: [] as unknown[] };
   const objects: Record<string, () => JsonObject[]> = {
-    deployments: () => [{ metadata: { name: 'istiod', uid: 'd', labels: {} }, spec: { template: { spec: { containers } } } }],
+    deployments: () => [{ metadata: { name: 'istiod', uid: 'd', labels: {} }, spec: { template: { spec: { containers: [{ name: 'discovery', env: world.env }] } } }, status: { readyReplicas: 1 } }],
     replicasets: () => [{ metadata: { name: 'istiod-1', uid: 'rs', ownerReferences: owned('d') } }],
     pods: () => world.pods,
     namespaces: () => ['ns', 'shop', 'theirs'].map((name) => ({ metadata: { name, labels: { mesh: name === 'theirs' ? 'b' : 'a' } } })),
@@ -72,12 +88,19 @@ function setup(over: Partial<World> = {}) {
       return Promise.resolve(world.answer);
     },
     kube: {
-      listObjects: (gvr: Gvr) => Promise.resolve(objects[gvr.plural]?.() ?? []),
+      listObjects: (gvr: Gvr) =>
+        world.forbidden.includes(gvr.plural)
+          ? Promise.reject(new KubeError('no', { kind: 'Forbidden' }))
+          : Promise.resolve(objects[gvr.plural]?.() ?? []),
       listCollection: async (_gvr, namespace, selectors) => {
         asked.lists.push({ namespace, ...selectors });
         return { items: await given(world.bundles), resourceVersion: '1' };
       },
-      getObject: (_gvr, namespace, name) => {
+      getObject: (gvr, namespace, name) => {
+        if (gvr.plural === 'clustertrustbundles') {
+          asked.lists.push(`${gvr.version} ${name}`);
+          return Promise.resolve(gvr.version === 'v1beta1' ? world.trustBundle : undefined);
+        }
         if (name === 'istio')
           return Promise.resolve(world.mesh === undefined ? undefined : { data: { mesh: world.mesh } });
         asked.lists.push(`${namespace ?? ''}/${name}`);
@@ -96,12 +119,19 @@ function setup(over: Partial<World> = {}) {
       {
         namespace: 'ns',
         revisions: ['default'],
+        settings: defaultTrustSettings,
         roots,
         logRequests: ({ pods }) => new Map(pods.map(({ name }) => [name, wanted])),
       },
       new AbortController().signal,
     );
-  return { world, clock, asked, observe, observer, request };
+  const evidence = () =>
+    observer.meshEvidence(
+      'ns/ca',
+      { namespace: 'ns', revisions: ['default'], settings: defaultTrustSettings },
+      new AbortController().signal,
+    );
+  return { world, clock, asked, observe, evidence, observer, request };
 }
 
 const bundle = (namespace: string, pem = root.pem): JsonObject => ({
@@ -196,9 +226,10 @@ describe('logs', () => {
 describe('istio-ca-root-cert', () => {
   it('is listed over all namespaces by its name alone', async () => {
     const { observe, asked } = setup({ bundles: [bundle('ns'), bundle('empty', '')] });
+    const place = defaultTrustSettings.place;
     expect((await observe()).bundles).toEqual([
-      { namespace: 'ns', roots: [root.fingerprint] },
-      { namespace: 'empty', roots: [] },
+      { place, namespace: 'ns', roots: [root.fingerprint], certificates: [root] },
+      { place, namespace: 'empty', roots: [], certificates: [] },
     ]);
     expect(asked.lists).toEqual([{ namespace: undefined, fieldSelector: 'metadata.name=istio-ca-root-cert' }]);
   });
@@ -238,10 +269,10 @@ describe('istio-ca-root-cert', () => {
   it.each([
     ['discoverySelectors: [{matchLabels: {mesh: a}}]', ['ns', 'shop']],
     ['discoverySelectors: [{matchLabels: {mesh: a}}, {matchExpressions: [{key: mesh, operator: Exists}]}]', ['ns', 'shop', 'theirs']],
-    ['discoverySelectors: [{matchLabels: {mesh: b}}]', ['ns', 'theirs']],
+    ['discoverySelectors: [{matchLabels: {mesh: b}}]', ['theirs']],
     ['discoverySelectors: []', ['ns', 'shop', 'theirs']],
     ['{: no YAML', ['ns', 'shop', 'theirs']],
-  ])('counts in the namespaces that istiod looks at, and in its own: %s', async (mesh, expected) => {
+  ])('counts in the namespaces that istiod looks at: %s', async (mesh, expected) => {
     const { observe } = setup({ bundles: ['ns', 'shop', 'theirs'].map((name) => bundle(name)), mesh });
     const { bundles } = await observe();
     expect(typeof bundles === 'string' ? bundles : bundles.map((one) => one.namespace)).toEqual(expected);
@@ -250,5 +281,80 @@ describe('istio-ca-root-cert', () => {
   it('that cannot be read for another reason is a failure', async () => {
     const { observe } = setup({ bundles: new KubeError('no', { kind: 'Unavailable' }) });
     await expect(observe()).rejects.toThrow(KubeError);
+  });
+});
+
+describe('where istiod publishes', () => {
+  const names = ({ bundles }: Pick<ObservedIstiod, 'bundles'>) =>
+    typeof bundles === 'string' ? bundles : bundles.map(({ namespace }) => namespace);
+
+  it('is a ConfigMap of the name that its Deployment says', async () => {
+    const env = [{ name: 'PILOT_CA_CERT_CONFIGMAP', value: 'team-a' }];
+    const { observe, asked } = setup({ env, bundles: [bundle('ns')] });
+    expect(await observe()).toMatchObject({ places: [{ kind: 'ConfigMap', name: 'team-a' }], homeDiscovered: true });
+    expect(asked.lists).toEqual([{ namespace: undefined, fieldSelector: 'metadata.name=team-a' }]);
+  });
+
+  it('is the ClusterTrustBundle, in the version that the API server serves, for all namespaces', async () => {
+    const env = [{ name: 'ENABLE_CLUSTER_TRUST_BUNDLE_API', value: 'true' }];
+    const trustBundle = { spec: { trustBundle: root.pem } };
+    const mesh = 'discoverySelectors: [{matchLabels: {mesh: b}}]';
+    const { observe, asked, world } = setup({ env, trustBundle, mesh });
+    const seen = await observe();
+    expect(seen.bundles).toMatchObject([{ namespace: undefined, roots: [root.fingerprint] }]);
+    expect(asked.lists).toEqual(['v1 istio.io:istiod-ca:root-cert', 'v1beta1 istio.io:istiod-ca:root-cert']);
+    delete world.trustBundle;
+    const { observe: later } = setup({ env });
+    expect(names(await later())).toEqual([]);
+  });
+
+  it('is not a namespace that every istiod leaves out', async () => {
+    const { observe } = setup({ bundles: ['kube-public', 'kube-system', 'ns'].map((name) => bundle(name)) });
+    expect(names(await observe())).toEqual(['kube-system', 'ns']);
+  });
+
+  it('is not its own namespace where it does not discover that', async () => {
+    const mesh = 'discoverySelectors: [{matchLabels: {mesh: b}}]';
+    const { observe } = setup({ bundles: [bundle('ns'), bundle('theirs')], mesh });
+    const seen = await observe();
+    expect([names(seen), seen.homeDiscovered]).toEqual([['theirs'], false]);
+  });
+
+  it('of another name may be unreadable', async () => {
+    const env = [{ name: 'PILOT_CA_CERT_CONFIGMAP', value: 'team-a' }];
+    const { observe } = setup({ env, bundles: new KubeError('no', { kind: 'Forbidden' }) });
+    expect(names(await observe())).toBe('unreadableElsewhere');
+  });
+});
+
+describe('evidence of the roots of a mesh', () => {
+  const ready = (name: string, status = 'True'): JsonObject => {
+    const made = pod(name) as { status: JsonObject };
+    return { ...made, status: { ...made.status, conditions: [{ type: 'Ready', status }] } };
+  };
+
+  it('is what istiod publishes, and what every Ready replica serves', async () => {
+    const { evidence, asked } = setup({ pods: [ready('a'), ready('b', 'False')], bundles: [bundle('ns'), bundle('shop')] });
+    expect(await evidence()).toMatchObject({
+      bundles: [{ namespace: 'ns' }, { namespace: 'shop' }],
+      places: [defaultTrustSettings.place],
+      incomplete: false,
+      ready: 1,
+      replicas: [{ name: 'a', served }],
+      rootsOfOthers: ['not ns'],
+      confinedTo: [],
+    });
+    expect(asked.probes).toHaveLength(1);
+  }); // prettier-ignore
+
+  it('lacks what the operator may not list', async () => {
+    const without = async (forbidden: string[]) => await setup({ pods: [ready('a')], forbidden }).evidence();
+    expect(await without(['pods'])).toMatchObject({ ready: 1, replicas: [] });
+    expect(await without(['deployments'])).toMatchObject({ ready: 'unreadable', replicas: [] });
+  });
+
+  it('is incomplete where a setting stands elsewhere', async () => {
+    const env = [{ name: 'PILOT_CA_CERT_CONFIGMAP', valueFrom: {} }];
+    expect(await setup({ env }).evidence()).toMatchObject({ places: [], incomplete: true, bundles: [] });
   });
 });

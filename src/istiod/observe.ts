@@ -1,16 +1,12 @@
 /**
  * Observes istiod. The observer reads Deployments, ReplicaSets and Pods, and performs a TLS handshake with running replicas. It also reads
- * logs that can explain a failure, and ConfigMap `istio-ca-root-cert` of the namespaces. It never writes.
+ * logs that can explain a failure, and the trust bundles of the namespaces. It never writes.
  *
  * Expensive results are cached in memory, only to save requests: handshakes and logs until the Pod changes or `recheckMs` has passed, the
- * ConfigMaps for at most `recheckMs`. After a restart of the operator, everything is read again.
+ * trust bundles for at most `recheckMs`. After a restart of the operator, everything is read again.
  */
-import { dig, isObject, str, type JsonObject } from '../api/json.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError, unless } from '../kube/errors.ts';
-import { selects } from '../kube/selector.ts';
-import { loadYaml } from '../runtime/yaml.ts';
-import { bundleReader } from './bundles.ts';
 import type { LogRequest } from '../plan/proof/log-requests.ts';
 import { istiodContainer } from '../plan/proof/containers.ts';
 import { recheckMs } from '../plan/proof/ready.ts';
@@ -18,15 +14,24 @@ import {
   containerOf,
   type IstiodContainer,
   type IstiodPod,
-  type MeshBundle,
+  type MeshEvidence,
   type ObservedIstiod,
   type Served,
-  type UnknownBundles,
   type Unreachable,
 } from '../plan/facts/observed-istiod.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { deploymentFacts, endingPods, isIstiod, istiodLabel, podsOf, type FoundPod } from './discover.ts';
+import {
+  deploymentFacts,
+  endingPods,
+  isIstiod,
+  istiodDeployments,
+  istiodLabel,
+  podsOf,
+  readyPodsOf,
+  type FoundPod,
+} from './discover.ts';
 import { relevantLines } from './log-lines.ts';
+import { MeshBundleReader, placesOf, type BundleRequest } from './mesh-bundles.ts';
 import type { Secret } from '../observability/secret.ts';
 import type { rootsHandedOut } from './handed-out-roots.ts';
 import { istiodPort, type probe, type ProbeTarget } from './probe.ts';
@@ -34,13 +39,10 @@ import { istiodPort, type probe, type ProbeTarget } from './probe.ts';
 const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
 const replicaSets = { group: 'apps', version: 'v1', plural: 'replicasets' };
 const pods = { group: '', version: 'v1', plural: 'pods' };
-const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
-const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
-const rootConfigMap = 'istio-ca-root-cert';
 
 /** Lifetime of cached handshakes and logs, in milliseconds. A change of the Pod ends it earlier. */
 const freshMs = recheckMs;
-/** Lifetime of the cached ConfigMaps after a handshake, in milliseconds. Reading the ConfigMaps of a whole cluster is expensive. */
+/** Lifetime of the cached trust bundles after a handshake, in milliseconds. Reading the ConfigMaps of a whole cluster is expensive. */
 const bundlesFreshMs = 5_000;
 /** Timeout of a handshake, milliseconds. */
 const probeTimeoutMs = 3_000;
@@ -48,8 +50,6 @@ const probeTimeoutMs = 3_000;
 const rootsTimeoutMs = 5_000;
 /** Maximum number of parallel handshakes, log reads or requests for roots. */
 const maxParallel = 16;
-/** Maximum number of discovery selectors that are evaluated; each is compared with every namespace. */
-const mostSelectors = 100;
 /** Number of lines and bytes that are read from a log. */
 const logLines = 60;
 const logBytes = 64 * 1024;
@@ -66,10 +66,7 @@ export interface IstiodObserverOptions {
 }
 
 /** What to observe for one resource. */
-export interface ObserveRequest {
-  namespace: string;
-  /** Values of the label `istio.io/rev`. */
-  revisions: readonly string[];
+export interface ObserveRequest extends BundleRequest {
   /** Set if replicas are asked for their distributed roots. */
   roots?: RootQuery | undefined;
   /** Returns the logs to read, by Pod name, from an observation without logs. */
@@ -92,21 +89,6 @@ interface Cached<T> {
   value: T;
 }
 
-/**
- * Returns the `discoverySelectors` of the mesh configuration. istiod discovers namespaces that any of them selects, or all if there are
- * none.
- */
-function discoverySelectors(configMap: JsonObject | undefined): unknown[] {
-  const mesh = dig(configMap, 'data', 'mesh');
-  if (typeof mesh !== 'string') return [];
-  try {
-    const selectors = dig(loadYaml(mesh), 'discoverySelectors');
-    return Array.isArray(selectors) ? selectors.slice(0, mostSelectors) : [];
-  } catch {
-    return []; // istiod also uses its defaults if the configuration is invalid, and logs an error
-  }
-}
-
 /** Runs a function for each item, at most `most` in parallel. Rejects with the first failure. */
 async function inParallel<T>(items: readonly T[], most: number, run: (item: T) => Promise<void>): Promise<void> {
   const rest = [...items];
@@ -122,13 +104,11 @@ export class IstiodObserver {
   readonly #probes = new Map<string, Map<string, Cached<Served | Unreachable>>>();
   /** Cached logs, by resource, then by Pod and log request. */
   readonly #logs = new Map<string, Map<string, Cached<string[] | 'unreadable'>>>();
-  /** Cached trust bundles of all namespaces. */
-  #bundles: { atMs: number; value: MeshBundle[] | UnknownBundles } | undefined;
-  /** Cached labels of namespaces; the value is `undefined` if the operator cannot list namespaces. */
-  #labels: { atMs: number; value: Map<string, JsonObject> | undefined } | undefined;
+  readonly #bundles: MeshBundleReader;
 
   constructor(options: IstiodObserverOptions) {
     this.#o = options;
+    this.#bundles = new MeshBundleReader(options.kube, options.clock);
   }
 
   /**
@@ -143,14 +123,13 @@ export class IstiodObserver {
     const istiods = deployed.filter((deployment) => isIstiod(deployment, revisions));
     const found = istiods.flatMap((deployment) => podsOf(deployment, sets, all));
     const { pods: probed, anyProbed } = await this.#withHandshakes(key, namespace, found, signal);
+    const facts = istiods.map(deploymentFacts);
+    const places = placesOf(facts, request.settings).known;
     const observed: ObservedIstiod = {
-      deployments: istiods.map(deploymentFacts),
+      deployments: facts,
       pods: request.roots ? await this.#withRoots(namespace, found, probed, request.roots, signal) : probed,
-      bundles: await this.#ofThisMesh(
-        request,
-        await this.#meshBundles(anyProbed ? bundlesFreshMs : freshMs, signal),
-        signal,
-      ),
+      places,
+      ...(await this.#bundles.read(request, places, anyProbed ? bundlesFreshMs : freshMs, signal)),
       confinedTo: [...this.#o.namespaces],
       ending: endingPods(istiods, sets, all),
       rootsOfOthers: this.#o.rootsOfOthers(namespace),
@@ -161,9 +140,40 @@ export class IstiodObserver {
     };
   }
 
+  /**
+   * Reads what shows the roots that the mesh trusts: the trust bundles where this istiod publishes, and a handshake with every Ready replica.
+   * Other revisions of istiod in the namespace count too, because only one of all revisions publishes.
+   * @param key the resource, `namespace/name`
+   * @throws KubeError, except for a missing right
+   */
+  async meshEvidence(key: string, request: BundleRequest, signal: AbortSignal): Promise<MeshEvidence> {
+    const { namespace } = request;
+    const list = (gvr: typeof deployments) =>
+      unless('Forbidden', this.#o.kube.listObjects(gvr, namespace, istiodLabel, { signal }));
+    const [deployed, sets, all] = await Promise.all([list(deployments), list(replicaSets), list(pods)]);
+    const facts = istiodDeployments(deployed ?? []);
+    const { known, incomplete } = placesOf(facts, request.settings);
+    const revisions = [...new Set([...request.revisions, ...facts.map(({ revision }) => revision)])];
+    const found = (deployed ?? []).flatMap((deployment) => readyPodsOf(deployment, sets ?? [], all ?? []));
+    const [published, { pods: probed }] = await Promise.all([
+      this.#bundles.read({ ...request, revisions }, known, bundlesFreshMs, signal),
+      this.#withHandshakes(`${key} evidence`, namespace, found, signal),
+    ]);
+    return {
+      ...published,
+      places: known,
+      incomplete,
+      ready: deployed ? facts.reduce((sum, { replicas }) => sum + replicas.ready, 0) : 'unreadable',
+      replicas: probed.flatMap(({ name, served }) => (served ? [{ name, served }] : [])),
+      rootsOfOthers: this.#o.rootsOfOthers(namespace),
+      confinedTo: [...this.#o.namespaces],
+    };
+  }
+
   /** Removes the cached results of a deleted resource. */
   forget(key: string): void {
     this.#probes.delete(key);
+    this.#probes.delete(`${key} evidence`);
     this.#logs.delete(key);
   }
 
@@ -283,72 +293,5 @@ export class IstiodObserver {
       if (isKubeError(error)) return [];
       throw error;
     }
-  }
-
-  /** Returns the trust bundles of all namespaces, cached. @param fresh lifetime of the cached value, milliseconds */
-  async #meshBundles(fresh: number, signal: AbortSignal): Promise<MeshBundle[] | UnknownBundles> {
-    const { clock } = this.#o;
-    if (this.#bundles && clock.now() - this.#bundles.atMs < fresh) return this.#bundles.value;
-    const value = await this.#readBundles(signal).catch((error: unknown) => {
-      if (isKubeError(error, 'Forbidden')) return 'unreadable' as const;
-      throw error;
-    });
-    this.#bundles = { atMs: clock.now(), value };
-    return value;
-  }
-
-  /**
-   * Removes the bundles of namespaces that istiod does not discover. istiod does not write there, and the bundle belongs to another mesh.
-   * Source: https://istio.io/latest/docs/reference/config/istio.mesh.v1alpha1/, `discoverySelectors`
-   */
-  async #ofThisMesh(
-    { namespace, revisions }: ObserveRequest,
-    bundles: MeshBundle[] | UnknownBundles,
-    signal: AbortSignal,
-  ): Promise<MeshBundle[] | UnknownBundles> {
-    if (typeof bundles === 'string' || bundles.length === 0) return bundles;
-    const names = revisions.map((revision) => (revision === 'default' ? 'istio' : `istio-${revision}`));
-    const configs = await Promise.all(
-      names.map((name) => unless('Forbidden', this.#o.kube.getObject(configMaps, namespace, name, { signal }))),
-    );
-    const selected = configs.map(discoverySelectors);
-    // if one istiod discovers all namespaces, none is removed
-    const selectors = selected.some((list) => list.length === 0) ? [] : selected.flat();
-    if (selectors.length === 0) return bundles;
-    const labels = await this.#namespaceLabels(signal);
-    if (!labels) return 'unselectable';
-    const discovered = (name: string) => selectors.some((selector) => selects(selector, labels.get(name) ?? {}));
-    return bundles.filter((bundle) => bundle.namespace === namespace || discovered(bundle.namespace));
-  }
-
-  /** Returns the labels of all namespaces; `undefined`: the operator cannot list namespaces. */
-  async #namespaceLabels(signal: AbortSignal): Promise<Map<string, JsonObject> | undefined> {
-    const { clock, kube } = this.#o;
-    if (this.#labels && clock.now() - this.#labels.atMs < bundlesFreshMs) return this.#labels.value;
-    const listed = await unless('Forbidden', kube.listObjects(namespaces, undefined, undefined, { signal }));
-    const labels = listed?.map((object): [string, JsonObject] => {
-      const own = dig(object, 'metadata', 'labels');
-      return [String(dig(object, 'metadata', 'name')), isObject(own) ? own : {}];
-    });
-    this.#labels = { atMs: clock.now(), value: labels && new Map(labels) };
-    return this.#labels.value;
-  }
-
-  async #readBundles(signal: AbortSignal): Promise<MeshBundle[]> {
-    // RBAC with resourceNames allows a list whose field selector names exactly this ConfigMap; the list is cluster-wide also with
-    // --namespaces
-    const selector = { fieldSelector: `metadata.name=${rootConfigMap}` };
-    const { items } = await this.#o.kube.listCollection(configMaps, undefined, selector, { signal });
-    const rootsOf = bundleReader();
-    return items.map((object) => {
-      const roots = rootsOf(str(dig(object, 'data', 'root-cert.pem')));
-      return {
-        namespace: str(dig(object, 'metadata', 'namespace')),
-        // read when it is used: bundles of namespaces that do not belong to the mesh are not
-        get roots() {
-          return roots();
-        },
-      };
-    });
   }
 }

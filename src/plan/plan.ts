@@ -12,6 +12,7 @@ import * as ownership from './ownership/checks.ts';
 import * as controlPlane from './control-plane/checks.ts';
 import { keyStoreDeletes } from './vault/entry-lifetime.ts';
 import * as roots from './vault/root-checks.ts';
+import { wouldReplaceRoot } from './vault/mesh-root-checks.ts';
 import { intermediateTtlTooShort } from './vault/intermediate-checks.ts';
 import { accessDiffers } from './vault/unmanaged-access.ts';
 import { contestedField } from './control-plane/field-ownership.ts';
@@ -69,7 +70,7 @@ function checkObserved(s: DerivedState): Problem[] {
     ownership.keyUnsupported(s),
     keyStoreDeletes(s),
     roots.rootLost(s),
-    roots.wouldReplaceRoot(s),
+    wouldReplaceRoot(s),
     rotationProblem(s),
     controlPlane.controlPlaneNotFound(s),
     controlPlane.fieldConflict(s),

@@ -207,7 +207,7 @@ class Plane {
 
   async #read() {
     const surroundings = await readSurroundings(client, this.#resource, this.#adapter);
-    const gates = await readGates(client, this.#resource, this.#adapter);
+    const gates = await readGates(client, this.#resource, surroundings, this.#adapter);
     return { surroundings, gates };
   }
 

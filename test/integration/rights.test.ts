@@ -49,7 +49,7 @@ const componentOf = (role: string): string | undefined => {
   return existsSync(join(components, component)) ? component : undefined;
 };
 
-type Name = 'tetrate' | 'operator' | 'sail' | 'helm' | 'render' | 'login' | 'token' | 'reviewer';
+type Name = 'tetrate' | 'operator' | 'sail' | 'helm' | 'render' | 'login' | 'token' | 'reviewer' | 'named' | 'bundle';
 const specs: Record<Name, Json> = {
   tetrate: {},
   operator: { controlPlane: { kind: 'IstioOperator', name: 'istio' } },
@@ -60,6 +60,8 @@ const specs: Record<Name, Json> = {
   token: {
     vault: { auth: { method: 'Token', kubernetes: undefined, token: { secretRef: { name: 'istio-vault-ca-token' } } } },
   },
+  named: {},
+  bundle: {},
   reviewer: {
     kubernetesAuth: {
       mount: 'rights-auth',
@@ -67,6 +69,15 @@ const specs: Record<Name, Json> = {
     },
   },
 };
+const bindings = '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings';
+/** Environment of an istiod that publishes its roots elsewhere. */
+const publishing: Partial<Record<Name, Json>> = {
+  named: { name: 'PILOT_CA_CERT_CONFIGMAP', value: 'mesh-root-cert' },
+  bundle: { name: 'ENABLE_CLUSTER_TRUST_BUNDLE_API', value: 'true' },
+};
+/** Kubernetes binds to every service account the right to read ClusterTrustBundles. */
+const discoveryOfBundles = `${bindings}/system:cluster-trust-bundle-discovery`;
+let discoveryBefore: Json;
 const scenes = {} as Record<Name, Scene>;
 const namespaceOf = (name: Name) => `rights-${name}`;
 
@@ -74,7 +85,6 @@ const istioPath = '/apis/sailoperator.io/v1/istios/rights-sail';
 const operatorPath = `/apis/install.istio.io/v1alpha1/namespaces/${namespaceOf('operator')}/istiooperators/istio`;
 const controlPlanePath = `/apis/install.tetrate.io/v1alpha1/namespaces/${namespaceOf('tetrate')}/controlplanes/controlplane`;
 const valuesPath = `/api/v1/namespaces/${namespaceOf('helm')}/configmaps/values`;
-const bindings = '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings';
 const leasePath = '/apis/coordination.k8s.io/v1/namespaces/istio-vault-ca/leases/istio-vault-ca';
 
 let replicas: Replicas;
@@ -129,6 +139,19 @@ beforeAll(async () => {
     });
     await grantLongTokens(scenes[name]);
   }
+  await installComponent(kube, 'trust-bundle');
+  discoveryBefore = (await kube.request('GET', discoveryOfBundles)).body as Json;
+  await kube.request('DELETE', discoveryOfBundles);
+  for (const [name, variable] of Object.entries(publishing) as [Name, Json][]) {
+    const labels = { app: 'istiod' };
+    const template = {
+      metadata: { labels },
+      spec: { containers: [{ name: 'discovery', image: 'pilot', env: [variable] }] },
+    };
+    const metadata = { name: 'istiod', namespace: namespaceOf(name), labels };
+    const spec = { replicas: 0, selector: { matchLabels: labels }, template };
+    await applyOk(kube, { apiVersion: 'apps/v1', kind: 'Deployment', metadata, spec });
+  }
   const namespace = namespaceOf('operator');
   const metadata = { name: 'istio', namespace };
   await applyOk(kube, { apiVersion: 'install.istio.io/v1alpha1', kind: 'IstioOperator', metadata, spec: {} });
@@ -149,6 +172,10 @@ beforeAll(async () => {
 afterAll(async () => {
   await rights.restore();
   await kube.request('DELETE', `${bindings}/istio-vault-ca-logs`);
+  await kube.request('DELETE', `${bindings}/istio-vault-ca-trust-bundle`);
+  const { metadata, ...discovery } = discoveryBefore;
+  const { labels, annotations, name } = metadata as Json;
+  await kube.request('POST', bindings, { ...discovery, metadata: { labels, annotations, name } });
   await kube.request('DELETE', istioPath);
   istiod?.server.close();
 });
@@ -288,6 +315,15 @@ const cases: Record<string, Case> = {
   'istio-vault-ca-configmaps: delete configmaps': {
     use: () => respec('render', { controlPlane: { write: 'Patch' } }),
     condition: ['render', 'ControlPlanePatched'],
+  },
+
+  'istio-vault-ca-trust-bundle: list configmaps mesh-root-cert': {
+    use: () => applyOk(kube, scenes.named.resource),
+    condition: ['named', 'RootReady'],
+  },
+  'istio-vault-ca-trust-bundle: get clustertrustbundles.certificates.k8s.io istio.io:istiod-ca:root-cert': {
+    use: () => applyOk(kube, scenes.bundle.resource),
+    condition: ['bundle', 'RootReady'],
   },
 
   'istio-vault-ca-logs: get pods/log': {

@@ -154,6 +154,9 @@ export function kubeApiserverArgs(dir: string, etcdUrl: string, bindAddress: str
     `--audit-policy-file=${file('auditPolicy')}`,
     `--audit-log-path=${file('auditLog')}`,
     '--service-cluster-ip-range=10.96.0.0/24',
+    // off by default in Kubernetes 1.34; istiod publishes its roots so if it is told to
+    '--feature-gates=ClusterTrustBundle=true,ClusterTrustBundleProjection=true',
+    '--runtime-config=certificates.k8s.io/v1beta1/clustertrustbundles=true',
     // The address is a loopback one, which endpoints of the service "kubernetes" may not be.
     '--endpoint-reconciler-type=none',
   ];

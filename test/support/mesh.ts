@@ -104,6 +104,11 @@ export class Meshes {
     this.#tetrate.delete(namespace);
   }
 
+  /** The errors of the stand-in for Tetrate's operator. */
+  log(namespace: string): string {
+    return this.#tetrate.get(namespace)?.log() ?? '';
+  }
+
   async replicas(namespace: string): Promise<Replica[]> {
     const { status } = await getResource(kube, namespace, name);
     return (status as { istiod?: Replica[] } | undefined)?.istiod ?? [];

@@ -86,6 +86,12 @@ export async function makeScene(kube: Kube, vault: Vault, options: SceneOptions)
     metadata: { name: 'istio-vault-ca-tls', namespace },
     data: { 'ca.crt': Buffer.from(vault.caPem ?? '').toString('base64') },
   });
+  // istiod of another test publishes its root in other namespaces: each scene is a mesh of its own
+  const discoverySelectors = [{ matchLabels: { 'kubernetes.io/metadata.name': namespace } }];
+  await kube.request('POST', `/api/v1/namespaces/${namespace}/configmaps`, {
+    metadata: { name: 'istio' },
+    data: { mesh: JSON.stringify({ discoverySelectors }) },
+  });
   if (options.overlays !== null) await applyOk(kube, controlPlane(namespace, options.overlays ?? []));
   const role = `operator-${namespace}`;
   const spec = merge(

@@ -11,9 +11,11 @@ import type {
   IstiodDeployment,
   IstiodPod,
   IstiodSettings,
+  MeshBundle,
   ObservedIstiod,
   Served,
 } from '../../src/plan/facts/observed-istiod.ts';
+import { defaultTrustSettings } from '../../src/plan/facts/trust-places.ts';
 import { converge, desiredOf, emptyWorld, someCa, start, derived } from './model.ts';
 
 export const d = desiredOf();
@@ -130,14 +132,26 @@ export const deploymentOf = (
   serviceAccount: 'istiod',
   version: '1.30.0',
   multiRoot: false,
+  publishesTo: defaultTrustSettings.place,
   maxWorkloadCertTtlMs: defaultMaxWorkloadCertTtlMs,
   settings: settingsOf(world, desired),
-  replicas: { desired: replicas, current: replicas, updated: replicas, available: replicas },
+  replicas: { desired: replicas, current: replicas, updated: replicas, available: replicas, ready: replicas },
   observed: true,
   failure: undefined,
   deadlinePassed: false,
   ...over,
 });
+
+/** ConfigMap `istio-ca-root-cert` of a namespace. @param roots fingerprints, or certificates */
+export function meshBundle(namespace: string | undefined, roots: (string | CertificateFacts)[]): MeshBundle {
+  const certificates = roots.filter((root) => typeof root !== 'string');
+  return {
+    place: namespace === undefined ? { kind: 'ClusterTrustBundle' } : { kind: 'ConfigMap', name: 'istio-ca-root-cert' },
+    namespace,
+    roots: roots.map((root) => (typeof root === 'string' ? root : root.fingerprint)),
+    certificates,
+  };
+}
 
 /** Returns the world with these replicas. */
 export function withIstiod(
@@ -152,10 +166,9 @@ export function withIstiod(
     pods,
     ending: [],
     confinedTo: [],
-    bundles: [
-      { namespace: desired.identity.namespace, roots },
-      { namespace: 'bookinfo', roots },
-    ],
+    bundles: [meshBundle(desired.identity.namespace, roots), meshBundle('bookinfo', roots)],
+    places: [{ kind: 'ConfigMap', name: 'istio-ca-root-cert' }],
+    homeDiscovered: true,
     rootsOfOthers: [],
     ...over,
   };

@@ -13,7 +13,7 @@ import { plan } from '../../src/plan/plan.ts';
 import { simulateStep } from '../../src/plan/simulate.ts';
 import { rotationView } from '../../src/plan/rotation/view.ts';
 import type { Step } from '../../src/plan/steps.ts';
-import { deploymentOf, podOf, servesItself, servesLive, settingsOf, withIstiod } from './istiod-world.ts';
+import { deploymentOf, meshBundle, podOf, servesItself, servesLive, settingsOf, withIstiod } from './istiod-world.ts';
 import { converge, desiredOf, emptyWorld, essence, handMadeWorld, leftBehind, start, derived } from './model.ts';
 
 const hour = 3_600_000;
@@ -61,7 +61,7 @@ function see(
       ...(held ? { distributedRoots: held.roots } : {}),
     }),
   );
-  const bundles = [{ namespace: d.identity.namespace, roots: namespaceRoots }];
+  const bundles = [meshBundle(d.identity.namespace, namespaceRoots)];
   world.kubernetes.istiod = withIstiod(world, pods, { bundles, ...over }, d).kubernetes.istiod;
 }
 
@@ -161,6 +161,24 @@ describe('a root rotation', () => {
       roots: 2,
     });
   });
+
+  it.each<[string, (roots: string[]) => Partial<ObservedIstiod>, string | undefined]>([
+    ['its own namespace does not follow', () => ({ bundles: [meshBundle(d.identity.namespace, [])] }), 'ConfigMap istio-ca-root-cert of 1 namespaces to follow'],
+    ['its own namespace has no ConfigMap yet', (roots) => ({ bundles: [meshBundle('shop', roots)] }), 'ConfigMap istio-ca-root-cert of namespace istio-system'],
+    ['istiod does not discover its own namespace', (roots) => ({ bundles: [meshBundle('shop', roots)], homeDiscovered: false }), undefined],
+    ['istiod discovers no namespace', () => ({ bundles: [], homeDiscovered: false }), 'of a namespace that istiod discovers'],
+    ['the ConfigMap has another name', () => ({ bundles: [], places: [{ kind: 'ConfigMap', name: 'team-a' }] }), 'ConfigMap team-a of namespace istio-system'],
+    ['there is no ClusterTrustBundle', () => ({ bundles: [], places: [{ kind: 'ClusterTrustBundle' }] }), 'ClusterTrustBundle istio.io:istiod-ca:root-cert'],
+    ['the ClusterTrustBundle does not follow', () => ({ bundles: [meshBundle(undefined, [])], places: [{ kind: 'ClusterTrustBundle' }] }), 'ClusterTrustBundle istio.io:istiod-ca:root-cert to follow'],
+    ['the ClusterTrustBundle has followed', (roots) => ({ bundles: [meshBundle(undefined, roots)], places: [{ kind: 'ClusterTrustBundle' }] }), undefined],
+    ['a ConfigMap of another name may not be read', () => ({ bundles: 'unreadableElsewhere' }), 'component trust-bundle'],
+  ])('looks where istiod publishes: %s', (_, published, waitingFor) => {
+    const { world, now } = until('Distributing');
+    const held = heldBy(world);
+    see(world, [held], held.roots, published(held.roots));
+    const view = rotationView(derived(rotating, world, now));
+    expect(view?.waitingFor).toEqual(waitingFor === undefined ? undefined : expect.stringContaining(waitingFor));
+  }); // prettier-ignore
 
   it('goes on only when all is proven, and then not before the longest workload certificate has run out', () => {
     const { world, now } = until('Distributing');

@@ -5,6 +5,7 @@
 import { agentContainerName } from '../../api/injectors.ts';
 import { digestAnnotation } from '../../api/annotations.ts';
 import type { CertificateFacts } from './certificate.ts';
+import type { TrustPlace } from './trust-places.ts';
 
 /** Certificates that a replica sent in a TLS handshake. The handshake verified only that the replica has the key of `leaf`. */
 export interface Served {
@@ -56,15 +57,19 @@ export interface IstiodDeployment {
   version: string;
   /** `ISTIO_MULTIROOT_MESH` is true. */
   multiRoot: boolean;
+  /** Where istiod publishes the roots that workloads trust; undefined: a setting that decides it is not known. */
+  publishesTo: TrustPlace | undefined;
   /**
-   * The longest lifetime of a workload certificate that istiod allows, milliseconds. Istio's default counts if `MAX_WORKLOAD_CERT_TTL` is not
-   * set or has its value from another source.
+   * The longest lifetime of a workload certificate that istiod signs, milliseconds: the longer of `MAX_WORKLOAD_CERT_TTL` and
+   * `DEFAULT_WORKLOAD_CERT_TTL`. Istio's default counts for one that is not set or has its value from another source.
    */
   maxWorkloadCertTtlMs: number;
   /** Of the Pod template. */
   settings: IstiodSettings;
-  /** `desired`: `spec.replicas`. `current`: all Pods; `updated`: Pods of the newest template; `available`: available Pods. */
-  replicas: { desired: number; current: number; updated: number; available: number };
+  /**
+   * `desired`: `spec.replicas`. `current`: all Pods; `updated`: Pods of the newest template; `available`: available Pods; `ready`: Ready Pods.
+   */
+  replicas: { desired: number; current: number; updated: number; available: number; ready: number };
   /** The Deployment controller has observed the newest template. */
   observed: boolean;
   /** Message of condition `ReplicaFailure`: why Pods cannot be created. undefined: the condition is not `True`. */
@@ -91,26 +96,59 @@ export interface IstiodPod {
   distributedRoots?: string[] | Unreachable;
 }
 
-/** ConfigMap `istio-ca-root-cert` of a namespace. */
+/** A trust bundle that istiod published: a ConfigMap of a namespace, or the ClusterTrustBundle. */
 export interface MeshBundle {
-  namespace: string;
-  /** Fingerprints of the certificates in the ConfigMap. */
-  roots: string[];
+  place: TrustPlace;
+  /** undefined: of the ClusterTrustBundle, which every namespace can use. */
+  namespace: string | undefined;
+  /** Fingerprints of the certificates in the bundle. */
+  readonly roots: string[];
+  readonly certificates: CertificateFacts[];
 }
 
 /**
- * Why the trust bundles of the mesh are unknown. `unreadable`: the operator cannot list ConfigMaps `istio-ca-root-cert`. `unselectable`: istiod
- * has `discoverySelectors`, and the operator cannot list namespaces, whose labels they select.
+ * Why the trust bundles of the mesh are unknown. `unreadable`: the operator cannot list ConfigMaps `istio-ca-root-cert`. `unreadableElsewhere`:
+ * istiod publishes a ConfigMap of another name or a ClusterTrustBundle, and the operator cannot read that. `unselectable`: istiod has
+ * `discoverySelectors`, and the operator cannot list namespaces, whose labels they select.
  */
-export type UnknownBundles = 'unreadable' | 'unselectable';
+export type UnknownBundles = 'unreadable' | 'unreadableElsewhere' | 'unselectable';
+
+/** The trust bundles of the namespaces that istiod discovers. */
+export interface PublishedBundles {
+  bundles: MeshBundle[] | UnknownBundles;
+  /** istiod discovers its own namespace, and so publishes a ConfigMap in it. */
+  homeDiscovered: boolean;
+}
+
+/**
+ * What shows which roots the workloads of a mesh trust. The operator looks at it before it writes istiod's fields for the first time.
+ */
+export interface MeshEvidence extends PublishedBundles {
+  /** Where istiod publishes. */
+  places: TrustPlace[];
+  /** A setting of istiod that decides where it publishes is not known, because its value stands in another object. */
+  incomplete: boolean;
+  /** The number of Ready replicas; `unreadable`: the operator cannot list Deployments. */
+  ready: number | 'unreadable';
+  /** Handshakes with Ready replicas; fewer than `ready` if the operator cannot list Pods. */
+  replicas: { name: string; served: Served | Unreachable }[];
+  /** Fingerprints of roots of IstioVaultCAs in other namespaces. */
+  rootsOfOthers: string[];
+  /** Namespaces whose IstioVaultCAs the operator sees; empty: all. */
+  confinedTo: string[];
+}
 
 export interface ObservedIstiod {
   deployments: IstiodDeployment[];
   pods: IstiodPod[];
   /** Names of Pods that are being deleted and still run. They can sign workload certificates until they end. */
   ending: string[];
-  /** ConfigMaps of all namespaces, except namespaces that istiod's `discoverySelectors` exclude. */
+  /** Where istiod publishes the roots. */
+  places: TrustPlace[];
+  /** Trust bundles of all namespaces, except namespaces that istiod's `discoverySelectors` exclude. */
   bundles: MeshBundle[] | UnknownBundles;
+  /** istiod discovers its own namespace, and so publishes a ConfigMap in it. */
+  homeDiscovered: boolean;
   /** Namespaces whose IstioVaultCAs the operator sees; empty: all. For any other namespace, the mesh that it belongs to is unknown. */
   confinedTo: string[];
   /** Fingerprints of roots of IstioVaultCAs in other namespaces. A namespace whose ConfigMap contains one of them belongs to another mesh. */

@@ -5,7 +5,7 @@
  */
 import type { CertificateFacts } from './certificate.ts';
 import type { IntermediateSpec, StateEntry } from './state-entry.ts';
-import type { ObservedIstiod } from './observed-istiod.ts';
+import type { MeshEvidence, ObservedIstiod } from './observed-istiod.ts';
 
 /** A secrets engine or auth mount. */
 export interface Mount {
@@ -301,8 +301,13 @@ export interface ObservedKubernetes {
    * lacks the permission to list Deployments.
    */
   maxWorkloadCertTtlMs: number | 'unknown';
-  /** Certificates in ConfigMap `istio-ca-root-cert` of this namespace; undefined: the ConfigMap does not exist. */
+  /**
+   * Certificates in the trust bundle that istiod publishes for this namespace (its ConfigMap, or the ClusterTrustBundle); undefined: it does
+   * not exist.
+   */
   meshRoots: CertificateFacts[] | undefined;
+  /** undefined: not observed, because istiod has had the fields of this resource before. */
+  mesh?: MeshEvidence;
   /** The mutating webhook of Vault Agent Injector. If it is not registered, `found` is false and `name` is empty. */
   injector: { found: boolean; selectsNamespace: boolean; name: string; failurePolicy?: string };
   /** PEM of the API server's CA for the configuration of the auth mount; undefined: this resource does not write that configuration. */

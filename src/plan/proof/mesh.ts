@@ -10,10 +10,8 @@ import {
   type ObservedIstiod,
   type UnknownBundles,
 } from '../facts/observed-istiod.ts';
-
-/** Returns a list of names for a message, limited to `most` names. */
-export const listNames = (names: string[], most = 5): string =>
-  `${names.slice(0, most).join(', ')}${names.length > most ? ` and ${names.length - most} more` : ''}`;
+import { bundlesOfThisMesh, listNames } from '../facts/mesh-bundles.ts';
+import type { TrustPlace } from '../facts/trust-places.ts';
 
 /** Returns the istiod Deployments that are not scaled to 0 replicas. */
 export const scaledUp = ({ deployments }: ObservedIstiod): IstiodDeployment[] =>
@@ -64,25 +62,6 @@ export function unfinishedRollout(deployment: IstiodDeployment, { pods }: Observ
 const stillEnding = ({ ending }: ObservedIstiod): string | undefined =>
   ending.length === 0 ? undefined : `pods that are being deleted are still there: ${listNames(ending)}`;
 
-/**
- * Returns the trust bundles of the namespaces of this mesh. A namespace whose bundle holds the root of another IstioVaultCA belongs to
- * another mesh. An operator that is confined to namespaces (`--namespaces`) does not see every IstioVaultCA. Outside these namespaces, it
- * counts only bundles with a root of this CA.
- */
-export function bundlesOfMesh(s: DerivedState, istiod: ObservedIstiod): MeshBundle[] | UnknownBundles {
-  const { bundles, rootsOfOthers, confinedTo } = istiod;
-  if (typeof bundles === 'string') return bundles;
-  const ownRoots = s.ownRoots.map(({ certificate }) => certificate.fingerprint);
-  // a root of this CA is this mesh's, whatever another resource says of it: else that could hide a namespace that lags behind
-  const foreignRoots = rootsOfOthers.filter((root) => !ownRoots.includes(root));
-  const holds = ({ roots }: MeshBundle, some: readonly string[]) => roots.some((root) => some.includes(root));
-  return bundles.filter((bundle) => {
-    if (bundle.namespace === s.identity.namespace) return true;
-    if (holds(bundle, foreignRoots)) return false;
-    return confinedTo.length === 0 || confinedTo.includes(bundle.namespace) || holds(bundle, ownRoots);
-  });
-}
-
 /** The mesh as a root rotation evaluates it. Fingerprints are SHA-256 of the DER encoding. */
 export interface MeshView {
   replicas: {
@@ -99,7 +78,11 @@ export interface MeshView {
   }[];
   /** What a rollout still waits for; `undefined`: every desired replica exists and is current. */
   unfinished: string | undefined;
-  namespaces: { namespace: string; roots: string[] }[] | UnknownBundles;
+  bundles: MeshBundle[] | UnknownBundles;
+  /** Where istiod publishes the roots. */
+  places: TrustPlace[];
+  /** istiod discovers its own namespace. */
+  homeDiscovered: boolean;
 }
 
 /**
@@ -137,6 +120,8 @@ export const meshView = derivedOnce((s: DerivedState): MeshView | undefined => {
           ? `Deployment ${listNames(lacking.map(({ name }) => name))} has not got the fields of the live CA`
           : (deployments.flatMap((deployment) => unfinishedRollout(deployment, istiod) ?? [])[0] ??
             stillEnding(istiod)),
-    namespaces: bundlesOfMesh(s, istiod),
+    bundles: bundlesOfThisMesh(s, istiod),
+    places: istiod.places,
+    homeDiscovered: istiod.homeDiscovered,
   };
 });

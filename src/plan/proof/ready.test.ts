@@ -16,6 +16,7 @@ import {
   settingsOf,
   waiting,
   withIstiod,
+  meshBundle,
 } from '../../../test/unit/istiod-world.ts';
 import { desiredOf, identity, minimalSpec, someCa, derived } from '../../../test/unit/model.ts';
 import { group, kind, resourceSchema, version } from '../../api/schema.ts';
@@ -57,10 +58,14 @@ describe('IstiodReady', () => {
     ['pods "a" is forbidden: exceeded quota: few, requested: pods=1', 'kubectl describe resourcequota -n'],
     ['pods "a" is forbidden: violates PodSecurity "restricted:latest": …', 'pod-security.kubernetes.io/enforce'],
     ['Internal error occurred: failed calling webhook "vault.hashicorp.com": …', 'see whether its program runs'],
+    [
+      'pods "istiod-1" is forbidden: unable to validate against any security context constraint: [provider "restricted-v2": …]',
+      'agent-set-security-context: "false"',
+    ],
     ['admission webhook "a.b" denied the request: no', 'its words say why'],
     ['something else', 'kubectl describe replicaset -n'],
   ])('of pods that cannot be made (%s) says what to do', (failure, next) => {
-    const replicas = { desired: 1, current: 0, updated: 0, available: 0 };
+    const replicas = { desired: 1, current: 0, updated: 0, available: 0, ready: 0 };
     const observed = withIstiod(world, [], deployment(1, { failure, replicas }));
     const { reason, message } = verificationOf(derived(d, observed, now))!.ready;
     expect(reason).toBe('PodCreateFailed');
@@ -74,7 +79,7 @@ describe('IstiodReady', () => {
     ['a Deployment without replicas', [], deployment(0), 'Unknown IstiodNotFound'],
     ['fields that have not arrived', pods({ served: servesItself() }), deployment(1, { settings: { env: {}, annotations: {} } }), 'False NotPropagated'],
     ['a digest that has not arrived', pods({}), deployment(1, { settings: { ...settingsOf(world), annotations: { ...settingsOf(world).annotations, 'istiovaultca.io/ca-digest': '0' } } }), 'False NotPropagated'],
-    ['pods that cannot be made', [], deployment(1, { failure: 'exceeded quota', replicas: { desired: 1, current: 0, updated: 0, available: 0 } }), 'False PodCreateFailed'],
+    ['pods that cannot be made', [], deployment(1, { failure: 'exceeded quota', replicas: { desired: 1, current: 0, updated: 0, available: 0, ready: 0 } }), 'False PodCreateFailed'],
     ['a self-signed one among others that fail', pods(initFails, { served: servesItself() }), deployment(2, { failure: 'exceeded quota' }), 'False SelfSignedFallback'],
     ['an init container that fails', pods({}, initFails), {}, 'False VaultInitFailed'],
     ['an agent that fails', pods({}, { containers: { 'vault-agent': { ready: false, state: waiting('CrashLoopBackOff') } } }), {}, 'False VaultAgentFailed'],
@@ -84,17 +89,22 @@ describe('IstiodReady', () => {
     ['one that cannot be reached', pods({}, { served: { unreachable: 'ETIMEDOUT' } }), {}, 'Unknown ProbeBlocked'],
     ['one that was not asked', pods({}, { served: undefined }), {}, 'Unknown IstiodNotProven'],
     ['a pod that is missing', pods({}, {}), deployment(3), 'Unknown RolloutInProgress'],
-    ['a pod that is not available', pods({}, starting), deployment(2, { replicas: { desired: 2, current: 2, updated: 2, available: 1 } }), 'Unknown RolloutInProgress'],
-    ['an old pod that is still there', pods({}, {}), deployment(2, { replicas: { desired: 2, current: 3, updated: 2, available: 2 } }), 'Unknown RolloutInProgress'],
+    ['a pod that is not available', pods({}, starting), deployment(2, { replicas: { desired: 2, current: 2, updated: 2, available: 1, ready: 1 } }), 'Unknown RolloutInProgress'],
+    ['an old pod that is still there', pods({}, {}), deployment(2, { replicas: { desired: 2, current: 3, updated: 2, available: 2, ready: 2 } }), 'Unknown RolloutInProgress'],
     ['a template that nobody has seen', pods({}), deployment(1, { observed: false }), 'Unknown RolloutInProgress'],
     ['a second Deployment that is not proven', [podOf(world, 'a'), podOf(world, 'b', { deployment: 'istiod-2', served: stale() })], { deployments: [deploymentOf(world, 1), deploymentOf(world, 1, { name: 'istiod-2' })] }, 'False StaleCA'],
     ['a second Deployment without replicas', pods({}), { deployments: [deploymentOf(world, 1), deploymentOf(world, 0, { name: 'istiod-2' })] }, 'True IstiodProven'],
-    ['a namespace with another root', pods({}), { bundles: [{ namespace: 'istio-system', roots: [root] }, { namespace: 'shop', roots: [other] }] }, 'False RootNotDistributed'],
-    ['a namespace with an empty ConfigMap', pods({}), { bundles: [{ namespace: 'shop', roots: [] }] }, 'False RootNotDistributed'],
-    ['a namespace with more roots', pods({}), { bundles: [{ namespace: 'shop', roots: [other, root] }] }, 'True IstiodProven'],
-    ['a namespace of another mesh', pods({}), { bundles: [{ namespace: 'shop', roots: [other] }], rootsOfOthers: [other] }, 'True IstiodProven'],
-    ['a namespace that lags, whatever root another resource shows', pods({}), { bundles: [{ namespace: 'shop', roots: [root, 'x'] }, { namespace: 'lags', roots: [] }], rootsOfOthers: [root] }, 'False RootNotDistributed'],
-    ['its own namespace with the root of another', pods({}), { bundles: [{ namespace: 'istio-system', roots: [other] }], rootsOfOthers: [other] }, 'False RootNotDistributed'],
+    ['a namespace with another root', pods({}), { bundles: [meshBundle('istio-system', [root]), meshBundle('shop', [other])] }, 'False RootNotDistributed'],
+    ['a namespace with an empty ConfigMap', pods({}), { bundles: [meshBundle('shop', [])] }, 'False RootNotDistributed'],
+    ['a namespace with more roots', pods({}), { bundles: [meshBundle('shop', [other, root])] }, 'True IstiodProven'],
+    ['a namespace of another mesh', pods({}), { bundles: [meshBundle('istio-system', [root]), meshBundle('shop', [other])], rootsOfOthers: [other] }, 'True IstiodProven'],
+    ['a namespace that lags, whatever root another resource shows', pods({}), { bundles: [meshBundle('shop', [root, 'x']), meshBundle('lags', [])], rootsOfOthers: [root] }, 'False RootNotDistributed'],
+    ['its own namespace with the root of another', pods({}), { bundles: [meshBundle('istio-system', [other])], rootsOfOthers: [other] }, 'False RootNotDistributed'],
+    ['no roots published', pods({}), { bundles: [] }, 'False RootNotDistributed'],
+    ['a ClusterTrustBundle', pods({}), { bundles: [meshBundle(undefined, [root])], places: [{ kind: 'ClusterTrustBundle' }] }, 'True IstiodProven'],
+    ['a ClusterTrustBundle with another root', pods({}), { bundles: [meshBundle(undefined, [other])], places: [{ kind: 'ClusterTrustBundle' }] }, 'False RootNotDistributed'],
+    ['a ClusterTrustBundle that the API server does not serve', pods({}), { bundles: [], places: [{ kind: 'ClusterTrustBundle' }] }, 'False RootNotDistributed'],
+    ['ConfigMaps of another name that may not be read', pods({}), { bundles: 'unreadableElsewhere' }, 'Unknown Forbidden'],
     ['ConfigMaps that may not be read', pods({}), { bundles: 'unreadable' }, 'Unknown Forbidden'],
   ])('with %s', (_name, those, over, expected) => {
     const { ready } = verificationOf(derived(d, withIstiod(world, those, over), now))!;
@@ -103,7 +113,7 @@ describe('IstiodReady', () => {
   }); // prettier-ignore
 
   it('names the namespaces that lack the root', () => {
-    const bundles = Array.from({ length: 7 }, (_, i) => ({ namespace: `shop-${i}`, roots: [other] }));
+    const bundles = Array.from({ length: 7 }, (_, i) => meshBundle(`shop-${i}`, [other]));
     const { ready } = verificationOf(derived(d, withIstiod(world, pods({}), { bundles }), now))!;
     expect(ready.message).toContain('shop-0, shop-1, shop-2, shop-3, shop-4 and 2 more');
   });
@@ -179,7 +189,7 @@ describe('the next look', () => {
     expect(again(pods({}))).toBeUndefined();
     expect(again([], { deployments: [] })).toBeUndefined();
     expect(again(pods({ served: stale() }))).toBe(20_000);
-    expect(again(pods({}), { bundles: [{ namespace: 'shop', roots: [] }] })).toBe(20_000);
+    expect(again(pods({}), { bundles: [meshBundle('shop', [])] })).toBe(20_000);
     expect(recheckIn(derived(d, world, now))).toBeUndefined();
   });
 
@@ -272,16 +282,16 @@ describe('what a root rotation asks', () => {
     const before = { ...settingsOf(world).annotations, 'istiovaultca.io/ca-digest': 'before' };
     const seen = withIstiod(world, pods({}, { settings: { ...settingsOf(world), annotations: before } }, { served: stale() }));
     const live = liveOf(world).certificate.fingerprint;
-    expect(meshView(derived(d, seen, now))).toEqual({
+    expect(meshView(derived(d, seen, now))).toMatchObject({
       replicas: [
         { name: 'istiod-1', serves: live, roots: [root] },
         { name: 'istiod-2', serves: live, roots: undefined },
         { name: 'istiod-3', serves: '', roots: undefined },
       ],
       unfinished: undefined,
-      namespaces: [
-        { namespace: 'istio-system', roots: [root] },
-        { namespace: 'bookinfo', roots: [root] },
+      bundles: [
+        meshBundle('istio-system', [root]),
+        meshBundle('bookinfo', [root]),
       ],
     });
     expect(meshView(derived(d, world, now))).toBeUndefined();
@@ -302,14 +312,14 @@ describe('what a root rotation asks', () => {
 
   it('only namespaces that hold a root of ours, where the operator does not see every IstioVaultCA', () => {
     const bundles = [
-      { namespace: 'istio-system', roots: [other] },
-      { namespace: 'shop', roots: [root, other] },
-      { namespace: 'theirs', roots: [other] },
+      meshBundle('istio-system', [other]),
+      meshBundle('shop', [root, other]),
+      meshBundle('theirs', [other]),
     ];
     const seen = withIstiod(world, pods({}), { bundles, confinedTo: ['istio-system'] });
-    const namespaces = meshView(derived(d, seen, now))?.namespaces;
+    const namespaces = meshView(derived(d, seen, now))?.bundles;
     expect(namespaces).toEqual(bundles.slice(0, 2));
     const unseen = withIstiod(world, pods({}), { bundles: 'unreadable' });
-    expect(meshView(derived(d, unseen, now))?.namespaces).toBe('unreadable');
+    expect(meshView(derived(d, unseen, now))?.bundles).toBe('unreadable');
   });
 });

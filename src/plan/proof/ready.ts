@@ -9,9 +9,11 @@ import { expectedCa } from './handshake.ts';
 import { classify, type ReplicaResult, type EvaluationInput } from './replica.ts';
 import { logRequestsOf, type LogRequest } from './log-requests.ts';
 import { nextChangeAt } from './containers.ts';
-import { bundlesOfMesh, describeMissingFields, unfinishedRollout, listNames, scaledUp } from './mesh.ts';
+import { describeMissingFields, unfinishedRollout, scaledUp } from './mesh.ts';
+import { bundlesOfThisMesh, listNames, unknownBundles } from '../facts/mesh-bundles.ts';
 import type { Observed } from '../facts/observed.ts';
-import type { IstiodDeployment, IstiodPod, ObservedIstiod, UnknownBundles } from '../facts/observed-istiod.ts';
+import type { IstiodDeployment, IstiodPod, ObservedIstiod } from '../facts/observed-istiod.ts';
+import { describePlace } from '../facts/trust-places.ts';
 import { kindOfControlPlane } from '../control-plane/kinds.ts';
 
 /** istiod is rechecked after this time while a replica is not verified, and a handshake is not repeated sooner. Milliseconds. */
@@ -149,6 +151,11 @@ const createRemedies: readonly (readonly [RegExp, (namespace: string) => string]
     () =>
       'That webhook does not answer, and its failurePolicy lets nothing pass without it: see whether its program runs',
   ],
+  [
+    /unable to validate against any security context constraint/,
+    () =>
+      'OpenShift chooses the user of a container, and the injector sets one for the agent: set spec.delivery.annotations vault.hashicorp.com/agent-set-security-context: "false". If the words name a container of Istio\'s, its SecurityContextConstraints are missing for istiod\'s ServiceAccount',
+  ],
   [/denied the request/, () => 'That webhook refuses them: its words say why, or its log does'],
 ];
 
@@ -192,41 +199,35 @@ function rolloutInProgress(
   return readyResult('Unknown', 'RolloutInProgress', `Deployment ${unfinished.name}: ${state}${why}`);
 }
 
-/**
- * Returns the namespaces of this mesh whose ConfigMap `istio-ca-root-cert` lacks a root of the trust bundle, or why they are unknown.
- * @param roots fingerprints
- */
-function namespacesWithout(
-  s: DerivedState,
-  istiod: ObservedIstiod,
-  roots: readonly string[],
-): string[] | UnknownBundles {
-  const bundles = bundlesOfMesh(s, istiod);
-  if (typeof bundles === 'string') return bundles;
-  return bundles
-    .filter((bundle) => !roots.every((root) => bundle.roots.includes(root)))
-    .map(({ namespace }) => namespace)
-    .sort();
-}
-
-const unknownBundles: Readonly<Record<UnknownBundles, string>> = {
-  unreadable: `${missingPermission({ verb: 'list', group: '', resource: 'configmaps' }, 'Apply deploy/base again, which grants it for ConfigMaps named istio-ca-root-cert')} Which root workloads trust is unknown without it.`,
-  unselectable: `${missingPermission({ verb: 'list', group: '', resource: 'namespaces' })} istiod has discoverySelectors, and without the labels of the namespaces it is unknown which namespaces belong to the mesh.`,
-};
-
-/** Reports namespaces whose workloads do not trust this CA; `undefined`: there are none, or there is no valid CA. */
+/** Reports trust bundles without the roots of this CA; `undefined`: there are none, or there is no valid CA. */
 function notDistributed(s: DerivedState, istiod: ObservedIstiod): ReadyResult | undefined {
   const ca = expectedCa(s);
   if (!ca) return undefined;
-  const lacking = namespacesWithout(
-    s,
-    istiod,
-    ca.roots.map((root) => root.fingerprint),
-  );
-  if (typeof lacking === 'string') return readyResult('Unknown', 'Forbidden', unknownBundles[lacking]);
-  if (lacking.length === 0) return undefined;
-  const message = `istio-ca-root-cert of namespace ${listNames(lacking)} does not hold the root of this CA: workloads there do not trust it. istiod writes it within seconds of its start; if it lasts, see istiod's log and what else writes it. Of a namespace that is of no mesh any more, delete the ConfigMap`;
+  const bundles = bundlesOfThisMesh(s, istiod);
+  if (typeof bundles === 'string') return readyResult('Unknown', 'Forbidden', unknownBundles(bundles, istiod.places));
+  if (bundles.length === 0) return nothingPublished(istiod);
+  const roots = ca.roots.map((root) => root.fingerprint);
+  const lacking = bundles.filter((bundle) => !roots.every((root) => bundle.roots.includes(root)));
+  const [first] = lacking;
+  if (!first) return undefined;
+  const namespaces = lacking.flatMap(({ namespace }) => namespace ?? []).sort();
+  const of = namespaces.length === 0 ? '' : ` of namespace ${listNames(namespaces)}`;
+  const remedy = namespaces.length === 0 ? '' : '. Of a namespace that is of no mesh any more, delete the ConfigMap';
+  const message = `${describePlace(first.place)}${of} does not hold the root of this CA: workloads there do not trust it. istiod writes it within seconds of its start; if it lasts, see istiod's log and what else writes it${remedy}`;
   return readyResult('False', 'RootNotDistributed', message);
+}
+
+/** Reports an istiod that publishes no roots: workloads that start get none. */
+function nothingPublished({ places }: ObservedIstiod): ReadyResult {
+  const api = places.some(({ kind }) => kind === 'ClusterTrustBundle')
+    ? 'An API server that does not serve ClusterTrustBundles (certificates.k8s.io, by feature gate ClusterTrustBundle and --runtime-config) leaves istiod without a place to publish in: enable the API there, or take ENABLE_CLUSTER_TRUST_BUNDLE_API from istiod'
+    : "see istiod's log";
+  const where = places.length === 0 ? 'a place that is not known' : places.map(describePlace).join(' or ');
+  return readyResult(
+    'False',
+    'RootNotDistributed',
+    `istiod has published no roots as ${where}: workloads that start do not trust this CA. istiod writes them within seconds of its start; if it lasts: ${api}`,
+  );
 }
 
 /** Reports replicas that are pending although none fails; `undefined`: every replica is verified. */

@@ -3,6 +3,8 @@
  */
 import { derivedOnce, type OwnIssuer, type CurrentCa, type DerivedState } from '../facts/derived.ts';
 import { bundleFacts, isSignedBy } from '../facts/certificate.ts';
+import type { UnknownBundles } from '../facts/observed-istiod.ts';
+import { describePlace } from '../facts/trust-places.ts';
 import { meshView, type MeshView } from '../proof/mesh.ts';
 
 /** Result of a propagation check. */
@@ -73,23 +75,33 @@ export const propagation = derivedOnce((s: DerivedState): Gate => {
     const why = unknown.why === undefined ? '' : ` (${unknown.why})`;
     return waiting(`replica ${unknown.name} to be seen with the current root-cert.pem${why}`);
   }
-  return rootsInNamespaces(s, mesh, roots);
+  return rootsInBundles(s, mesh, roots);
 });
 
-/** Checks whether ConfigMap `istio-ca-root-cert` of every namespace of the mesh holds exactly these roots, given as fingerprints. */
-function rootsInNamespaces(s: DerivedState, { namespaces }: MeshView, roots: string[]): Gate {
-  if (typeof namespaces === 'string')
-    return waiting(
-      namespaces === 'unreadable'
-        ? 'permission to list configmaps named istio-ca-root-cert in all namespaces (docs/rbac.md)'
-        : "permission to list namespaces, whose labels istiod's discoverySelectors select (docs/rbac.md)",
-    );
+/** Checks whether every trust bundle of the mesh holds exactly these roots, given as fingerprints. */
+function rootsInBundles(s: DerivedState, { bundles, places, homeDiscovered }: MeshView, roots: string[]): Gate {
+  if (typeof bundles === 'string') return waiting(missingRights[bundles]);
   const home = s.identity.namespace;
-  if (!namespaces.some(({ namespace }) => namespace === home))
-    return waiting(`ConfigMap istio-ca-root-cert of namespace ${home}`);
-  const lagging = namespaces.filter((bundle) => !sameSet(bundle.roots, roots)).map(({ namespace }) => namespace);
+  const what = places.map(describePlace).join(' or ');
+  const isPublished = homeDiscovered
+    ? bundles.some(({ namespace }) => namespace === undefined || namespace === home)
+    : bundles.length > 0;
+  if (!isPublished) {
+    const where = places.every(({ kind }) => kind === 'ClusterTrustBundle')
+      ? ''
+      : ` of ${homeDiscovered ? `namespace ${home}` : 'a namespace that istiod discovers'}`;
+    return waiting(`${what === '' ? 'the place where istiod publishes' : what}${where}`);
+  }
+  const lagging = bundles.filter((bundle) => !sameSet(bundle.roots, roots));
   if (lagging.length === 0) return passed;
-  return waiting(
-    `ConfigMap istio-ca-root-cert of ${lagging.length} namespaces to follow (${lagging.slice(0, 5).join(', ')})`,
-  );
+  const namespaces = lagging.flatMap(({ namespace }) => namespace ?? []);
+  if (namespaces.length === 0) return waiting(`${what} to follow`);
+  return waiting(`${what} of ${namespaces.length} namespaces to follow (${namespaces.slice(0, 5).join(', ')})`);
 }
+
+/** The right without which the trust bundles are unknown. */
+const missingRights: Readonly<Record<UnknownBundles, string>> = {
+  unreadable: 'permission to list configmaps named istio-ca-root-cert in all namespaces (docs/rbac.md)',
+  unreadableElsewhere: 'permission to read where istiod publishes the roots (component trust-bundle, docs/rbac.md)',
+  unselectable: "permission to list namespaces, whose labels istiod's discoverySelectors select (docs/rbac.md)",
+};

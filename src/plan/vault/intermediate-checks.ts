@@ -32,7 +32,7 @@ export function intermediateTtlTooShort(s: DerivedState): Problem | undefined {
   return {
     condition: 'IntermediateReady',
     reason: 'IntermediateTTLTooShort',
-    message: `spec.intermediate.ttl ${ttl} must be more than twice the longest workload certificate (${formatGoDuration(longest)}${source}): lengthen it, or set spec.intermediate.maxWorkloadCertTTL and istiod's MAX_WORKLOAD_CERT_TTL lower${consequence}`,
+    message: `spec.intermediate.ttl ${ttl} must be more than twice the longest workload certificate (${formatGoDuration(longest)}${source}): lengthen it, or set spec.intermediate.maxWorkloadCertTTL, and istiod's MAX_WORKLOAD_CERT_TTL and DEFAULT_WORKLOAD_CERT_TTL, lower${consequence}`,
     blocks: issued ? 'nothing' : 'all',
   };
 }

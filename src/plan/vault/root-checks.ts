@@ -1,48 +1,10 @@
-/** Checks that protect the root that workloads trust: the operator replaces it only on request. */
+/** Checks that a root that workloads trust, and that is lost, is not replaced without a request. */
 import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
-import { bundleFacts, type CertificateFacts } from '../facts/certificate.ts';
 import { pendingRequest } from '../facts/desired.ts';
 import { adoptionOf } from '../ownership/adoption.ts';
-import { ownables, owns } from '../ownership/ownership.ts';
-import { fieldsAppliedFlag } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
 import { resumesForward } from '../rotation/rotation.ts';
-
-/** The roots that istiod would distribute. If this resource does not own the root mount, which is another problem, all roots in it count. */
-function rootsToDistribute(s: DerivedState): CertificateFacts[] {
-  const adoption = adoptionOf(s);
-  const { root, retiring } = (typeof adoption === 'string' ? undefined : adoption?.ca) ?? {};
-  if (root) return [root, ...(retiring ? [retiring] : [])].map(({ certificate }) => certificate);
-  const ownIds = s.ownRoots.map(({ id }) => id);
-  const { rootMount } = ownables(s);
-  const all = rootMount && !owns(s, rootMount) ? (s.vault.rootPki?.issuers ?? []) : [];
-  const foreign = all.filter(({ id }) => !ownIds.includes(id));
-  return [...(s.rootRoles.trusted ?? []), ...foreign.map(({ certificate }) => certificate)];
-}
-
-/**
- * The mesh of this namespace trusts neither a root that istiod would distribute nor one in the CA entry. A root of the mesh that the root mount
- * contains but that istiod would not distribute does not count. The check applies until the fields of the control plane are written for the
- * first time.
- */
-export function wouldReplaceRoot(s: DerivedState): Problem | undefined {
-  const { meshRoots, controlPlane } = s.kubernetes;
-  // without a state entry, the fields can come from an earlier resource, which distributed other roots
-  const state = s.stateEntry;
-  const applied = state && (controlPlane?.writtenBefore === true || state.made.includes(fieldsAppliedFlag));
-  if (!meshRoots || meshRoots.length === 0 || applied) return undefined;
-  const acceptable = [...rootsToDistribute(s), ...bundleFacts(s.caEntry?.root ?? '')].map((root) => root.fingerprint);
-  if (meshRoots.some(({ fingerprint }) => acceptable.includes(fingerprint))) return undefined;
-  const [first] = meshRoots;
-  if (!first || s.desired.annotations[known.confirmRootChange] === first.fingerprint) return undefined;
-  return {
-    condition: 'RootReady',
-    reason: 'WouldReplaceRoot',
-    message: `ConfigMap istio-ca-root-cert of this namespace holds another root ("${first.subject.commonName || first.subject.organization}", SHA-256 ${first.fingerprint}): workloads that trust only that root would fail. To go on, annotate this resource with ${known.confirmRootChange}=${first.fingerprint}`,
-    blocks: 'all',
-  };
-}
 
 /**
  * The root that must sign is lost. Workloads trust it, so the operator creates another root only if annotation `allow-reissue` names the lost

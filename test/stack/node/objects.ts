@@ -29,6 +29,7 @@ export interface ProjectedSource {
   readonly configMap?: NamedSource;
   readonly secret?: NamedSource;
   readonly downwardAPI?: { readonly items?: readonly DownwardItem[] };
+  readonly clusterTrustBundle?: { readonly name?: string; readonly path: string; readonly optional?: boolean };
 }
 
 export interface Volume {

@@ -92,9 +92,20 @@ async function tokenOf(kube: Kube, pod: Pod, audience: string | undefined, secon
   return Buffer.from((body as { status: { token: string } }).status.token);
 }
 
+/** The certificates of a ClusterTrustBundle as a file; no file if the bundle is optional and does not exist. */
+async function trustBundle(
+  kube: Kube,
+  { name = '', path, optional }: NonNullable<ProjectedSource['clusterTrustBundle']>,
+): Promise<Files> {
+  const answer = await kube.request('GET', `/apis/certificates.k8s.io/v1beta1/clustertrustbundles/${name}`);
+  if (answer.status === 404 && optional === true) return new Map();
+  const { spec } = expectStatus(answer, [200], `ClusterTrustBundle ${name}`) as { spec: { trustBundle: string } };
+  return new Map([[path, Buffer.from(spec.trustBundle)]]);
+}
+
 async function projected(kube: Kube, pod: Pod, address: PodAddress, source: ProjectedSource): Promise<Files> {
   const { namespace } = pod.metadata;
-  const { serviceAccountToken: token, configMap, secret, downwardAPI } = source;
+  const { serviceAccountToken: token, configMap, secret, downwardAPI, clusterTrustBundle } = source;
   if (token !== undefined)
     return new Map([[token.path, await tokenOf(kube, pod, token.audience, token.expirationSeconds ?? 3600)]]);
   if (configMap !== undefined) {
@@ -106,6 +117,7 @@ async function projected(kube: Kube, pod: Pod, address: PodAddress, source: Proj
     return pick(await entriesOf(kube, namespace, 'secrets', name, optional), items, optional);
   }
   if (downwardAPI !== undefined) return downward(pod, address, downwardAPI.items);
+  if (clusterTrustBundle !== undefined) return await trustBundle(kube, clusterTrustBundle);
   throw new Error(`the stand-in for the kubelet does not know this projected source: ${Object.keys(source).join()}`);
 }
 
