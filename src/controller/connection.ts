@@ -222,7 +222,9 @@ export function loginProblem(error: unknown, resource: IstioVaultCA): ProblemErr
     : kubernetes
       ? loginHint(kubernetes, resource.metadata.namespace)
       : 'check spec.vault.auth';
-  return problem('VaultReady', 'LoginFailed', `the login was refused (${error.message}): ${hint}`);
+  const { namespace } = resource.spec.vault;
+  const inNamespace = namespace === undefined ? '' : `; and spec.vault.namespace ${namespace} must exist`;
+  return problem('VaultReady', 'LoginFailed', `the login was refused (${error.message}): ${hint}${inNamespace}`);
 }
 
 /** Vault since 1.17 reports an unknown token as `invalid token`. OpenBao gives the same answer as for a missing permission. */

@@ -76,10 +76,8 @@ export class Executor {
 
   async #executeAndReport(context: ExecutionContext, seen: DecisionInput, step: Step): Promise<void> {
     await this.#executeOne(context, seen, step);
-    const { vault, kubernetes } = seen.observed;
-    const issued = ownEntry(vault.state)?.intermediate?.fingerprint !== undefined;
-    const again = step.kind === 'PatchControlPlane' ? kubernetes.controlPlane?.writtenBefore : issued;
-    const { event, message, action, target } = describeDone(step, again);
+    const issued = ownEntry(seen.observed.vault.state)?.intermediate?.fingerprint !== undefined;
+    const { event, message, action, target } = describeDone(step, issued);
     const { namespace, name } = context.resource.metadata;
     this.#o.logger.info(message, { namespace, name, step: step.kind, target });
     this.#report.event(context.resource, 'Normal', event, action, message);

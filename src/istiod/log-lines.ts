@@ -64,15 +64,21 @@ export function cleaned(text: string, most = longestLine): string {
   return cut(redact(stable), most);
 }
 
+/** The beginning of an entry of an agent's log: a time, JSON, a heading, or the message of a program that ends. */
+const entryStart =
+  /^(?:\d{4}-\d\d-\d\dT|\{|==>|\[(?:ERROR|WARN|INFO|DEBUG|TRACE)\]|(?:error|panic|fatal|goroutine)\b)/i;
+
 /**
- * Splits a log into lines and joins continuation lines. hclog writes a multi-line value, such as a Vault error, below its line, indented or
- * after a bar.
+ * Splits a log into entries and joins continuation lines. hclog writes a multi-line value, such as a Vault error, below its line, indented or
+ * after a bar. In a warning of the template engine, the lines of a Vault error (`Code: 403. Errors:`, `* permission denied`) begin like any
+ * other, so in an agent's log only what begins like an entry is one.
  */
-function joinContinuations(text: string): string[] {
+function joinContinuations(text: string, of: LogOf): string[] {
   const lines: string[] = [];
   for (const raw of text.split(/\r?\n/)) {
     const content = raw.trim();
-    const more = content !== '' && (/^\s/.test(raw) || raw.startsWith('|')) && lines.length > 0;
+    const continues = /^\s/.test(raw) || raw.startsWith('|') || (of === 'agent' && !entryStart.test(raw));
+    const more = content !== '' && continues && lines.length > 0;
     if (!more && content !== '') lines.push(raw.slice(0, longestRead));
     const last = lines.at(-1) ?? '';
     if (more && last.length < longestRead)
@@ -105,7 +111,7 @@ function ranked(lines: readonly string[], of: LogOf): [string, number][] {
  */
 export function relevantLines(text: string, of: LogOf): string[] {
   // a private key spans several lines, so secrets are redacted before the text is split
-  const lines = joinContinuations(redact(head(text, longestLog)));
+  const lines = joinContinuations(redact(head(text, longestLog)), of);
   const since = of === 'agent' ? lines.slice(lines.findLastIndex((line) => loggedIn.test(line)) + 1) : lines;
   const current = ranked(since, of);
   // directly after a login there are no newer lines yet, so the earlier errors are still the best explanation

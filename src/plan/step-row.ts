@@ -50,7 +50,10 @@ export interface StepRow<K extends StepKind> {
   planned: (step: StepOf<K>) => string;
   /** Past tense, for an Event and the log. */
   done: (step: StepOf<K>) => string;
-  /** What the step restores when an object that it wrote before is missing or differs; absent: a repetition reads like the first time. */
+  /**
+   * What the step restores when an object that it wrote before is missing or differs; absent: a renewal takes the step too, so a repetition reads
+   * like the first time.
+   */
   restores?: (step: StepOf<K>) => string;
   /** What must be read again after the step. */
   rereads: readonly VaultPart[];

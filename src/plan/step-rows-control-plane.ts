@@ -22,7 +22,6 @@ export const controlPlaneRows: StepRows<
     event: 'ControlPlanePatched',
     planned: (step) => `Write the fields of istiod to ${step.target}`,
     done: (step) => `Wrote the fields of istiod to ${step.target}`,
-    restores: (step) => `the fields of istiod on ${step.target}`,
     rereads: [],
     simulate: effects.onKubernetes,
   },

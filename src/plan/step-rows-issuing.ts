@@ -85,7 +85,6 @@ export const issuingRows: StepRows<
     event: 'KeyImported',
     planned: (step) => `Import key ${step.name} into mount ${step.mount}/`,
     done: (step) => `Imported key ${step.name} into mount ${step.mount}/`,
-    restores: (step) => `key ${step.name} of mount ${step.mount}/`,
     rereads: ['intermediatePki'],
     simulate: (world, step) => effects.addKey(effects.pkiOf(world, step.mount), step.name),
   },
@@ -127,7 +126,6 @@ export const issuingRows: StepRows<
     event: 'DefaultIssuerSet',
     planned: (step) => `Make the current issuer of mount ${step.mount}/ its default`,
     done: (step) => `Made the current issuer of mount ${step.mount}/ its default`,
-    restores: (step) => `the default issuer of mount ${step.mount}/ (default, default_follows_latest_issuer)`,
     rereads: ['rootPki', 'intermediatePki'],
     simulate: (world, step) => {
       const pki = effects.pkiOf(world, step.mount);

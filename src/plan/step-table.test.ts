@@ -35,6 +35,15 @@ describe('the words of a step', () => {
     );
   });
 
+  it('of an ordinary renewal speak of no repair', () => {
+    const asked = desiredOf({}, { 'istiovaultca.io/rotate-intermediate': 'now' });
+    const { done: renewal } = converge(asked, converge(desiredOf(), emptyWorld()).world);
+    expect(renewal.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['ImportKey', 'SetDefaultIssuer']));
+    expect(
+      renewal.map((step) => describeDone(step, true).message).filter((text) => /missing|differed/.test(text)),
+    ).toEqual([]);
+  });
+
   it('a first reconcile and a deletion bring about most kinds', () => {
     expect(derived(d, world).currentCa).toBeDefined();
     expect(new Set(steps.map(({ kind }) => kind)).size).toBeGreaterThan(15);

@@ -216,7 +216,11 @@ export class Sessions {
 
   async #useGivenToken(client: VaultClient, token: Secret) {
     client.useToken(token);
-    const { ttl, renewable } = lookupSchema.parse((await client.read('auth/token/lookup-self')) ?? {});
+    const path = 'auth/token/lookup-self';
+    const found = await client.read(path);
+    // every namespace has this path, so without an answer there is no such namespace
+    if (found === undefined) throw new VaultError('NotFound', 'read', path, 404, 'no answer');
+    const { ttl, renewable } = lookupSchema.parse(found);
     return { ttlSeconds: ttl, renewable };
   }
 

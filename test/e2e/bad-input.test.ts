@@ -263,6 +263,27 @@ describe('a Vault that does not serve', () => {
     expect(readyMessage(role)).toMatch(/role operator-bad-role of auth\/kubernetes .* audience vault/);
   });
 
+  it.each([
+    ['a token', { method: 'Token', kubernetes: undefined, token: { secretRef: { name: 'istio-vault-ca-token' } } }],
+    ['a service account', { method: 'Kubernetes' }],
+  ])('is LoginFailed in a namespace that does not exist, with %s', async (_, auth) => {
+    const namespace = `bad-namespace-${auth.method.toLowerCase()}`;
+    const spec = { vault: { namespace: 'nowhere', auth } };
+    const scene = await makeScene(kube, vaults.OpenBao, { namespace, spec, withoutRole: true });
+    const made = await vaults.OpenBao.request('POST', 'auth/token/create', { policies: ['default'], ttl: '10m' });
+    const { auth: login } = made.body as { auth: { client_token: string } };
+    const data = { token: Buffer.from(login.client_token).toString('base64') };
+    await applyOk(kube, {
+      apiVersion: 'v1',
+      kind: 'Secret',
+      metadata: { name: 'istio-vault-ca-token', namespace },
+      data,
+    });
+    await applyOk(kube, scene.resource);
+    const resource = await waitForCondition(kube, namespace, 'istioca', { type: 'VaultReady', reason: 'LoginFailed' });
+    expect(readyMessage(resource)).toContain('spec.vault.namespace nowhere must exist');
+  });
+
   it('is LoginFailed without the audience in the role, and without echoing the token', async () => {
     const namespace = 'bad-audience';
     const scene = await makeScene(kube, vault, {

@@ -103,7 +103,9 @@ function caDefect(
   const entry = `${spec.keyStore.mount}/${spec.keyStore.path}`;
   if (!intermediate) {
     if (vault.live.entry !== 'foreign') return undefined;
-    return `the key store entry ${entry} holds a key, but mount ${spec.intermediate.mount} has no issuer for it`;
+    const held =
+      vault.live.foreign?.publicKey === undefined ? 'something else than ca-key.pem with a private key' : 'a key';
+    return `the key store entry ${entry} holds ${held}, and mount ${spec.intermediate.mount} has no issuer${held === 'a key' ? ' for it' : ''}`;
   }
   const name = `the intermediate ${intermediate.certificate.serial} of ${spec.intermediate.mount}`;
   const key = caEntryKey(vault);

@@ -125,6 +125,25 @@ const istiodCauses: readonly Cause[] = [
     action: (d) =>
       `ca-key.pem and ca-cert.pem are of two generations. It passes when the agent has rendered both (spec.delivery.refreshInterval ${d.spec.delivery.refreshInterval}); if it lasts, the agent does not run`,
   },
+  // Go's x509 prints one text for both ends of the validity, then which of them it is
+  {
+    pattern: /has expired or is not yet valid.* is after /i,
+    reason: 'CertificateExpired',
+    action: (d) =>
+      `a certificate of the CA has run out: IntermediateReady and RootReady say which, and what is done about it. If they are True, the agent rendered older files (spec.delivery.refreshInterval ${d.spec.delivery.refreshInterval}), or the clock of the pod's node is ahead`,
+  },
+  {
+    pattern: /has expired or is not yet valid.* is before /i,
+    reason: 'CertificateNotYetValid',
+    action: () =>
+      "a certificate of the CA is not valid yet by the clock of the pod's node, which is behind Vault's: set the clock right; istiod then starts by itself",
+  },
+  {
+    pattern: /incompatible key usage/i,
+    reason: 'ExtendedKeyUsage',
+    action: () =>
+      'a certificate of the CA is limited to extended key usages without server authentication, and istiod takes no such CA: have it issued without an extended key usage',
+  },
   {
     pattern: /cannot verify the cert|certificate signed by unknown authority/i,
     reason: 'ChainNotVerified',
