@@ -7,7 +7,7 @@ import type { Spec } from '../api/schema.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import type { ControlPlaneFacts, Unfit } from '../plan/facts/observed.ts';
 import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
-import type { TrustSettings } from '../plan/facts/trust-places.ts';
+import type { IstiodValues } from '../plan/facts/trust-places.ts';
 
 /** The input of an adapter. */
 export interface Target {
@@ -47,8 +47,8 @@ export interface ControlPlaneAdapter {
   write(target: Target, fields: IstiodFields): Write[];
   /** Returns the writes that restore the previous values, to execute in this order. The last one removes the owner annotation. */
   release(target: Target): Write[];
-  /** Returns what the object says of where istiod will publish the roots that workloads trust; used while istiod has no Deployment. */
-  trust(target: Pick<Target, 'object' | 'spec' | 'relatives'>): TrustSettings;
+  /** Returns what the object says of its istiod; used while istiod has no Deployment. */
+  istiodValues(target: Pick<Target, 'object' | 'spec' | 'relatives'>): IstiodValues;
   /** Returns what the user commits to set the fields: a part of the object, or Helm values. */
   render(target: Omit<Target, 'deployments'>, fields: IstiodFields): JsonObject;
 }

@@ -22,8 +22,8 @@ import {
   type Target,
   type Write,
 } from './adapter.ts';
-import { defaultTrustSettings } from '../plan/facts/trust-places.ts';
-import { objectReader, trustSettings, type SettingsPaths } from './trust-settings.ts';
+import { defaultIstiodValues } from '../plan/facts/trust-places.ts';
+import { objectReader, istiodValuesOf, type SettingsPaths } from './istiod-values.ts';
 import { appliedPaths, isAppliedByOperator, isInLastApplied, hasOtherManager, managerOf, toolOf } from './managers.ts';
 
 /** One field that the operator writes. */
@@ -236,7 +236,8 @@ export function appliedAdapter(of: AppliedKind): ControlPlaneAdapter {
     claim,
     write: (target, fields) => [applyLeaves(target, of.leaves(fields))],
     release,
-    trust: ({ object }) => (of.settings ? trustSettings(objectReader(object), of.settings) : defaultTrustSettings),
+    istiodValues: ({ object }) =>
+      of.settings ? istiodValuesOf(objectReader(object), of.settings) : defaultIstiodValues,
     render: (target, fields) => of.render?.(fields) ?? applyLeaves(target, of.leaves(fields)).object,
   };
 }

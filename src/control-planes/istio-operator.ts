@@ -8,7 +8,7 @@ import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { controlPlaneKinds } from '../plan/control-plane/kinds.ts';
 import { annotationOf, formatValue, type Target } from './adapter.ts';
 import { appliedAdapter, leavesUnder } from './applied.ts';
-import { istioOperatorPaths } from './trust-settings.ts';
+import { istioOperatorPaths } from './istiod-values.ts';
 
 const env = ['spec', 'values', 'pilot', 'env'];
 

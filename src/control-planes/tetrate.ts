@@ -31,8 +31,8 @@ import {
   type PatchCounts,
 } from './overlay.ts';
 import { missingPaths } from './overlay-effect.ts';
-import type { TrustSettings } from '../plan/facts/trust-places.ts';
-import { istioOperatorPaths, objectReader, patchReader, trustSettings } from './trust-settings.ts';
+import type { IstiodValues } from '../plan/facts/trust-places.ts';
+import { istioOperatorPaths, objectReader, patchReader, istiodValuesOf } from './istiod-values.ts';
 
 const { group, clusterScoped, component } = controlPlaneKinds.TetrateControlPlane;
 /** The type of the IstioOperators that TSB renders. */
@@ -254,12 +254,12 @@ function render(target: Omit<Target, 'deployments'>, fields: IstiodFields): Json
 }
 
 /** Reads the IstioOperator that TSB has rendered, else what the overlay says of it. */
-function trust(target: Pick<Target, 'object' | 'spec' | 'relatives'>): TrustSettings {
+function istiodValues(target: Pick<Target, 'object' | 'spec' | 'relatives'>): IstiodValues {
   const operator = operatorFor(target);
   const result = target.relatives?.find((relative) => dig(relative, 'metadata', 'name') === operator);
-  if (result) return trustSettings(objectReader(result), istioOperatorPaths);
+  if (result) return istiodValuesOf(objectReader(result), istioOperatorPaths);
   const entry = overlaysOf(target.object ?? {}).find((one) => typeof operator === 'string' && isEntry(one, operator));
-  return trustSettings(patchReader(dig(entry, 'patches')), istioOperatorPaths);
+  return istiodValuesOf(patchReader(dig(entry, 'patches')), istioOperatorPaths);
 }
 
 export const tetrate: ControlPlaneAdapter = {
@@ -272,6 +272,6 @@ export const tetrate: ControlPlaneAdapter = {
   claim,
   write,
   release,
-  trust,
+  istiodValues,
   render,
 };

@@ -25,10 +25,9 @@ function istiod(ttl?: string | object, revision = 'default') {
 const reference = { configMapKeyRef: { name: 'limits', key: 'ttl' } };
 
 function judge(deployments: Surroundings['deployments']) {
-  const injector = { found: true, selectsNamespace: true, name: '' };
   const gates = { controlPlane: undefined, controlPlaneServed: true, meshRoots: undefined };
   const adapter = adapters[spec.controlPlane.kind];
-  const surroundings = { others: [], deployments, relatives: [], injector };
+  const surroundings = { others: [], deployments, relatives: [], injectors: [] };
   const seen = evaluateKubernetes(surroundings, gates, undefined, resource, adapter, istiodFields(spec, undefined));
   return [seen.maxWorkloadCertTtlMs, seen.istiodServiceAccounts];
 }

@@ -1,7 +1,7 @@
 /**
  * Observes the cluster: the control plane, competing IstioVaultCAs, istiod's Deployments, the distributed roots, and Vault Agent Injector.
  */
-import { agentAnnotations, isInjector } from '../api/injectors.ts';
+import { agentAnnotations } from '../api/injectors.ts';
 import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
 import { group, plural, version } from '../api/schema.ts';
@@ -16,8 +16,8 @@ import type { ObservedKubernetes, Unfit } from '../plan/facts/observed.ts';
 import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
 import { hasEnded, istiodDeployments, istiodLabel, ownedBy } from '../istiod/discover.ts';
 import { placesOf, readTrustBundle } from '../istiod/mesh-bundles.ts';
-import { selects } from '../kube/selector.ts';
 import type { TrustPlace } from '../plan/facts/trust-places.ts';
+import { evaluateInjectors, readInjectors, type InjectorWebhook, type PodLabels } from './observe-injector.ts';
 import { kindOfControlPlane } from '../plan/control-plane/kinds.ts';
 
 const namespaces = { group: '', version: 'v1', plural: 'namespaces' };
@@ -25,7 +25,6 @@ export const configMaps = { group: '', version: 'v1', plural: 'configmaps' };
 export const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
 export const pods = { group: '', version: 'v1', plural: 'pods' };
 const replicaSets = { group: 'apps', version: 'v1', plural: 'replicasets' };
-const webhooks = { group: 'admissionregistration.k8s.io', version: 'v1', plural: 'mutatingwebhookconfigurations' };
 export const resources = { group, version, plural };
 
 export type ClusterReader = Pick<KubeClient, 'getObject' | 'listObjects' | 'isServed'>;
@@ -38,7 +37,8 @@ export interface Surroundings {
   deployments: IstiodDeployment[] | 'unreadable';
   /** Objects that the adapter reads besides the control plane object; `undefined`: the operator cannot list them. */
   relatives: JsonObject[] | undefined;
-  injector: ObservedKubernetes['injector'];
+  /** Webhooks of agent injectors. */
+  injectors: InjectorWebhook[];
 }
 
 /** Objects that decide whether the operator writes. They are read in every iteration. */
@@ -56,13 +56,13 @@ export async function readSurroundings(
   adapter: ControlPlaneAdapter,
 ): Promise<Surroundings> {
   const { namespace } = metadata;
-  const [others, deployed, relatives, injector] = await Promise.all([
+  const [others, deployed, relatives, injectors] = await Promise.all([
     kube.listObjects(resources, namespace),
     unless('Forbidden', kube.listObjects(deployments, namespace, istiodLabel)),
     readRelatives(kube, adapter, namespace),
-    readInjector(kube, namespace),
+    readInjectors(kube, namespace),
   ]);
-  return { others: others, deployments: deployed ? istiodDeployments(deployed) : 'unreadable', relatives, injector };
+  return { others: others, deployments: deployed ? istiodDeployments(deployed) : 'unreadable', relatives, injectors };
 }
 
 /**
@@ -105,7 +105,7 @@ export async function readGates(
 function placesOfMesh(target: Target, adapter: ControlPlaneAdapter): TrustPlace[] {
   const revisions = adapter.revisions(target);
   const own = (target.deployments ?? []).filter(({ revision }) => revisions.includes(revision));
-  return placesOf(own, adapter.trust(target)).known;
+  return placesOf(own, adapter.istiodValues(target)).known;
 }
 
 /** Returns the roots that istiod publishes for a namespace; undefined: none, or they may not be read, which the check of the mesh reports. */
@@ -174,7 +174,7 @@ export function evaluateKubernetes(
     ...evaluateIstiod(matching),
     otherRevisions: otherRevisions(surroundings.deployments, revisions),
     meshRoots,
-    injector: surroundings.injector,
+    injector: evaluateInjectors(surroundings.injectors, podLabels(matching, adapter, target)),
   };
 }
 
@@ -284,6 +284,24 @@ function evaluateIstiod(
   };
 }
 
+/**
+ * Returns the labels of istiod's Pods: those in its Deployments, else those that Istio's chart sets and those that the control plane object adds.
+ * Source: https://github.com/istio/istio, manifests/charts/istio-control/istio-discovery/templates/deployment.yaml
+ */
+function podLabels(
+  istiods: IstiodDeployment[] | 'unreadable',
+  adapter: ControlPlaneAdapter,
+  target: Target,
+): PodLabels[] {
+  if (istiods !== 'unreadable' && istiods.length > 0)
+    return istiods.map(({ podLabels: labels }) => ({ labels, complete: true }));
+  const added = adapter.istiodValues(target).podLabels;
+  return adapter.revisions(target).map((revision) => ({
+    labels: { app: 'istiod', 'istio.io/rev': revision, 'sidecar.istio.io/inject': 'false', ...added },
+    complete: false,
+  }));
+}
+
 /** The annotation of istiod's Pods that names the KV path of the CA key. */
 const keyAnnotation = 'vault.hashicorp.com/agent-inject-secret-ca-key.pem';
 
@@ -345,28 +363,4 @@ export async function clusterUid(kube: Pick<KubeClient, 'getObject'>): Promise<s
 export async function isTerminating(kube: ClusterReader, namespace: string): Promise<boolean> {
   const object = await kube.getObject(namespaces, undefined, namespace);
   return dig(object, 'metadata', 'deletionTimestamp') !== undefined;
-}
-
-/**
- * Reads the mutating webhook of an agent injector, which its name identifies (`src/api/injectors.ts`). A webhook
- * that selects the namespace takes precedence.
- * @throws KubeError
- */
-async function readInjector(kube: ClusterReader, namespace: string): Promise<ObservedKubernetes['injector']> {
-  const [configurations, object] = await Promise.all([
-    kube.listObjects(webhooks, undefined),
-    kube.getObject(namespaces, undefined, namespace),
-  ]);
-  const labels = dig(object, 'metadata', 'labels');
-  const injectors = configurations
-    .flatMap((configuration) => items(configuration['webhooks']))
-    .filter((webhook) => isObject(webhook) && isInjector(str(webhook['name'])))
-    .map((webhook) => ({
-      found: true,
-      name: str(dig(webhook, 'name')),
-      failurePolicy: str(dig(webhook, 'failurePolicy')),
-      selectsNamespace: selects(dig(webhook, 'namespaceSelector'), isObject(labels) ? labels : {}),
-    }));
-  const none = { found: false, selectsNamespace: false, name: '' };
-  return injectors.find((injector) => injector.selectsNamespace) ?? injectors[0] ?? none;
 }

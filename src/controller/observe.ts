@@ -177,7 +177,7 @@ export class Observer {
     if (deleting || fieldsWereApplied(new DerivedState(desired, observed, this.#o.clock.now()))) return observation;
     const { namespace, name } = desired.identity;
     if (since?.some(({ kind }) => kind === 'WriteState' || kind === 'RemoveStaging') !== false) delete context.mesh;
-    const request = { namespace, revisions: adapter.revisions(target), settings: adapter.trust(target) };
+    const request = { namespace, revisions: adapter.revisions(target), settings: adapter.istiodValues(target) };
     context.mesh ??= await this.#o.istiod.meshEvidence(`${namespace}/${name}`, request, context.signal);
     const kubernetes = { ...observed.kubernetes, mesh: context.mesh };
     return { ...observation, observed: { ...observed, kubernetes } };

@@ -166,7 +166,7 @@ export class ReconcileLoop {
     const request = {
       namespace,
       revisions: adapter.revisions(target),
-      settings: adapter.trust(target),
+      settings: adapter.istiodValues(target),
       roots: trusted === undefined ? undefined : { trusted, token: () => istiodToken(context.kube, namespace) },
       logRequests: (seen: ObservedIstiod) => logRequests(derive(withIstiod(observed, seen)), seen),
     };

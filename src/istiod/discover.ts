@@ -82,6 +82,12 @@ function maxWorkloadCertTtlOf(template: unknown): number {
   );
 }
 
+/** Returns the labels of a Pod template. */
+function labelsOf(template: unknown): Record<string, string> {
+  const labels = dig(template, 'metadata', 'labels');
+  return Object.fromEntries(Object.entries(isObject(labels) ? labels : {}).map(([name, value]) => [name, str(value)]));
+}
+
 /** Returns the settings of a Pod or a Pod template that concern the CA. */
 function settingsOf(pod: unknown): IstiodSettings {
   const annotations = dig(pod, 'metadata', 'annotations');
@@ -135,6 +141,7 @@ export function deploymentFacts(deployment: unknown): IstiodDeployment {
     multiRoot: isTrue(settings.env['ISTIO_MULTIROOT_MESH']),
     publishesTo: placeOf((name) => valueOf(template, name)),
     maxWorkloadCertTtlMs: maxWorkloadCertTtlOf(template),
+    podLabels: labelsOf(template),
     settings,
     replicas: {
       desired: desired === undefined ? 1 : num(desired),

@@ -14,7 +14,7 @@ import {
   ignoredNamespaces,
   samePlace,
   type TrustPlace,
-  type TrustSettings,
+  type IstiodValues,
 } from '../plan/facts/trust-places.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { loadYaml } from '../runtime/yaml.ts';
@@ -43,7 +43,7 @@ export interface BundleRequest {
   /** Values of the label `istio.io/rev`. */
   revisions: readonly string[];
   /** What the control plane object sets; counts while there is no Deployment of istiod, or no mesh configuration. */
-  settings: TrustSettings;
+  settings: IstiodValues;
 }
 
 /** Where istiods publish. */
@@ -56,7 +56,7 @@ export interface Places {
 /** Returns where the istiods of these Deployments publish, or where the control plane object says if there is no Deployment. */
 export function placesOf(
   deployments: readonly Pick<IstiodDeployment, 'publishesTo'>[],
-  settings: TrustSettings,
+  settings: IstiodValues,
 ): Places {
   const places = deployments.length > 0 ? deployments.map(({ publishesTo }) => publishesTo) : [settings.place];
   const known = places.filter((place) => place !== undefined);

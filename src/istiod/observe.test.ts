@@ -6,7 +6,7 @@ import { KubeError } from '../kube/errors.ts';
 import { Secret } from '../observability/secret.ts';
 import type { LogRequest } from '../plan/proof/log-requests.ts';
 import type { ObservedIstiod, Served, Unreachable } from '../plan/facts/observed-istiod.ts';
-import { defaultTrustSettings } from '../plan/facts/trust-places.ts';
+import { defaultIstiodValues } from '../plan/facts/trust-places.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
 import { IstiodObserver, type RootQuery } from './observe.ts';
 import type { ProbeTarget } from './probe.ts';
@@ -119,7 +119,7 @@ function setup(over: Partial<World> = {}) {
       {
         namespace: 'ns',
         revisions: ['default'],
-        settings: defaultTrustSettings,
+        settings: defaultIstiodValues,
         roots,
         logRequests: ({ pods }) => new Map(pods.map(({ name }) => [name, wanted])),
       },
@@ -128,7 +128,7 @@ function setup(over: Partial<World> = {}) {
   const evidence = () =>
     observer.meshEvidence(
       'ns/ca',
-      { namespace: 'ns', revisions: ['default'], settings: defaultTrustSettings },
+      { namespace: 'ns', revisions: ['default'], settings: defaultIstiodValues },
       new AbortController().signal,
     );
   return { world, clock, asked, observe, evidence, observer, request };
@@ -226,7 +226,7 @@ describe('logs', () => {
 describe('istio-ca-root-cert', () => {
   it('is listed over all namespaces by its name alone', async () => {
     const { observe, asked } = setup({ bundles: [bundle('ns'), bundle('empty', '')] });
-    const place = defaultTrustSettings.place;
+    const place = defaultIstiodValues.place;
     expect((await observe()).bundles).toEqual([
       { place, namespace: 'ns', roots: [root.fingerprint], certificates: [root] },
       { place, namespace: 'empty', roots: [], certificates: [] },
@@ -337,7 +337,7 @@ describe('evidence of the roots of a mesh', () => {
     const { evidence, asked } = setup({ pods: [ready('a'), ready('b', 'False')], bundles: [bundle('ns'), bundle('shop')] });
     expect(await evidence()).toMatchObject({
       bundles: [{ namespace: 'ns' }, { namespace: 'shop' }],
-      places: [defaultTrustSettings.place],
+      places: [defaultIstiodValues.place],
       incomplete: false,
       ready: 1,
       replicas: [{ name: 'a', served }],

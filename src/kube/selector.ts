@@ -28,3 +28,14 @@ export function selects(selector: unknown, labels: Record<string, unknown>): boo
     (Array.isArray(expressions) ? expressions : []).every((expression) => expressionMatches(expression, labels))
   );
 }
+
+/** Whether a label selector asks only for these keys, so that labels with exactly these keys suffice to evaluate it. */
+export function usesOnly(selector: unknown, keys: readonly string[]): boolean {
+  const matchLabels = dig(selector, 'matchLabels');
+  const expressions = dig(selector, 'matchExpressions');
+  const used = [
+    ...Object.keys(isObject(matchLabels) ? matchLabels : {}),
+    ...(Array.isArray(expressions) ? expressions : []).map((expression) => String(dig(expression, 'key'))),
+  ];
+  return used.every((key) => keys.includes(key));
+}

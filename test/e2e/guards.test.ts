@@ -5,6 +5,7 @@ import { vaultWrites } from '../support/audit.ts';
 import {
   applyOk,
   conditionOf,
+  installComponent,
   registerInjector,
   requestReconcile,
   resourcePath,
@@ -76,6 +77,46 @@ it("without the injector's webhook nothing of the control plane is patched; with
   const done = await requestReconcile(kube, namespace, 'istioca', '2');
   expect(conditionOf(done, 'Provisioned')?.status).toBe('True');
   expect(await overlays(namespace)).toHaveLength(1);
+});
+
+it("a webhook that does not take istiod's pods, or that nobody answers, is as good as none", async () => {
+  const namespace = 'guard-pods';
+  await installComponent(kube, 'injector');
+  // as charts render it, but for a label that istiod does not have
+  const service = { name: 'vault-agent-injector-svc', namespace, path: '/mutate' };
+  const clientConfig = { service };
+  await unregisterInjector(kube);
+  await registerInjector(kube, {}, { clientConfig, objectSelector: { matchLabels: { app: 'web' } } });
+  const scene = await makeScene(kube, vaults.OpenBao, { namespace });
+  await applyOk(kube, scene.resource);
+  const left = await waitForCondition(kube, namespace, 'istioca', { type: 'Ready', reason: 'InjectorNotFound' });
+  expect(conditionOf(left, 'Ready')?.message).toContain('does not select the Pods of istiod (objectSelector or rules)');
+
+  const matchConditions = [{ name: 'not-the-injector', expression: "request.namespace != 'vault'" }];
+  const chart = { matchExpressions: [{ key: 'app.kubernetes.io/name', operator: 'NotIn', values: ['vault-agent-injector'] }] }; // prettier-ignore
+  await registerInjector(kube, {}, { clientConfig, objectSelector: chart, matchConditions });
+  const silent = await requestReconcile(kube, namespace, 'istioca', '1');
+  expect(conditionOf(silent, 'Ready')?.message).toContain(
+    'No ready endpoint stands behind Service guard-pods/vault-agent-injector-svc',
+  );
+  expect(await overlays(namespace)).toEqual([]);
+
+  await applyOk(kube, {
+    apiVersion: 'discovery.k8s.io/v1',
+    kind: 'EndpointSlice',
+    metadata: { name: 'injector', namespace, labels: { 'kubernetes.io/service-name': service.name } },
+    addressType: 'IPv4',
+    ports: [{ name: 'https', port: 8080 }],
+    endpoints: [{ addresses: ['10.0.0.1'], conditions: { ready: true } }],
+  });
+  const done = await requestReconcile(kube, namespace, 'istioca', '2');
+  expect(conditionOf(done, 'ControlPlanePatched')).toMatchObject({
+    status: 'True',
+    message: expect.stringContaining('matchConditions that the operator does not evaluate: not-the-injector'),
+  });
+  expect(await overlays(namespace)).toHaveLength(1);
+  await kube.request('DELETE', '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/istio-vault-ca-injector');
+  await unregisterInjector(kube);
 });
 
 it('a control plane that comes later is configured when it comes', async () => {

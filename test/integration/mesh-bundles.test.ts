@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { createKubeClient } from '../../src/kube/client.ts';
 import { loadKubeConfig, type PooledKubeConfig } from '../../src/kube/pooled-kube-config.ts';
 import { MeshBundleReader } from '../../src/istiod/mesh-bundles.ts';
-import { defaultTrustSettings, type TrustPlace } from '../../src/plan/facts/trust-places.ts';
+import { defaultIstiodValues, type TrustPlace } from '../../src/plan/facts/trust-places.ts';
 import { systemClock } from '../../src/runtime/clock.ts';
 import {
   createNamespace,
@@ -47,7 +47,7 @@ it('nowhere, if it is told to use the ClusterTrustBundle: it is ready, and only 
     await waitFor('a line of its log', () => /ClusterTrustBundle/.test(istiod.log()), { log: istiod.log });
     const read = async (place: TrustPlace) => {
       const reader = new MeshBundleReader(createKubeClient(config), systemClock);
-      const request = { namespace, revisions: ['default'], settings: defaultTrustSettings };
+      const request = { namespace, revisions: ['default'], settings: defaultIstiodValues };
       return (await reader.read(request, [place], 0, new AbortController().signal)).bundles;
     };
     expect(await read({ kind: 'ClusterTrustBundle' })).toEqual([]);

@@ -102,8 +102,8 @@ export async function installOperator(kube: Kube, components: readonly string[] 
 }
 
 /** The webhook of Vault Agent Injector, as its Helm chart registers it. No server runs behind it: these tests create no Pods. */
-export async function registerInjector(kube: Kube, namespaceSelector: Json = {}): Promise<void> {
-  await applyOk(kube, injectorConfiguration({ url: 'https://127.0.0.1:1/mutate' }, namespaceSelector));
+export async function registerInjector(kube: Kube, namespaceSelector: Json = {}, over: Json = {}): Promise<void> {
+  await applyOk(kube, injectorConfiguration({ url: 'https://127.0.0.1:1/mutate' }, namespaceSelector, over));
 }
 
 export async function unregisterInjector(kube: Kube): Promise<void> {

@@ -15,7 +15,7 @@ import type {
   ObservedIstiod,
   Served,
 } from '../../src/plan/facts/observed-istiod.ts';
-import { defaultTrustSettings } from '../../src/plan/facts/trust-places.ts';
+import { defaultIstiodValues } from '../../src/plan/facts/trust-places.ts';
 import { converge, desiredOf, emptyWorld, someCa, start, derived } from './model.ts';
 
 export const d = desiredOf();
@@ -132,8 +132,9 @@ export const deploymentOf = (
   serviceAccount: 'istiod',
   version: '1.30.0',
   multiRoot: false,
-  publishesTo: defaultTrustSettings.place,
+  publishesTo: defaultIstiodValues.place,
   maxWorkloadCertTtlMs: defaultMaxWorkloadCertTtlMs,
+  podLabels: { app: 'istiod' },
   settings: settingsOf(world, desired),
   replicas: { desired: replicas, current: replicas, updated: replicas, available: replicas, ready: replicas },
   observed: true,

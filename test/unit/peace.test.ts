@@ -175,7 +175,13 @@ describe.each<Kind>(['TetrateControlPlane', 'IstioOperator', 'Sail', 'HelmValues
 
   it('shows nothing before istiod could use it', () => {
     const world = emptyWorld();
-    world.kubernetes.injector = { found: false, selectsNamespace: false, name: '' };
+    world.kubernetes.injector = {
+      found: false,
+      selectsNamespace: false,
+      selectsPods: false,
+      name: '',
+      matchConditions: [],
+    };
     expect(converge(d, world).done.map((step) => step.kind)).not.toContain('PublishRender');
   });
 

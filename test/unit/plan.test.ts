@@ -286,7 +286,13 @@ describe('guards', () => {
 
   it('without the injector all of Vault is done and nothing of the control plane', () => {
     const world = emptyWorld();
-    world.kubernetes.injector = { found: false, selectsNamespace: false, name: '' };
+    world.kubernetes.injector = {
+      found: false,
+      selectsNamespace: false,
+      selectsPods: false,
+      name: '',
+      matchConditions: [],
+    };
     const { world: end, last } = converge(d, world);
     expect(last.problems.map((p) => p.reason)).toEqual(['InjectorNotFound']);
     expect(last.problems[0]?.message).toContain(

@@ -2,6 +2,7 @@
 import { injectorDomains } from '../../api/injectors.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
+import { componentPath } from '../../api/permissions.ts';
 import { objectName, renderName } from './istiod-fields.ts';
 import { kindOfControlPlane } from './kinds.ts';
 import type { Problem } from '../facts/problem.ts';
@@ -26,27 +27,68 @@ export function controlPlaneNotFound(s: DerivedState): Problem | undefined {
 }
 
 /**
- * No webhook of Vault Agent Injector is registered, or none selects the namespace. istiod would start without the CA files and use its
- * self-signed CA, so the operator does not write the fields yet.
+ * No webhook of an agent injector is registered that takes the Pods of istiod, or nobody answers it and it lets Pods pass. istiod would start
+ * without the CA files and use its self-signed CA, so the operator does not write the fields yet.
  */
 export function injectorNotFound(s: DerivedState): Problem | undefined {
-  const { injector, controlPlane } = s.kubernetes;
-  if (s.desired.annotations[known.skipPreflight] === 'true' || controlPlane?.carriesFields) return undefined;
-  if (injector.found && injector.selectsNamespace) return undefined;
-  const { namespace } = s.identity;
-  const [cause, action] = injector.found
-    ? [
-        `The mutating webhook ${injector.name} of Vault Agent Injector does not select namespace ${namespace}`,
-        'Change the namespaceSelector of the webhook or the labels of the namespace',
-      ]
-    : [`No mutating webhook named ${injectorDomains.join(' or ')} is registered`, 'Install the injector'];
+  if (s.desired.annotations[known.skipPreflight] === 'true' || s.kubernetes.controlPlane?.carriesFields)
+    return undefined;
+  const obstacle = injectorObstacle(s);
+  if (!obstacle) return undefined;
   return {
     condition: 'ControlPlanePatched',
     reason: 'InjectorNotFound',
-    message: `${cause}. Without Vault Agent Injector, istiod gets no CA files and uses its self-signed CA, so the operator does not configure it yet. ${action}, or set annotation ${known.skipPreflight}=true.`,
+    message: `${obstacle.cause}. Without Vault Agent Injector, istiod gets no CA files and uses its self-signed CA, so the operator does not configure it yet. ${obstacle.action}, or set annotation ${known.skipPreflight}=true.`,
     blocks: 'controlPlane',
   };
 }
+
+/** Why Pods of istiod would get no agent, and what to do about it, as sentences without a period; `undefined`: nothing is known to prevent it. */
+export function injectorObstacle(s: DerivedState): { cause: string; action: string } | undefined {
+  const { injector } = s.kubernetes;
+  const { namespace } = s.identity;
+  if (!injector.found)
+    return {
+      cause: `No mutating webhook named ${injectorDomains.join(' or ')} is registered`,
+      action: 'Install the injector',
+    };
+  const webhook = `The mutating webhook ${injector.name} of Vault Agent Injector`;
+  if (!injector.selectsNamespace)
+    return {
+      cause: `${webhook} does not select namespace ${namespace}`,
+      action: 'Change the namespaceSelector of the webhook or the labels of the namespace',
+    };
+  if (!injector.selectsPods)
+    return {
+      cause: `${webhook} does not select the Pods of istiod (objectSelector or rules)`,
+      action: "Change the objectSelector of the webhook or the labels of istiod's Pods",
+    };
+  if (injector.service?.answers === false && injector.failurePolicy === 'Ignore')
+    return {
+      cause: `No ready endpoint stands behind Service ${injector.service.name} of the mutating webhook ${injector.name}, whose failurePolicy Ignore lets Pods pass without an agent`,
+      action: 'Start the injector',
+    };
+  return undefined;
+}
+
+/** What is not known of the injector's webhook, as clauses for a message; empty: nothing. */
+export function injectorNotes({ kubernetes: { injector } }: DerivedState): string[] {
+  const { name, matchConditions, service, failurePolicy } = injector;
+  const conditions = matchConditions.slice(0, mostNamed).join(', ');
+  return [
+    ...(matchConditions.length > 0
+      ? [`webhook ${name} has matchConditions that the operator does not evaluate: ${conditions}`]
+      : []),
+    ...(service?.answers === 'unreadable' && failurePolicy === 'Ignore'
+      ? [
+          `not verified, because the operator lacks permission to list endpointslices.discovery.k8s.io (${componentPath('injector')}): whether Service ${service.name} of webhook ${name} has a ready endpoint`,
+        ]
+      : []),
+  ];
+}
+
+/** A message names at most this many matchConditions. */
+const mostNamed = 5;
 
 /** Reports fields that the operator must set and that already have another value; `undefined`: there are none. */
 export function fieldConflict(s: DerivedState): Problem | undefined {

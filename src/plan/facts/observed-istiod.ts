@@ -64,6 +64,8 @@ export interface IstiodDeployment {
    * `DEFAULT_WORKLOAD_CERT_TTL`. Istio's default counts for one that is not set or has its value from another source.
    */
   maxWorkloadCertTtlMs: number;
+  /** Labels of the Pod template. */
+  podLabels: Record<string, string>;
   /** Of the Pod template. */
   settings: IstiodSettings;
   /**

@@ -5,6 +5,7 @@
  */
 import type { CertificateFacts } from './certificate.ts';
 import type { IntermediateSpec, StateEntry } from './state-entry.ts';
+import type { ObservedInjector } from './observed-injector.ts';
 import type { MeshEvidence, ObservedIstiod } from './observed-istiod.ts';
 
 /** A secrets engine or auth mount. */
@@ -308,8 +309,7 @@ export interface ObservedKubernetes {
   meshRoots: CertificateFacts[] | undefined;
   /** undefined: not observed, because istiod has had the fields of this resource before. */
   mesh?: MeshEvidence;
-  /** The mutating webhook of Vault Agent Injector. If it is not registered, `found` is false and `name` is empty. */
-  injector: { found: boolean; selectsNamespace: boolean; name: string; failurePolicy?: string };
+  injector: ObservedInjector;
   /** PEM of the API server's CA for the configuration of the auth mount; undefined: this resource does not write that configuration. */
   kubernetesCa: string | undefined;
   /**

@@ -51,16 +51,19 @@ export function placeOf(valueOf: EnvironmentLookup): TrustPlace | undefined {
  */
 export const ignoredNamespaces: readonly string[] = ['kube-public', 'kube-node-lease', 'local-path-storage'];
 
-/** What the control plane object says of istiod's publishing. It counts while istiod has no Deployment. */
-export interface TrustSettings {
+/** What the control plane object says of its istiod. It counts while istiod has no Deployment. */
+export interface IstiodValues {
   /** undefined: a setting that decides it is not known. */
   place: TrustPlace | undefined;
   /** Label selectors, as in the object. */
   discoverySelectors: unknown[];
+  /** Labels that it adds to those of Istio's chart on istiod's Pods. */
+  podLabels: Record<string, string>;
 }
 
 /** The settings of a control plane object that says nothing of them. */
-export const defaultTrustSettings: TrustSettings = {
+export const defaultIstiodValues: IstiodValues = {
   place: { kind: 'ConfigMap', name: defaultRootConfigMap },
   discoverySelectors: [],
+  podLabels: {},
 };

@@ -197,9 +197,11 @@ describe('causes of a fallback', () => {
   const withInjector = (injector: Observed['kubernetes']['injector']) =>
     scene({}, { ...world, kubernetes: { ...world.kubernetes, injector } });
   it.each([
-    [{ found: false, selectsNamespace: false, name: '' }, 'no webhook of the Vault agent injector'],
-    [{ found: true, selectsNamespace: false, name: 'vault.hashicorp.com' }, 'does not select namespace istio-system'],
-    [{ found: true, selectsNamespace: true, name: 'vault.hashicorp.com', failurePolicy: 'Ignore' }, 'failurePolicy Ignore'],
+    [{ found: false, selectsNamespace: false, selectsPods: false, name: '', matchConditions: [] }, 'No mutating webhook named vault.hashicorp.com or openbao.org is registered. Install the injector, then delete the pod'],
+    [{ found: true, selectsNamespace: false, selectsPods: true, name: 'vault.hashicorp.com', matchConditions: [] }, 'does not select namespace istio-system'],
+    [{ found: true, selectsNamespace: true, selectsPods: true, name: 'vault.hashicorp.com', matchConditions: [], failurePolicy: 'Ignore' }, 'failurePolicy Ignore'],
+    [{ found: true, selectsNamespace: true, selectsPods: false, name: 'vault.hashicorp.com', matchConditions: [] }, 'objectSelector'],
+    [{ found: true, selectsNamespace: true, selectsPods: true, name: 'vault.hashicorp.com', matchConditions: ['only-labelled'] }, 'does not evaluate: only-labelled'],
   ])('%j', (injector, text) => {
     expect(classify(uninjected, withInjector(injector)).message).toContain(text);
   }); // prettier-ignore

@@ -6,6 +6,7 @@
 import type { IstiodPhase } from '../../api/istiod.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import type { Desired } from '../facts/desired.ts';
+import { injectorNotes, injectorObstacle } from '../control-plane/checks.ts';
 import { evaluateHandshake, isServed, type ExpectedCa } from './handshake.ts';
 import {
   agentFailure,
@@ -66,14 +67,17 @@ function notConfigured(pod: IstiodPod, { s }: EvaluationInput): ReplicaResult | 
 /** Returns, for a message, why Vault Agent Injector did not inject Vault Agent into a Pod, by the present state of its webhook. */
 function injectorCause({ s }: EvaluationInput): string {
   const { injector } = s.kubernetes;
-  if (!injector.found) return 'no webhook of the Vault agent injector is registered: install it, then delete the pod';
-  if (!injector.selectsNamespace)
-    return `its webhook ${injector.name} does not select namespace ${s.identity.namespace}: change its namespaceSelector or the namespace's labels, then delete the pod`;
+  const obstacle = injectorObstacle(s);
+  if (obstacle) return `${obstacle.cause}. ${obstacle.action}, then delete the pod`;
   const policy =
     injector.failurePolicy === 'Fail'
       ? ''
       : ` (failurePolicy ${injector.failurePolicy ?? 'Ignore'} lets pods pass when it does not answer)`;
-  return `the webhook ${injector.name} is there now, and was not, or did not answer, when the pod was made${policy}: see whether the injector runs, then delete the pod`;
+  return `the webhook ${injector.name} is there now, and was not, or did not answer, when the pod was made${policy}: see whether the injector runs, then delete the pod${injectorNotes(
+    s,
+  )
+    .map((note) => `; ${note}`)
+    .join('')}`;
 }
 
 /** Returns the numbers of a version such as `1.26.1`, a missing patch number as 0; `undefined`: the text is not a version. */

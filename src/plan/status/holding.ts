@@ -1,5 +1,6 @@
 /** Reasons and messages of conditions that are `True`. Pure. */
 import { holdingReason, notVerifiedReason, type StageCondition } from '../../api/conditions.ts';
+import { injectorNotes } from '../control-plane/checks.ts';
 import { objectName } from '../control-plane/istiod-fields.ts';
 import { kindOfControlPlane } from '../control-plane/kinds.ts';
 import type { DerivedState } from '../facts/derived.ts';
@@ -37,7 +38,7 @@ export function holdingMessage(stage: StageCondition, s: DerivedState): string |
     case 'AccessReady':
       return accessSteps(s).length === 0 ? accessMessage(s) : undefined;
     case 'ControlPlanePatched':
-      return s.kubernetes.controlPlane?.carriesFields ? carriesMessage(s) : undefined;
+      return s.kubernetes.controlPlane?.carriesFields ? joined(carriesMessage(s), ...injectorNotes(s)) : undefined;
     case 'IstiodReady':
       return undefined;
   }

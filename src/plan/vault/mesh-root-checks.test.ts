@@ -4,7 +4,7 @@ import { leafOf, meshBundle, provisioned } from '../../../test/unit/istiod-world
 import { derived, desiredOf, emptyWorld, identity, someCa, start } from '../../../test/unit/model.ts';
 import type { CertificateFacts } from '../facts/certificate.ts';
 import type { MeshBundle, MeshEvidence, Served } from '../facts/observed-istiod.ts';
-import { defaultTrustSettings } from '../facts/trust-places.ts';
+import { defaultIstiodValues } from '../facts/trust-places.ts';
 import { wouldReplaceRoot } from './mesh-root-checks.ts';
 
 const home = identity.namespace;
@@ -45,7 +45,7 @@ function judge({ bundles = [], serve = [], over = {}, confirm, meshRoots }: Case
   const mesh: MeshEvidence = {
     bundles,
     homeDiscovered: true,
-    places: [defaultTrustSettings.place!],
+    places: [defaultIstiodValues.place!],
     incomplete: false,
     ready: serve.length,
     replicas: serve.map((served, i) => ({ name: `istiod-${i}`, served })),

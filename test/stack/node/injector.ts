@@ -17,10 +17,14 @@ import type { Container, EnvVar, Pod, Volume, VolumeMount } from './objects.ts';
 export const injectorName = 'vault-agent-injector-cfg';
 const configurations = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations';
 
-/** The configuration as in the injector's Helm chart, but with an address instead of a Service. */
+/**
+ * The configuration as in the injector's Helm chart, but with an address instead of a Service.
+ * @param over more fields of the webhook
+ */
 export function injectorConfiguration(
   clientConfig: Readonly<Record<string, unknown>>,
   namespaceSelector: Readonly<Record<string, unknown>> = {},
+  over: Readonly<Record<string, unknown>> = {},
 ): Record<string, unknown> {
   const rule = { operations: ['CREATE', 'UPDATE'], apiGroups: [''], apiVersions: ['v1'], resources: ['pods'] };
   return {
@@ -37,6 +41,7 @@ export function injectorConfiguration(
         clientConfig,
         rules: [{ ...rule, scope: 'Namespaced' }],
         namespaceSelector,
+        ...over,
       },
     ],
   };

@@ -1,6 +1,6 @@
 /** Reads from a control plane object where its istiod will publish the roots that workloads trust, and which namespaces it discovers. Pure. */
 import { dig, isObject, items } from '../api/json.ts';
-import { placeOf, type TrustSettings } from '../plan/facts/trust-places.ts';
+import { placeOf, type IstiodValues } from '../plan/facts/trust-places.ts';
 import { elementsOf, effectAt, effectInList, isTooLong, type PathPatch } from './istio-path.ts';
 
 /** How one kind of control plane is read. */
@@ -37,7 +37,7 @@ const valueOfItem = (item: unknown): string | null | undefined =>
  * `pilot.envVarFrom`, then `pilot.env`. The list of an IstioOperator changes what the chart rendered.
  * Source: https://github.com/istio/istio, manifests/charts/istio-control/istio-discovery/templates/deployment.yaml
  */
-export function trustSettings(reader: SettingsReader, { values, envList, meshConfig }: SettingsPaths): TrustSettings {
+export function istiodValuesOf(reader: SettingsReader, { values, envList, meshConfig }: SettingsPaths): IstiodValues {
   const trustBundleName = scalar(reader.at([...values, 'global', 'trustBundleName']));
   const lookup = (name: string): string | null | undefined => {
     const listed = envList === undefined ? undefined : valueOfItem(reader.item(envList, name));
@@ -47,7 +47,14 @@ export function trustSettings(reader: SettingsReader, { values, envList, meshCon
     return from ?? (from === null ? null : scalar(reader.at([...values, 'pilot', 'env', name])));
   };
   const selectors = [meshConfig, [...values, 'meshConfig']].map((path) => reader.at([...path, 'discoverySelectors']));
-  return { place: placeOf(lookup), discoverySelectors: selectors.find((list) => Array.isArray(list)) ?? [] };
+  const labels = reader.at([...values, 'pilot', 'podLabels']);
+  return {
+    place: placeOf(lookup),
+    discoverySelectors: selectors.find((list) => Array.isArray(list)) ?? [],
+    podLabels: Object.fromEntries(
+      Object.entries(isObject(labels) ? labels : {}).map(([name, value]) => [name, scalar(value) ?? '']),
+    ),
+  };
 }
 
 /** Reads an object whose fields are nested maps. */

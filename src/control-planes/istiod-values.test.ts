@@ -34,7 +34,7 @@ describe('an environment', () => {
 /** What the adapter of a kind reads. */
 function read(kind: Spec['controlPlane']['kind'], object: JsonObject | undefined, relatives: JsonObject[] = []) {
   const spec = minimalSpec({ controlPlane: { kind, name: 'default' } }).controlPlane;
-  return adapters[kind].trust({ object, spec, relatives });
+  return adapters[kind].istiodValues({ object, spec, relatives });
 }
 
 describe('an Istio of Sail', () => {
@@ -54,7 +54,11 @@ describe('an Istio of Sail', () => {
   it('says which namespaces it discovers', () => {
     const discoverySelectors = [{ matchLabels: { mesh: 'a' } }];
     expect(read('Sail', istio({ meshConfig: { discoverySelectors } })).discoverySelectors).toEqual(discoverySelectors);
-    expect(read('Sail', undefined)).toEqual({ place: byDefault, discoverySelectors: [] });
+    expect(read('Sail', undefined)).toEqual({ place: byDefault, discoverySelectors: [], podLabels: {} });
+    expect(read('Sail', istio({ pilot: { podLabels: { team: 'a', injected: true } } })).podLabels).toEqual({
+      team: 'a',
+      injected: 'true',
+    });
   });
 });
 
@@ -66,7 +70,7 @@ describe('an IstioOperator', () => {
     ['has the list from elsewhere', { components: { pilot: { k8s: { env: [{ name: variable, valueFrom: {} }] } } } }, undefined],
   ])('%s', (_, spec, expected) => {
     const meshConfig = { discoverySelectors: selectors };
-    expect(read('IstioOperator', { spec: { ...spec, meshConfig } })).toEqual({ place: expected, discoverySelectors: selectors });
+    expect(read('IstioOperator', { spec: { ...spec, meshConfig } })).toEqual({ place: expected, discoverySelectors: selectors, podLabels: {} });
   }); // prettier-ignore
 });
 
@@ -88,7 +92,11 @@ describe('a ControlPlane of Tetrate', () => {
     const meshConfig = { discoverySelectors: [{ matchLabels: { mesh: 'a' } }] };
     const values = { global: { trustBundleName: 'team-a' } };
     const rendered = { metadata: { name: 'tsb-istiocontrolplane' }, spec: { values, meshConfig } };
-    expect(read('TetrateControlPlane', overlay([]), [rendered])).toEqual({ place: named, ...meshConfig });
+    expect(read('TetrateControlPlane', overlay([]), [rendered])).toEqual({
+      place: named,
+      ...meshConfig,
+      podLabels: {},
+    });
   });
 });
 
