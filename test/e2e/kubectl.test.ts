@@ -47,13 +47,6 @@ let istiods: PlayedIstiod[] = [];
 
 beforeAll(async () => {
   scene = await makeScene(kube, vaults.OpenBao, { namespace });
-  // other tests leave roots of other meshes on this API server: this namespace is this one's
-  await run(
-    'create',
-    'configmap',
-    'istio',
-    `--from-literal=mesh={discoverySelectors: [{matchLabels: {kubernetes.io/metadata.name: ${namespace}}}]}`,
-  );
 });
 afterAll(() => istiods.forEach(({ server }) => server.close()));
 

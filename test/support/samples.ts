@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createNamespace, type VaultServer } from '../stack/index.ts';
 import { applyOk, manifest, type Json, type Kube } from './cluster.ts';
-import { controlPlane, merge } from './scene.ts';
+import { controlPlane, limitMesh, merge } from './scene.ts';
 
 /** The path of a file in `deploy/vault`. */
 export const shippedFile = (file: string): string => join(import.meta.dirname, '..', '..', 'deploy', 'vault', file);
@@ -28,6 +28,7 @@ export async function applySample(
   spec: Json = {},
 ): Promise<void> {
   await createNamespace(kube, namespace);
+  await limitMesh(kube, namespace);
   await applyOk(kube, secretOf(namespace, 'istio-vault-ca-tls', 'ca.crt', server.caPem ?? ''));
   await applyOk(kube, controlPlane(namespace, []));
   const here = {

@@ -70,6 +70,18 @@ export const controlPlane = (namespace: string, overlays: unknown[]): Json => ({
   spec: { hub: 'hub.example.invalid/tsb', components: { istio: { traceSamplingRate: 50, kubeSpec: { overlays } } } },
 });
 
+/**
+ * Limits the mesh of a namespace to it: other tests leave roots of other meshes on this API server.
+ * @param revision of istiod
+ */
+export async function limitMesh(kube: Kube, namespace: string, revision = 'default'): Promise<void> {
+  const discoverySelectors = [{ matchLabels: { 'kubernetes.io/metadata.name': namespace } }];
+  await kube.request('POST', `/api/v1/namespaces/${namespace}/configmaps`, {
+    metadata: { name: revision === 'default' ? 'istio' : `istio-${revision}` },
+    data: { mesh: JSON.stringify({ discoverySelectors }) },
+  });
+}
+
 /** Every scene of this test file. At its end, everything that the operator exposes is searched for their secrets. */
 export const scenes: Scene[] = [];
 
@@ -86,12 +98,8 @@ export async function makeScene(kube: Kube, vault: Vault, options: SceneOptions)
     metadata: { name: 'istio-vault-ca-tls', namespace },
     data: { 'ca.crt': Buffer.from(vault.caPem ?? '').toString('base64') },
   });
-  // istiod of another test publishes its root in other namespaces: each scene is a mesh of its own
-  const discoverySelectors = [{ matchLabels: { 'kubernetes.io/metadata.name': namespace } }];
-  await kube.request('POST', `/api/v1/namespaces/${namespace}/configmaps`, {
-    metadata: { name: 'istio' },
-    data: { mesh: JSON.stringify({ discoverySelectors }) },
-  });
+  const { kind, name: revision } = (options.spec?.['controlPlane'] ?? {}) as { kind?: string; name?: string };
+  await limitMesh(kube, namespace, kind === 'Sail' ? revision : undefined);
   if (options.overlays !== null) await applyOk(kube, controlPlane(namespace, options.overlays ?? []));
   const role = `operator-${namespace}`;
   const spec = merge(
