@@ -27,21 +27,26 @@ const shorthands: Readonly<Record<string, readonly string[]>> = {
 /** A policy that is not understood. */
 class Unreadable extends Error {}
 
-/** Whitespace, comments, then one token: a string, a punctuation mark, or a word. */
-const tokenPattern =
-  /(?:\s|#[^\n]*|\/\/[^\n]*|\/\*(?:[^*]|\*(?!\/))*\*\/)*(?:("(?:[^"\\\n]|\\.)*")|([{}[\],=:])|([\w.+-]+)|$)/y;
+/**
+ * Whitespace and comments. The pattern reads every text in one way only, so that its time grows in proportion to the length: a comment of
+ * one line ends with its line.
+ */
+const gapPattern = /(?:\s|(?:#|\/\/)[^\n]*(?:\n|$)|\/\*(?:[^*]|\*(?!\/))*\*\/)*/y;
+
+/** A string, a punctuation mark, or a word. */
+const tokenPattern = /"(?:[^"\\\n]|\\.)*"|[{}[\],=:]|[\w.+-]+/y;
 
 function tokensOf(text: string): string[] {
   const tokens: string[] = [];
-  tokenPattern.lastIndex = 0;
-  while (tokenPattern.lastIndex < text.length) {
-    const match = tokenPattern.exec(text);
-    if (!match) throw new Unreadable();
-    const token = match[1] ?? match[2] ?? match[3];
-    if (token === undefined) break;
+  for (let at = 0; ; at = tokenPattern.lastIndex) {
+    gapPattern.lastIndex = at;
+    gapPattern.test(text);
+    tokenPattern.lastIndex = gapPattern.lastIndex;
+    if (tokenPattern.lastIndex >= text.length) return tokens;
+    const [token] = tokenPattern.exec(text) ?? [];
+    if (token === undefined) throw new Unreadable();
     tokens.push(token);
   }
-  return tokens;
 }
 
 /** Reads HCL as far as policies use it: attributes, and blocks with at most one label. */
