@@ -46,6 +46,36 @@ describe('pace', () => {
   });
 });
 
+describe('a wall clock that is set', () => {
+  const pace = { usual: { burst: 1, perSecond: 2 }, failing: { burst: 1, perSecond: 2 } };
+  const hour = 3_600_000;
+
+  test.each([
+    ['an event beyond the pace', hour, (queue: WorkQueue) => queue.add('a')],
+    ['a retry', hour, (queue: WorkQueue) => queue.addRateLimited('a')],
+    ['an earlier recheck', hour, (queue: WorkQueue) => queue.addAfter('a', 500)],
+    ['an event beyond the pace, and the clock is set back', -hour, (queue: WorkQueue) => queue.add('a')],
+  ])('does not have %s wait for a later recheck', async (_what, by, add) => {
+    const { queue, clock } = setup(undefined, pace);
+    queue.add('a');
+    queue.done((await queue.get(forever)) ?? '');
+    queue.addAfter('a', 600_000);
+    clock.set(by);
+    add(queue);
+    await clock.advance(1000);
+    expect(queue.depth).toBe(1);
+  });
+
+  test('does not replace an earlier recheck by a later one', async () => {
+    const { queue, clock } = setup();
+    queue.addAfter('a', 1000);
+    clock.set(-hour);
+    queue.addAfter('a', 600_000);
+    await clock.advance(1000);
+    expect(queue.depth).toBe(1);
+  });
+});
+
 describe('groups', () => {
   const groups = (mostOfGroup?: number) =>
     new WorkQueue({

@@ -34,6 +34,7 @@ export interface WorkQueueOptions {
 
 /** A key that becomes ready later. */
 interface Waiting {
+  /** As `Clock.elapsed` measures: the wall clock can be set meanwhile. */
   atMs: number;
   timer: Timer;
 }
@@ -103,7 +104,7 @@ export class WorkQueue {
       this.add(key);
       return;
     }
-    const atMs = this.#options.clock.now() + ms;
+    const atMs = this.#options.clock.elapsed() + ms;
     const waiting = this.#waiting.get(key);
     if (waiting !== undefined) {
       if (waiting.atMs <= atMs) return;
