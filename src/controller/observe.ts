@@ -7,7 +7,6 @@ import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
 import { istiodFields, renderName, type IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { caDigest, DerivedState, DerivedVault } from '../plan/facts/derived.ts';
 import type { KubeClient } from '../kube/client.ts';
-import { isKubeError } from '../kube/errors.ts';
 import type { ObservedKubernetes, ObservedVault, RepeatedConflict } from '../plan/facts/observed.ts';
 import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import { fieldsWereApplied } from '../plan/vault/mesh-root-checks.ts';
@@ -31,6 +30,7 @@ import {
 } from './observe-kubernetes.ts';
 import type { LoopContext, ReconcileLoopOptions } from './outcome.ts';
 import { asProblem } from './problems.ts';
+import { readTokenIssuer } from './token-issuer.ts';
 
 /** What one reconcile reads with. */
 export interface ObservationContext extends ExecutionContext, LoopContext {
@@ -215,13 +215,9 @@ export class Observer {
     return token && createHash('sha256').update(token.reveal()).digest('hex');
   }
 
-  /** The issuer of this cluster's tokens, if Vault checks it. Without the right to read it, the configuration is not judged. */
-  async #tokenIssuer({ kube }: ObservationContext, { authConfig }: ObservedVault): Promise<string | undefined> {
-    if (authConfig?.issuer === undefined) return undefined;
-    return await kube.tokenIssuer().catch((error: unknown) => {
-      if (isKubeError(error, 'Forbidden')) return undefined;
-      throw error;
-    });
+  /** The issuer of this cluster's tokens, if a configuration of somebody else names one. */
+  async #tokenIssuer({ kube, desired, deleting }: ObservationContext, observed: ObservedVault) {
+    return await readTokenIssuer(kube, new DerivedVault(desired, observed), deleting);
   }
 }
 
