@@ -115,9 +115,6 @@ const configSchema = z.object({
 /** The longest issuer that is kept, in UTF-16 code units. */
 const longestIssuer = 300;
 
-/** The issuer that the server expects if it checks the issuer and none is configured. https://github.com/hashicorp/vault-plugin-auth-kubernetes */
-const defaultIssuer = 'kubernetes/serviceaccount';
-
 /** Fields that `writeAuthConfig` writes, and those that are evaluated by themselves. */
 const knownConfigFields: ReadonlySet<string> = new Set([...Object.keys(configSchema.shape), 'token_reviewer_jwt']);
 
@@ -137,7 +134,8 @@ export async function readAuthConfig(client: VaultClient, mount: string): Promis
     caCert: fields.kubernetes_ca_cert.trim(),
     disableLocalCaJwt: fields.disable_local_ca_jwt,
     reviewerJwtSet: fields.token_reviewer_jwt_set,
-    ...(checksIssuer ? { issuer: cut(printable(fields.issuer || defaultIssuer), longestIssuer) } : {}),
+    // with an empty issuer, logins succeed whether the server checks it or not
+    ...(checksIssuer && fields.issuer !== '' ? { issuer: cut(printable(fields.issuer), longestIssuer) } : {}),
     otherFields: others.sort(),
   };
 }

@@ -127,8 +127,14 @@ describe.each(products)('%s: a mount of somebody else', (product) => {
     await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
   });
 
+  it('goes on when the issuer is to be checked and none is named, with which logins succeed', async () => {
+    await configure({ issuer: '', disable_iss_validation: false });
+    expect(await login(scene, mount)).toBe(200);
+    expect(await look(scene, 'no issuer')).toMatchObject({ status: 'True', reason: 'AccessConfigured' });
+  });
+
   it('is never written', async () => {
-    const ofThisTest = 2;
+    const ofThisTest = 3;
     const writes = (await vaultWrites(scene.vault)).filter((write) => write.endsWith(` ${path}`));
     // the first one is the stack's, which made the mount
     expect(writes).toHaveLength(1 + ofThisTest);

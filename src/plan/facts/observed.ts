@@ -145,7 +145,7 @@ export interface KubernetesAuthConfig {
   disableLocalCaJwt: boolean;
   /** Whether `token_reviewer_jwt` is set; undefined: the server does not report it. */
   reviewerJwtSet: boolean | undefined;
-  /** The issuer that a token must name, if the server checks it (`disable_iss_validation: false`). Absent: it does not check the issuer. */
+  /** The issuer that a token must name, if the server checks it (`disable_iss_validation: false`). Absent: the server takes every issuer. */
   issuer?: string;
   /** Names of fields, as in the API, that the operator does not write and that have another value than the default; sorted. */
   otherFields: string[];
