@@ -39,6 +39,7 @@ export const rows = [
     folder: 'src/plan/vault',
     imports: [
       'src/api',
+      'src/text',
       'src/plan/facts',
       'src/plan/control-plane',
       'src/plan/ownership',

@@ -67,19 +67,34 @@ function otherFields(body: JsonObject, known: ReadonlySet<string>): string[] {
     .slice(0, mostFields);
 }
 
+/** The most names of a list of a role that are kept, and the longest of them, in UTF-16 code units: the longest name in Kubernetes. */
+const mostNames = 200;
+const longestName = 253;
+
+const boundedName = (name: string): string => cut(printable(name), longestName);
+
+/** The role that an answer describes, within limits. */
+export function roleOf(body: JsonObject): KubernetesRole {
+  const fields = roleSchema.parse(body);
+  const names = fields.bound_service_account_names ?? [];
+  const namespaces = fields.bound_service_account_namespaces ?? [];
+  const policies = fields.token_policies ?? [];
+  const bounded = (list: string[]) => list.slice(0, mostNames).map(boundedName);
+  return {
+    serviceAccountNames: bounded(names).sort(),
+    serviceAccountNamespaces: bounded(namespaces),
+    policies: bounded(policies),
+    tokenTtl: fields.token_ttl,
+    audience: boundedName(fields.audience ?? ''),
+    otherFields: otherFields(body, knownFields),
+    ...([names, namespaces, policies].some((list) => list.length > mostNames) ? { more: true } : {}),
+  };
+}
+
 /** Reads a role of a Kubernetes auth mount; undefined if it does not exist. */
 export async function readRole(client: VaultClient, mount: string, role: string): Promise<KubernetesRole | undefined> {
   const body = await client.read(`auth/${mount}/role/${role}`);
-  if (!body) return undefined;
-  const fields = roleSchema.parse(body);
-  return {
-    serviceAccountNames: [...(fields.bound_service_account_names ?? [])].sort(),
-    serviceAccountNamespaces: fields.bound_service_account_namespaces ?? [],
-    policies: fields.token_policies ?? [],
-    tokenTtl: fields.token_ttl,
-    audience: fields.audience ?? '',
-    otherFields: otherFields(body, knownFields),
-  };
+  return body && roleOf(body);
 }
 
 /**

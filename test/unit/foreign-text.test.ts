@@ -14,6 +14,8 @@ import {
   certificateFacts,
   publicKeyOfPrivate,
 } from '../../src/plan/facts/certificate.ts';
+import { DerivedState } from '../../src/plan/facts/derived.ts';
+import { accessDiffers, nameList, unmanagedNotes } from '../../src/plan/vault/unmanaged-access.ts';
 import { readPolicyRules } from '../../src/plan/vault/policy-rules.ts';
 import { parseMarker } from '../../src/plan/facts/identity.ts';
 import { toKubeError } from '../../src/kube/errors.ts';
@@ -22,10 +24,12 @@ import { loadYaml } from '../../src/runtime/yaml.ts';
 import { head, printable } from '../../src/text/bounded.ts';
 import { pemLimits, splitPem } from '../../src/text/pem.ts';
 import { redact } from '../../src/text/redact.ts';
+import { roleOf } from '../../src/vault/access.ts';
 import { clean } from '../../src/vault/errors.ts';
 import { Body } from '../../src/vault/transport.ts';
 import { safeError } from '../../src/observability/logger.ts';
 import { makeForeignRoot } from '../support/foreign-root.ts';
+import { desiredOf, emptyWorld, start } from './model.ts';
 
 /** Repeats a text to at least this many characters. */
 const repeated = (text: string, length: number): string =>
@@ -95,13 +99,34 @@ const readers: Readonly<Record<string, (text: string) => unknown>> = {
   toKubeError: (text) => toKubeError({ code: 403, body: { kind: 'Status', message: text } }),
   parseMarker: (text) => parseMarker(text),
   readPolicyRules: (text) => readPolicyRules(text),
+  accessDiffers: (text) => accessDiffers(roleWith({ bound_service_account_names: text.match(/[^]{1,4}/g) ?? [] })),
+  'accessDiffers, of names of policies': (text) => accessDiffers(roleWith({ token_policies: text.split(/[ \n]/) })),
+  'accessDiffers, of one name': (text) => accessDiffers(roleWith({ bound_service_account_namespaces: [text] })),
+  'accessDiffers, of a policy': (text) => {
+    const world = emptyWorld();
+    Object.assign(world.vault, { policy: `path "kv/data/istioca" { capabilities = ["read"] }\n${text}` });
+    return accessDiffers(new DerivedState(unmanaged, world, start));
+  },
   loadYaml: (text) => attempt(() => loadYaml(text)),
   printable: (text) => printable(text),
   head: (text) => head(text, 1000),
 };
 
 /** Functions with a limit of 64 KiB, which read nothing of a longer text: their texts are shorter by this factor. */
-const shorterBy: Readonly<Record<string, number>> = { readPolicyRules: 16, loadYaml: 16 };
+const shorterBy: Readonly<Record<string, number>> = {
+  readPolicyRules: 16,
+  'accessDiffers, of a policy': 16.1,
+  loadYaml: 16,
+};
+
+const unmanaged = desiredOf({ policy: { manage: false }, kubernetesAuth: { manage: false } });
+
+/** A state with a role that an administrator of Vault wrote. @param fields of Vault's answer */
+function roleWith(fields: Record<string, unknown>): DerivedState {
+  const world = emptyWorld();
+  world.vault.role = roleOf(fields);
+  return new DerivedState(unmanaged, world, start);
+}
 
 /** Harmless texts can still be no YAML. */
 function attempt(read: () => unknown): unknown {
@@ -210,6 +235,34 @@ describe('limits of texts from elsewhere', () => {
     expect(given).toHaveLength(1);
     expect(given[0]).toBeLessThan(16);
     for (const body of bodies) body.release();
+  });
+
+  it('a role: 200 names of a kind, of 253 characters, on one line', () => {
+    const names = Array.from({ length: 201 }, (_, i) => `name-${i}`);
+    for (const field of ['bound_service_account_names', 'bound_service_account_namespaces', 'token_policies']) {
+      const { serviceAccountNames, serviceAccountNamespaces, policies, more } = roleOf({ [field]: names });
+      expect([...serviceAccountNames, ...serviceAccountNamespaces, ...policies]).toHaveLength(200);
+      expect(more).toBe(true);
+      expect(roleOf({ [field]: names.slice(1) }).more).toBeUndefined();
+    }
+    const foreign = `a\u0007b\n${repeated('c', 1000)}`;
+    const { serviceAccountNames, audience } = roleOf({ bound_service_account_names: [foreign], audience: foreign });
+    expect([...serviceAccountNames, audience]).toEqual([`a b ${'c'.repeat(248)}…`, `a b ${'c'.repeat(248)}…`]);
+  });
+
+  it('what a condition says of a role and a policy: the first names, and of each 100 characters', () => {
+    const long = (letter: string) => letter.repeat(300);
+    const state = roleWith({
+      bound_service_account_names: ['istiod', ...['a', 'b', 'c', 'd', 'e', 'f', 'g'].map(long)],
+      token_policies: [`istioca\u001b[31m`],
+    });
+    state.vault.policy = `path "kv/\u001b[31m${long('a')}" { capabilities = ["read"] }`;
+    const { message = '' } = accessDiffers(state) ?? {};
+    expect(message).toMatch(/lets in service accounts a{99}…, b{99}…, c{99}…, d{99}…, e{99}… and 2 more/);
+    const notes = unmanagedNotes(state).join('; ');
+    expect(notes).toMatch(/also gives policies istioca \[31m; .*|grants more than that, on kv\/ \[31ma+…/);
+    expect(`${message}${notes}`).toBe(printable(`${message}${notes}`));
+    expect(nameList(Array.from({ length: 200 }, () => long('a'))).length).toBeLessThan(600);
   });
 
   it('patches of an overlay: 300, and 128 KiB', () => {

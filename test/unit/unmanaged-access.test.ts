@@ -19,20 +19,26 @@ const fittingRole: KubernetesRole = {
 };
 const fittingPolicy = 'path "kv/data/istioca" { capabilities = ["read"] }';
 
-/** A world in which somebody else has written policy and role. */
-function world(vault: Partial<ObservedVault> = {}, accounts: string[] = []): Observed {
+/** A world in which somebody else has written policy and role. @param accounts service accounts of istiod's Deployments */
+function world(vault: Partial<ObservedVault> = {}, accounts: string[] | 'unreadable' = []): Observed {
   const empty = emptyWorld();
   Object.assign(empty.vault, { policy: fittingPolicy, role: fittingRole, authMount: undefined, ...vault });
   empty.kubernetes.istiodServiceAccounts = accounts;
   return empty;
 }
 
-/** `AccessReady` of a world in which nothing else is to be done. */
-function accessOf(from: Observed) {
+/** `AccessReady` of a world in which nothing else is to be done, and whether the control plane has got its fields. @param over of the spec */
+function accessOf(from: Observed, over: Record<string, unknown> = {}) {
+  const spec = {
+    ...unmanaged,
+    ...over,
+    kubernetesAuth: { ...unmanaged.kubernetesAuth, ...(over['kubernetesAuth'] ?? {}) },
+  };
+  const d = desiredOf(spec);
   const { world: at, last } = converge(d, from);
   const resource = {
     metadata: { name: 'a', namespace: 'b', uid: 'u', generation: 1, resourceVersion: '1', annotations: {} },
-    spec: minimalSpec(unmanaged),
+    spec: minimalSpec(spec),
   } as unknown as Parameters<typeof statusOf>[0]['resource'];
   const status = statusOf({ resource, desired: d, observed: at, problems: last.problems, now: start });
   const condition = status.conditions?.find(({ type }) => type === 'AccessReady');
@@ -102,10 +108,96 @@ describe('what is said of a policy', () => {
       'path "kv/*" { capabilities = ["read"] } path "kv/data/istioca" { capabilities = ["deny"] }',
       { status: 'False', reason: 'AccessDiffers', fields: false },
     ],
+    ...['min_wrapping_ttl = "1m"', 'max_wrapping_ttl = 60', 'required_parameters = ["a"]', 'mfa_methods = ["a"]'].map(
+      (attribute): [string, string, object] => [
+        `it has ${attribute}, which an agent cannot meet`,
+        `path "kv/data/istioca" { capabilities = ["read"] ${attribute} }`,
+        {
+          status: 'False',
+          reason: 'AccessDiffers',
+          message: new RegExp(`sets ${attribute.split(' ')[0]} on kv/data/istioca, so that Vault refuses`),
+          fields: false,
+        },
+      ],
+    ),
     [
-      'answers are to be wrapped',
-      'path "kv/data/istioca" { capabilities = ["read"] min_wrapping_ttl = "1m" }',
-      { status: 'True', message: /sets min_wrapping_ttl for what istiod's agent reads/ },
+      'somebody is to confirm each read',
+      'path "kv/data/*" { capabilities = ["read"] control_group = { ttl = "1h" factor "a" { identity { approvals = 1 } } } }',
+      { status: 'False', reason: 'AccessDiffers', message: /sets control_group on kv\/data\/istioca/, fields: false },
+    ],
+    [
+      'answers may be wrapped for no time, which means nothing',
+      'path "kv/data/istioca" { capabilities = ["read"] min_wrapping_ttl = "0s" }',
+      { status: 'True', reason: 'AccessConfigured', fields: true },
+    ],
+    [
+      'parameters of writes are limited',
+      'path "kv/data/istioca" { capabilities = ["read"] denied_parameters = { "*" = [] } }',
+      { status: 'True', message: /sets denied_parameters for what istiod's agent reads/, fields: true },
+    ],
+    [
+      'the rule has ended',
+      'path "kv/data/istioca" { capabilities = ["read"] expiration = "2001-01-01T00:00:00Z" }',
+      { status: 'False', reason: 'AccessDiffers', message: /lacks read on kv\/data\/istioca/, fields: false },
+    ],
+    [
+      'a rule that denies has ended',
+      'path "kv/data/istioca" { capabilities = ["deny"] expiration = 1000000000 } path "kv/*" { capabilities = ["read"] }',
+      { status: 'True', fields: true },
+    ],
+    [
+      'the rule has not ended',
+      'path "kv/data/istioca" { capabilities = ["read"] expiration = "2999-01-01T00:00:00Z" }',
+      { status: 'True', reason: 'AccessConfigured', fields: true },
+    ],
+    [
+      'Vault fills in a path for each login',
+      'path "kv/data/{{identity.entity.metadata.ca}}*" { capabilities = ["read"] }',
+      {
+        status: 'True',
+        message: /fills in for each login, so that read on kv\/data\/istioca is not verified/,
+        fields: true,
+      },
+    ],
+    [
+      'Vault fills in a path, and a wildcard grants no read',
+      'path "{{identity.entity.metadata.ca}}" { capabilities = ["read"] } path "kv/*" { capabilities = ["list"] }',
+      { status: 'True', message: /read on kv\/data\/istioca is not verified/, fields: true },
+    ],
+    [
+      'Vault fills in a path, and the path itself is denied',
+      'path "kv/data/{{identity.entity.metadata.ca}}" { capabilities = ["read"] } path "kv/data/istioca" { capabilities = ["deny"] }',
+      { status: 'False', reason: 'AccessDiffers', fields: false },
+    ],
+    [
+      'Vault fills in a path that can never fit',
+      'path "secret/{{identity.entity.id}}" { capabilities = ["read"] }',
+      { status: 'False', reason: 'AccessDiffers', message: /lacks read on kv\/data\/istioca/, fields: false },
+    ],
+    [
+      'capabilities are given twice, and one denies',
+      'path "kv/data/istioca" { capabilities = ["deny"] capabilities = ["read"] }',
+      { status: 'False', reason: 'AccessDiffers', fields: false },
+    ],
+    [
+      'JSON has a path twice',
+      '{"path": {"kv/data/istioca": {"capabilities": ["deny"]}, "kv/data/istioca": {"capabilities": ["read"]}}}',
+      { status: 'True', message: /is not understood/ },
+    ],
+    [
+      'it denies elsewhere',
+      'path "kv/data/istioca" { capabilities = ["read"] } path "secret/*" { capabilities = ["deny"] }',
+      { status: 'True', message: /^(?!.*grants more)/ },
+    ],
+    [
+      'one rule grants more, and another denies that',
+      'path "kv/data/istioca" { capabilities = ["read"] } path "a" { capabilities = ["read"] } path "a" { policy = "deny" }',
+      { status: 'True', message: /^(?!.*grants more)/ },
+    ],
+    [
+      'it grants much elsewhere',
+      `path "kv/data/istioca" { capabilities = ["read"] } path "${'a'.repeat(500)}" { capabilities = ["read"] }`,
+      { status: 'True', message: /grants more than that, on a{99}…/ },
     ],
     ['it is not understood', 'kv/data/istioca: read', { status: 'True', message: /is not understood/ }],
   ])('%s', (_what, policy, expected) => {
@@ -161,7 +253,53 @@ describe('what is said of a role', () => {
     ],
     ['another policy', { policies: ['web'] }, { ...differs, message: /does not give policy istioca/, fields: false }],
     ['a further policy', { policies: ['istioca', 'web'] }, { status: 'True', message: /also gives policies web/ }],
-    ['an audience', { audience: 'web' }, { ...differs, message: /has another audience/, fields: false }],
+    [
+      'an audience that is not the API server’s',
+      { audience: 'vault' },
+      { ...differs, message: /has audience vault, which the token of istiod's agent does not have/, fields: false },
+    ],
+    [
+      'an audience that can be the API server’s',
+      { audience: 'https://kubernetes.default.svc' },
+      {
+        status: 'True',
+        message: /audience https:\/\/kubernetes.default.svc, and whether .* is not verified/,
+        fields: true,
+      },
+    ],
+    [
+      'a selector of namespaces, and no namespace',
+      { serviceAccountNamespaces: [], otherFields: ['bound_service_account_namespace_selector'] },
+      {
+        ...differs,
+        message: /^(?!.*not bound to namespace).*sets bound_service_account_namespace_selector/,
+        fields: true,
+      },
+    ],
+    [
+      'names with wildcards that take in istiod',
+      { serviceAccountNames: ['istio*d'], serviceAccountNamespaces: ['istio-*'] },
+      {
+        ...differs,
+        message: /^(?!.*is not bound to).*lets in service accounts istio\*d; lets in namespaces istio-\*/,
+        fields: true,
+      },
+    ],
+    [
+      'names with wildcards that do not take in istiod',
+      { serviceAccountNames: ['istiod*istiod'], serviceAccountNamespaces: ['*-system-*'] },
+      { ...differs, message: /is not bound to service account.*is not bound to namespace/, fields: false },
+    ],
+    [
+      'another service account, which istiod may have',
+      { serviceAccountNames: ['mine'] },
+      { ...differs, message: /if istiod has another one, set spec.kubernetesAuth.serviceAccountNames/, fields: false },
+    ],
+    [
+      'more names than are read',
+      { serviceAccountNames: ['istiod'], policies: [], more: true },
+      { status: 'True', message: /more names of a kind than the operator reads/, fields: true },
+    ],
     ['a shorter life', { tokenTtl: 60 }, { status: 'True', message: /has a token_ttl of 60s/ }],
     ['a limited number of uses', { otherFields: ['token_num_uses'] }, { status: 'False', message: /token_num_uses/ }],
     ['addresses', { otherFields: ['token_bound_cidrs'] }, { status: 'True', message: /sets token_bound_cidrs/ }],
@@ -177,6 +315,31 @@ describe('what is said of a role', () => {
     expect(accessOf(of('one', 'two'))).toMatchObject({ status: 'True' });
     expect(accessOf(of('one'))).toMatchObject({ ...differs, fields: false });
     expect(accessOf(of('one')).message).toMatch(/not bound to service account two/);
+  });
+
+  it('which accounts it is for is not verified where istiod’s are not known, unless it is for all', () => {
+    const of = (...serviceAccountNames: string[]) =>
+      accessOf(world({ role: { ...fittingRole, serviceAccountNames } }, 'unreadable'));
+    expect(of('mine')).toMatchObject({ status: 'True', fields: true });
+    expect(of('mine').message).toMatch(/bound to service accounts mine, which are not verified/);
+    expect(of('*')).toMatchObject({ ...differs, fields: true });
+  });
+
+  it('for an Istio of the Sail operator, it can be for istiod of a revision of that name', () => {
+    const sail = (name: string) => ({ controlPlane: { kind: 'Sail', name } });
+    const of = (serviceAccountName: string) =>
+      world({ role: { ...fittingRole, serviceAccountNames: [serviceAccountName] } });
+    expect(accessOf(of('istiod-mesh'), sail('mesh'))).toMatchObject({ status: 'True', fields: true });
+    expect(accessOf(of('istiod'), sail('default'))).toMatchObject({ status: 'True', fields: true });
+    expect(accessOf(of('istiod-mesh'), sail('another'))).toMatchObject({ ...differs, fields: false });
+  });
+
+  it('with an audience in the spec, it needs none, and no other', () => {
+    const of = (audience: string) =>
+      accessOf(world({ role: { ...fittingRole, audience } }), { kubernetesAuth: { audience: 'istio-ca' } });
+    expect(of('')).toMatchObject({ status: 'True', fields: true });
+    expect(of('istio-ca')).toMatchObject({ status: 'True', fields: true });
+    expect(of('https://kubernetes.default.svc')).toMatchObject({ ...differs, fields: false });
   });
 
   it('an account of istiod that is not bound any more keeps no field away that is there', () => {
@@ -201,6 +364,7 @@ describe('an auth mount of somebody else', () => {
   const clientToken = { disableLocalCaJwt: true, reviewerJwtSet: false };
   const audience = { kubernetesAuth: { audience: 'istio-ca' } };
   it.each<[string, object, string | undefined, Record<string, unknown>, RegExp | undefined]>([
+    ['checks for an issuer and names none', { otherFields: ['disable_iss_validation'] }, 'https://ours', {}, undefined],
     ['checks no issuer', {}, 'https://ours', {}, undefined],
     ['checks for the issuer of this cluster', { issuer: 'https://ours' }, 'https://ours', {}, undefined],
     [

@@ -206,6 +206,18 @@ describe("the agent's role", () => {
       found: [],
       names: ['istiod-service-account', 'istiod-stable'],
     },
+    {
+      reason: 'no istiod yet, an Istio of the Sail operator',
+      spec: { controlPlane: { kind: 'Sail', name: 'mesh' } },
+      found: [],
+      names: ['istiod', 'istiod-mesh', 'istiod-service-account'],
+    },
+    {
+      reason: 'no istiod yet, an Istio of the Sail operator with the name of the default revision',
+      spec: { controlPlane: { kind: 'Sail', name: 'default' } },
+      found: [],
+      names: ['istiod', 'istiod-service-account'],
+    },
     { reason: 'unreadable: as it is', spec: {}, found: 'unreadable', current: ['own'], names: ['own'] },
     {
       reason: 'unreadable and no role yet',

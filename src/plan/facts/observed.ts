@@ -135,6 +135,8 @@ export interface RoleFields {
 export interface KubernetesRole extends RoleFields {
   /** Names of the fields, as in the API, that the operator does not write and that have another value than the default; sorted. */
   otherFields: string[];
+  /** One of the lists has more items than the operator reads. */
+  more?: true;
 }
 
 /** Configuration of the Kubernetes auth method. */

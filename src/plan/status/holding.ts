@@ -8,7 +8,7 @@ import { accessSteps, keptRoleFields, namesAreAssumed } from '../vault/access.ts
 import { describeForeignRoles, unverified } from '../vault/foreign-roles.ts';
 import { newGenerationReason } from '../vault/intermediate.ts';
 import { describeUsage } from '../vault/issuer-usage.ts';
-import { notVerified, unmanagedNotes } from '../vault/unmanaged-access.ts';
+import { nameList, notVerified, unmanagedNotes } from '../vault/unmanaged-access.ts';
 import { intermediateMessage, rootMessage } from './expiry.ts';
 
 /** Returns the reason of a condition that is `True`. */
@@ -60,7 +60,7 @@ const carriesMessage = (s: DerivedState): string =>
 /** Message of `AccessReady` while it is `True`. */
 function accessMessage(s: DerivedState): string {
   const { policy, kubernetesAuth } = s.spec;
-  const accounts = (s.vault.role?.serviceAccountNames ?? []).join(', ');
+  const accounts = nameList(s.vault.role?.serviceAccountNames ?? []);
   const why =
     s.kubernetes.istiodServiceAccounts === 'unreadable'
       ? "not verified, because the operator lacks permission to list istiod's Deployments"

@@ -5,6 +5,7 @@ import type { Spec } from '../../api/schema.ts';
 import { caFiles, fileSource } from '../facts/ca-files.ts';
 import { seconds, type Desired } from '../facts/desired.ts';
 import type { KubernetesAuthConfig, KubernetesRole, ObservedKubernetes, RoleFields } from '../facts/observed.ts';
+import { kindOfControlPlane } from '../control-plane/kinds.ts';
 import type { Problem } from '../facts/problem.ts';
 import type { Step } from '../steps.ts';
 import { markerFor, ownables, ownsAuthMount } from '../ownership/ownership.ts';
@@ -18,11 +19,12 @@ export function policyText(desired: Desired, marker = desired.mark): string {
   return [`# ${marker}`, ...paths.map((p) => `path "${p}" {\n  capabilities = ["read"]\n}`), ''].join('\n');
 }
 
-/** Names that istiod's service account has in usual installations. */
-const defaultAccountNames = ({ controlPlane: { revision } }: Spec): string[] => [
-  revision === undefined ? 'istiod' : `istiod-${revision}`,
-  'istiod-service-account',
-];
+/** Names that istiod's service account has in usual installations. The Sail operator names a revision after its Istio, but not `default`. */
+function defaultAccountNames(spec: Spec): string[] {
+  const { revision, name } = spec.controlPlane;
+  const named = kindOfControlPlane(spec).namesRevisions !== undefined && name !== 'default' ? [`istiod-${name}`] : [];
+  return [...(revision === undefined ? ['istiod', ...named] : [`istiod-${revision}`]), 'istiod-service-account'];
+}
 
 /** Whether the names of istiod's service accounts are only assumed: the spec has none, and no Deployment of istiod was seen. */
 export function namesAreAssumed({ spec, kubernetes }: DerivedState): boolean {
@@ -65,6 +67,9 @@ export function desiredRole(
   };
 }
 
+/** The field of a role that binds it to the namespaces with certain labels, in addition to those that it names. */
+export const namespaceSelector = 'bound_service_account_namespace_selector';
+
 /**
  * Fields that give a role's token to more logins, or for longer, than the role is for, with the value that undoes it. Vault takes a namespace
  * selector in addition to the namespaces, so with it a service account of another namespace can read the CA's key.
@@ -72,13 +77,13 @@ export function desiredRole(
  */
 const widening: Readonly<Record<string, string | number>> = {
   alias_name_source: 'serviceaccount_uid',
-  bound_service_account_namespace_selector: '',
+  [namespaceSelector]: '',
   token_period: 0,
   token_type: 'default',
 };
 
 /** Whether a field, by its name in the API, gives a role's token to more logins, or for longer, if it has another value than its default. */
-export const isWidening = (field: string): boolean => field in widening;
+export const isWidening = (field: string): boolean => Object.hasOwn(widening, field);
 
 /** The fields of the existing role that are to be reset. */
 const resetsOf = (role: KubernetesRole | undefined): Record<string, string | number> =>

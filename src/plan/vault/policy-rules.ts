@@ -2,15 +2,19 @@
  * Reads the text of a Vault policy that somebody else manages, as far as it decides what istiod's Vault Agent may do. Pure.
  * Source: https://developer.hashicorp.com/vault/docs/concepts/policies#policy-syntax
  */
-import { isObject, type JsonObject } from '../../api/json.ts';
+import { isObject } from '../../api/json.ts';
 
 /** One rule of a policy. */
 export interface PolicyRule {
   /** Path in Vault without a leading slash; `*` at the end and `+` for a segment are wildcards. */
   path: string;
   capabilities: string[];
-  /** Names of further attributes, such as `min_wrapping_ttl`. */
-  conditions: string[];
+  /** Names of attributes with which Vault refuses the reads of Vault Agent, such as `min_wrapping_ttl`. */
+  refusing: string[];
+  /** Names of further attributes, such as `denied_parameters`. */
+  others: string[];
+  /** The time from which the rule does not exist any more, milliseconds since the epoch (OpenBao). Absent: it does not end. */
+  endsMs?: number;
 }
 
 /** The longest policy that is read, in UTF-16 code units. */
@@ -23,6 +27,14 @@ const shorthands: Readonly<Record<string, readonly string[]>> = {
   write: ['create', 'read', 'update', 'delete', 'list'],
   sudo: ['create', 'read', 'update', 'delete', 'list', 'sudo'],
 };
+
+/**
+ * Attributes with which Vault refuses a read that comes without parameters and asks for no wrapped answer, as Vault Agent reads, or that needs
+ * somebody's confirmation. An empty value asks for nothing. `allowed_parameters` and `denied_parameters` matter for writes alone.
+ */
+const refusingAttributes: ReadonlySet<string> = new Set([
+  ...['min_wrapping_ttl', 'max_wrapping_ttl', 'required_parameters', 'mfa_methods', 'control_group'],
+]);
 
 /** A policy that is not understood. */
 class Unreadable extends Error {}
@@ -49,6 +61,9 @@ function tokensOf(text: string): string[] {
   }
 }
 
+/** Name and value of an attribute. An attribute can occur several times. */
+type Attribute = [name: string, value: unknown];
+
 /** Reads HCL as far as policies use it: attributes, and blocks with at most one label. */
 class HclReader {
   readonly #tokens: string[];
@@ -63,11 +78,11 @@ class HclReader {
     const rules: PolicyRule[] = [];
     while (this.#peek() !== undefined) {
       const name = plain(this.#next());
-      if (this.#take('=')) this.#value(0);
+      if (name !== 'path' && this.#take('=')) this.#value(0);
       else if (name === 'path') {
         const path = plain(this.#next());
         this.#take('=');
-        rules.push(ruleOf(path, this.#object(0)));
+        rules.push(ruleOf(path, this.#entries(0)));
       } else throw new Unreadable();
     }
     return rules;
@@ -88,23 +103,23 @@ class HclReader {
     return true;
   }
 
-  #object(depth: number): JsonObject {
+  #entries(depth: number): Attribute[] {
     if (depth > deepest || this.#next() !== '{') throw new Unreadable();
-    const entries: [string, unknown][] = [];
+    const entries: Attribute[] = [];
     while (!this.#take('}')) {
       const name = plain(this.#next());
       const isAttribute = this.#take('=') || this.#take(':');
       // a block can have a label, as in `factor "name" { … }`
       if (!isAttribute && this.#peek()?.startsWith('"')) this.#next();
-      entries.push([name, isAttribute ? this.#value(depth + 1) : this.#object(depth + 1)]);
+      entries.push([name, isAttribute ? this.#value(depth + 1) : this.#entries(depth + 1)]);
       this.#take(',');
     }
-    return Object.fromEntries(entries);
+    return entries;
   }
 
   #value(depth: number): unknown {
     if (depth > deepest) throw new Unreadable();
-    if (this.#peek() === '{') return this.#object(depth);
+    if (this.#peek() === '{') return this.#entries(depth);
     if (!this.#take('[')) return plain(this.#next());
     const values: unknown[] = [];
     while (!this.#take(']')) {
@@ -118,32 +133,96 @@ class HclReader {
 /** The deepest nesting that is read. */
 const deepest = 10;
 
-/** A word, or a string without its quotes. @throws Unreadable */
+/**
+ * A word, or a string without its quotes. Escape sequences other than `\"` and `\\`, and `${`, which HCL reads in ways of its own, are not
+ * understood: no path needs them. @throws Unreadable
+ */
 function plain(token: string): string {
   if (/^[\w.+-]+$/.test(token)) return token;
-  if (!token.startsWith('"')) throw new Unreadable();
-  return token.slice(1, -1).replace(/\\(.)/g, '$1');
+  if (!token.startsWith('"') || token.includes('${')) throw new Unreadable();
+  return token.slice(1, -1).replace(/\\(.)/g, (_, escaped: string) => {
+    if (escaped !== '"' && escaped !== '\\') throw new Unreadable();
+    return escaped;
+  });
 }
 
-function ruleOf(path: string, body: JsonObject): PolicyRule {
-  const { capabilities, policy, ...others } = body;
-  const listed = Array.isArray(capabilities) ? capabilities.map(String) : [];
-  const shorthand = typeof policy === 'string' ? (shorthands[policy] ?? []) : [];
+/** The value of an attribute that must not occur twice: it is a text; undefined: the attribute is missing. @throws Unreadable */
+function textOf(attributes: Attribute[], name: string): string | undefined {
+  const [first, ...more] = attributes.filter(([candidate]) => candidate === name);
+  if (first === undefined) return undefined;
+  const [, value] = first;
+  if (more.length > 0 || !['string', 'number'].includes(typeof value)) throw new Unreadable();
+  return String(value);
+}
+
+/** The items of all lists of a name: Vault combines them. @throws Unreadable if one is no list of texts */
+const listsOf = (attributes: Attribute[], wanted: string): string[] =>
+  attributes.flatMap(([name, value]) => {
+    if (name !== wanted) return [];
+    if (!Array.isArray(value) || !value.every((item) => typeof item === 'string')) throw new Unreadable();
+    return value;
+  });
+
+/** The capabilities that the deprecated attribute stands for. @throws Unreadable */
+function capabilitiesOf(shorthand: string | undefined): readonly string[] {
+  if (shorthand === undefined) return [];
+  const capabilities = Object.hasOwn(shorthands, shorthand) ? shorthands[shorthand] : undefined;
+  if (!capabilities) throw new Unreadable();
+  return capabilities;
+}
+
+/** The end of a rule: seconds since the epoch, or a time as in RFC 3339. @throws Unreadable */
+function endOf(expiration: string | undefined): { endsMs?: number } {
+  if (expiration === undefined || expiration === '') return {};
+  const endsMs = /^\d{1,12}$/.test(expiration) ? Number(expiration) * 1000 : Date.parse(expiration);
+  if (Number.isNaN(endsMs)) throw new Unreadable();
+  return { endsMs };
+}
+
+/** Whether the value of an attribute asks for nothing: an empty list, or no time (`0`, `0s`, an empty text). */
+function isEmpty(value: unknown): boolean {
+  if (typeof value === 'string') return !/[1-9]/.test(value);
+  return Array.isArray(value) ? value.length === 0 : value === 0;
+}
+
+/** @throws Unreadable */
+function ruleOf(path: string, attributes: Attribute[]): PolicyRule {
+  const names = attributes
+    // OpenBao has comments on rules
+    .filter(([name]) => !['capabilities', 'policy', 'expiration', 'comment'].includes(name))
+    .filter(([name, value]) => !(refusingAttributes.has(name) && isEmpty(value)))
+    .map(([name]) => name);
+  const granted = [...listsOf(attributes, 'capabilities'), ...capabilitiesOf(textOf(attributes, 'policy'))];
   return {
     path: path.replace(/^\//, ''),
-    capabilities: [...new Set([...listed, ...shorthand])],
-    // OpenBao has comments on rules
-    conditions: Object.keys(others).filter((name) => name !== 'comment'),
+    capabilities: [...new Set(granted)],
+    refusing: [...new Set(names.filter((name) => refusingAttributes.has(name)))],
+    others: [...new Set(names.filter((name) => !refusingAttributes.has(name)))],
+    ...endOf(textOf(attributes, 'expiration')),
   };
 }
 
+/** The number of keys of all objects within a value. */
+function keysWithin(value: unknown): number {
+  let count = 0;
+  const rest = [value];
+  for (let next = rest.pop(); next !== undefined; next = rest.pop()) {
+    if (isObject(next)) count += Object.keys(next).length;
+    if (typeof next === 'object' && next !== null) for (const inner of Object.values(next)) rest.push(inner);
+  }
+  return count;
+}
+
+/** @throws Unreadable or SyntaxError */
 function jsonRules(text: string): PolicyRule[] {
   const parsed: unknown = JSON.parse(text);
+  // of a key that occurs twice, `JSON.parse` drops the first value, which Vault does not
+  if (tokensOf(text).filter((token) => token === ':').length !== keysWithin(parsed)) throw new Unreadable();
   const paths = isObject(parsed) ? parsed['path'] : undefined;
   if (!isObject(paths)) throw new Unreadable();
   return Object.entries(paths).map(([path, body]) => {
     if (!isObject(body)) throw new Unreadable();
-    return ruleOf(path, body);
+    return ruleOf(path, Object.entries(body));
   });
 }
 
@@ -189,12 +268,23 @@ export function decidingRule(rules: PolicyRule[], path: string): PolicyRule | un
     .map((rule) => rule.path)
     .filter((candidate) => matches(candidate, path))
     .sort(bySpecificity);
-  const deciding = rules.filter((rule) => rule.path === pattern);
   if (pattern === undefined) return undefined;
+  const deciding = rules.filter((rule) => rule.path === pattern);
   const capabilities = [...new Set(deciding.flatMap((rule) => rule.capabilities))];
   return {
     path: pattern,
     capabilities: capabilities.includes('deny') ? ['deny'] : capabilities,
-    conditions: [...new Set(deciding.flatMap((rule) => rule.conditions))],
+    refusing: [...new Set(deciding.flatMap((rule) => rule.refusing))],
+    others: [...new Set(deciding.flatMap((rule) => rule.others))],
   };
 }
+
+/** Where the part of a path begins that Vault fills in for each login (`{{identity.entity.id}}`); -1: it has none. */
+const templateStart = (pattern: string): number => pattern.indexOf('{{');
+
+/** Rules with a path that Vault fills in for each login and that can then match a path: its beginning does. */
+export const templatedRules = (rules: PolicyRule[], path: string): PolicyRule[] =>
+  rules.filter((rule) => {
+    const start = templateStart(rule.path);
+    return start !== -1 && matches(`${rule.path.slice(0, start)}*`, path);
+  });
