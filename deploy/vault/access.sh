@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes what an administrator of Vault makes once for deploy/samples/least-rights.yaml: policy and role of istiod's Vault Agent, and policy and
-# role of an operator that can write neither policies nor roles. Run it again after a change, for example of istiod's service account.
+# role of an operator that can write neither policies nor roles. Run it again after a change, for example of istiod's service account, and to
+# correct what condition AccessReady names (AccessDiffers).
 #
 #   sh deploy/vault/access.sh
 #
@@ -19,17 +20,33 @@ accounts=${SERVICE_ACCOUNTS:-istiod}
 auth=auth/${AUTH_MOUNT:-kubernetes}
 here=$(dirname "$0")
 
+# Writes a role with the fields that are given. A write leaves fields that it does not name as they are, so all others get their defaults.
+write_role() {
+  role=$1
+  shift
+  "$cli" write "$auth/role/$role" "$@" \
+    alias_name_source=serviceaccount_uid \
+    bound_service_account_namespaces="$namespace" \
+    bound_service_account_namespace_selector= \
+    token_bound_cidrs= \
+    token_explicit_max_ttl=0 \
+    token_max_ttl=0 \
+    token_num_uses=0 \
+    token_period=0 \
+    token_type=default
+}
+
 "$cli" policy write istioca "$here/istiod-policy.hcl"
-"$cli" write "$auth/role/istiod" \
+write_role istiod \
   bound_service_account_names="$accounts" \
-  bound_service_account_namespaces="$namespace" \
+  audience= \
   token_policies=istioca \
+  token_no_default_policy=false \
   token_ttl=24h
 
 "$cli" policy write istio-vault-ca "$here/operator-policy-least.hcl"
-"$cli" write "$auth/role/istio-vault-ca" \
+write_role istio-vault-ca \
   bound_service_account_names=istio-vault-ca \
-  bound_service_account_namespaces="$namespace" \
   audience=vault \
   token_policies=istio-vault-ca \
   token_no_default_policy=true \

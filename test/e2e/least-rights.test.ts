@@ -122,6 +122,89 @@ describe.each(products)('%s', (product: Product) => {
     expect(ofOperator).toBe(1); // the second one of this test
   });
 
+  /** The status of what istiod's agent does: a login, and with its token the read of the CA. */
+  async function agentReads(): Promise<{ login: number; read: number }> {
+    const jwt = await requestToken(kube, namespace, 'istiod');
+    const login = await server.request('POST', 'auth/kubernetes/login', { role: 'istiod', jwt }, '');
+    const token = (login.body as { auth?: { client_token: string } }).auth?.client_token ?? '';
+    return { login: login.status, read: (await server.request('GET', 'kv/data/istioca', undefined, token)).status };
+  }
+
+  it.each<[string, number, RegExp]>([
+    [
+      'capabilities = ["read"] min_wrapping_ttl = "1m"',
+      403,
+      /policy istioca sets min_wrapping_ttl on kv\/data\/istioca/,
+    ],
+    [
+      'capabilities = ["read"] max_wrapping_ttl = "1h"',
+      403,
+      /policy istioca sets max_wrapping_ttl on kv\/data\/istioca/,
+    ],
+    ['capabilities = ["read"] required_parameters = ["a"]', 403, /policy istioca sets required_parameters on kv/],
+    ['capabilities = ["deny"] capabilities = ["read"]', 403, /policy istioca lacks read on kv\/data\/istioca/],
+    ['capabilities = ["read"] min_wrapping_ttl = "0s"', 200, /^policy istioca, role istiod for istiod;/],
+    ['capabilities = ["read"] denied_parameters = { "a" = [] }', 200, /policy istioca sets denied_parameters/],
+  ])('of a policy with %s, AccessReady says whether Vault answers', async (rule, read, message) => {
+    await server.request('PUT', 'sys/policies/acl/istioca', { policy: `path "kv/data/istioca" { ${rule} }` });
+    expect(await agentReads()).toEqual({ login: 200, read });
+    expect(await access(rule)).toMatchObject({
+      status: read === 200 ? 'True' : 'False',
+      reason: read === 200 ? 'AccessConfigured' : 'AccessDiffers',
+      message: expect.stringMatching(message),
+    });
+  });
+
+  it.each<[string, object, number, RegExp]>([
+    [
+      'names with wildcards',
+      { bound_service_account_names: 'i*d' },
+      200,
+      /role istiod of auth\/kubernetes lets in service/,
+    ],
+    ['names that are others', { bound_service_account_names: 'i*x' }, 403, /is not bound to service account istiod/],
+    ['an audience of others', { audience: 'vault' }, 403, /has audience vault, which the token of istiod's agent/],
+  ])('of a role with %s, AccessReady says whether a login succeeds', async (_what, fields, login, message) => {
+    await runScript(server, namespace);
+    await server.request('POST', 'auth/kubernetes/role/istiod', fields);
+    expect((await agentReads()).login).toBe(login);
+    expect(await access(JSON.stringify(fields))).toMatchObject({
+      status: 'False',
+      reason: 'AccessDiffers',
+      message: expect.stringMatching(message),
+    });
+  });
+
+  it.each<[string, object]>([
+    ['a token that is limited', { token_num_uses: 3, token_period: '1h' }],
+    ['a token of another kind', { token_type: 'batch' }],
+  ])('the script corrects every field that somebody set: %s', async (_what, token) => {
+    const { status } = await server.request('POST', 'auth/kubernetes/role/istiod', {
+      alias_name_source: 'serviceaccount_name',
+      audience: 'web',
+      bound_service_account_names: ['web'],
+      bound_service_account_namespaces: ['web'],
+      bound_service_account_namespace_selector: '{"matchLabels":{"a":"b"}}',
+      token_bound_cidrs: ['192.0.2.0/24'],
+      token_explicit_max_ttl: '1m',
+      token_max_ttl: '1m',
+      token_no_default_policy: true,
+      token_policies: ['web'],
+      token_ttl: '1m',
+      ...token,
+    });
+    expect(status).toBeLessThan(300);
+    expect(await access('everything')).toMatchObject({ status: 'False', reason: 'AccessDiffers' });
+    await runScript(server, namespace);
+    expect(await agentReads()).toEqual({ login: 200, read: 200 });
+    expect(await access('corrected')).toEqual({
+      ...(await access('corrected again')),
+      status: 'True',
+      reason: 'AccessConfigured',
+      message: 'policy istioca, role istiod for istiod',
+    });
+  });
+
   it('without the right to read them, AccessReady is True and says that it is not verified', async () => {
     const rules = (await shippedPolicy('operator-policy-least.hcl')).split('\n\n');
     const others = rules.filter((rule) => !/^path "(sys\/policies|auth\/kubernetes\/role)\//m.test(rule));
