@@ -3,8 +3,9 @@ import { describe, expect, it } from '@jest/globals';
 import type { KubernetesRole, Observed, ObservedVault } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { operatorPolicy } from '../../src/plan/vault/capabilities.ts';
+import { cleanup } from '../../src/plan/vault/cleanup.ts';
 import { statusOf } from '../../src/plan/status/status.ts';
-import { converge, desiredOf, emptyWorld, identity, minimalSpec, start } from './model.ts';
+import { converge, desiredOf, emptyWorld, handMadeWorld, identity, minimalSpec, start } from './model.ts';
 
 const unmanaged = { policy: { manage: false }, kubernetesAuth: { manage: false } };
 const d = desiredOf(unmanaged);
@@ -77,6 +78,86 @@ describe('what is written', () => {
       'role:istiod',
       'istiod',
     ]);
+  });
+});
+
+describe('manage: false and back', () => {
+  type Managed = { policy?: boolean; role?: boolean };
+  const of = ({ policy = true, role = true }: Managed, over: Record<string, unknown> = {}) =>
+    desiredOf({ ...over, policy: { manage: policy }, kubernetesAuth: { manage: role } });
+  /** A world in which an administrator wrote policy and role, after the operator had made its own. */
+  function rewritten(before: Managed = {}, from = emptyWorld(), adopt = false): Observed {
+    const { world: provisioned } = converge(of(before, { adopt }), from);
+    const { world: at, done } = converge(of({ policy: false, role: false }), provisioned);
+    expect(done.map(({ kind }) => kind).filter((kind) => kind !== 'WriteState')).toEqual([]);
+    Object.assign(at.vault, { policy: fittingPolicy, role: { ...fittingRole, otherFields: ['token_num_uses'] } });
+    at.vault.authMount ??= { type: 'kubernetes', description: '', maxLeaseTtl: 0 };
+    return at;
+  }
+  const written = (steps: { kind: string }[]) =>
+    steps.map(({ kind }) => kind).filter((kind) => /Policy|Role/.test(kind));
+  const reasons = (problems: { reason: string }[]) => problems.map(({ reason }) => reason);
+
+  it.each<[string, Managed, string[]]>([
+    ['policy and role', {}, ['MountNotOwned', 'MountNotOwned']],
+    ['the policy', { role: false }, ['MountNotOwned']],
+    ['the role', { policy: false }, ['MountNotOwned']],
+  ])('%s of the administrator stay until spec.adopt', (_what, managed, expected) => {
+    const { done, last } = converge(of(managed), rewritten());
+    expect([written(done), reasons(last.problems).filter((r) => r === 'MountNotOwned')]).toEqual([[], expected]);
+    const adopted = converge(of(managed, { adopt: true }), rewritten());
+    expect(written(adopted.done).length).toBeGreaterThan(0);
+    expect(reasons(adopted.last.problems)).not.toContain('MountNotOwned');
+  });
+
+  it('also where the operator had adopted what was there before', () => {
+    const at = rewritten({}, handMadeWorld(of({})), true);
+    const found = reasons(plan(of({}), at, start).problems);
+    expect(found.filter((reason) => reason === 'MountNotOwned')).toHaveLength(2);
+  });
+
+  it('a role for the policy of this resource is not taken for its own while the state entry says otherwise', () => {
+    const { world: at } = converge(of({ role: false }), world({ policy: undefined }));
+    at.vault.authMount = { type: 'kubernetes', description: '', maxLeaseTtl: 0 };
+    const { done, last } = converge(of({}), at);
+    expect([written(done), reasons(last.problems)]).toEqual([[], ['MountNotOwned']]);
+    expect(last.problems[0]?.message).toContain('set spec.adopt: true');
+    const { world: adopted } = converge(of({}, { adopt: true }), at);
+    const removed = converge(of({}, { adopt: true, deletionPolicy: 'Delete' }), adopted, { next: cleanup });
+    expect(removed.done.map(({ kind }) => kind)).toContain('DeletePolicy');
+    expect(removed.world.vault.role).toBeDefined();
+  });
+
+  it('a role for the policy of this resource counts as its own if the state entry is lost', () => {
+    const { world: at } = converge(of({}), emptyWorld());
+    at.vault.state = { casVersion: 0, entry: undefined };
+    expect(converge(of({}), at).last).toEqual({ problems: [], steps: [] });
+  });
+
+  it('what is gone meanwhile is made again, without spec.adopt', () => {
+    const at = rewritten();
+    Object.assign(at.vault, { policy: undefined, role: undefined });
+    const { done, last } = converge(of({}), at);
+    expect([written(done).sort(), last.problems]).toEqual([['WritePolicy', 'WriteRole'], []]);
+  });
+
+  it('a policy that still carries the marker is still this resource’s', () => {
+    const { world: provisioned } = converge(of({}), emptyWorld());
+    const { world: at } = converge(of({ policy: false }), provisioned);
+    expect(converge(of({}), at).last).toEqual({ problems: [], steps: [] });
+  });
+
+  it.each<[string, Managed]>([
+    ['policy and role', { policy: false, role: false }],
+    ['the policy', { policy: false }],
+    ['the role', { role: false }],
+  ])('a deletion leaves %s that the operator made before', (_what, managed) => {
+    const deleting = (m: Managed) => of(m, { deletionPolicy: 'Delete' });
+    const { world: at } = converge(deleting(managed), converge(of({}), emptyWorld()).world);
+    const { world: end, last } = converge(deleting(managed), at, { next: cleanup });
+    expect(last).toEqual({ problems: [], steps: [] });
+    expect(end.vault.policy !== undefined).toBe(managed.policy === false);
+    expect(end.vault.role !== undefined).toBe(managed.role === false);
   });
 });
 

@@ -66,10 +66,13 @@ function lostItsMarker(s: DerivedVault, object: Ownable): boolean {
   return mount.pki.issuers.some((issuer) => issuer.certificate.fingerprint === mount.recorded);
 }
 
-/** Names of the objects whose marker says that this resource created them, or adopted them. */
+/**
+ * Names of the objects whose marker says that this resource created them, or adopted them. A policy that this resource does not manage is not
+ * among them: it can still carry the marker from before.
+ */
 export function markedAs(s: DerivedVault, origin: Origin): string[] {
   const { rootMount, intermediateMount, live, policy } = ownables(s);
-  return [rootMount, intermediateMount, live, policy]
+  return [rootMount, intermediateMount, live, s.spec.policy.manage ? policy : undefined]
     .filter((object) => object !== undefined)
     .filter(({ text }) => isOwnMarker(s.identity, text) && parseMarker(text)?.origin === origin)
     .map(({ name }) => name);
@@ -97,13 +100,24 @@ export function ownsAuthMount(s: DerivedVault): boolean {
 }
 
 /**
- * Whether this resource owns the role. A role cannot carry a marker: the resource owns it if the state entry names it, or if its only policy
- * is the policy with the marker of this resource. It does not own a role that it does not manage.
+ * Names of the policy and the role, each if the spec leaves it to an administrator of Vault (`manage: false`). The state entry does not keep
+ * these names: when this resource is to manage such an object again, what the administrator made of it must be adopted first.
+ */
+export function unmanagedAccess({ spec: { policy, kubernetesAuth } }: DerivedVault): string[] {
+  return [
+    ...(policy.manage ? [] : [`policy:${policy.name}`]),
+    ...(kubernetesAuth.manage ? [] : [`role:${kubernetesAuth.role}`]),
+  ];
+}
+
+/**
+ * Whether this resource owns the role. A role cannot carry a marker: the state entry decides. If the state entry is lost, the resource owns a
+ * role whose only policy is the policy with its marker. It does not own a role that it does not manage.
  */
 export function ownsRole(s: DerivedVault): boolean {
   const { role, policy } = s.vault;
   if (!role || !s.spec.kubernetesAuth.manage) return false;
-  if (s.stateEntry?.role === s.spec.kubernetesAuth.role) return true;
+  if (s.stateEntry) return s.stateEntry.role === s.spec.kubernetesAuth.role;
   const ownsPolicy = policy !== undefined && isOwnMarker(s.identity, policyMarker(policy));
   return ownsPolicy && role.policies.length === 1 && role.policies[0] === s.spec.policy.name;
 }
@@ -125,7 +139,8 @@ export function roleFits(s: DerivedVault): boolean {
 export function adoptedByMarker(s: DerivedVault): string[] {
   const { policy, role } = ownables(s);
   const adopted = markedAs(s, 'adopted');
-  return role && policy && adopted.includes(policy.name) && ownsRole(s) ? [...adopted, role.name] : adopted;
+  const adoptedPolicy = policy !== undefined && originOf(s, policy) === 'adopted';
+  return role && adoptedPolicy && ownsRole(s) ? [...adopted, role.name] : adopted;
 }
 
 /**

@@ -7,7 +7,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { actionAnnotations, annotations } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { adoptionOf, type Adoption } from '../ownership/adoption.ts';
-import { accessToAdopt, adoptedByMarker, markedAs } from '../ownership/ownership.ts';
+import { accessToAdopt, adoptedByMarker, markedAs, unmanagedAccess } from '../ownership/ownership.ts';
 import { handledText, type Desired } from '../facts/desired.ts';
 import type { HistoryEntry, IntermediateSpec, Issued, RootSpec, Rotation, StateEntry } from '../facts/state-entry.ts';
 import { parseMarker } from '../facts/identity.ts';
@@ -195,12 +195,14 @@ export function intendedState(s: DerivedState): StateEntry {
   const inMount = s.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
   const exists = inMount || s.signer !== undefined || resumesForward(s);
   const root = state.root && exists ? state.root : intendedRoot(s, state);
+  const unmanaged = unmanagedAccess(s);
+  const managed = (names: string[]) => [...new Set(names)].filter((name) => !unmanaged.includes(name));
   const intended: StateEntry = {
     ...state,
     root,
     role: intendedRole(s, state),
-    made: [...new Set([...state.made, ...createdWithoutMarker(s)])],
-    adopted: [...new Set([...state.adopted, ...(s.stateEntry ? accessToAdopt(s) : [])])],
+    made: managed([...state.made, ...createdWithoutMarker(s)]),
+    adopted: managed([...state.adopted, ...(s.stateEntry ? accessToAdopt(s) : [])]),
   };
   const reviewer = s.vault.reviewerWritten ?? state.reviewer;
   if (reviewer !== undefined) intended.reviewer = reviewer;
@@ -209,11 +211,12 @@ export function intendedState(s: DerivedState): StateEntry {
   return s.stateEntry ? rotatedState(s, intended) : intended;
 }
 
-/** The name of the role that this resource owns or is about to create or adopt; empty: none. */
+/** The name of the role that this resource owns or is about to create or adopt; empty: none, or this resource does not manage it. */
 function intendedRole(s: DerivedState, state: StateEntry): string {
   const { manage, role } = s.spec.kubernetesAuth;
+  if (!manage) return '';
   const taken = s.vault.role === undefined || accessToAdopt(s).includes(`role:${role}`);
-  return manage && taken ? role : state.role;
+  return taken ? role : state.role;
 }
 
 /**
