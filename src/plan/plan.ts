@@ -6,7 +6,7 @@
  */
 import { caDigest, DerivedState } from './facts/derived.ts';
 import type { Desired } from './facts/desired.ts';
-import { accessRestricted, accessSteps, authConfigUnfit } from './vault/access.ts';
+import { accessRestricted, accessSteps, authConfigUnfit, reviewerSteps } from './vault/access.ts';
 import { objectName, renderName } from './control-plane/istiod-fields.ts';
 import * as ownership from './ownership/checks.ts';
 import * as controlPlane from './control-plane/checks.ts';
@@ -89,6 +89,8 @@ function vaultSteps(s: DerivedState): Step[] {
   const mounts = mountSteps(s);
   // Vault refuses to create a mount that exists, but overwrites a policy and a role: a resource that loses the race for a mount stops here
   if (mounts.length > 0) return mounts;
+  const reviewer = reviewerSteps(s);
+  if (reviewer.length > 0) return reviewer;
   return [...rootSteps(s), ...accessSteps(s), ...versionSteps(s), ...intermediateSteps(s)];
 }
 

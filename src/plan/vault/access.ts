@@ -143,13 +143,16 @@ function reviewerChanged({ kubernetes: { reviewerHash }, vault, stateEntry }: De
 export function authConfigUnfit(s: DerivedState): Problem | undefined {
   const { authConfig } = s.vault;
   if (!authConfig || ownsAuthMount(s)) return undefined;
-  const { mount, audience } = s.spec.kubernetesAuth;
+  const { manage, mount, audience } = s.spec.kubernetesAuth;
   const config = `auth/${mount}/config`;
+  const why = manage
+    ? 'The operator does not write the configuration of an auth mount that it did not make'
+    : 'With spec.kubernetesAuth.manage: false the operator does not write the configuration of the auth mount';
   const { tokenIssuer } = s.kubernetes;
   const problem = (message: string): Problem => ({
     condition: 'AccessReady',
     reason: 'AuthConfigUnfit',
-    message: `${message} The operator does not write the configuration of an auth mount that it did not make`,
+    message: `${message} ${why}`,
     // fields that are there stay: istiod goes on with the files that it has
     blocks: 'controlPlane',
   });
@@ -165,6 +168,31 @@ export function authConfigUnfit(s: DerivedState): Problem | undefined {
   return undefined;
 }
 
+/** The step that writes the configuration of the auth mount, if this resource owns the mount and may write; undefined: it does not. */
+function configStep(s: DerivedState): Step | undefined {
+  if (!s.vault.authMount || !ownsAuthMount(s) || s.kubernetes.kubernetesCa === undefined) return undefined;
+  const config = desiredAuthConfig(s.desired, s.kubernetes.kubernetesCa);
+  return {
+    kind: 'WriteAuthConfig',
+    mount: s.spec.kubernetesAuth.mount,
+    config,
+    reviewer: s.kubernetes.reviewerHash,
+  };
+}
+
+/** Whether the configuration of the auth mount differs from a step's in more than the token of the token reviewer. */
+const configDiffers = ({ vault }: DerivedState, step: Step): boolean =>
+  step.kind === 'WriteAuthConfig' && !(vault.authConfig && sameAuthConfig(vault.authConfig, step.config));
+
+/**
+ * The step that writes nothing but a changed token of the token reviewer, in an iteration of its own. Vault does not show the token, so the
+ * next step records its hash. If another step of the same iteration failed, the loop would end before, and each retry would write it again.
+ */
+export function reviewerSteps(s: DerivedState): Step[] {
+  const step = reviewerChanged(s) ? configStep(s) : undefined;
+  return step && !configDiffers(s, step) ? [step] : [];
+}
+
 /** Steps that write the policy, enable the auth mount, and write its configuration and role. */
 export function accessSteps(s: DerivedState): Step[] {
   const steps: Step[] = [];
@@ -174,11 +202,8 @@ export function accessSteps(s: DerivedState): Step[] {
     steps.push({ kind: 'WritePolicy', name: s.spec.policy.name, text });
   if (!manage) return steps;
   if (!s.vault.authMount) return [...steps, { kind: 'EnableAuth', mount, description: s.desired.mark }];
-  if (ownsAuthMount(s) && s.kubernetes.kubernetesCa !== undefined) {
-    const config = desiredAuthConfig(s.desired, s.kubernetes.kubernetesCa);
-    if (!s.vault.authConfig || !sameAuthConfig(s.vault.authConfig, config) || reviewerChanged(s))
-      steps.push({ kind: 'WriteAuthConfig', mount, config, reviewer: s.kubernetes.reviewerHash });
-  }
+  const config = configStep(s);
+  if (config && configDiffers(s, config)) steps.push(config);
   const fields = desiredRole(s.desired, s.kubernetes, s.vault.role);
   const current = s.vault.role;
   const resets = resetsOf(current);
