@@ -50,7 +50,8 @@ const kinds = Object.keys(adapters) as (keyof typeof adapters)[];
 
 /**
  * How often a resource is reconciled at most, and one that fails. Who changes it again and again, for example its annotations, would otherwise
- * take processor time from all others. The back-off of a failing one is slower than this.
+ * take processor time from all others. The first retries of a failing one are quicker, because the back-off is a random part of its limit: the
+ * burst covers them.
  */
 const mostReconciles = { usual: { burst: 20, perSecond: 2 }, failing: { burst: 10, perSecond: 0.2 } };
 

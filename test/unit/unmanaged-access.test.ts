@@ -3,7 +3,7 @@ import { describe, expect, it } from '@jest/globals';
 import type { KubernetesRole, Observed, ObservedVault } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { operatorPolicy } from '../../src/plan/vault/capabilities.ts';
-import { cleanup } from '../../src/plan/vault/cleanup.ts';
+import { cleanup, possiblyLeft } from '../../src/plan/vault/cleanup.ts';
 import { statusOf } from '../../src/plan/status/status.ts';
 import { converge, desiredOf, emptyWorld, handMadeWorld, identity, minimalSpec, start } from './model.ts';
 
@@ -145,6 +145,12 @@ describe('manage: false and back', () => {
     const { world: provisioned } = converge(of({}), emptyWorld());
     const { world: at } = converge(of({ policy: false }), provisioned);
     expect(converge(of({}), at).last).toEqual({ problems: [], steps: [] });
+  });
+
+  it('what can be left by a deletion that gives up is without what the administrator manages', () => {
+    expect(possiblyLeft(of({})).slice(0, 2)).toEqual(['auth/kubernetes/role/istiod', 'policy istioca']);
+    expect(possiblyLeft(of({ role: false }))[0]).toBe('policy istioca');
+    expect(possiblyLeft(of({ policy: false, role: false })).join()).not.toMatch(/role|policy/);
   });
 
   it.each<[string, Managed]>([
@@ -477,5 +483,18 @@ describe('an auth mount of somebody else', () => {
     expect(at.kubernetes.controlPlane?.carriesFields).toBe(expected === undefined);
     if (expected) expect(unfit?.message).toMatch(expected);
     else expect(unfit).toBeUndefined();
+  });
+
+  it('is not said to be somebody else’s where only the spec says that somebody else configures it', () => {
+    const from = world({
+      authConfig: { host: '', caCert: '', disableLocalCaJwt: true, reviewerJwtSet: false, otherFields: [] },
+    });
+    const { last } = converge(
+      desiredOf({ ...unmanaged, kubernetesAuth: { manage: false, audience: 'istio-ca' } }),
+      from,
+    );
+    const { message } = last.problems.find(({ reason }) => reason === 'AuthConfigUnfit') ?? {};
+    expect(message).toContain('With spec.kubernetesAuth.manage: false the operator does not write');
+    expect(message).not.toContain('did not make');
   });
 });

@@ -208,14 +208,15 @@ export function cleanup(d: Desired, o: Observed, now: number): Plan {
   return used ? { problems: [used], steps: [] } : { problems: [], steps };
 }
 
-/** Objects that can be left in Vault, by the spec alone, for a Vault that cannot be observed. */
+/** Objects that can be left in Vault, by the spec alone, for a Vault that cannot be observed. What the spec leaves to others is not among them. */
 export function possiblyLeft({ spec }: Desired): string[] {
-  const { keyStore, kubernetesAuth } = spec;
+  const { keyStore, kubernetesAuth, policy, intermediate, root } = spec;
+  const ifManaged = ({ manage }: { manage: boolean }, name: string) => (manage ? [name] : []);
   return [
-    `auth/${kubernetesAuth.mount}/role/${kubernetesAuth.role}`,
-    `policy ${spec.policy.name}`,
-    `${keyStore.mount}/${keyStore.path}, -staging and -state`,
-    `mount ${spec.intermediate.mount}`,
-    `mount ${spec.root.mount}`,
+    ...ifManaged(kubernetesAuth, `auth/${kubernetesAuth.mount}/role/${kubernetesAuth.role}`),
+    ...ifManaged(policy, `policy ${policy.name}`),
+    ...ifManaged(keyStore, `${keyStore.mount}/${keyStore.path}, -staging and -state`),
+    ...ifManaged(intermediate, `mount ${intermediate.mount}`),
+    ...ifManaged(root, `mount ${root.mount}`),
   ];
 }
