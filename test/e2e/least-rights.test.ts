@@ -175,6 +175,19 @@ describe.each(products)('%s', (product: Product) => {
     });
   });
 
+  it('of a role with the audience of the API server, a login succeeds, and AccessReady says that this is not verified', async () => {
+    await runScript(server, namespace);
+    const [, payload = ''] = (await requestToken(kube, namespace, 'istiod')).split('.');
+    const { aud } = JSON.parse(Buffer.from(payload, 'base64url').toString()) as { aud: string[] };
+    await server.request('POST', 'auth/kubernetes/role/istiod', { audience: aud[0] });
+    expect((await agentReads()).login).toBe(200);
+    expect(await access('audience of the API server')).toMatchObject({
+      status: 'True',
+      reason: 'AccessConfigured',
+      message: expect.stringContaining(`has audience ${aud[0]}, and whether the API server has it too is not verified`),
+    });
+  });
+
   it.each<[string, object]>([
     ['a token that is limited', { token_num_uses: 3, token_period: '1h' }],
     ['a token of another kind', { token_type: 'batch' }],
