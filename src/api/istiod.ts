@@ -43,6 +43,7 @@ export const podReasons = [
   'Unschedulable',
   'NotProbed',
   'ProbeBlocked',
+  'OtherCertificate',
   // injection of Vault Agent, and the consequences of a missing or wrong one
   'NotPropagated',
   'NotInjected',

@@ -54,7 +54,12 @@ describe('an Istio of Sail', () => {
   it('says which namespaces it discovers', () => {
     const discoverySelectors = [{ matchLabels: { mesh: 'a' } }];
     expect(read('Sail', istio({ meshConfig: { discoverySelectors } })).discoverySelectors).toEqual(discoverySelectors);
-    expect(read('Sail', undefined)).toEqual({ place: byDefault, discoverySelectors: [], podLabels: {} });
+    expect(read('Sail', undefined)).toEqual({
+      place: byDefault,
+      discoverySelectors: [],
+      signsNothing: undefined,
+      podLabels: {},
+    });
     expect(read('Sail', istio({ pilot: { podLabels: { team: 'a', injected: true } } })).podLabels).toEqual({
       team: 'a',
       injected: 'true',
@@ -70,7 +75,7 @@ describe('an IstioOperator', () => {
     ['has the list from elsewhere', { components: { pilot: { k8s: { env: [{ name: variable, valueFrom: {} }] } } } }, undefined],
   ])('%s', (_, spec, expected) => {
     const meshConfig = { discoverySelectors: selectors };
-    expect(read('IstioOperator', { spec: { ...spec, meshConfig } })).toEqual({ place: expected, discoverySelectors: selectors, podLabels: {} });
+    expect(read('IstioOperator', { spec: { ...spec, meshConfig } })).toEqual({ place: expected, discoverySelectors: selectors, signsNothing: undefined, podLabels: {} });
   }); // prettier-ignore
 });
 
@@ -102,4 +107,18 @@ describe('a ControlPlane of Tetrate', () => {
 
 it('values for Helm hold only what the operator wrote: the default counts', () => {
   expect(read('HelmValues', { data: { 'values.yaml': 'global: {trustBundleName: team-a}' } }).place).toEqual(byDefault);
+});
+
+describe('an istiod signs nothing', () => {
+  it.each<[JsonObject, string | undefined]>([
+    [{}, undefined],
+    [{ pilot: { env: { ENABLE_CA_SERVER: false } } }, 'ENABLE_CA_SERVER=false'],
+    [{ pilot: { env: { ENABLE_CA_SERVER: '0' } } }, 'ENABLE_CA_SERVER=0'],
+    [{ pilot: { env: { ENABLE_CA_SERVER: 'no' } } }, undefined],
+    [{ pilot: { env: { EXTERNAL_CA: 'ISTIOD_RA_KUBERNETES_API' } } }, 'EXTERNAL_CA=ISTIOD_RA_KUBERNETES_API'],
+    [{ pilot: { env: { EXTERNAL_CA: 'another' } } }, undefined],
+    [{ istiodRemote: { enabledLocalInjectorIstiod: true } }, 'istiodRemote.enabledLocalInjectorIstiod=true'],
+  ])('with the values %j: %s', (values, expected) => {
+    expect(read('Sail', { spec: { values } }).signsNothing).toBe(expected);
+  });
 });

@@ -1,6 +1,6 @@
 /** Reads from a control plane object where its istiod will publish the roots that workloads trust, and which namespaces it discovers. Pure. */
 import { dig, isObject, items } from '../api/json.ts';
-import { placeOf, type IstiodValues } from '../plan/facts/trust-places.ts';
+import { isTrue, placeOf, settingThatSignsNothing, type IstiodValues } from '../plan/facts/trust-places.ts';
 import { elementsOf, effectAt, effectInList, isTooLong, type PathPatch } from './istio-path.ts';
 
 /** How one kind of control plane is read. */
@@ -51,6 +51,9 @@ export function istiodValuesOf(reader: SettingsReader, { values, envList, meshCo
   return {
     place: placeOf(lookup),
     discoverySelectors: selectors.find((list) => Array.isArray(list)) ?? [],
+    signsNothing: isTrue(scalar(reader.at([...values, 'istiodRemote', 'enabledLocalInjectorIstiod'])))
+      ? 'istiodRemote.enabledLocalInjectorIstiod=true'
+      : settingThatSignsNothing(lookup),
     podLabels: Object.fromEntries(
       Object.entries(isObject(labels) ? labels : {}).map(([name, value]) => [name, scalar(value) ?? '']),
     ),

@@ -174,6 +174,7 @@ export function evaluateKubernetes(
     ...evaluateIstiod(matching),
     otherRevisions: otherRevisions(surroundings.deployments, revisions),
     meshRoots,
+    ...signsNothing(matching, adapter, target),
     injector: evaluateInjectors(surroundings.injectors, podLabels(matching, adapter, target)),
   };
 }
@@ -282,6 +283,17 @@ function evaluateIstiod(
     istiodServiceAccounts: [...new Set(istiods.map(({ serviceAccount }) => serviceAccount))],
     maxWorkloadCertTtlMs: istiods.length > 0 ? Math.max(...istiods.map((one) => one.maxWorkloadCertTtlMs)) : 'unknown',
   };
+}
+
+/** Returns the setting by which an istiod signs no workload certificates. */
+function signsNothing(
+  istiods: IstiodDeployment[] | 'unreadable',
+  adapter: ControlPlaneAdapter,
+  target: Target,
+): Pick<ObservedKubernetes, 'signsNothing'> {
+  const deployed = istiods === 'unreadable' ? [] : istiods.flatMap((istiod) => istiod.signsNothing ?? []);
+  const setting = deployed[0] ?? adapter.istiodValues(target).signsNothing;
+  return setting === undefined ? {} : { signsNothing: setting };
 }
 
 /**

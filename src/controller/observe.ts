@@ -9,7 +9,7 @@ import { caDigest, DerivedState, DerivedVault } from '../plan/facts/derived.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { ObservedKubernetes, ObservedVault, RepeatedConflict } from '../plan/facts/observed.ts';
 import { ProblemError, type Problem } from '../plan/facts/problem.ts';
-import { fieldsWereApplied } from '../plan/vault/mesh-root-checks.ts';
+import { fieldsWereApplied } from '../plan/facts/applied.ts';
 import type { MeshEvidence } from '../plan/facts/observed-istiod.ts';
 import { otherOwners, ownsAuthMount } from '../plan/ownership/ownership.ts';
 import type { Step } from '../plan/steps.ts';

@@ -75,6 +75,8 @@ describe('a Deployment', () => {
       },
       replicas: { desired: 3, current: 4, updated: 3, available: 2, ready: 0 },
       publishesTo: { kind: 'ConfigMap', name: 'istio-ca-root-cert' },
+      signsNothing: undefined,
+      podLabels: {},
       observed: true,
       failure: undefined,
       deadlinePassed: false,

@@ -14,7 +14,7 @@ import type {
   IstiodPod,
   IstiodSettings,
 } from '../plan/facts/observed-istiod.ts';
-import { isTrue, placeOf } from '../plan/facts/trust-places.ts';
+import { isTrue, placeOf, settingThatSignsNothing } from '../plan/facts/trust-places.ts';
 import { cleaned } from './log-lines.ts';
 
 /**
@@ -140,6 +140,7 @@ export function deploymentFacts(deployment: unknown): IstiodDeployment {
     version: versionOf(deployment),
     multiRoot: isTrue(settings.env['ISTIO_MULTIROOT_MESH']),
     publishesTo: placeOf((name) => valueOf(template, name)),
+    signsNothing: settingThatSignsNothing((name) => valueOf(template, name)),
     maxWorkloadCertTtlMs: maxWorkloadCertTtlOf(template),
     podLabels: labelsOf(template),
     settings,
@@ -256,6 +257,9 @@ function podFacts(pod: unknown, deployment: string): FoundPod {
       injected:
         settings.annotations['vault.hashicorp.com/agent-inject-status'] === 'injected' ||
         containers.some(({ name }) => isAgentContainer(name)),
+      tlsCertFile: items(dig(named(dig(pod, 'spec', 'containers'), discovery), 'args')).some((arg) =>
+        /^--tlsCertFile(=|$)/.test(str(arg)),
+      ),
       unschedulable: dig(scheduled, 'status') === 'False' ? cleaned(str(dig(scheduled, 'message'))) : undefined,
       containers,
       served: undefined,

@@ -164,7 +164,8 @@ export class IstiodObserver {
       places: known,
       incomplete,
       ready: deployed ? facts.reduce((sum, { replicas }) => sum + replicas.ready, 0) : 'unreadable',
-      replicas: probed.flatMap(({ name, served }) => (served ? [{ name, served }] : [])),
+      // a certificate of --tlsCertFile does not show with which CA istiod signs
+      replicas: probed.flatMap(({ name, served, tlsCertFile }) => (served && !tlsCertFile ? [{ name, served }] : [])),
       rootsOfOthers: this.#o.rootsOfOthers(namespace),
       confinedTo: [...this.#o.namespaces],
     };

@@ -70,6 +70,7 @@ function checkObserved(s: DerivedState): Problem[] {
     ownership.keyUnsupported(s),
     keyStoreDeletes(s),
     roots.rootLost(s),
+    controlPlane.istiodSignsNothing(s),
     wouldReplaceRoot(s),
     rotationProblem(s),
     controlPlane.controlPlaneNotFound(s),

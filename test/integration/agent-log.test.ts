@@ -69,6 +69,7 @@ it.each(cases)('of %s with delivery.source %s: the reads are refused', async (pr
     createdMs: 0,
     settings: { annotations: {}, env: {} },
     injected: true,
+    tlsCertFile: false,
     unschedulable: undefined,
     containers: [init],
     served: undefined,

@@ -108,7 +108,7 @@ describe('the injector', () => {
     await podsCome(kube, namespace, 'not injected');
     await remakeOne();
     const { message } = await meshes.replica(namespace, 'SelfSignedFallback', 'NotInjected');
-    expect(message).toContain('no webhook of the Vault agent injector is registered: install it, then delete the pod');
+    expect(message).toContain('openbao.org is registered. Install the injector, then delete the pod');
     await meshes.node.injector.register();
     await podsCome(kube, namespace, 'injected');
     await remakeOne();

@@ -136,7 +136,7 @@ describe('what comes from elsewhere than this resource', () => {
     await applyOk(kube, { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'extra', namespace: 'fail-excluded' } });
     const { message, pod } = await meshes.replica('fail-excluded', 'SelfSignedFallback', 'NotInjected');
     expect(message).toContain('Use self-signed certificate as the CA certificate');
-    expect(message).toContain('does not select namespace fail-excluded: change its namespaceSelector');
+    expect(message).toContain('does not select namespace fail-excluded. Change the namespaceSelector');
     await meshes.istiodReady('fail-excluded', 'False', 'SelfSignedFallback');
     await meshes.node.injector.register();
     await podsCome(kube, 'fail-excluded', 'injected');

@@ -2,9 +2,10 @@
 import { expect, it } from '@jest/globals';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { sharedStack, waitFor } from '../stack/index.ts';
+import { createNamespace, sharedStack, waitFor } from '../stack/index.ts';
 import { kubeWrites, vaultWrites, waitForReads } from '../support/audit.ts';
-import { getResource, waitForCondition } from '../support/cluster.ts';
+import { applyOk, getResource, waitForCondition } from '../support/cluster.ts';
+import { makeSelfSigned } from '../support/foreign-root.ts';
 import { useMeshes } from '../support/mesh.ts';
 
 const { kube, vaults } = sharedStack();
@@ -71,6 +72,25 @@ it('an istiod that the injector has missed signs by itself, and that is said; ma
   await meshes.node.injector.start();
   await meshes.remake(namespace, fallen.pod);
   await meshes.proven(namespace);
+});
+
+it('an istiod that serves the certificate of somebody else is not said to sign by itself', async () => {
+  const namespace = 'proof-other';
+  const own = await makeSelfSigned('istiod');
+  await createNamespace(kube, namespace);
+  const data = Object.fromEntries(
+    Object.entries({ 'tls.crt': own.pem, 'tls.key': own.key, 'ca.crt': own.pem }).map(([name, text]) => [name, Buffer.from(text).toString('base64')]),
+  ); // prettier-ignore
+  await applyOk(kube, { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'own', namespace }, data });
+  const values = {
+    extraContainerArgs: ['--tlsCertFile=/etc/own/tls.crt', '--tlsKeyFile=/etc/own/tls.key', '--caCertFile=/etc/own/ca.crt'],
+    volumes: [{ name: 'own', secret: { secretName: 'own' } }],
+    volumeMounts: [{ name: 'own', mountPath: '/etc/own' }],
+  }; // prettier-ignore
+  await meshes.start(namespace, { tetrate: { values } });
+  const other = await meshes.replica(namespace, 'Pending', 'OtherCertificate');
+  expect(other.message).toContain('--tlsCertFile, and its log says that it signs with the CA in its files');
+  await meshes.istiodReady(namespace, 'Unknown', 'IstiodNotProven');
 });
 
 it('after a renewal all replicas are proven on the new intermediate', async () => {

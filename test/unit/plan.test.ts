@@ -284,6 +284,22 @@ describe('guards', () => {
     expect(plan(d, world, now)).toEqual({ problems: [], steps: [] });
   });
 
+  it('an istiod that signs nothing stops everything before its first write, and nothing afterwards', () => {
+    const signsNothing = 'ENABLE_CA_SERVER=false';
+    const world = emptyWorld();
+    world.kubernetes.signsNothing = signsNothing;
+    expect(plan(d, world, now)).toMatchObject({ steps: [], problems: [{ reason: 'ControlPlaneUnfit' }] });
+    expect(plan(d, world, now).problems[0]?.message).toContain(signsNothing);
+    const applied = provisioned();
+    applied.kubernetes.signsNothing = signsNothing;
+    applied.vault.policy = undefined;
+    const { steps, problems } = plan(d, applied, now);
+    expect([steps.map(({ kind }) => kind), problems.map(({ reason }) => reason)]).toEqual([
+      ['WritePolicy'],
+      ['ControlPlaneUnfit'],
+    ]);
+  });
+
   it('without the injector all of Vault is done and nothing of the control plane', () => {
     const world = emptyWorld();
     world.kubernetes.injector = {

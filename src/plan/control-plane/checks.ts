@@ -1,5 +1,6 @@
 /** Preconditions for writing the istiod fields of the control plane. Writes to Vault continue while one of them is not met. Pure. */
 import { injectorDomains } from '../../api/injectors.ts';
+import { fieldsWereApplied } from '../facts/applied.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { componentPath } from '../../api/permissions.ts';
@@ -23,6 +24,21 @@ export function controlPlaneNotFound(s: DerivedState): Problem | undefined {
       ? `spec.controlPlane: there is no ${objectName(s.desired)}${clusterScoped ? '' : ` in namespace ${s.identity.namespace}`}; it is configured as soon as it comes`
       : `spec.controlPlane: the cluster serves no ${objectKind} (its CRD is not installed); it is configured as soon as it comes`,
     blocks: 'controlPlane',
+  };
+}
+
+/**
+ * istiod signs no workload certificates, so no CA takes effect. Before istiod has had the fields, nothing is written; afterwards the CA is kept
+ * as it is.
+ */
+export function istiodSignsNothing(s: DerivedState): Problem | undefined {
+  const { signsNothing } = s.kubernetes;
+  if (signsNothing === undefined) return undefined;
+  return {
+    condition: 'ControlPlanePatched',
+    reason: 'ControlPlaneUnfit',
+    message: `istiod signs no workload certificates (${signsNothing}), so a CA of Vault has no effect on the mesh. Remove the setting from istiod, or delete this resource`,
+    blocks: fieldsWereApplied(s) ? 'nothing' : 'all',
   };
 }
 

@@ -64,6 +64,8 @@ export interface IstiodDeployment {
    * `DEFAULT_WORKLOAD_CERT_TTL`. Istio's default counts for one that is not set or has its value from another source.
    */
   maxWorkloadCertTtlMs: number;
+  /** The setting by which istiod signs no workload certificates; undefined: it signs. */
+  signsNothing: string | undefined;
   /** Labels of the Pod template. */
   podLabels: Record<string, string>;
   /** Of the Pod template. */
@@ -89,6 +91,8 @@ export interface IstiodPod {
   settings: IstiodSettings;
   /** The Pod has the annotation or a container of Vault Agent Injector. */
   injected: boolean;
+  /** Container `discovery` has the argument `--tlsCertFile`: what it serves is not signed by the CA that it signs with. */
+  tlsCertFile: boolean;
   /** Why the Pod cannot be scheduled; undefined: it is scheduled, or the scheduler has not tried. */
   unschedulable: string | undefined;
   containers: IstiodContainer[];

@@ -312,6 +312,8 @@ export interface ObservedKubernetes {
   /** undefined: not observed, because istiod has had the fields of this resource before. */
   mesh?: MeshEvidence;
   injector: ObservedInjector;
+  /** The setting by which istiod signs no workload certificates, in its Deployment or in the control plane object. */
+  signsNothing?: string;
   /** PEM of the API server's CA for the configuration of the auth mount; undefined: this resource does not write that configuration. */
   kubernetesCa: string | undefined;
   /**

@@ -32,6 +32,17 @@ export type EnvironmentLookup = (name: string) => string | null | undefined;
  */
 export const isTrue = (value: string | null | undefined): boolean => /^(1|t|T|TRUE|true|True)$/.test(value ?? '');
 
+/**
+ * Returns the setting by which an istiod with this environment signs no workload certificates with the CA in its files; undefined: it signs.
+ * Source: https://github.com/istio/istio, pilot/pkg/bootstrap/server.go (maybeCreateCA) and security/pkg/pki/ra/common.go
+ */
+export function settingThatSignsNothing(valueOf: EnvironmentLookup): string | undefined {
+  const server = valueOf('ENABLE_CA_SERVER');
+  if (/^(0|f|F|FALSE|false|False)$/.test(server ?? '')) return `ENABLE_CA_SERVER=${server}`;
+  const external = valueOf('EXTERNAL_CA');
+  return external === 'ISTIOD_RA_KUBERNETES_API' ? `EXTERNAL_CA=${external}` : undefined;
+}
+
 /** A value that Kubernetes or istiod would change: it refers to another variable, or it is empty, which istiod does not replace by its default. */
 const isUnknown = (value: string | null | undefined): boolean =>
   value === null || value === '' || (value ?? '').includes('$(');
@@ -57,6 +68,8 @@ export interface IstiodValues {
   place: TrustPlace | undefined;
   /** Label selectors, as in the object. */
   discoverySelectors: unknown[];
+  /** The setting by which this istiod signs no workload certificates; undefined: the object has none. */
+  signsNothing: string | undefined;
   /** Labels that it adds to those of Istio's chart on istiod's Pods. */
   podLabels: Record<string, string>;
 }
@@ -65,5 +78,6 @@ export interface IstiodValues {
 export const defaultIstiodValues: IstiodValues = {
   place: { kind: 'ConfigMap', name: defaultRootConfigMap },
   discoverySelectors: [],
+  signsNothing: undefined,
   podLabels: {},
 };

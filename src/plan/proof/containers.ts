@@ -151,7 +151,7 @@ const istiodCauses: readonly Cause[] = [
       'ca-cert.pem does not verify against root-cert.pem: the files are of two CAs. See the agent’s log for a file it could not render',
   },
   {
-    pattern: /failed to create.*\bCA\b|failed to create discovery service/i,
+    pattern: /failed to create.*\bCA\b/,
     reason: 'CALoadFailed',
     action: () => 'istiod refuses the files of the CA; the lines say why',
   },

@@ -39,7 +39,7 @@ export function logRequestsOf(pod: IstiodPod, input: EvaluationInput): LogReques
     case 'NotInjected':
       return containerOf(pod, istiodContainer)?.state.kind === 'running' ? request(istiodContainer, 'start') : [];
     case 'Pending':
-      return reason === 'ProbeBlocked' ? request(istiodContainer, 'start') : [];
+      return reason === 'ProbeBlocked' || reason === 'OtherCertificate' ? request(istiodContainer, 'start') : [];
     case 'SelfSignedFallback':
       return request(istiodContainer, 'start');
     case 'Proven':

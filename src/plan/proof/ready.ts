@@ -96,7 +96,7 @@ function readiness(s: DerivedState, istiod: ObservedIstiod, pods: ReplicaResult[
     podCreateFailed(s, deployments) ??
     podsFail(pods, failingPhases) ??
     rolloutInProgress(deployments, istiod, pods) ??
-    notDistributed(s, istiod) ??
+    notDistributed(s, istiod, pods) ??
     podsWait(pods);
   if (problem) return problem;
   const names = listNames(deployments.map(({ name }) => name));
@@ -199,10 +199,13 @@ function rolloutInProgress(
   return readyResult('Unknown', 'RolloutInProgress', `Deployment ${unfinished.name}: ${state}${why}`);
 }
 
-/** Reports trust bundles without the roots of this CA; `undefined`: there are none, or there is no valid CA. */
-function notDistributed(s: DerivedState, istiod: ObservedIstiod): ReadyResult | undefined {
+/**
+ * Reports trust bundles without the roots of this CA; `undefined`: there are none, or there is no valid CA. An istiod that serves a certificate of
+ * somebody else publishes the roots of that one, and workloads get those of this CA with their certificates.
+ */
+function notDistributed(s: DerivedState, istiod: ObservedIstiod, pods: ReplicaResult[]): ReadyResult | undefined {
   const ca = expectedCa(s);
-  if (!ca) return undefined;
+  if (!ca || pods.some(({ reason }) => reason === 'OtherCertificate')) return undefined;
   const bundles = bundlesOfThisMesh(s, istiod);
   if (typeof bundles === 'string') return readyResult('Unknown', 'Forbidden', unknownBundles(bundles, istiod.places));
   if (bundles.length === 0) return nothingPublished(istiod);

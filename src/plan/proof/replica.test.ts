@@ -98,6 +98,13 @@ describe('each phase', () => {
     ['istiod starts for ever', { served: { unreachable: 'ECONNREFUSED' }, containers: { discovery: { ready: false, state: running(secondsAgo(60)) } } }, 'IstiodCrash NotReady discovery'],
     // the certificates that it serves
     ['cannot be reached', { served: { unreachable: 'ETIMEDOUT' } }, 'Pending ProbeBlocked discovery'],
+    ['serves what --tlsCertFile gives it', { tlsCertFile: true, served: servesItself() }, 'Pending OtherCertificate discovery'],
+    ['serves that, and signs with the files', { tlsCertFile: true, served: servesItself(), containers: { discovery: { log: ['Use local CA certificate'] } } }, 'Pending OtherCertificate discovery'],
+    ['serves that, and signs by itself', { tlsCertFile: true, served: servesItself(), containers: { discovery: { log: ['Use self-signed certificate as the CA certificate'] } } }, 'SelfSignedFallback FilesMissing discovery'],
+    ['serves what a Secret gives it, and signs with the files', { served: servesItself(), containers: { discovery: { log: ['Use local CA certificate'] } } }, 'Pending OtherCertificate discovery'],
+    ['serves what a Secret gives it, and its log may not be read', { served: { ...servesItself(), issuer: 'CN=csr,O=cert-manager' }, containers: { discovery: { log: 'unreadable' } } }, 'Pending OtherCertificate discovery'],
+    ['serves a certificate like its own, and its log may not be read', { served: { ...servesItself(), issuer: 'O=cluster.local' }, containers: { discovery: { log: 'unreadable' } } }, 'SelfSignedFallback FilesMissing discovery'],
+    ['reads files of somebody else', { served: servesItself(), settings: { ...settingsOf(world), env: { ROOT_CA_DIR: '/etc/cacerts' } }, containers: { discovery: { log: ['Use local CA certificate'] } } }, 'SelfSignedFallback WrongDirectory discovery'],
     ['was not asked', { served: undefined }, 'Pending NotProbed discovery'],
     ['signs by itself', { served: servesItself() }, 'SelfSignedFallback FilesMissing discovery'],
     ['signs by itself, in another directory', { served: servesItself(), settings: { ...settingsOf(world), env: { ROOT_CA_DIR: '/etc/elsewhere' } } }, 'SelfSignedFallback WrongDirectory discovery'],

@@ -97,21 +97,77 @@ export function olderThan(version: string, minor: number, patch = 0): boolean {
 const selfSignedLine = /Use self-signed certificate as the CA certificate/;
 const localFilesLine = /Use local CA certificate/;
 
+/** The result of a handshake that shows the certificate of another CA; `undefined`: it does not. */
+function foreignHandshake(pod: IstiodPod, { ca, s }: EvaluationInput): { seen: string } | undefined {
+  const result = isServed(pod.served) && ca ? evaluateHandshake(pod.served, ca, s.now) : undefined;
+  return result?.kind === 'Foreign' ? result : undefined;
+}
+
+/** The CA that istiod uses by its log: that in its files, or its own; `undefined`: the log does not show it, or was not read. */
+function caInLog(pod: IstiodPod): 'files' | 'its own' | undefined {
+  const log = logLines(containerOf(pod, istiodContainer));
+  if (log.some((line) => localFilesLine.test(line))) return 'files';
+  return log.some((line) => selfSignedLine.test(line)) ? 'its own' : undefined;
+}
+
+/** The directory that istiod reads its CA from, and the one that the agent renders to. */
+const directories = (pod: IstiodPod) => ({
+  istiod: pod.settings.env['ROOT_CA_DIR'],
+  agent: annotation(pod, 'secret-volume-path') ?? '/vault/secrets',
+});
+
+/**
+ * Returns, for a message, why a replica that serves the certificate of another CA may sign with this one; `undefined`: it does not. istiod serves
+ * a certificate of somebody else if it is given one: by `--tlsCertFile`, or in Secret `istiod-tls`, which its chart mounts if it exists. Its log then
+ * shows that it loaded a CA from its files, which are those of the agent. Source: https://github.com/istio/istio, pilot/pkg/bootstrap/server.go
+ * (hasCustomTLSCerts)
+ */
+function otherCertificate(pod: IstiodPod): string | undefined {
+  const { istiod, agent } = directories(pod);
+  const signs = caInLog(pod);
+  const readsFilesOfAgent = pod.injected && istiod === agent;
+  const cause = pod.tlsCertFile ? 'it has the argument --tlsCertFile' : 'a Secret istiod-tls may give it another one';
+  if (signs === 'files' && readsFilesOfAgent)
+    return `${cause}, and its log says that it signs with the CA in its files, which the agent renders`;
+  if (signs !== undefined || !(pod.tlsCertFile || (readsFilesOfAgent && !looksSelfSigned(pod)))) return undefined;
+  const log = containerOf(pod, istiodContainer)?.log;
+  const why =
+    log === 'unreadable'
+      ? 'the operator lacks permission to get pods/log (deploy/components/logs)'
+      : 'its log does not say it';
+  return `${cause}; which CA it signs with is not known, because ${why}`;
+}
+
+/** Whether a replica serves a certificate as an istiod with a CA of its own makes it: alone, and issued by an organization without a common name. */
+const looksSelfSigned = ({ served }: IstiodPod): boolean =>
+  isServed(served) && served.chain.length === 0 && /^O=[^,/\n]+$/.test(served.issuer);
+
+/** A replica serves the certificate of another CA, and that does not show with which CA it signs. */
+function servesOther(pod: IstiodPod, input: EvaluationInput): ReplicaResult | undefined {
+  const result = foreignHandshake(pod, input);
+  const cause = result && otherCertificate(pod);
+  if (!result || cause === undefined) return undefined;
+  return {
+    pod: pod.name,
+    phase: 'Pending',
+    reason: 'OtherCertificate',
+    container: istiodContainer,
+    message: joinMessage(result.seen, cause, 'a handshake cannot show which CA it signs with'),
+  };
+}
+
 /**
  * istiod signs with another CA: a handshake shows a foreign certificate or, without a handshake, istiod's log reports its self-signed CA.
  * This is the most severe failure, because nothing else in Kubernetes shows it.
  */
 function selfSigned(pod: IstiodPod, input: EvaluationInput): ReplicaResult | undefined {
-  const { ca, s } = input;
   const log = logLines(containerOf(pod, istiodContainer));
-  const result = isServed(pod.served) && ca ? evaluateHandshake(pod.served, ca, s.now) : undefined;
-  const logged =
-    !isServed(pod.served) &&
-    log.some((line) => selfSignedLine.test(line)) &&
-    !log.some((line) => localFilesLine.test(line));
-  if (result?.kind !== 'Foreign' && !logged) return undefined;
+  const result = foreignHandshake(pod, input);
+  if (result && otherCertificate(pod) !== undefined) return undefined;
+  const logged = (!isServed(pod.served) || (result && pod.tlsCertFile)) && caInLog(pod) === 'its own';
+  if (!result && !logged) return undefined;
   const quotedLog = log.length > 0 ? `its log: ${quoted(log)}` : undefined;
-  const symptom = [result?.kind === 'Foreign' ? result.seen : 'it says that it signs by itself', quotedLog]
+  const symptom = [result && !pod.tlsCertFile ? result.seen : 'it says that it signs by itself', quotedLog]
     .filter((part) => part !== undefined)
     .join('; ');
   const { reason, cause } = fallbackCause(pod, input);
@@ -134,8 +190,7 @@ function fallbackCause(pod: IstiodPod, input: EvaluationInput): { reason: string
       cause: 'the pod does not carry the fields that the control plane has: see IstiodReady',
     };
   if (!pod.injected) return { reason: 'NotInjected', cause: `the pod has no Vault agent: ${injectorCause(input)}` };
-  const istiodDirectory = pod.settings.env['ROOT_CA_DIR'];
-  const agentDirectory = annotation(pod, 'secret-volume-path') ?? '/vault/secrets';
+  const { istiod: istiodDirectory, agent: agentDirectory } = directories(pod);
   if (istiodDirectory !== agentDirectory) {
     const cause = `istiod reads ${istiodDirectory === undefined ? './etc/cacerts (ROOT_CA_DIR is not set)' : istiodDirectory}, the agent renders to ${agentDirectory} (vault.hashicorp.com/secret-volume-path): both come from spec.delivery.directory; find who sets the one that differs`;
     return { reason: 'WrongDirectory', cause };
@@ -278,6 +333,7 @@ const rules = [
   containerRule('VaultInitFailed', initFailure),
   containerRule('VaultAgentFailed', agentFailure),
   containerRule('IstiodCrash', istiodFailure),
+  servesOther,
   stale,
   verified,
 ];

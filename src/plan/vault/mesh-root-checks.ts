@@ -8,7 +8,7 @@ import { missingPermission } from '../../api/permissions.ts';
 import { bundleFacts, isSignedBy, type CertificateFacts } from '../facts/certificate.ts';
 import { adoptionOf } from '../ownership/adoption.ts';
 import { ownables, owns } from '../ownership/ownership.ts';
-import { fieldsAppliedFlag } from '../facts/observed.ts';
+import { fieldsWereApplied } from '../facts/applied.ts';
 import type { MeshBundle, MeshEvidence, Served } from '../facts/observed-istiod.ts';
 import { describePlace } from '../facts/trust-places.ts';
 import type { Problem } from '../facts/problem.ts';
@@ -16,17 +16,6 @@ import { bundlesOfThisMesh, listNames, unknownBundles } from '../facts/mesh-bund
 
 /** Maximum number of different published roots that are compared with what replicas serve. */
 const mostRoots = 300;
-
-/**
- * Whether the fields of istiod were written before, so that istiod distributes the roots of this CA. Without a state entry, the fields can come
- * from an earlier resource, which distributed other roots.
- */
-export function fieldsWereApplied(s: DerivedState): boolean {
-  const state = s.stateEntry;
-  return (
-    state !== undefined && (s.kubernetes.controlPlane?.writtenBefore === true || state.made.includes(fieldsAppliedFlag))
-  );
-}
 
 /** The roots that istiod would distribute. If this resource does not own the root mount, which is another problem, all roots in it count. */
 function rootsToDistribute(s: DerivedState): CertificateFacts[] {

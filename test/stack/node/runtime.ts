@@ -150,7 +150,8 @@ async function istiodProgram(
     // there are no proxies, so it needs no ten seconds to drain connections
     '--shutdownDuration=1s',
   ];
-  return { command: [...(container.command ?? [runtime.istiod]), ...(container.args ?? []), ...here], env };
+  const given = (container.args ?? []).map(mapPaths(mounts));
+  return { command: [...(container.command ?? [runtime.istiod]), ...given, ...here], env };
 }
 
 /** The agent's image: a shell, and the program `vault`. */
