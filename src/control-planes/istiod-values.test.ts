@@ -75,7 +75,7 @@ describe('an IstioOperator', () => {
     ['has the list from elsewhere', { components: { pilot: { k8s: { env: [{ name: variable, valueFrom: {} }] } } } }, undefined],
   ])('%s', (_, spec, expected) => {
     const meshConfig = { discoverySelectors: selectors };
-    expect(read('IstioOperator', { spec: { ...spec, meshConfig } })).toEqual({ place: expected, discoverySelectors: selectors, signsNothing: undefined, podLabels: {} });
+    expect(read('IstioOperator', { spec: { ...spec, meshConfig } })).toEqual({ place: expected, discoverySelectors: selectors, signsNothing: undefined, localInjector: undefined, podLabels: {} });
   }); // prettier-ignore
 });
 
@@ -117,8 +117,15 @@ describe('an istiod signs nothing', () => {
     [{ pilot: { env: { ENABLE_CA_SERVER: 'no' } } }, undefined],
     [{ pilot: { env: { EXTERNAL_CA: 'ISTIOD_RA_KUBERNETES_API' } } }, 'EXTERNAL_CA=ISTIOD_RA_KUBERNETES_API'],
     [{ pilot: { env: { EXTERNAL_CA: 'another' } } }, undefined],
-    [{ istiodRemote: { enabledLocalInjectorIstiod: true } }, 'istiodRemote.enabledLocalInjectorIstiod=true'],
   ])('with the values %j: %s', (values, expected) => {
     expect(read('Sail', { spec: { values } }).signsNothing).toBe(expected);
+  });
+
+  it('for others if it only injects, beside a remote istiod', () => {
+    const of = (istiodRemote: JsonObject) => read('Sail', { spec: { values: { istiodRemote } } }).localInjector;
+    expect(of({ enabled: true, enabledLocalInjectorIstiod: true })).toBe(
+      'istiodRemote.enabledLocalInjectorIstiod=true',
+    );
+    expect([of({ enabledLocalInjectorIstiod: true }), of({ enabled: true })]).toEqual([undefined, undefined]);
   });
 });

@@ -51,9 +51,12 @@ export function istiodValuesOf(reader: SettingsReader, { values, envList, meshCo
   return {
     place: placeOf(lookup),
     discoverySelectors: selectors.find((list) => Array.isArray(list)) ?? [],
-    signsNothing: isTrue(scalar(reader.at([...values, 'istiodRemote', 'enabledLocalInjectorIstiod'])))
+    signsNothing: settingThatSignsNothing(lookup),
+    localInjector: ['enabled', 'enabledLocalInjectorIstiod'].every((name) =>
+      isTrue(scalar(reader.at([...values, 'istiodRemote', name]))),
+    )
       ? 'istiodRemote.enabledLocalInjectorIstiod=true'
-      : settingThatSignsNothing(lookup),
+      : undefined,
     podLabels: Object.fromEntries(
       Object.entries(isObject(labels) ? labels : {}).map(([name, value]) => [name, scalar(value) ?? '']),
     ),

@@ -47,6 +47,9 @@ describe('a webhook takes the pods of istiod', () => {
       selectsNamespace: true,
       matchConditions: ['labelled'],
     });
+    const down = { name: 'vault/injector', answers: false };
+    const refusing = { webhook: webhook({ failurePolicy: 'Fail' }), selectsNamespace: true, service: down };
+    expect(evaluateInjectors([other, refusing], [istiod])).toMatchObject({ selectsNamespace: true });
     expect(evaluateInjectors([], [istiod])).toMatchObject({ found: false });
   });
 });

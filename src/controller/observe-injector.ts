@@ -110,6 +110,9 @@ export function evaluateInjectors(injectors: readonly InjectorWebhook[], pods: r
       service,
     };
   });
-  const rank = (one: ObservedInjector) => [one.selectsNamespace, one.selectsPods, one.service?.answers !== false];
-  return evaluated.sort((a, b) => rank(b).filter(Boolean).length - rank(a).filter(Boolean).length)[0] ?? none;
+  const rank = (one: ObservedInjector) =>
+    (one.selectsNamespace ? 4 : 0) +
+    (one.selectsPods ? 2 : 0) +
+    (one.service?.answers === false && one.failurePolicy === 'Ignore' ? 0 : 1);
+  return evaluated.sort((a, b) => rank(b) - rank(a))[0] ?? none;
 }

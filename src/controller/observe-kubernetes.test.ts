@@ -25,7 +25,7 @@ function istiod(ttl?: string | object, revision = 'default') {
 const reference = { configMapKeyRef: { name: 'limits', key: 'ttl' } };
 
 function judge(deployments: Surroundings['deployments']) {
-  const gates = { controlPlane: undefined, controlPlaneServed: true, meshRoots: undefined };
+  const gates = { controlPlane: undefined, controlPlaneServed: true, meshRoots: undefined, meshRootsPlace: undefined };
   const adapter = adapters[spec.controlPlane.kind];
   const surroundings = { others: [], deployments, relatives: [], injectors: [] };
   const seen = evaluateKubernetes(surroundings, gates, undefined, resource, adapter, istiodFields(spec, undefined));

@@ -47,6 +47,8 @@ export interface Gates {
   /** The API server serves the type of the control plane object. */
   controlPlaneServed: boolean;
   meshRoots: ObservedKubernetes['meshRoots'];
+  /** Where they were read; undefined: the place is not known. */
+  meshRootsPlace: TrustPlace | undefined;
 }
 
 /** Reads the objects that are read once per reconcile. @throws KubeError of the first read that failed */
@@ -94,11 +96,12 @@ export async function readGates(
   const { namespace } = metadata;
   const of = adapter.clusterScoped ? undefined : namespace;
   const controlPlane = await kube.getObject(adapter.gvr, of, spec.controlPlane.name);
+  const [meshRootsPlace] = placesOfMesh(targetOf(resource, surroundings, { controlPlane }), adapter);
   const [controlPlaneServed, meshRoots] = await Promise.all([
     controlPlane !== undefined || kube.isServed(adapter.gvr),
-    readMeshRoots(kube, namespace, placesOfMesh(targetOf(resource, surroundings, { controlPlane }), adapter)[0]),
+    readMeshRoots(kube, namespace, meshRootsPlace),
   ]);
-  return { controlPlane, controlPlaneServed, meshRoots };
+  return { controlPlane, controlPlaneServed, meshRoots, meshRootsPlace };
 }
 
 /** Returns where istiod of this control plane publishes, or will publish, the roots that workloads trust. */
@@ -144,7 +147,7 @@ export function targetOf(
  */
 export function evaluateKubernetes(
   surroundings: Surroundings,
-  { controlPlane, controlPlaneServed, meshRoots }: Gates,
+  { controlPlane, controlPlaneServed, meshRoots, meshRootsPlace }: Gates,
   render: JsonObject | undefined,
   resource: IstioVaultCA,
   adapter: ControlPlaneAdapter,
@@ -174,6 +177,7 @@ export function evaluateKubernetes(
     ...evaluateIstiod(matching),
     otherRevisions: otherRevisions(surroundings.deployments, revisions),
     meshRoots,
+    meshRootsPlace,
     ...signsNothing(matching, adapter, target),
     injector: evaluateInjectors(surroundings.injectors, podLabels(matching, adapter, target)),
   };
@@ -292,7 +296,10 @@ function signsNothing(
   target: Target,
 ): Pick<ObservedKubernetes, 'signsNothing'> {
   const deployed = istiods === 'unreadable' ? [] : istiods.flatMap((istiod) => istiod.signsNothing ?? []);
-  const setting = deployed[0] ?? adapter.istiodValues(target).signsNothing;
+  const values = adapter.istiodValues(target);
+  // a Deployment shows its environment, and not whether workloads use a remote istiod instead
+  const none = istiods === 'unreadable' || istiods.length === 0;
+  const setting = deployed[0] ?? values.localInjector ?? (none ? values.signsNothing : undefined);
   return setting === undefined ? {} : { signsNothing: setting };
 }
 

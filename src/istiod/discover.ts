@@ -241,6 +241,14 @@ export interface FoundPod {
   facts: IstiodPod;
 }
 
+/** The arguments that give istiod a certificate; it ignores them unless all three are there. */
+const certificateArguments = ['--tlsCertFile', '--tlsKeyFile', '--caCertFile'];
+
+const hasOwnCertificate = (pod: unknown): boolean => {
+  const args = items(dig(named(dig(pod, 'spec', 'containers'), discovery), 'args')).map(str);
+  return certificateArguments.every((name) => args.some((arg) => arg === name || arg.startsWith(`${name}=`)));
+};
+
 function podFacts(pod: unknown, deployment: string): FoundPod {
   const settings = settingsOf(pod);
   const scheduled = condition(pod, 'PodScheduled');
@@ -257,9 +265,7 @@ function podFacts(pod: unknown, deployment: string): FoundPod {
       injected:
         settings.annotations['vault.hashicorp.com/agent-inject-status'] === 'injected' ||
         containers.some(({ name }) => isAgentContainer(name)),
-      tlsCertFile: items(dig(named(dig(pod, 'spec', 'containers'), discovery), 'args')).some((arg) =>
-        /^--tlsCertFile(=|$)/.test(str(arg)),
-      ),
+      tlsCertFile: hasOwnCertificate(pod),
       unschedulable: dig(scheduled, 'status') === 'False' ? cleaned(str(dig(scheduled, 'message'))) : undefined,
       containers,
       served: undefined,

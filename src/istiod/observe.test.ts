@@ -349,7 +349,7 @@ describe('evidence of the roots of a mesh', () => {
 
   it('lacks what the operator may not list', async () => {
     const without = async (forbidden: string[]) => await setup({ pods: [ready('a')], forbidden }).evidence();
-    expect(await without(['pods'])).toMatchObject({ ready: 1, replicas: [] });
+    expect(await without(['pods'])).toMatchObject({ ready: 1, podsUnreadable: true, replicas: [] });
     expect(await without(['deployments'])).toMatchObject({ ready: 'unreadable', replicas: [] });
   });
 

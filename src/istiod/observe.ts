@@ -163,6 +163,7 @@ export class IstiodObserver {
       ...published,
       places: known,
       incomplete,
+      podsUnreadable: !sets || !all,
       ready: deployed ? facts.reduce((sum, { replicas }) => sum + replicas.ready, 0) : 'unreadable',
       // a certificate of --tlsCertFile does not show with which CA istiod signs
       replicas: probed.flatMap(({ name, served, tlsCertFile }) => (served && !tlsCertFile ? [{ name, served }] : [])),

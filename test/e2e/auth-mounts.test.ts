@@ -67,9 +67,12 @@ describe.each(products)('%s: a mount that the operator made', (product) => {
     const before = await written();
     await give(await reviewer());
     await look(scene, 'another token');
-    expect(await written()).toBe(before + 1);
+    const after = await written();
+    // a reconcile that the annotation of `look` ends between the write and its record leaves the next one to write again
+    expect(after - before).toBeGreaterThanOrEqual(1);
+    expect(after - before).toBeLessThanOrEqual(2);
     await look(scene, 'the same token');
-    expect(await written()).toBe(before + 1);
+    expect(await written()).toBe(after);
     expect(await login(scene, mount)).toBe(200);
   });
 

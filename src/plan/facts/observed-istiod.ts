@@ -91,7 +91,7 @@ export interface IstiodPod {
   settings: IstiodSettings;
   /** The Pod has the annotation or a container of Vault Agent Injector. */
   injected: boolean;
-  /** Container `discovery` has the argument `--tlsCertFile`: what it serves is not signed by the CA that it signs with. */
+  /** Container `discovery` has the arguments `--tlsCertFile`, `--tlsKeyFile` and `--caCertFile`: what it serves is not signed by the CA that it signs with. */
   tlsCertFile: boolean;
   /** Why the Pod cannot be scheduled; undefined: it is scheduled, or the scheduler has not tried. */
   unschedulable: string | undefined;
@@ -136,7 +136,9 @@ export interface MeshEvidence extends PublishedBundles {
   incomplete: boolean;
   /** The number of Ready replicas; `unreadable`: the operator cannot list Deployments. */
   ready: number | 'unreadable';
-  /** Handshakes with Ready replicas; fewer than `ready` if the operator cannot list Pods. */
+  /** The operator cannot list Pods or ReplicaSets. */
+  podsUnreadable: boolean;
+  /** Handshakes with Ready replicas. */
   replicas: { name: string; served: Served | Unreachable }[];
   /** Fingerprints of roots of IstioVaultCAs in other namespaces. */
   rootsOfOthers: string[];

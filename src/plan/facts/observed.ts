@@ -5,6 +5,7 @@
  */
 import type { CertificateFacts } from './certificate.ts';
 import type { IntermediateSpec, StateEntry } from './state-entry.ts';
+import type { TrustPlace } from './trust-places.ts';
 import type { ObservedInjector } from './observed-injector.ts';
 import type { MeshEvidence, ObservedIstiod } from './observed-istiod.ts';
 
@@ -309,6 +310,8 @@ export interface ObservedKubernetes {
    * not exist.
    */
   meshRoots: CertificateFacts[] | undefined;
+  /** Where they were read; absent: in ConfigMap `istio-ca-root-cert`. */
+  meshRootsPlace?: TrustPlace | undefined;
   /** undefined: not observed, because istiod has had the fields of this resource before. */
   mesh?: MeshEvidence;
   injector: ObservedInjector;

@@ -11,6 +11,9 @@ export const defaultRootConfigMap = 'istio-ca-root-cert';
 /** The name of the ClusterTrustBundle. istiod has no setting for it, so all meshes of a cluster that use the API share it. */
 export const clusterTrustBundleName = 'istio.io:istiod-ca:root-cert';
 
+/** Where istiod publishes unless it is told otherwise. */
+export const defaultPlace = { kind: 'ConfigMap', name: defaultRootConfigMap } as const;
+
 /** An object, or in every namespace an object of the same name, with the roots that workloads trust. */
 export type TrustPlace = { kind: 'ConfigMap'; name: string } | { kind: 'ClusterTrustBundle' };
 
@@ -52,7 +55,7 @@ export function placeOf(valueOf: EnvironmentLookup): TrustPlace | undefined {
   const [name, api] = placeVariables.map(valueOf);
   if (api === null || api?.includes('$(')) return undefined;
   if (isTrue(api)) return { kind: 'ClusterTrustBundle' };
-  if (name === undefined) return { kind: 'ConfigMap', name: defaultRootConfigMap };
+  if (name === undefined) return defaultPlace;
   return isUnknown(name) ? undefined : { kind: 'ConfigMap', name: name ?? '' };
 }
 
@@ -70,14 +73,17 @@ export interface IstiodValues {
   discoverySelectors: unknown[];
   /** The setting by which this istiod signs no workload certificates; undefined: the object has none. */
   signsNothing: string | undefined;
+  /** The setting by which it only injects, and workloads use a remote istiod; undefined: the object has none. */
+  localInjector: string | undefined;
   /** Labels that it adds to those of Istio's chart on istiod's Pods. */
   podLabels: Record<string, string>;
 }
 
 /** The settings of a control plane object that says nothing of them. */
 export const defaultIstiodValues: IstiodValues = {
-  place: { kind: 'ConfigMap', name: defaultRootConfigMap },
+  place: defaultPlace,
   discoverySelectors: [],
   signsNothing: undefined,
+  localInjector: undefined,
   podLabels: {},
 };

@@ -101,6 +101,8 @@ describe('each phase', () => {
     ['serves what --tlsCertFile gives it', { tlsCertFile: true, served: servesItself() }, 'Pending OtherCertificate discovery'],
     ['serves that, and signs with the files', { tlsCertFile: true, served: servesItself(), containers: { discovery: { log: ['Use local CA certificate'] } } }, 'Pending OtherCertificate discovery'],
     ['serves that, and signs by itself', { tlsCertFile: true, served: servesItself(), containers: { discovery: { log: ['Use self-signed certificate as the CA certificate'] } } }, 'SelfSignedFallback FilesMissing discovery'],
+    ['serves what --tlsCertFile gives it, and has no agent', { tlsCertFile: true, injected: false, served: servesItself(), containers: { discovery: { log: 'unreadable' } } }, 'SelfSignedFallback NotInjected discovery'],
+    ['has refused an update of its files', { served: servesItself(), containers: { discovery: { log: ['Use local CA certificate', 'Multi root is disabled, updating new ROOT-CA not supported'] } } }, 'SelfSignedFallback FilesMissing discovery'],
     ['serves what a Secret gives it, and signs with the files', { served: servesItself(), containers: { discovery: { log: ['Use local CA certificate'] } } }, 'Pending OtherCertificate discovery'],
     ['serves what a Secret gives it, and its log may not be read', { served: { ...servesItself(), issuer: 'CN=csr,O=cert-manager' }, containers: { discovery: { log: 'unreadable' } } }, 'Pending OtherCertificate discovery'],
     ['serves a certificate like its own, and its log may not be read', { served: { ...servesItself(), issuer: 'O=cluster.local' }, containers: { discovery: { log: 'unreadable' } } }, 'SelfSignedFallback FilesMissing discovery'],

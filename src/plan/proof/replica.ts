@@ -19,6 +19,7 @@ import {
   quoted,
   type ContainerFailure,
 } from './containers.ts';
+import { defaultPlace, describePlace } from '../facts/trust-places.ts';
 import { containerOf, digestOf, type IstiodDeployment, type IstiodPod } from '../facts/observed-istiod.ts';
 
 /** Classification of one replica: an entry of `status.istiod`. */
@@ -96,6 +97,7 @@ export function olderThan(version: string, minor: number, patch = 0): boolean {
 // Log lines of istiod at its start. Source: https://github.com/istio/istio, pilot/pkg/bootstrap/istio_ca.go
 const selfSignedLine = /Use self-signed certificate as the CA certificate/;
 const localFilesLine = /Use local CA certificate/;
+const refusedUpdate = /Failed to update new Plug-in CA certs|updating new ROOT-CA|Multi root is disabled/;
 
 /** The result of a handshake that shows the certificate of another CA; `undefined`: it does not. */
 function foreignHandshake(pod: IstiodPod, { ca, s }: EvaluationInput): { seen: string } | undefined {
@@ -122,19 +124,22 @@ const directories = (pod: IstiodPod) => ({
  * shows that it loaded a CA from its files, which are those of the agent. Source: https://github.com/istio/istio, pilot/pkg/bootstrap/server.go
  * (hasCustomTLSCerts)
  */
-function otherCertificate(pod: IstiodPod): string | undefined {
+function otherCertificate(pod: IstiodPod, { s }: EvaluationInput): string | undefined {
   const { istiod, agent } = directories(pod);
+  const log = logLines(containerOf(pod, istiodContainer));
+  const published = (s.stateEntry?.history ?? []).map(({ fingerprint }) => fingerprint);
+  const wasOwn = isServed(pod.served) && pod.served.chain.some((one) => published.includes(one.fingerprint));
+  // without the files of the agent istiod signs by itself; with an update that it refused, or a CA that was lost, it signs with an older one
+  if (!pod.injected || istiod !== agent || wasOwn || log.some((line) => refusedUpdate.test(line))) return undefined;
   const signs = caInLog(pod);
-  const readsFilesOfAgent = pod.injected && istiod === agent;
   const cause = pod.tlsCertFile ? 'it has the argument --tlsCertFile' : 'a Secret istiod-tls may give it another one';
-  if (signs === 'files' && readsFilesOfAgent)
+  if (signs === 'files')
     return `${cause}, and its log says that it signs with the CA in its files, which the agent renders`;
-  if (signs !== undefined || !(pod.tlsCertFile || (readsFilesOfAgent && !looksSelfSigned(pod)))) return undefined;
-  const log = containerOf(pod, istiodContainer)?.log;
-  const why =
-    log === 'unreadable'
-      ? 'the operator lacks permission to get pods/log (deploy/components/logs)'
-      : 'its log does not say it';
+  if (signs !== undefined || !(pod.tlsCertFile || !looksSelfSigned(pod))) return undefined;
+  const unreadable = containerOf(pod, istiodContainer)?.log === 'unreadable';
+  const why = unreadable
+    ? 'the operator lacks permission to get pods/log (deploy/components/logs)'
+    : 'its log does not say it';
   return `${cause}; which CA it signs with is not known, because ${why}`;
 }
 
@@ -145,7 +150,7 @@ const looksSelfSigned = ({ served }: IstiodPod): boolean =>
 /** A replica serves the certificate of another CA, and that does not show with which CA it signs. */
 function servesOther(pod: IstiodPod, input: EvaluationInput): ReplicaResult | undefined {
   const result = foreignHandshake(pod, input);
-  const cause = result && otherCertificate(pod);
+  const cause = result && otherCertificate(pod, input);
   if (!result || cause === undefined) return undefined;
   return {
     pod: pod.name,
@@ -163,11 +168,11 @@ function servesOther(pod: IstiodPod, input: EvaluationInput): ReplicaResult | un
 function selfSigned(pod: IstiodPod, input: EvaluationInput): ReplicaResult | undefined {
   const log = logLines(containerOf(pod, istiodContainer));
   const result = foreignHandshake(pod, input);
-  if (result && otherCertificate(pod) !== undefined) return undefined;
+  if (result && otherCertificate(pod, input) !== undefined) return undefined;
   const logged = (!isServed(pod.served) || (result && pod.tlsCertFile)) && caInLog(pod) === 'its own';
   if (!result && !logged) return undefined;
   const quotedLog = log.length > 0 ? `its log: ${quoted(log)}` : undefined;
-  const symptom = [result && !pod.tlsCertFile ? result.seen : 'it says that it signs by itself', quotedLog]
+  const symptom = [logged ? 'it says that it signs by itself' : result?.seen, quotedLog]
     .filter((part) => part !== undefined)
     .join('; ');
   const { reason, cause } = fallbackCause(pod, input);
@@ -271,14 +276,15 @@ function verified(pod: IstiodPod, { ca, s }: EvaluationInput): ReplicaResult | u
  * @param unreachable why the handshake failed
  */
 function blocked(pod: IstiodPod, unreachable: string, { s, ca }: EvaluationInput): ReplicaResult {
-  const { meshRoots } = s.kubernetes;
+  const { meshRoots, meshRootsPlace = defaultPlace } = s.kubernetes;
+  const where = `${describePlace(meshRootsPlace)}${meshRootsPlace.kind === 'ConfigMap' ? ' of this namespace' : ''}`;
   const matches =
     ca !== undefined &&
     meshRoots !== undefined &&
     ca.roots.every((root) => meshRoots.some(({ fingerprint }) => fingerprint === root.fingerprint));
   const indication = matches
-    ? 'weaker evidence speaks for it: istio-ca-root-cert of this namespace holds exactly what this CA wants, but any one replica may have written it'
-    : 'istio-ca-root-cert of this namespace does not hold the root of this CA';
+    ? `weaker evidence speaks for it: ${where} holds exactly what this CA wants, but any one replica may have written it`
+    : `${where} does not hold the root of this CA`;
   const action = `allow the operator's pods to reach port 15012 of istiod (NetworkPolicies of namespace ${s.identity.namespace} and of the operator's), or look: \`kubectl logs -n ${s.identity.namespace} ${pod.name} -c ${istiodContainer}\``;
   return {
     pod: pod.name,

@@ -10,7 +10,7 @@ import { adoptionOf } from '../ownership/adoption.ts';
 import { ownables, owns } from '../ownership/ownership.ts';
 import { fieldsWereApplied } from '../facts/applied.ts';
 import type { MeshBundle, MeshEvidence, Served } from '../facts/observed-istiod.ts';
-import { describePlace } from '../facts/trust-places.ts';
+import { defaultPlace, describePlace, samePlace } from '../facts/trust-places.ts';
 import type { Problem } from '../facts/problem.ts';
 import { bundlesOfThisMesh, listNames, unknownBundles } from '../facts/mesh-bundles.ts';
 
@@ -65,6 +65,17 @@ interface MeshRoots {
   shown: CertificateFacts[][];
 }
 
+/** The different roots of trust bundles, limited in number. Equal bundles, as namespaces of one mesh have them, are read once. */
+function differentRoots(bundles: readonly MeshBundle[]): CertificateFacts[] {
+  const found = new Map<string, CertificateFacts>();
+  for (const bundle of bundles) {
+    if (found.size >= mostRoots) break;
+    if (bundle.roots.every((root) => found.has(root))) continue;
+    for (const one of bundle.certificates) found.set(one.fingerprint, one);
+  }
+  return [...found.values()].slice(0, mostRoots);
+}
+
 /** Tells the roots in use from those that were left over. Only if every Ready replica shows a published root, other bundles are left over. */
 function meshRootsOf(s: DerivedState, evidence: MeshEvidence | undefined, bundles: MeshBundle[]): MeshRoots {
   const home = s.identity.namespace;
@@ -72,10 +83,8 @@ function meshRootsOf(s: DerivedState, evidence: MeshEvidence | undefined, bundle
   const sorted = bundles
     .filter(({ roots }) => roots.length > 0)
     .sort((a, b) => (order(a) < order(b) ? -1 : order(a) > order(b) ? 1 : 0));
-  const published = new Map(
-    sorted.flatMap(({ certificates }) => certificates.map((one): [string, CertificateFacts] => [one.fingerprint, one])),
-  );
-  const compared = [...published.values()].slice(0, mostRoots);
+  const published = new Set(sorted.flatMap(({ roots }) => roots));
+  const compared = differentRoots(sorted);
   const replicas = [...(evidence?.replicas ?? [])].sort((a, b) => (a.name < b.name ? -1 : 1));
   const shown = replicas.map(({ served }) => ('leaf' in served ? rootsShownBy(served, compared) : []));
   const shows = (roots: readonly string[]) => shown.some((list) => list.some((one) => roots.includes(one.fingerprint)));
@@ -88,20 +97,21 @@ function meshRootsOf(s: DerivedState, evidence: MeshEvidence | undefined, bundle
   return { bundles: sorted.filter((one) => !isLeftOver(one)), leftOver: sorted.filter(isLeftOver), shown };
 }
 
-/** The trust bundles of this mesh. The own namespace's is read again in each iteration, so that one takes precedence. */
+/**
+ * The trust bundles of this mesh. The own namespace's is read again in each iteration, so that one takes precedence. Namespaces that the operator
+ * is not confined to count too: their workloads have a root to lose.
+ */
 function publishedBundles(s: DerivedState, evidence: MeshEvidence | undefined): ReturnType<typeof bundlesOfThisMesh> {
-  const { meshRoots } = s.kubernetes;
-  const namespace = s.identity.namespace;
-  const place = evidence?.places[0] ?? { kind: 'ConfigMap', name: 'istio-ca-root-cert' };
-  const home = meshRoots && {
+  const { meshRoots, meshRootsPlace: place = defaultPlace } = s.kubernetes;
+  const all = evidence ? bundlesOfThisMesh(s, { ...evidence, confinedTo: [] }) : [];
+  if (typeof all === 'string' || !meshRoots || (evidence && !evidence.homeDiscovered)) return all;
+  const home: MeshBundle = {
     place,
-    namespace: place.kind === 'ConfigMap' ? namespace : undefined,
+    namespace: place.kind === 'ConfigMap' ? s.identity.namespace : undefined,
     roots: meshRoots.map(({ fingerprint }) => fingerprint),
     certificates: meshRoots,
   };
-  const all = evidence ? bundlesOfThisMesh(s, evidence) : [];
-  if (typeof all === 'string' || !home || (evidence && !evidence.homeDiscovered)) return all;
-  return [home, ...all.filter((one) => one.namespace !== home.namespace)];
+  return [home, ...all.filter((one) => !(one.namespace === home.namespace && samePlace(one.place, place)))];
 }
 
 const nameOf = (bundle: MeshBundle): string =>
@@ -125,7 +135,7 @@ export function wouldReplaceRoot(s: DerivedState): Problem | undefined {
   );
   const replaced = (list: readonly { fingerprint: string }[]) =>
     list.length > 0 && !list.some(({ fingerprint }) => acceptable.has(fingerprint));
-  const bundles = roots.bundles.filter(({ certificates }) => replaced(certificates));
+  const bundles = roots.bundles.filter(({ roots: published }) => !published.some((root) => acceptable.has(root)));
   // a root that a replica shows and that is published beside one of this CA can be replaced: workloads trust both
   const isPublished = ({ fingerprint }: CertificateFacts) =>
     roots.bundles.some((bundle) => bundle.roots.includes(fingerprint) && !bundles.includes(bundle));
@@ -168,6 +178,13 @@ function meshRootUnknown(s: DerivedState, mesh: MeshEvidence): Problem | undefin
     );
   }
   if (mesh.ready === 0 && !mesh.incomplete) return undefined;
+  if (mesh.podsUnreadable) {
+    const permission = { verb: 'list', group: '', resource: 'pods', namespace: s.identity.namespace };
+    return problem(
+      'Forbidden',
+      `${missingPermission(permission)} What istiod serves is unknown without it, and it has published no root where it should.`,
+    );
+  }
   const places = mesh.places.map(describePlace);
   const bundleApi = mesh.places.some(({ kind }) => kind === 'ClusterTrustBundle')
     ? '. An API server that does not serve ClusterTrustBundles leaves istiod without a place to publish in, which only its log says'
