@@ -16,6 +16,7 @@ import {
   type TrustPlace,
   type IstiodValues,
 } from '../plan/facts/trust-places.ts';
+import { recheckUnpublishedMs } from '../plan/proof/ready.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { loadYaml } from '../runtime/yaml.ts';
 import { bundleReader } from './bundles.ts';
@@ -31,6 +32,8 @@ const trustBundles = ['v1', 'v1beta1', 'v1alpha1'].map((version) => ({
 
 /** Lifetime of the cached labels of namespaces, in milliseconds. */
 const labelsFreshMs = 5_000;
+/** Lifetime of a cached result without any bundle, in milliseconds. */
+const emptyFreshMs = recheckUnpublishedMs;
 /** Bundles that were read longer ago than this, in milliseconds, are not kept. */
 const longestKeptMs = 60_000;
 /** Maximum number of discovery selectors that are evaluated; each is compared with every namespace. */
@@ -120,6 +123,19 @@ export class MeshBundleReader {
    * @throws KubeError, except for a missing right
    */
   async read(
+    request: BundleRequest,
+    places: readonly TrustPlace[],
+    freshMs: number,
+    signal: AbortSignal,
+  ): Promise<PublishedBundles> {
+    const found = await this.#read(request, places, freshMs, signal);
+    // istiod publishes within seconds of its start
+    return found.bundles.length > 0
+      ? found
+      : await this.#read(request, places, Math.min(freshMs, emptyFreshMs), signal);
+  }
+
+  async #read(
     request: BundleRequest,
     places: readonly TrustPlace[],
     freshMs: number,

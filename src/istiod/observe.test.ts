@@ -248,8 +248,19 @@ describe('istio-ca-root-cert', () => {
     expect([seen.bundles, seen.pods[0]?.served]).toEqual(['unreadable', served]);
   });
 
-  it('is read again after 20 seconds, or after 5 when a pod has changed', async () => {
+  it('is read again after 3 seconds while there is none', async () => {
     const { observe, asked, clock, world } = setup();
+    expect((await observe()).bundles).toEqual([]);
+    await clock.advance(2_999);
+    await observe();
+    expect(asked.lists).toHaveLength(1);
+    await clock.advance(1);
+    world.bundles = [bundle('ns')];
+    expect((await observe()).bundles).toHaveLength(1);
+  });
+
+  it('is read again after 20 seconds, or after 5 when a pod has changed', async () => {
+    const { observe, asked, clock, world } = setup({ bundles: [bundle('ns')] });
     await observe();
     world.pods = [pod('istiod-1', { version: '2' })];
     await observe();

@@ -190,6 +190,7 @@ describe('the next look', () => {
     expect(again([], { deployments: [] })).toBeUndefined();
     expect(again(pods({ served: stale() }))).toBe(20_000);
     expect(again(pods({}), { bundles: [meshBundle('shop', [])] })).toBe(20_000);
+    expect(again(pods({}), { bundles: [] })).toBe(3_000);
     expect(recheckIn(derived(d, world, now))).toBeUndefined();
   });
 

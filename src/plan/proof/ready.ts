@@ -19,6 +19,9 @@ import { kindOfControlPlane } from '../control-plane/kinds.ts';
 /** istiod is rechecked after this time while a replica is not verified, and a handshake is not repeated sooner. Milliseconds. */
 export const recheckMs = reasons.IstiodNotProven.recheckMs;
 
+/** istiod is rechecked after this time while it has published no roots: it does so within seconds of its start. Milliseconds. */
+export const recheckUnpublishedMs = 3_000;
+
 /** Status, reason and message of condition `IstiodReady`. */
 interface ReadyResult {
   status: 'True' | 'False' | 'Unknown';
@@ -283,5 +286,7 @@ export function recheckIn(s: DerivedState): number | undefined {
   if (!verification || verification.ready.status === 'True' || verification.ready.reason === 'IstiodNotFound')
     return undefined;
   const changes = (s.kubernetes.istiod?.pods ?? []).flatMap((pod) => nextChangeAt(pod, s.now) ?? []);
-  return Math.min(recheckMs, ...changes.map((at) => at - s.now));
+  const { bundles } = s.kubernetes.istiod ?? {};
+  const unpublished = verification.ready.reason === 'RootNotDistributed' && bundles?.length === 0;
+  return Math.min(unpublished ? recheckUnpublishedMs : recheckMs, ...changes.map((at) => at - s.now));
 }

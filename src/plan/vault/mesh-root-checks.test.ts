@@ -65,6 +65,7 @@ describe('the roots of a mesh', () => {
     ['that has published nothing and has no istiod: it is new', {}, 'none', /^/],
     ['whose istiod waits in Init, with the fields committed first', { over: { ready: 0 } }, 'none', /^/],
     ['in this namespace', { bundles: [meshBundle(home, [theirs])] }, 'WouldReplaceRoot', /another root .* is in ConfigMap istio-ca-root-cert of namespace istio-system: workloads/],
+    ['in certificates that cannot be read', { bundles: [meshBundle(home, ['f'.repeat(64)])], meshRoots: [] }, 'WouldReplaceRoot', /confirm-root-change=f{64}/],
     ['in other namespaces alone', { bundles: [meshBundle('a', [theirs]), meshBundle('b', [theirs])] }, 'WouldReplaceRoot', /of namespace a, .*of namespace b/],
     ['as a ClusterTrustBundle', { bundles: [meshBundle(undefined, [theirs])] }, 'WouldReplaceRoot', /is in ClusterTrustBundle istio\.io:istiod-ca:root-cert: workloads/],
     ['that hold the root of this CA beside another', { bundles: [meshBundle(home, [theirs, own])] }, 'none', /^/],

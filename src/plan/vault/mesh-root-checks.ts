@@ -104,7 +104,8 @@ function meshRootsOf(s: DerivedState, evidence: MeshEvidence | undefined, bundle
 function publishedBundles(s: DerivedState, evidence: MeshEvidence | undefined): ReturnType<typeof bundlesOfThisMesh> {
   const { meshRoots, meshRootsPlace: place = defaultPlace } = s.kubernetes;
   const all = evidence ? bundlesOfThisMesh(s, { ...evidence, confinedTo: [] }) : [];
-  if (typeof all === 'string' || !meshRoots || (evidence && !evidence.homeDiscovered)) return all;
+  // without a certificate that can be read, the evidence has at least the hashes of what is there
+  if (typeof all === 'string' || !meshRoots?.length || (evidence && !evidence.homeDiscovered)) return all;
   const home: MeshBundle = {
     place,
     namespace: place.kind === 'ConfigMap' ? s.identity.namespace : undefined,
@@ -117,7 +118,14 @@ function publishedBundles(s: DerivedState, evidence: MeshEvidence | undefined): 
 const nameOf = (bundle: MeshBundle): string =>
   `${describePlace(bundle.place)}${bundle.namespace === undefined ? '' : ` of namespace ${bundle.namespace}`}`;
 
-const describeRoot = ({ subject, fingerprint }: CertificateFacts): string =>
+/** A root as a message names it; `subject` is empty if the certificate cannot be read. */
+type NamedRoot = Pick<CertificateFacts, 'fingerprint' | 'subject'>;
+
+const firstRoot = (bundle: MeshBundle | undefined): NamedRoot | undefined =>
+  bundle &&
+  (bundle.certificates[0] ?? { fingerprint: bundle.roots[0] ?? '', subject: { commonName: '', organization: '' } });
+
+const describeRoot = ({ subject, fingerprint }: NamedRoot): string =>
   `"${subject.commonName || subject.organization}", SHA-256 ${fingerprint}`;
 
 /**
@@ -140,7 +148,7 @@ export function wouldReplaceRoot(s: DerivedState): Problem | undefined {
   const isPublished = ({ fingerprint }: CertificateFacts) =>
     roots.bundles.some((bundle) => bundle.roots.includes(fingerprint) && !bundles.includes(bundle));
   const replica = roots.shown.flatMap((list) => (replaced(list) && !list.some(isPublished) ? list : []))[0];
-  const root = replica ?? bundles[0]?.certificates[0];
+  const root = replica ?? firstRoot(bundles[0]);
   const confirmed = s.desired.annotations[known.confirmRootChange];
   if (root) return confirmed === root.fingerprint ? undefined : otherRoot(root, replica !== undefined, bundles, roots);
   if (roots.bundles.length > 0 || roots.shown.some((list) => list.length > 0) || confirmed === 'unknown')
@@ -156,7 +164,7 @@ const problem = (reason: Problem['reason'], message: string): Problem => ({
 });
 
 /** @param served whether a replica shows the root, else a trust bundle does */
-function otherRoot(root: CertificateFacts, served: boolean, bundles: MeshBundle[], { leftOver }: MeshRoots): Problem {
+function otherRoot(root: NamedRoot, served: boolean, bundles: MeshBundle[], { leftOver }: MeshRoots): Problem {
   const names = listNames(bundles.map(nameOf));
   const where = served
     ? `a running istiod has another root (${describeRoot(root)})${names === '' ? '' : `; no root of this CA is in ${names}`}`
