@@ -4,7 +4,7 @@
  */
 import { posix } from 'node:path';
 import { parse } from 'yaml';
-import { isObject, type JsonObject } from '../api/json.ts';
+import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 
 export interface PathPatch {
   path: string;
@@ -34,6 +34,12 @@ const longestYaml = 8 * 1024;
 /** The most patches of an overlay that are read, and the longest their paths and texts can be together, in UTF-16 code units. */
 const mostPatches = 300;
 const longestTogether = 128 * 1024;
+
+/** Returns the patches of a list that have a path; none if it is no list. */
+export const pathPatches = (patches: unknown): PathPatch[] =>
+  items(patches)
+    .filter((patch) => typeof dig(patch, 'path') === 'string')
+    .map((patch) => ({ path: str(dig(patch, 'path')), value: dig(patch, 'value') }));
 
 /** Whether a list of patches is too long to be read: the time grows with the square of their number. Real ones have a few dozen. */
 export function isTooLong(patches: readonly PathPatch[]): boolean {

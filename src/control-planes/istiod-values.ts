@@ -1,7 +1,8 @@
 /** Reads from a control plane object where its istiod will publish the roots that workloads trust, and which namespaces it discovers. Pure. */
 import { dig, isObject, items } from '../api/json.ts';
 import { isTrue, placeOf, settingThatSignsNothing, type IstiodValues } from '../plan/facts/trust-places.ts';
-import { elementsOf, effectAt, effectInList, isTooLong, type PathPatch } from './istio-path.ts';
+import { effectAt, effectInList, isTooLong, pathPatches } from './istio-path.ts';
+import { envList } from './overlay.ts';
 
 /** How one kind of control plane is read. */
 export interface SettingsReader {
@@ -21,7 +22,7 @@ export interface SettingsPaths {
 /** The paths in an IstioOperator. */
 export const istioOperatorPaths: SettingsPaths = {
   values: ['spec', 'values'],
-  envList: ['spec', 'components', 'pilot', 'k8s', 'env'],
+  envList,
   meshConfig: ['spec', 'meshConfig'],
 };
 
@@ -71,10 +72,8 @@ export const objectReader = (object: unknown): SettingsReader => ({
 
 /** Reads the effect of the patches of an overlay. What the overlay does not set is not known. */
 export function patchReader(patches: unknown): SettingsReader {
-  const listed = (Array.isArray(patches) ? patches : [])
-    .filter((patch) => isObject(patch) && typeof patch['path'] === 'string')
-    .map((patch): PathPatch => ({ path: String(dig(patch, 'path')), value: dig(patch, 'value') }));
-  const read = isTooLong(listed) ? [] : listed.filter(({ path }) => elementsOf(path).length > 0);
+  const listed = pathPatches(patches);
+  const read = isTooLong(listed) ? [] : listed;
   return {
     at: (path) => {
       const { by, value } = effectAt(read, path);

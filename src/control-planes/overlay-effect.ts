@@ -1,15 +1,12 @@
 /** Compares overlay patches by their effect: the patches in Git can set the fields in another form than the operator would. */
-import { dig, isObject } from '../api/json.ts';
-import { elementsOf, effectAt, effectInList, isTooLong } from './istio-path.ts';
+import { elementsOf, effectAt, effectInList, isTooLong, pathPatches } from './istio-path.ts';
 import { envList, type OverlayPatch } from './overlay.ts';
 
 const envPath = /^spec\.values\.pilot\.env\.(.+)$/;
 
 /** Returns the paths of wanted patches that the list does not set to the wanted value. An environment variable can also be in the env list. */
 export function missingPaths(patches: unknown, wanted: readonly OverlayPatch[]): string[] {
-  const list = (Array.isArray(patches) ? patches : [])
-    .filter((patch) => isObject(patch) && typeof patch['path'] === 'string')
-    .map((patch) => ({ path: String(dig(patch, 'path')), value: dig(patch, 'value') }));
+  const list = pathPatches(patches);
   if (isTooLong(list)) return wanted.map(({ path }) => path);
   return wanted
     .filter(({ path, value }) => {

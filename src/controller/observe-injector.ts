@@ -8,7 +8,7 @@ import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { unless } from '../kube/errors.ts';
 import { selects, usesOnly } from '../kube/selector.ts';
-import type { ObservedInjector } from '../plan/facts/observed-injector.ts';
+import { noInjector, type ObservedInjector } from '../plan/facts/observed-injector.ts';
 
 const webhooks: Gvr = { group: 'admissionregistration.k8s.io', version: 'v1', plural: 'mutatingwebhookconfigurations' };
 const namespaces: Gvr = { group: '', version: 'v1', plural: 'namespaces' };
@@ -88,13 +88,6 @@ function coversPods(webhook: JsonObject): boolean {
  * @param pods labels of the Pods of each istiod
  */
 export function evaluateInjectors(injectors: readonly InjectorWebhook[], pods: readonly PodLabels[]): ObservedInjector {
-  const none: ObservedInjector = {
-    found: false,
-    selectsNamespace: false,
-    selectsPods: false,
-    name: '',
-    matchConditions: [],
-  };
   const evaluated = injectors.map(({ webhook, selectsNamespace, service }): ObservedInjector => {
     const selector = webhook['objectSelector'];
     const selectsAll = pods.every(
@@ -114,5 +107,5 @@ export function evaluateInjectors(injectors: readonly InjectorWebhook[], pods: r
     (one.selectsNamespace ? 4 : 0) +
     (one.selectsPods ? 2 : 0) +
     (one.service?.answers === false && one.failurePolicy === 'Ignore' ? 0 : 1);
-  return evaluated.sort((a, b) => rank(b) - rank(a))[0] ?? none;
+  return evaluated.sort((a, b) => rank(b) - rank(a))[0] ?? noInjector;
 }

@@ -16,7 +16,7 @@ import type { ObservedKubernetes, Unfit } from '../plan/facts/observed.ts';
 import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
 import { hasEnded, istiodDeployments, istiodLabel, ownedBy } from '../istiod/discover.ts';
 import { placesOf, readTrustBundle } from '../istiod/mesh-bundles.ts';
-import type { TrustPlace } from '../plan/facts/trust-places.ts';
+import type { IstiodValues, TrustPlace } from '../plan/facts/trust-places.ts';
 import { evaluateInjectors, readInjectors, type InjectorWebhook, type PodLabels } from './observe-injector.ts';
 import { kindOfControlPlane } from '../plan/control-plane/kinds.ts';
 
@@ -163,6 +163,7 @@ export function evaluateKubernetes(
       ? adapter.look(target, fields)
       : undefined;
   const revisions = adapter.revisions(target);
+  const values = adapter.istiodValues(target);
   const [facts, unfit] = evaluated && 'unfit' in evaluated ? [undefined, evaluated.unfit] : [evaluated, undefined];
   const matching =
     surroundings.deployments === 'unreadable' || surroundings.relatives === undefined
@@ -174,12 +175,11 @@ export function evaluateKubernetes(
     controlPlaneServed,
     rendered: renderedOf(render, resource, () => adapter.render(target, fields)),
     ownerIs: ownerOf(resource, surroundings.others, facts?.owner ?? unfit?.owner),
-    ...evaluateIstiod(matching),
+    ...evaluateIstiod(matching, values),
     otherRevisions: otherRevisions(surroundings.deployments, revisions),
     meshRoots,
     meshRootsPlace,
-    ...signsNothing(matching, adapter, target),
-    injector: evaluateInjectors(surroundings.injectors, podLabels(matching, adapter, target)),
+    injector: evaluateInjectors(surroundings.injectors, podLabels(matching, revisions, values)),
   };
 }
 
@@ -278,45 +278,34 @@ function otherRevisions(istiods: Surroundings['deployments'], own: string[]): st
   return [...new Set(revisions)].filter((revision) => !own.includes(revision)).sort();
 }
 
-/** Returns the service accounts of istiod, and the longest workload certificate lifetime that any of its Deployments allows. */
+/**
+ * Evaluates istiod by its Deployments, and by what the control plane object says: a Deployment shows its environment, and not whether workloads
+ * use a remote istiod instead.
+ */
 function evaluateIstiod(
   istiods: IstiodDeployment[] | 'unreadable',
-): Pick<ObservedKubernetes, 'istiodServiceAccounts' | 'maxWorkloadCertTtlMs'> {
-  if (istiods === 'unreadable') return { istiodServiceAccounts: 'unreadable', maxWorkloadCertTtlMs: 'unknown' };
+  values: IstiodValues,
+): Pick<ObservedKubernetes, 'istiodServiceAccounts' | 'maxWorkloadCertTtlMs' | 'signsNothing'> {
+  const known = istiods === 'unreadable' ? [] : istiods;
+  const deployed = known.flatMap((istiod) => istiod.signsNothing ?? [])[0];
+  const setting = deployed ?? values.localInjector ?? (known.length === 0 ? values.signsNothing : undefined);
   return {
-    istiodServiceAccounts: [...new Set(istiods.map(({ serviceAccount }) => serviceAccount))],
-    maxWorkloadCertTtlMs: istiods.length > 0 ? Math.max(...istiods.map((one) => one.maxWorkloadCertTtlMs)) : 'unknown',
+    istiodServiceAccounts:
+      istiods === 'unreadable' ? istiods : [...new Set(istiods.map(({ serviceAccount }) => serviceAccount))],
+    maxWorkloadCertTtlMs: known.length > 0 ? Math.max(...known.map((one) => one.maxWorkloadCertTtlMs)) : 'unknown',
+    ...(setting === undefined ? {} : { signsNothing: setting }),
   };
-}
-
-/** Returns the setting by which an istiod signs no workload certificates. */
-function signsNothing(
-  istiods: IstiodDeployment[] | 'unreadable',
-  adapter: ControlPlaneAdapter,
-  target: Target,
-): Pick<ObservedKubernetes, 'signsNothing'> {
-  const deployed = istiods === 'unreadable' ? [] : istiods.flatMap((istiod) => istiod.signsNothing ?? []);
-  const values = adapter.istiodValues(target);
-  // a Deployment shows its environment, and not whether workloads use a remote istiod instead
-  const none = istiods === 'unreadable' || istiods.length === 0;
-  const setting = deployed[0] ?? values.localInjector ?? (none ? values.signsNothing : undefined);
-  return setting === undefined ? {} : { signsNothing: setting };
 }
 
 /**
  * Returns the labels of istiod's Pods: those in its Deployments, else those that Istio's chart sets and those that the control plane object adds.
  * Source: https://github.com/istio/istio, manifests/charts/istio-control/istio-discovery/templates/deployment.yaml
  */
-function podLabels(
-  istiods: IstiodDeployment[] | 'unreadable',
-  adapter: ControlPlaneAdapter,
-  target: Target,
-): PodLabels[] {
+function podLabels(istiods: IstiodDeployment[] | 'unreadable', revisions: string[], values: IstiodValues): PodLabels[] {
   if (istiods !== 'unreadable' && istiods.length > 0)
     return istiods.map(({ podLabels: labels }) => ({ labels, complete: true }));
-  const added = adapter.istiodValues(target).podLabels;
-  return adapter.revisions(target).map((revision) => ({
-    labels: { app: 'istiod', 'istio.io/rev': revision, 'sidecar.istio.io/inject': 'false', ...added },
+  return revisions.map((revision) => ({
+    labels: { app: 'istiod', 'istio.io/rev': revision, 'sidecar.istio.io/inject': 'false', ...values.podLabels },
     complete: false,
   }));
 }

@@ -176,7 +176,8 @@ export class Observer {
     const { observed, target } = observation;
     if (deleting || fieldsWereApplied(new DerivedState(desired, observed, this.#o.clock.now()))) return observation;
     const { namespace, name } = desired.identity;
-    if (since?.some(({ kind }) => kind === 'WriteState' || kind === 'RemoveStaging') !== false) delete context.mesh;
+    if (since === undefined || since.some(({ kind }) => kind === 'WriteState' || kind === 'RemoveStaging'))
+      delete context.mesh;
     const request = { namespace, revisions: adapter.revisions(target), settings: adapter.istiodValues(target) };
     context.mesh ??= await this.#o.istiod.meshEvidence(`${namespace}/${name}`, request, context.signal);
     const kubernetes = { ...observed.kubernetes, mesh: context.mesh };

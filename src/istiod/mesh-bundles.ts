@@ -128,21 +128,22 @@ export class MeshBundleReader {
     freshMs: number,
     signal: AbortSignal,
   ): Promise<PublishedBundles> {
-    const found = await this.#read(request, places, freshMs, signal);
+    const selectors = await this.#selectors(request, signal);
+    const select = async (fresh: number) => await this.#select(request.namespace, selectors, places, fresh, signal);
+    const found = await select(freshMs);
     // istiod publishes within seconds of its start
-    return found.bundles.length > 0
-      ? found
-      : await this.#read(request, places, Math.min(freshMs, emptyFreshMs), signal);
+    return found.bundles.length > 0 ? found : await select(Math.min(freshMs, emptyFreshMs));
   }
 
-  async #read(
-    request: BundleRequest,
+  /** The bundles of the namespaces that these selectors take in; none: of all. @param home the namespace of istiod */
+  async #select(
+    home: string,
+    selectors: readonly unknown[],
     places: readonly TrustPlace[],
     freshMs: number,
     signal: AbortSignal,
   ): Promise<PublishedBundles> {
     const all = await Promise.all(places.map((place) => this.#cached(place, freshMs, signal)));
-    const selectors = await this.#selectors(request, signal);
     const needsLabels = selectors.length > 0 && places.some(({ kind }) => kind === 'ConfigMap');
     const labels = needsLabels ? await this.#namespaceLabels(signal) : undefined;
     const unknown = all.find((one) => typeof one === 'string');
@@ -154,7 +155,7 @@ export class MeshBundleReader {
     const bundles = all
       .flatMap((one) => (typeof one === 'string' ? [] : one))
       .filter(({ namespace }) => namespace === undefined || discovered(namespace));
-    return { bundles, homeDiscovered: discovered(request.namespace) };
+    return { bundles, homeDiscovered: discovered(home) };
   }
 
   /**

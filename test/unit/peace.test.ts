@@ -3,6 +3,7 @@
  * meanwhile.
  */
 import { describe, expect, it } from '@jest/globals';
+import { noInjector } from '../../src/plan/facts/observed-injector.ts';
 import { expectedConflict } from '../../src/plan/control-plane/field-ownership.ts';
 import type { Observed, OtherManager } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
@@ -175,13 +176,7 @@ describe.each<Kind>(['TetrateControlPlane', 'IstioOperator', 'Sail', 'HelmValues
 
   it('shows nothing before istiod could use it', () => {
     const world = emptyWorld();
-    world.kubernetes.injector = {
-      found: false,
-      selectsNamespace: false,
-      selectsPods: false,
-      name: '',
-      matchConditions: [],
-    };
+    world.kubernetes.injector = noInjector;
     expect(converge(d, world).done.map((step) => step.kind)).not.toContain('PublishRender');
   });
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import { noInjector } from '../../src/plan/facts/observed-injector.ts';
 import fc from 'fast-check';
 import { generationName, markerOf } from '../../src/plan/facts/identity.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
@@ -302,13 +303,7 @@ describe('guards', () => {
 
   it('without the injector all of Vault is done and nothing of the control plane', () => {
     const world = emptyWorld();
-    world.kubernetes.injector = {
-      found: false,
-      selectsNamespace: false,
-      selectsPods: false,
-      name: '',
-      matchConditions: [],
-    };
+    world.kubernetes.injector = noInjector;
     const { world: end, last } = converge(d, world);
     expect(last.problems.map((p) => p.reason)).toEqual(['InjectorNotFound']);
     expect(last.problems[0]?.message).toContain(

@@ -228,6 +228,20 @@ export function isSignedBy(subject: CertificateFacts, issuer: CertificateFacts):
   return result;
 }
 
+/** Returns the path from a certificate upward, each signed by the next; other certificates of the chain are ignored. */
+export function signedPath(leaf: CertificateFacts, chain: readonly CertificateFacts[]): CertificateFacts[] {
+  const issuer = chain.find((one) => one.fingerprint !== leaf.fingerprint && isSignedBy(leaf, one));
+  return issuer
+    ? [
+        leaf,
+        ...signedPath(
+          issuer,
+          chain.filter((one) => one !== issuer),
+        ),
+      ]
+    : [leaf];
+}
+
 /** Results of `isSignedBy`, by the PEM of the subject, then of the issuer: the same few pairs are verified many times in a reconcile. */
 const verified = new Map<string, Map<string, boolean>>();
 

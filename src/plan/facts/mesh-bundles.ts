@@ -4,10 +4,6 @@ import type { DerivedState } from './derived.ts';
 import type { MeshBundle, ObservedIstiod, UnknownBundles } from './observed-istiod.ts';
 import { defaultRootConfigMap, describePlace, type TrustPlace } from './trust-places.ts';
 
-/** Returns a list of names for a message, limited to `most` names. */
-export const listNames = (names: string[], most = 5): string =>
-  `${names.slice(0, most).join(', ')}${names.length > most ? ` and ${names.length - most} more` : ''}`;
-
 /**
  * Returns the trust bundles of this mesh. A namespace whose bundle holds the root of another IstioVaultCA belongs to another mesh. An operator
  * that is confined to namespaces (`--namespaces`) does not see every IstioVaultCA. Outside these namespaces, it counts only bundles with a

@@ -13,3 +13,12 @@ export interface ObservedInjector {
   /** The Service that answers it, as `namespace/name`; `answers`: it has a ready endpoint. Absent: the webhook has a URL. */
   service?: { name: string; answers: boolean | 'unreadable' } | undefined;
 }
+
+/** No webhook of an injector is registered. */
+export const noInjector: ObservedInjector = {
+  found: false,
+  name: '',
+  selectsNamespace: false,
+  selectsPods: false,
+  matchConditions: [],
+};

@@ -1,7 +1,7 @@
 /** Evaluates a TLS handshake with an istiod replica: compares the certificates that it serves with the current CA. Pure. */
 import { caDigest, derivedOnce, type DerivedVault } from '../facts/derived.ts';
 import { rfc3339 } from '../../api/time.ts';
-import { bundleFacts, isSignedBy, type CertificateFacts } from '../facts/certificate.ts';
+import { bundleFacts, isSignedBy, signedPath, type CertificateFacts } from '../facts/certificate.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
 import type { Served, Unreachable } from '../facts/observed-istiod.ts';
 
@@ -55,18 +55,7 @@ export const isServed = (served: Served | Unreachable | undefined): served is Se
   served !== undefined && 'leaf' in served;
 
 /** Returns the intermediate that signed the leaf; `undefined`: the replica did not send it. */
-export const issuerOfLeaf = ({ leaf, chain }: Pick<Served, 'leaf' | 'chain'>): CertificateFacts | undefined =>
-  chain.find((one) => one.fingerprint !== leaf.fingerprint && isSignedBy(leaf, one));
-
-/**
- * Returns the last certificate of the path from the leaf upward, verified by signature. Other certificates that the replica sent are
- * ignored.
- */
-function topOf(leaf: CertificateFacts, chain: CertificateFacts[]): CertificateFacts {
-  const issuer = issuerOfLeaf({ leaf, chain });
-  const rest = chain.filter((one) => one !== issuer);
-  return issuer ? topOf(issuer, rest) : leaf;
-}
+export const issuerOfLeaf = ({ leaf, chain }: Served): CertificateFacts | undefined => signedPath(leaf, chain)[1];
 
 /**
  * Evaluates the certificates that a replica serves. For `Proven`, the current intermediate must have signed the leaf, and the replica must
@@ -104,7 +93,7 @@ export function evaluateHandshake(served: Served, ca: ExpectedCa, now: number): 
       reason: 'ChainMismatch',
       seen: 'its certificate is of the live intermediate, but that does not come along: cert-chain.pem is of another generation',
     };
-  const top = topOf(leaf, chain);
+  const top = signedPath(leaf, chain).at(-1) ?? leaf;
   const ownRoot = ca.ownRoots.find((r) => r.fingerprint === top.fingerprint || isSignedBy(top, r));
   if (ownRoot) {
     const trusted = ca.roots.some((r) => r.fingerprint === ownRoot.fingerprint);

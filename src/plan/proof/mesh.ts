@@ -10,7 +10,8 @@ import {
   type ObservedIstiod,
   type UnknownBundles,
 } from '../facts/observed-istiod.ts';
-import { bundlesOfThisMesh, listNames } from '../facts/mesh-bundles.ts';
+import { listNames } from '../facts/list-names.ts';
+import { bundlesOfThisMesh } from '../facts/mesh-bundles.ts';
 import type { TrustPlace } from '../facts/trust-places.ts';
 
 /** Returns the istiod Deployments that are not scaled to 0 replicas. */

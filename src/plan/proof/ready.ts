@@ -10,7 +10,8 @@ import { classify, type ReplicaResult, type EvaluationInput } from './replica.ts
 import { logRequestsOf, type LogRequest } from './log-requests.ts';
 import { nextChangeAt } from './containers.ts';
 import { describeMissingFields, unfinishedRollout, scaledUp } from './mesh.ts';
-import { bundlesOfThisMesh, listNames, unknownBundles } from '../facts/mesh-bundles.ts';
+import { listNames } from '../facts/list-names.ts';
+import { bundlesOfThisMesh, unknownBundles } from '../facts/mesh-bundles.ts';
 import type { Observed } from '../facts/observed.ts';
 import type { IstiodDeployment, IstiodPod, ObservedIstiod } from '../facts/observed-istiod.ts';
 import { describePlace } from '../facts/trust-places.ts';

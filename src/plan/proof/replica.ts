@@ -74,11 +74,8 @@ function injectorCause({ s }: EvaluationInput): string {
     injector.failurePolicy === 'Fail'
       ? ''
       : ` (failurePolicy ${injector.failurePolicy ?? 'Ignore'} lets pods pass when it does not answer)`;
-  return `the webhook ${injector.name} is there now, and was not, or did not answer, when the pod was made${policy}: see whether the injector runs, then delete the pod${injectorNotes(
-    s,
-  )
-    .map((note) => `; ${note}`)
-    .join('')}`;
+  const then = `the webhook ${injector.name} is there now, and was not, or did not answer, when the pod was made${policy}: see whether the injector runs, then delete the pod`;
+  return [then, ...injectorNotes(s)].join('; ');
 }
 
 /** Returns the numbers of a version such as `1.26.1`, a missing patch number as 0; `undefined`: the text is not a version. */

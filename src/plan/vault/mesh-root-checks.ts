@@ -5,14 +5,15 @@
 import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { missingPermission } from '../../api/permissions.ts';
-import { bundleFacts, isSignedBy, type CertificateFacts } from '../facts/certificate.ts';
+import { bundleFacts, isSignedBy, signedPath, type CertificateFacts } from '../facts/certificate.ts';
 import { adoptionOf } from '../ownership/adoption.ts';
 import { ownables, owns } from '../ownership/ownership.ts';
 import { fieldsWereApplied } from '../facts/applied.ts';
 import type { MeshBundle, MeshEvidence, Served } from '../facts/observed-istiod.ts';
 import { defaultPlace, describePlace, samePlace } from '../facts/trust-places.ts';
 import type { Problem } from '../facts/problem.ts';
-import { bundlesOfThisMesh, listNames, unknownBundles } from '../facts/mesh-bundles.ts';
+import { listNames } from '../facts/list-names.ts';
+import { bundlesOfThisMesh, unknownBundles } from '../facts/mesh-bundles.ts';
 
 /** Maximum number of different published roots that are compared with what replicas serve. */
 const mostRoots = 300;
@@ -29,25 +30,12 @@ function rootsToDistribute(s: DerivedState): CertificateFacts[] {
   return [...(s.rootRoles.trusted ?? []), ...foreign.map(({ certificate }) => certificate)];
 }
 
-/** The certificates that a replica sends, from the leaf upward, each signed by the next. */
-function pathOf({ leaf, chain }: Served): CertificateFacts[] {
-  const path = [leaf];
-  const rest = [...chain];
-  for (let at = leaf; ;) {
-    const i = rest.findIndex((one) => one.fingerprint !== at.fingerprint && isSignedBy(at, one));
-    const next = rest.splice(i, i < 0 ? 0 : 1)[0];
-    if (i < 0 || !next) return path;
-    path.push(next);
-    at = next;
-  }
-}
-
 /**
  * The roots that a replica shows: a self-signed certificate at the end of its chain, and published roots that signed the last certificate below
  * it. An istiod that signs by itself sends no chain, and two roots can have one key.
  */
-function rootsShownBy(served: Served, published: readonly CertificateFacts[]): CertificateFacts[] {
-  const path = pathOf(served);
+function rootsShownBy({ leaf, chain }: Served, published: readonly CertificateFacts[]): CertificateFacts[] {
+  const path = signedPath(leaf, chain);
   const top = path.at(-1);
   const sent = top?.selfIssued && path.length > 1 ? [top] : [];
   const last = sent.length > 0 ? path.at(-2) : top;

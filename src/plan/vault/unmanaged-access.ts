@@ -4,6 +4,7 @@
 import type { DerivedState } from '../facts/derived.ts';
 import type { Spec } from '../../api/schema.ts';
 import { cut, printable } from '../../text/bounded.ts';
+import { listNames } from '../facts/list-names.ts';
 import { caFiles, fileSource } from '../facts/ca-files.ts';
 import type { KubernetesRole } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
@@ -22,15 +23,12 @@ interface Findings {
 
 const nothing: Findings = { lacks: [], widens: [], notes: [] };
 
-/** A list in a message has at most this many items, and each at most this many UTF-16 code units. */
-const mostListed = 5;
+/** The longest foreign name in a message, in UTF-16 code units. */
 const longestListed = 100;
 
 /** A list of foreign names for a message. */
-export function nameList(texts: string[]): string {
-  const first = texts.slice(0, mostListed).map((text) => cut(printable(text), longestListed));
-  return `${first.join(', ')}${texts.length > mostListed ? ` and ${texts.length - mostListed} more` : ''}`;
-}
+export const nameList = (texts: string[]): string =>
+  listNames(texts.map((text) => cut(printable(text), longestListed)));
 
 const clauseIf = (when: boolean, clause: string): string[] => (when ? [clause] : []);
 
