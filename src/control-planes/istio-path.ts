@@ -41,20 +41,20 @@ export const pathPatches = (patches: unknown): PathPatch[] =>
     .filter((patch) => typeof dig(patch, 'path') === 'string')
     .map((patch) => ({ path: str(dig(patch, 'path')), value: dig(patch, 'value') }));
 
-/** Whether a list of patches is too long to be read: the time grows with the square of their number. Real ones have a few dozen. */
+/** Whether a list of patches is too long to be read. Real ones have a few dozen. */
 export function isTooLong(patches: readonly PathPatch[]): boolean {
   if (patches.length > mostPatches) return true;
   const length = ({ path, value }: PathPatch) => path.length + (typeof value === 'string' ? value.length : 0);
   return patches.reduce((sum, patch) => sum + length(patch), 0) > longestTogether;
 }
 
-/** Values of patches: each is asked for once for each field and each patch after it. */
-const values = new WeakMap<PathPatch, { value: unknown }>();
+/** The elements and the value of each patch: they are needed once for each field and each patch after it, and are read once. */
+const known = new WeakMap<PathPatch, { elements: readonly string[]; value: unknown }>();
 
-function valueOf(patch: PathPatch): unknown {
-  const known = values.get(patch) ?? { value: readValue(patch) };
-  values.set(patch, known);
-  return known.value;
+function read(patch: PathPatch): { elements: readonly string[]; value: unknown } {
+  const found = known.get(patch) ?? { elements: elementsOf(patch.path), value: readValue(patch) };
+  known.set(patch, found);
+  return found;
 }
 
 /** The value of a patch. The library parses a text that is YAML of an object, unless it is JSON of an object. */
@@ -116,38 +116,36 @@ function effectFromAbove(value: unknown, path: readonly string[], from: number):
 
 const isScalar = (value: unknown) => value !== undefined && value !== null && typeof value !== 'object';
 
+/** Before the first patch. The first element of a path, `spec`, exists in the patched object. */
+const noEffect: PatchEffect = { by: 'nobody', value: undefined, depth: 1 };
+
+/** The effect at a path of one more patch, after those that had this effect. */
+function withPatch(effect: PatchEffect, patch: PathPatch, path: readonly string[]): PatchEffect {
+  const { elements, value: given } = read(patch);
+  const value = given ?? null;
+  const common = commonLength(elements, path);
+  const rest = elements.slice(common);
+  if (common === 0) return effect;
+  if (effect.by === 'blocked') {
+    const replaces =
+      common < effect.depth || (common === effect.depth && (value === null || !Array.isArray(effect.value)));
+    if (rest.length > 0 || !replaces) return effect;
+  }
+  if (rest.length === 0)
+    return common < path.length ? effectFromAbove(value, path, common) : effectOf('path', value, path);
+  if (common === path.length && isScalar(effect.value)) return effect;
+  // If nothing exists at that element, the library possibly creates a list.
+  if (common > effect.depth && indexOf(rest[0]) !== undefined) return { by: 'blocked', value: [value], depth: common };
+  if (common === path.length) return effectOf('path', { [pathOfElements(rest)]: value }, path);
+  return { ...effect, depth: Math.max(effect.depth, common) };
+}
+
 /**
  * Computes the effect of patches, in their order, at a path.
  * @param path elements of a path that leads only through maps. The first one, `spec`, exists in the patched object
  */
-export function effectAt(patches: readonly PathPatch[], path: readonly string[]): PatchEffect {
-  let effect: PatchEffect = { by: 'nobody', value: undefined, depth: 1 };
-  for (const patch of patches) {
-    const elements = elementsOf(patch.path);
-    const value = valueOf(patch) ?? null;
-    const common = commonLength(elements, path);
-    const rest = elements.slice(common);
-    if (common === 0) continue;
-    if (effect.by === 'blocked') {
-      const replaces =
-        common < effect.depth || (common === effect.depth && (value === null || !Array.isArray(effect.value)));
-      if (rest.length > 0 || !replaces) continue;
-    }
-    if (rest.length === 0) {
-      effect = common < path.length ? effectFromAbove(value, path, common) : effectOf('path', value, path);
-    } else if (common === path.length && isScalar(effect.value)) {
-      continue;
-    } else if (common > effect.depth && indexOf(rest[0]) !== undefined) {
-      // If nothing exists at that element, the library possibly creates a list.
-      effect = { by: 'blocked', value: [value], depth: common };
-    } else if (common === path.length) {
-      effect = effectOf('path', { [pathOfElements(rest)]: value }, path);
-    } else {
-      effect = { ...effect, depth: Math.max(effect.depth, common) };
-    }
-  }
-  return effect;
-}
+export const effectAt = (patches: readonly PathPatch[], path: readonly string[]): PatchEffect =>
+  patches.reduce((effect, patch) => withPatch(effect, patch, path), noEffect);
 
 /**
  * Parses an element `[key:value]`; undefined if it is none. A colon in the value must be escaped. The library does not remove the escape, so
@@ -177,13 +175,14 @@ export function effectInList(
 ): (JsonObject | null)[] {
   let items: Item[] | null = [];
   let whole = false;
-  for (const [i, patch] of patches.entries()) {
-    const elements = elementsOf(patch.path);
-    const value = valueOf(patch);
+  let after = noEffect;
+  for (const patch of patches) {
+    const { elements, value } = read(patch);
     const common = commonLength(elements, list);
     const rest = list.slice(common);
     const sets = common > 0 && common === elements.length;
-    const effect = effectAt(patches.slice(0, i), list);
+    const effect = after;
+    after = withPatch(effect, patch, list);
     if (effect.by === 'blocked' && effect.depth < list.length && !(sets && common <= effect.depth)) continue;
     if (sets) {
       const newList = rest.length === 0 ? value : effectFromAbove(value, list, common).value;
