@@ -7,7 +7,7 @@ import { specSchema } from '../../src/api/schema.ts';
 import { createNamespace, waitFor, type Product } from '../stack/index.ts';
 import type { Board } from '../support/board.ts';
 import { applyOk, conditionOf, resourcePath, type Json, type Kube, type Resource } from '../support/cluster.ts';
-import { controlPlane, merge, type Vault } from '../support/scene.ts';
+import { controlPlane, limitMesh, merge, type Vault } from '../support/scene.ts';
 import { FaultPoint } from './point.ts';
 import { startVaultProxy, type Upstream, type Write } from './proxy.ts';
 
@@ -84,6 +84,7 @@ export class Stage {
     await kube.request('POST', `/api/v1/namespaces/${namespace}/serviceaccounts`, {
       metadata: { name: 'istio-vault-ca' },
     });
+    await limitMesh(kube, namespace);
     const spec = merge(specOf(name, configuration, proxy.address, vault.address), over);
     const plane = controlPlane(namespace, []);
     await Promise.all([
