@@ -82,6 +82,8 @@ async function dryRunOnce(
       logger,
       clock,
       conflicts: new ConflictTracker(unusedProbeMs),
+      // A dry run observes once.
+      changesMeanwhile: () => 0,
     },
     new Reporter(readOnlyKube, { record: () => undefined }, logger),
   );

@@ -5,6 +5,7 @@ import { group, kind, resourceSchema, version } from '../api/schema.ts';
 import { adapters } from '../control-planes/index.ts';
 import { istiodDeployments } from '../istiod/discover.ts';
 import { istiodFields } from '../plan/control-plane/istiod-fields.ts';
+import { defaultIstiodValues } from '../plan/facts/trust-places.ts';
 import { evaluateKubernetes, type Surroundings } from './observe-kubernetes.ts';
 
 const spec = minimalSpec();
@@ -25,7 +26,13 @@ function istiod(ttl?: string | object, revision = 'default') {
 const reference = { configMapKeyRef: { name: 'limits', key: 'ttl' } };
 
 function judge(deployments: Surroundings['deployments']) {
-  const gates = { controlPlane: undefined, controlPlaneServed: true, meshRoots: undefined, meshRootsPlace: undefined };
+  const gates = {
+    controlPlane: undefined,
+    controlPlaneServed: true,
+    istiodValues: defaultIstiodValues,
+    meshRoots: undefined,
+    meshRootsPlace: undefined,
+  };
   const adapter = adapters[spec.controlPlane.kind];
   const surroundings = { others: [], deployments, relatives: [], injectors: [] };
   const seen = evaluateKubernetes(surroundings, gates, undefined, resource, adapter, istiodFields(spec, undefined));

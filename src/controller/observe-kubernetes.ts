@@ -41,11 +41,13 @@ export interface Surroundings {
   injectors: InjectorWebhook[];
 }
 
-/** Objects that decide whether the operator writes. They are read in every iteration. */
+/** Objects that decide whether the operator writes. */
 export interface Gates {
   controlPlane: JsonObject | undefined;
   /** The API server serves the type of the control plane object. */
   controlPlaneServed: boolean;
+  /** What the control plane object says of its istiod. */
+  istiodValues: IstiodValues;
   meshRoots: ObservedKubernetes['meshRoots'];
   /** Where they were read; undefined: the place is not known. */
   meshRootsPlace: TrustPlace | undefined;
@@ -96,19 +98,21 @@ export async function readGates(
   const { namespace } = metadata;
   const of = adapter.clusterScoped ? undefined : namespace;
   const controlPlane = await kube.getObject(adapter.gvr, of, spec.controlPlane.name);
-  const [meshRootsPlace] = placesOfMesh(targetOf(resource, surroundings, { controlPlane }), adapter);
+  const target = targetOf(resource, surroundings, { controlPlane });
+  const istiodValues = adapter.istiodValues(target);
+  const [meshRootsPlace] = placesOfMesh(target, adapter, istiodValues);
   const [controlPlaneServed, meshRoots] = await Promise.all([
     controlPlane !== undefined || kube.isServed(adapter.gvr),
     readMeshRoots(kube, namespace, meshRootsPlace),
   ]);
-  return { controlPlane, controlPlaneServed, meshRoots, meshRootsPlace };
+  return { controlPlane, controlPlaneServed, istiodValues, meshRoots, meshRootsPlace };
 }
 
 /** Returns where istiod of this control plane publishes, or will publish, the roots that workloads trust. */
-function placesOfMesh(target: Target, adapter: ControlPlaneAdapter): TrustPlace[] {
+function placesOfMesh(target: Target, adapter: ControlPlaneAdapter, values: IstiodValues): TrustPlace[] {
   const revisions = adapter.revisions(target);
   const own = (target.deployments ?? []).filter(({ revision }) => revisions.includes(revision));
-  return placesOf(own, adapter.istiodValues(target)).known;
+  return placesOf(own, values).known;
 }
 
 /** Returns the roots that istiod publishes for a namespace; undefined: none, or they may not be read, which the check of the mesh reports. */
@@ -147,7 +151,7 @@ export function targetOf(
  */
 export function evaluateKubernetes(
   surroundings: Surroundings,
-  { controlPlane, controlPlaneServed, meshRoots, meshRootsPlace }: Gates,
+  { controlPlane, controlPlaneServed, istiodValues, meshRoots, meshRootsPlace }: Gates,
   render: JsonObject | undefined,
   resource: IstioVaultCA,
   adapter: ControlPlaneAdapter,
@@ -163,7 +167,6 @@ export function evaluateKubernetes(
       ? adapter.look(target, fields)
       : undefined;
   const revisions = adapter.revisions(target);
-  const values = adapter.istiodValues(target);
   const [facts, unfit] = evaluated && 'unfit' in evaluated ? [undefined, evaluated.unfit] : [evaluated, undefined];
   const matching =
     surroundings.deployments === 'unreadable' || surroundings.relatives === undefined
@@ -175,11 +178,11 @@ export function evaluateKubernetes(
     controlPlaneServed,
     rendered: renderedOf(render, resource, () => adapter.render(target, fields)),
     ownerIs: ownerOf(resource, surroundings.others, facts?.owner ?? unfit?.owner),
-    ...evaluateIstiod(matching, values),
+    ...evaluateIstiod(matching, istiodValues),
     otherRevisions: otherRevisions(surroundings.deployments, revisions),
     meshRoots,
     meshRootsPlace,
-    injector: evaluateInjectors(surroundings.injectors, podLabels(matching, revisions, values)),
+    injector: evaluateInjectors(surroundings.injectors, podLabels(matching, revisions, istiodValues)),
   };
 }
 

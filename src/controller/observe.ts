@@ -12,6 +12,8 @@ import { ProblemError, type Problem } from '../plan/facts/problem.ts';
 import { fieldsWereApplied } from '../plan/facts/applied.ts';
 import type { MeshEvidence } from '../plan/facts/observed-istiod.ts';
 import { otherOwners, ownsAuthMount } from '../plan/ownership/ownership.ts';
+import type { IstiodValues } from '../plan/facts/trust-places.ts';
+import { writesToCluster } from '../plan/step-table.ts';
 import type { Step } from '../plan/steps.ts';
 import { VaultError } from '../vault/errors.ts';
 import type { VaultObserver } from '../vault/observe.ts';
@@ -40,9 +42,26 @@ export interface ObservationContext extends ExecutionContext, LoopContext {
   render?: { object: JsonObject | undefined };
   /** What shows the roots of the mesh, as it was read last. */
   mesh?: MeshEvidence;
+  /** What may forbid a write, as it was read last; only between steps in Vault. */
+  cluster?: KeptCluster;
   /** Ends the reconcile. */
   signal: AbortSignal;
 }
+
+/** The cluster's side of an observation, for the next one. */
+interface KeptCluster {
+  side: ClusterSide;
+  /** As `Clock.elapsed` measures, milliseconds. */
+  readAtMs: number;
+  /** How many changes the informers had reported before it was read. */
+  changes: number;
+}
+
+/**
+ * How long what was read of the cluster is kept between steps in Vault, milliseconds. A change that an informer reports ends that at once; the limit
+ * counts where the watch lags.
+ */
+const clusterKeptMs = 1_000;
 
 /** For a reference that does not exist or may not be read. */
 function undefinedIfProblem(error: unknown): undefined {
@@ -51,6 +70,10 @@ function undefinedIfProblem(error: unknown): undefined {
 
 /** One observation. */
 export interface Observation extends DecisionInput {
+  /** What the control plane object says of its istiod. */
+  istiodValues: IstiodValues;
+  /** What may forbid a write was not read for this observation, but kept from the one before. */
+  clusterWasKept: boolean;
   /** Whether the resource is the one that this reconcile began with: same spec, annotations and deletion timestamp. */
   isCurrent: boolean;
 }
@@ -77,7 +100,7 @@ export class Observer {
   }
 
   /**
-   * Reads everything, or after steps only what they touched; of the cluster always what may forbid a write.
+   * Reads everything, or after steps only what they touched. What may forbid a write is kept for a moment between steps in Vault; `refresh` reads it.
    * @param since the steps executed since the last observation; undefined reads everything
    */
   async observe(context: ObservationContext, since: Step[] | undefined): Promise<Observation | FailedObservation> {
@@ -97,7 +120,8 @@ export class Observer {
       };
     }
     if (vault.value.observed.missingCapabilities.length > 0) this.#o.sessions.dropRefusedSession(user, 'rights');
-    const observation = this.#join(context, vault.value, cluster.value);
+    const { side, wasKept } = cluster.value;
+    const observation = { ...this.#join(context, vault.value, side), clusterWasKept: wasKept };
     try {
       return await this.#withMesh(context, observation, since);
     } catch (error) {
@@ -118,7 +142,32 @@ export class Observer {
     };
   }
 
-  async #clusterSide(context: ObservationContext, since: Step[] | undefined): Promise<ClusterSide> {
+  /**
+   * Observes again, with what may forbid a write read anew: before a write to the cluster, and before the reconcile ends.
+   */
+  async refresh(context: ObservationContext): Promise<Observation | FailedObservation> {
+    delete context.cluster;
+    return await this.observe(context, []);
+  }
+
+  /** What was read of the cluster for the observation before, if nothing can have changed since; else it is read. */
+  async #clusterSide(
+    context: ObservationContext,
+    since: Step[] | undefined,
+  ): Promise<{ side: ClusterSide; wasKept: boolean }> {
+    const { cluster, deleting, resource } = context;
+    const { namespace, name } = resource.metadata;
+    const readAtMs = this.#o.clock.elapsed();
+    const changes = this.#o.changesMeanwhile(`${namespace}/${name}`);
+    const inVault = since !== undefined && !since.some(writesToCluster);
+    const keeps = cluster && inVault && !deleting && cluster.changes === changes;
+    if (keeps && readAtMs - cluster.readAtMs < clusterKeptMs) return { side: cluster.side, wasKept: true };
+    const side = await this.#readCluster(context, since);
+    context.cluster = { side, readAtMs, changes };
+    return { side, wasKept: false };
+  }
+
+  async #readCluster(context: ObservationContext, since: Step[] | undefined): Promise<ClusterSide> {
     const { kube, resource, adapter, desired, deleting } = context;
     if (since === undefined || since.some(({ kind }) => kind === 'PublishRender' || kind === 'RemoveRender'))
       delete context.render;
@@ -140,7 +189,7 @@ export class Observer {
     { resource, desired, surroundings, adapter }: ObservationContext,
     vault: VaultSide,
     cluster: ClusterSide,
-  ): Observation {
+  ): Omit<Observation, 'clusterWasKept'> {
     const { observed, ...aboutVault } = vault;
     const { gates, isCurrent, istiodUses, render } = cluster;
     const { currentCa } = new DerivedVault(desired, observed);
@@ -149,6 +198,7 @@ export class Observer {
     const contest = this.#repeatedConflict(resource, evaluated, fields);
     return {
       target: targetOf(resource, surroundings, gates),
+      istiodValues: gates.istiodValues,
       fields,
       render,
       isCurrent,
@@ -173,12 +223,12 @@ export class Observer {
     since: Step[] | undefined,
   ): Promise<Observation> {
     const { desired, deleting, adapter } = context;
-    const { observed, target } = observation;
+    const { observed, target, istiodValues } = observation;
     if (deleting || fieldsWereApplied(new DerivedState(desired, observed, this.#o.clock.now()))) return observation;
     const { namespace, name } = desired.identity;
     if (since === undefined || since.some(({ kind }) => kind === 'WriteState' || kind === 'RemoveStaging'))
       delete context.mesh;
-    const request = { namespace, revisions: adapter.revisions(target), settings: adapter.istiodValues(target) };
+    const request = { namespace, revisions: adapter.revisions(target), settings: istiodValues };
     context.mesh ??= await this.#o.istiod.meshEvidence(`${namespace}/${name}`, request, context.signal);
     const kubernetes = { ...observed.kubernetes, mesh: context.mesh };
     return { ...observation, observed: { ...observed, kubernetes } };

@@ -190,6 +190,7 @@ export class Operator {
       reconcileTimeoutMs: config.reconcileTimeoutMs,
       deletionDeadlineMs: config.deletionDeadlineMs,
       conflicts: new ConflictTracker(config.contestProbeMs),
+      changesMeanwhile: (key) => this.#queue.addedMeanwhile(key),
     });
     this.#reconciler = reconciler;
     this.#startInformers();

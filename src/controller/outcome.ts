@@ -29,6 +29,8 @@ export interface ReconcileLoopOptions {
   logger: Logger;
   clock: Clock;
   conflicts: ConflictTracker;
+  /** How many changes that concern a resource, by `namespace/name`, the informers have reported since its reconcile began. */
+  changesMeanwhile: (key: string) => number;
 }
 
 /** What a loop reads besides the usual. */

@@ -13,14 +13,14 @@ import type { Observed } from '../plan/facts/observed.ts';
 import type { Problem } from '../plan/facts/problem.ts';
 import { logRequests } from '../plan/proof/ready.ts';
 import { trustForRootQuery } from '../plan/rotation/rotation.ts';
-import { conditionOfStep, describeDone } from '../plan/step-table.ts';
+import { conditionOfStep, describeDone, writesToCluster } from '../plan/step-table.ts';
 import type { Plan, Step } from '../plan/steps.ts';
 import { VaultClient } from '../vault/client.ts';
 import { VaultObserver } from '../vault/observe.ts';
 import { loginProblem, sessionRequest, type ReferenceReader } from './connection.ts';
 import { Executor } from './execute.ts';
 import { readSurroundings } from './observe-kubernetes.ts';
-import { Observer, type Observation, type ObservationContext } from './observe.ts';
+import { Observer, type FailedObservation, type Observation, type ObservationContext } from './observe.ts';
 import type { LoopContext, LoopResult, ReconcileLoopOptions } from './outcome.ts';
 import { asProblem } from './problems.ts';
 import type { Reporter } from './report.ts';
@@ -76,7 +76,7 @@ export class ReconcileLoop {
     let conflicts = 0;
     const done = new Set<string>();
     for (let iteration = 0; iteration < maxIterations && !signal.aborted; iteration += 1) {
-      const seen = await this.#observer.observe(context, since);
+      const seen = await this.#observe(context, since);
       // a new token is tried at once; if the refused one cannot be replaced, the condition shows that it was refused
       if ('problem' in seen && seen.sessionDropped) return await this.run(resource, desired, purpose, signal);
       if ('problem' in seen) return { observed: last.observed, problems: [seen.problem], unfinished: false };
@@ -98,6 +98,17 @@ export class ReconcileLoop {
       return { observed, problems: [...failures, ...problems], unfinished: false };
     }
     return last;
+  }
+
+  /**
+   * Observes. If what may forbid a write was kept from before, and Vault needs no further step, it is read again: a write to the cluster follows,
+   * or the reconcile ends.
+   */
+  async #observe(context: Context, since: Step[] | undefined): Promise<Observation | FailedObservation> {
+    const seen = await this.#observer.observe(context, since);
+    if ('problem' in seen || !seen.clusterWasKept) return seen;
+    const { steps } = context.purpose.next(context.desired, seen.observed, this.#o.clock.now());
+    return steps.length > 0 && !steps.some(writesToCluster) ? seen : await this.#observer.refresh(context);
   }
 
   /** Connects to Vault, and reads of the cluster what does not change while a reconcile lasts; a problem if either fails. */
@@ -157,7 +168,7 @@ export class ReconcileLoop {
   }
 
   /** Observes istiod's replicas. @throws KubeError */
-  async #observeIstiod(context: Context, { observed, target }: Observation, signal: AbortSignal) {
+  async #observeIstiod(context: Context, { observed, target, istiodValues }: Observation, signal: AbortSignal) {
     const { desired, purpose, adapter } = context;
     const { namespace, name } = desired.identity;
     const derive = (o: Observed) => new DerivedState(desired, o, this.#o.clock.now());
@@ -166,7 +177,7 @@ export class ReconcileLoop {
     const request = {
       namespace,
       revisions: adapter.revisions(target),
-      settings: adapter.istiodValues(target),
+      settings: istiodValues,
       roots: trusted === undefined ? undefined : { trusted, token: () => istiodToken(context.kube, namespace) },
       logRequests: (seen: ObservedIstiod) => logRequests(derive(withIstiod(observed, seen)), seen),
     };

@@ -119,7 +119,8 @@ export class IstiodObserver {
   async observe(key: string, request: ObserveRequest, signal: AbortSignal): Promise<ObservedIstiod> {
     const { namespace, revisions } = request;
     const list = (gvr: typeof deployments) => this.#o.kube.listObjects(gvr, namespace, istiodLabel, { signal });
-    const [deployed, sets, all] = await Promise.all([list(deployments), list(replicaSets), list(pods)]);
+    const deployed = await list(deployments);
+    const [sets, all] = deployed.length === 0 ? [[], []] : await Promise.all([list(replicaSets), list(pods)]);
     const istiods = deployed.filter((deployment) => isIstiod(deployment, revisions));
     const found = istiods.flatMap((deployment) => podsOf(deployment, sets, all));
     const { pods: probed, anyProbed } = await this.#withHandshakes(key, namespace, found, signal);
@@ -150,7 +151,8 @@ export class IstiodObserver {
     const { namespace } = request;
     const list = (gvr: typeof deployments) =>
       unless('Forbidden', this.#o.kube.listObjects(gvr, namespace, istiodLabel, { signal }));
-    const [deployed, sets, all] = await Promise.all([list(deployments), list(replicaSets), list(pods)]);
+    const deployed = await list(deployments);
+    const [sets, all] = deployed?.length === 0 ? [[], []] : await Promise.all([list(replicaSets), list(pods)]);
     const facts = istiodDeployments(deployed ?? []);
     const { known, incomplete } = placesOf(facts, request.settings);
     const revisions = [...new Set([...request.revisions, ...facts.map(({ revision }) => revision)])];

@@ -21,6 +21,9 @@ const valueOf = <T extends string>(value: T | ((step: Step) => T), step: Step): 
 /** The condition in which a failed step shows. */
 export const conditionOfStep = (step: Step): StageCondition => rowOf(step).condition;
 
+/** Whether a step writes to the cluster; all others write to Vault. */
+export const writesToCluster = ({ kind }: Step): boolean => kind in controlPlaneRows;
+
 /** What must be read of Vault again after a step. */
 export const rereadsOf = (step: Step): readonly VaultPart[] => rowOf(step).rereads;
 

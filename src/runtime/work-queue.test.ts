@@ -122,11 +122,14 @@ describe('the work queue', () => {
     const { queue } = setup();
     queue.add('a');
     await queue.get(forever);
+    expect(queue.addedMeanwhile('a')).toBe(0);
     queue.add('a');
     queue.add('a');
     expect(queue.depth).toBe(0);
+    expect(queue.addedMeanwhile('a')).toBe(2);
     queue.done('a');
     expect(queue.depth).toBe(1);
+    expect(queue.addedMeanwhile('a')).toBe(0);
     await queue.get(forever);
     queue.done('a');
     expect(queue.depth).toBe(0);

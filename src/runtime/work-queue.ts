@@ -45,8 +45,8 @@ export class WorkQueue {
   readonly #ready = new Set<string>();
   /** Keys that `get` returned and that are not done. */
   readonly #processing = new Set<string>();
-  /** Keys that were added while they were processed. */
-  readonly #again = new Set<string>();
+  /** Keys that were added while they were processed, with how often. */
+  readonly #again = new Map<string, number>();
   readonly #waiting = new Map<string, Waiting>();
   readonly #failures = new Map<string, number>();
   /** Pending calls of `get`, the oldest first. */
@@ -70,6 +70,11 @@ export class WorkQueue {
     return [...this.#processing];
   }
 
+  /** How often the key was added since `get` returned it; 0 if it is not being processed. */
+  addedMeanwhile(key: string): number {
+    return this.#again.get(key) ?? 0;
+  }
+
   /** How often the key was added with back-off since the last `forget`. */
   failures(key: string): number {
     return this.#failures.get(key) ?? 0;
@@ -79,7 +84,7 @@ export class WorkQueue {
   add(key: string): void {
     if (this.#stopped || this.#ready.has(key)) return;
     if (this.#processing.has(key)) {
-      this.#again.add(key);
+      this.#again.set(key, this.addedMeanwhile(key) + 1);
       return;
     }
     const pace = this.failures(key) > 0 ? this.#pace?.failing : this.#pace?.usual;
