@@ -37,6 +37,7 @@ const inCluster: Step[] = [{ kind: 'ClaimControlPlane', target: 'ControlPlane co
 
 let clock: FakeClock;
 let changes: number;
+let resourceVersion: string;
 /** The paths that were read, without their folders. */
 let reads: string[];
 let observer: Observer;
@@ -45,10 +46,11 @@ let context: ObservationContext;
 beforeEach(() => {
   clock = new FakeClock();
   changes = 0;
+  resourceVersion = '1';
   reads = [];
   const kube = clientOn(({ path }) => {
     reads.push(path.slice(path.lastIndexOf('/') + 1));
-    return Promise.resolve(path.includes('istiovaultcas/') ? raw : {});
+    return Promise.resolve(path.includes('istiovaultcas/') ? raw : { metadata: { uid: 'u', resourceVersion } });
   });
   observer = new Observer({
     kube,
@@ -111,4 +113,20 @@ describe('what may forbid a write', () => {
     expect(await readsOf(() => observer.refresh(context))).toEqual(gates);
     expect(await readsOf(() => observer.observe(context, inVault))).toEqual([]);
   });
+});
+
+it('knows the version of the control plane that was observed last', async () => {
+  const key = `${identity.namespace}/${identity.name}`;
+  const version = (of: string) => ({ metadata: { uid: 'u', resourceVersion: of } });
+  expect(observer.hasSeen(key, undefined)).toBe(false);
+  await observer.observe(context, undefined);
+  resourceVersion = '2';
+  await observer.observe(context, inVault);
+  expect(observer.hasSeen(key, version('1'))).toBe(true);
+  expect(observer.hasSeen(key, version('2'))).toBe(false);
+  await observer.refresh(context);
+  expect(observer.hasSeen(key, version('2'))).toBe(true);
+  expect(observer.hasSeen(key, { metadata: { uid: 'another', resourceVersion: '2' } })).toBe(false);
+  observer.forget(key);
+  expect(observer.hasSeen(key, version('2'))).toBe(false);
 });

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations as known } from '../api/annotations.ts';
-import type { JsonObject } from '../api/json.ts';
+import { dig, type JsonObject } from '../api/json.ts';
 import { resourceSchema, type IstioVaultCA } from '../api/schema.ts';
 import { istiodFields, renderName, type IstiodFields } from '../plan/control-plane/istiod-fields.ts';
 import { caDigest, DerivedState, DerivedVault } from '../plan/facts/derived.ts';
@@ -94,9 +94,25 @@ type ClusterSide = { gates: Gates; isCurrent: boolean; istiodUses: string[]; ren
 /** Reads what a plan is made from. */
 export class Observer {
   readonly #o: ReconcileLoopOptions;
+  /** The version of the control plane object in the last observation of each resource, by `namespace/name`. */
+  readonly #seen = new Map<string, string>();
 
   constructor(options: ReconcileLoopOptions) {
     this.#o = options;
+  }
+
+  /**
+   * Whether the last observation of a resource has this version of its control plane object.
+   * @param key `namespace/name` of the resource
+   * @param object undefined: it does not exist
+   */
+  hasSeen(key: string, object: unknown): boolean {
+    return this.#seen.get(key) === versionOf(object);
+  }
+
+  /** Forgets a deleted resource. @param key `namespace/name` */
+  forget(key: string): void {
+    this.#seen.delete(key);
   }
 
   /**
@@ -157,13 +173,15 @@ export class Observer {
   ): Promise<{ side: ClusterSide; wasKept: boolean }> {
     const { cluster, deleting, resource } = context;
     const { namespace, name } = resource.metadata;
+    const key = `${namespace}/${name}`;
     const readAtMs = this.#o.clock.elapsed();
-    const changes = this.#o.changesMeanwhile(`${namespace}/${name}`);
+    const changes = this.#o.changesMeanwhile(key);
     const inVault = since !== undefined && !since.some(writesToCluster);
     const keeps = cluster && inVault && !deleting && cluster.changes === changes;
     if (keeps && readAtMs - cluster.readAtMs < clusterKeptMs) return { side: cluster.side, wasKept: true };
     const side = await this.#readCluster(context, since);
     context.cluster = { side, readAtMs, changes };
+    this.#seen.set(key, versionOf(side.gates.controlPlane));
     return { side, wasKept: false };
   }
 
@@ -275,6 +293,12 @@ export class Observer {
 /** Whether the configuration of the auth mount is the operator's to write: of a mount that it made or is about to make. */
 const writesAuthConfig = (derived: DerivedVault): boolean =>
   derived.spec.kubernetesAuth.manage && (derived.vault.authMount === undefined || ownsAuthMount(derived));
+
+/** Tells one version of an object from all others, also of other objects. */
+function versionOf(object: unknown): string {
+  const [uid, version] = ['uid', 'resourceVersion'].map((field) => dig(object, 'metadata', field));
+  return object === undefined ? 'none' : `${String(uid)} ${String(version)}`;
+}
 
 /** Whether the API server still has the resource as this reconcile was given it. @throws KubeError */
 async function isCurrent(kube: KubeClient, { metadata }: IstioVaultCA): Promise<boolean> {

@@ -119,6 +119,28 @@ class ChangeFilter {
   }
 }
 
+/** What a changed object means for the IstioVaultCAs that it concerns. */
+interface WatchOptions {
+  /** The part of the object, besides its metadata, whose change is relevant. */
+  meaning?: (object: unknown) => unknown;
+  /** Delay of the reconcile, milliseconds. */
+  delayMs?: number;
+  /**
+   * Whether the last reconcile of an IstioVaultCA, by `namespace/name`, has decided on this version of the object. A write of that reconcile itself
+   * is reported while it runs, and then nothing is left to do.
+   */
+  wasSeen?: (key: string, object: unknown) => boolean;
+}
+
+/** Which IstioVaultCAs are enqueued, and when. */
+interface EnqueueOptions {
+  delayMs?: number;
+  /** The one, by `namespace/name`, that is not. */
+  except?: string;
+  /** As of `WorkQueue.add`, by `namespace/name`; without a delay. */
+  isNeeded?: (key: string) => boolean;
+}
+
 export class Operator {
   readonly #o: OperatorOptions;
   readonly #queue: WorkQueue;
@@ -242,7 +264,7 @@ export class Operator {
           if (dig(object, 'metadata', 'deletionTimestamp') !== undefined) this.#reconciler?.interrupt(key);
           this.#queue.add(key);
           // a competing IstioVaultCA that was created, changed or deleted affects the other resources of its namespace
-          if (change === 'changed') this.#enqueueNamespace(metadata.namespace);
+          if (change === 'changed') this.#enqueueNamespace(metadata.namespace, { except: key });
         },
       });
       this.#own.push(own);
@@ -278,7 +300,16 @@ export class Operator {
     };
     // for kinds whose object the operator creates itself, it watches only objects with its label
     const ownObjects = makesIt ? { labelSelector: 'app.kubernetes.io/managed-by=istio-vault-ca' } : {};
-    this.#optional.push(this.#watch(filter, { gvr, ...scope, ...ownObjects }, { meaning: relevantControlPlaneState }));
+    this.#optional.push(
+      this.#watch(
+        filter,
+        { gvr, ...scope, ...ownObjects },
+        {
+          meaning: relevantControlPlaneState,
+          wasSeen: (key, object) => this.#reconciler?.hasSeen(key, object) ?? false,
+        },
+      ),
+    );
     if (relatives) this.#optional.push(this.#watch(filter, { gvr: relatives, ...scope }));
   }
 
@@ -289,15 +320,19 @@ export class Operator {
   #watch(
     filter: ChangeFilter,
     options: Omit<Parameters<StartInformer>[0], 'onKey'>,
-    { meaning, delayMs = 0 }: { meaning?: (object: unknown) => unknown; delayMs?: number } = {},
+    { meaning, delayMs = 0, wasSeen }: WatchOptions = {},
   ): ResourceInformer {
     const informer: ResourceInformer = this.#o.startInformer({
       ...options,
       onKey: (metadata) => {
         const object = informer.get(metadata.namespace, metadata.name);
         const key = `${options.gvr.plural}/${metadata.namespace ?? ''}/${metadata.name}`;
-        if (filter.compare(key, object, meaning?.(object)) === 'changed')
-          this.#enqueueNamespace(metadata.namespace, delayMs);
+        if (filter.compare(key, object, meaning?.(object)) !== 'changed') return;
+        const current = () => informer.get(metadata.namespace, metadata.name);
+        this.#enqueueNamespace(metadata.namespace, {
+          delayMs,
+          ...(wasSeen ? { isNeeded: (of: string) => !wasSeen(of, current()) } : {}),
+        });
       },
     });
     return informer;
@@ -313,11 +348,13 @@ export class Operator {
   }
 
   /** Enqueues the IstioVaultCAs of a namespace; `undefined`: of all namespaces. */
-  #enqueueNamespace(namespace: string | undefined, delayMs = 0): void {
+  #enqueueNamespace(namespace: string | undefined, { delayMs = 0, except, isNeeded }: EnqueueOptions = {}): void {
     for (const object of this.#own.flatMap((informer) => informer.list())) {
       const at = object.metadata?.namespace;
-      if (namespace === undefined || at === namespace)
-        this.#queue.addAfter(`${at ?? ''}/${object.metadata?.name ?? ''}`, delayMs);
+      const key = `${at ?? ''}/${object.metadata?.name ?? ''}`;
+      if ((namespace !== undefined && at !== namespace) || key === except) continue;
+      if (delayMs > 0) this.#queue.addAfter(key, delayMs);
+      else this.#queue.add(key, isNeeded && (() => isNeeded(key)));
     }
   }
 }

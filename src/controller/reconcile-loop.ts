@@ -64,6 +64,16 @@ export class ReconcileLoop {
     this.#executor = new Executor(options, report);
   }
 
+  /** As of `Observer.hasSeen`. */
+  hasSeen(key: string, object: unknown): boolean {
+    return this.#observer.hasSeen(key, object);
+  }
+
+  /** Forgets a deleted resource. @param key `namespace/name` */
+  forget(key: string): void {
+    this.#observer.forget(key);
+  }
+
   /**
    * Repeats observe, plan, execute until nothing is left or a problem stands in the way. A failure of a server is a problem of the result.
    * @throws only what is a bug

@@ -72,6 +72,15 @@ export class Reconciler {
     this.#interruptions.get(key)?.abort(new Error('the resource is being deleted'));
   }
 
+  /**
+   * Whether the last decision about a resource was made on this version of its control plane object.
+   * @param key `namespace/name` of the resource
+   * @param object undefined: it does not exist
+   */
+  hasSeen(key: string, object: unknown): boolean {
+    return this.#loop.hasSeen(key, object);
+  }
+
   async #reconcile(key: string, bounds: Bounds): Promise<Outcome> {
     const { signal } = bounds;
     const [namespace = '', name = ''] = key.split('/');
@@ -80,6 +89,7 @@ export class Reconciler {
       this.#o.sessions.release(key);
       this.#o.istiod.forget(key);
       this.#o.conflicts.forget(key);
+      this.#loop.forget(key);
       this.#deletion.forget(key);
       this.#foreignRoles.delete(key);
       this.#o.metrics.forgetResource(namespace, name);

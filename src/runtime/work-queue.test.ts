@@ -135,6 +135,24 @@ describe('the work queue', () => {
     expect(queue.depth).toBe(0);
   });
 
+  test('hands a key out again only if an addition is still needed after done', async () => {
+    const { queue } = setup();
+    let seen = false;
+    queue.add('a', () => !seen);
+    await queue.get(forever);
+    queue.add('a', () => !seen);
+    seen = true;
+    queue.done('a');
+    queue.add('a', () => !seen);
+    expect(queue.depth).toBe(0);
+    queue.add('a');
+    await queue.get(forever);
+    queue.add('a', () => !seen);
+    queue.add('a');
+    queue.done('a');
+    expect(queue.depth).toBe(1);
+  });
+
   test('gives waiting takers keys in the order they came', async () => {
     const { queue } = setup();
     const taken = [queue.get(forever), queue.get(forever)];

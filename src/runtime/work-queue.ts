@@ -45,8 +45,8 @@ export class WorkQueue {
   readonly #ready = new Set<string>();
   /** Keys that `get` returned and that are not done. */
   readonly #processing = new Set<string>();
-  /** Keys that were added while they were processed, with how often. */
-  readonly #again = new Map<string, number>();
+  /** Keys that were added while they were processed. Each addition says, once the processing has ended, whether it is still needed. */
+  readonly #again = new Map<string, (() => boolean)[]>();
   readonly #waiting = new Map<string, Waiting>();
   readonly #failures = new Map<string, number>();
   /** Pending calls of `get`, the oldest first. */
@@ -72,7 +72,7 @@ export class WorkQueue {
 
   /** How often the key was added since `get` returned it; 0 if it is not being processed. */
   addedMeanwhile(key: string): number {
-    return this.#again.get(key) ?? 0;
+    return this.#again.get(key)?.length ?? 0;
   }
 
   /** How often the key was added with back-off since the last `forget`. */
@@ -80,13 +80,20 @@ export class WorkQueue {
     return this.#failures.get(key) ?? 0;
   }
 
-  /** Makes the key ready, or as soon as its pace allows. If the key is being processed, it becomes ready after `done`. */
-  add(key: string): void {
+  /**
+   * Makes the key ready, or as soon as its pace allows. If the key is being processed, it becomes ready after `done`.
+   * @param isNeeded whether the key has to be processed for this addition: asked when it would become ready. The processing that just ended can
+   * have dealt with it; default: it is needed
+   */
+  add(key: string, isNeeded: () => boolean = () => true): void {
     if (this.#stopped || this.#ready.has(key)) return;
     if (this.#processing.has(key)) {
-      this.#again.set(key, this.addedMeanwhile(key) + 1);
+      const again = this.#again.get(key) ?? [];
+      again.push(isNeeded);
+      this.#again.set(key, again);
       return;
     }
+    if (!isNeeded()) return;
     const pace = this.failures(key) > 0 ? this.#pace?.failing : this.#pace?.usual;
     const waitMs = pace?.take(key, this.#options.clock.elapsed()) ?? 0;
     if (waitMs > 0) {
@@ -166,7 +173,9 @@ export class WorkQueue {
   /** Reports that the processing of the key has ended, successfully or not. */
   done(key: string): void {
     this.#processing.delete(key);
-    if (this.#again.delete(key)) this.add(key);
+    const again = this.#again.get(key) ?? [];
+    this.#again.delete(key);
+    if (again.some((isNeeded) => isNeeded())) this.add(key);
     // a key of the same group may have waited for this one
     while (this.#dispatch());
     this.#options.hooks?.onDepth?.(this.depth);

@@ -1,8 +1,8 @@
 /** No write without a reason: counted in the audit logs of Vault and of the API server. */
 import { beforeAll, expect, it } from '@jest/globals';
 import { products, sharedStack, waitFor } from '../stack/index.ts';
-import { kubeWrites, vaultWrites, waitForReads } from '../support/audit.ts';
-import { applyOk, getResource, resourcePath, waitForCondition } from '../support/cluster.ts';
+import { kubeWrites, vaultEntries, vaultWrites, waitForReads } from '../support/audit.ts';
+import { applyOk, getResource, requestReconcile, resourcePath, waitForCondition } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
 import { tokensOf } from '../support/outage.ts';
 import { grantLongTokens, makeScene, type Scene } from '../support/scene.ts';
@@ -70,4 +70,19 @@ it('a resource that was deleted and made anew takes up its CA where it was', asy
     expect(after.status?.intermediate).toEqual(before.status?.intermediate);
     expect(after.status?.history).toEqual(before.status?.history);
   }
+});
+
+it('a change takes one reconcile, although the operator hears of its own writes', async () => {
+  await restart(['--resync=10m']);
+  const namespace = 'idle-once';
+  const scene = await makeScene(kube, vaults.OpenBao, { namespace });
+  // what is read once in a reconcile, whatever its steps are
+  const reads = async () =>
+    (await vaultEntries(vaults.OpenBao.auditLog)).filter(
+      ({ type, operation, path }) => type === 'request' && operation === 'list' && path === `${namespace}-pki/roles/`,
+    ).length;
+  await applyOk(kube, scene.resource);
+  await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+  for (const request of ['1', '2', '3']) await requestReconcile(kube, namespace, 'istioca', request);
+  expect(await reads()).toBe(4);
 });
