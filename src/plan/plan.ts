@@ -13,7 +13,7 @@ import * as controlPlane from './control-plane/checks.ts';
 import { keyStoreDeletes } from './vault/entry-lifetime.ts';
 import * as roots from './vault/root-checks.ts';
 import { wouldReplaceRoot } from './vault/mesh-root-checks.ts';
-import { intermediateTtlTooShort } from './vault/intermediate-checks.ts';
+import { intermediateTtlTooShort } from './vault/intermediate-ttl.ts';
 import { accessDiffers } from './vault/unmanaged-access.ts';
 import { contestedField } from './control-plane/field-ownership.ts';
 import { rotationProblem } from './rotation/checks.ts';

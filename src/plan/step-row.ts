@@ -26,7 +26,7 @@ export type VaultPart =
   | 'intermediatePki'
   | 'keyStoreEntries'
   | 'authRoles'
-  | 'rootRoles'
+  | 'rootMountRoles'
   | 'signed';
 
 /** How a step shows in `status.plan`, in Events and in the log. */

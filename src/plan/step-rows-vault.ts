@@ -182,7 +182,7 @@ export const vaultRows: StepRows<
     event: 'MountRemoved',
     planned: (step) => `Disable mount ${step.mount}/ of type ${step.type}`,
     done: (step) => `Disabled mount ${step.mount}/ of type ${step.type}`,
-    rereads: [...pkiMounts, 'kvMount', 'keyStoreEntries', 'rootRoles', 'signed'],
+    rereads: [...pkiMounts, 'kvMount', 'keyStoreEntries', 'rootMountRoles', 'signed'],
     simulate: (world, step) => effects.unmount(world, step.mount),
   },
   DisableAuth: {

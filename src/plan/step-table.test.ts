@@ -9,7 +9,10 @@ const d = desiredOf(leaving);
 const { done, world } = converge(d, emptyWorld());
 const away = converge(
   d,
-  { ...world, vault: { ...world.vault, remains: { otherEntries: [], otherRoles: [], rootRoles: [], signed: [] } } },
+  {
+    ...world,
+    vault: { ...world.vault, remains: { otherEntries: [], otherRoles: [], rootMountRoles: [], signed: [] } },
+  },
   { next: cleanup, now: start },
 );
 const steps: Step[] = [...done, ...away.done];

@@ -74,7 +74,7 @@ export type Step =
   | { kind: 'InstallCertificate'; mount: string; generation: number }
   | {
       kind: 'PublishLive';
-      /** Where the key is: in staging, or in the live entry itself, be it ours or taken over. */
+      /** Where the key is: in staging, or in the CA entry itself, be it ours or taken over. */
       from: 'staging' | 'live' | 'adopted';
       generation: number;
       issuerId: string;

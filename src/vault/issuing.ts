@@ -95,7 +95,7 @@ async function publishedKey({ client, desired }: ExecuteContext): Promise<Secret
   const entry = await readKv(client, kvPlace(desired, ''));
   const ca = parseLive(desired.identity, entry).entry;
   const key = ca && ca !== 'foreign' ? keyOf(desired.identity, entry, ca.generation) : undefined;
-  if (!key) throw moved('the live entry');
+  if (!key) throw moved('the CA entry');
   return key;
 }
 
@@ -232,7 +232,7 @@ export async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive
 /** Reads the key of a CA entry that is being adopted. @throws VaultError of kind `CheckAndSet` if the entry does not exist */
 async function adoptedKey({ client, desired }: ExecuteContext): Promise<Secret> {
   const key = foreignKeyOf(await readKv(client, kvPlace(desired, '')));
-  if (!key) throw moved('the live entry');
+  if (!key) throw moved('the CA entry');
   return key;
 }
 
@@ -266,6 +266,6 @@ export async function collect(ctx: ExecuteContext, step: StepOf<'Collect'>): Pro
 export async function installCertificate(ctx: ExecuteContext, step: StepOf<'InstallCertificate'>): Promise<void> {
   const entry = await readKv(ctx.client, kvPlace(ctx.desired, ''));
   const ca = parseLive(ctx.desired.identity, entry).entry;
-  if (ca === undefined || ca === 'foreign' || ca.generation !== step.generation) throw moved('the live entry');
+  if (ca === undefined || ca === 'foreign' || ca.generation !== step.generation) throw moved('the CA entry');
   await pki.setSigned(ctx.client, step.mount, [ca.chain]);
 }

@@ -117,7 +117,7 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     intermediatePki: () => readPki(client, intermediate.mount),
     keyStoreEntries: async () => (deleting ? await listKv(client, keyStore.mount, keyStore.version) : []),
     authRoles: async () => (deleting && kubernetesAuth.manage ? await listRoles(client, kubernetesAuth.mount) : []),
-    rootRoles: async () => (deleting && rootGoes(d) ? await listPkiRoles(client, root.mount) : undefined),
+    rootMountRoles: async () => (deleting && rootGoes(d) ? await listPkiRoles(client, root.mount) : undefined),
     signed: async () => (deleting && rootGoes(d) ? await readSigned(client, root.mount, now()) : undefined),
   } satisfies Record<VaultPart, () => Promise<unknown>>;
 }
@@ -267,7 +267,7 @@ async function remains(reads: Reads, { kvMount, authMount, rootMount }: Observed
   return {
     otherEntries: entries.filter((name) => !ours.includes(name)),
     otherRoles: roles.filter((name) => name !== kubernetesAuth.role),
-    rootRoles: rootMount?.type === 'pki' ? await reads.rootRoles.take() : undefined,
+    rootMountRoles: rootMount?.type === 'pki' ? await reads.rootMountRoles.take() : undefined,
     signed: rootMount?.type === 'pki' ? await reads.signed.take() : undefined,
   };
 }

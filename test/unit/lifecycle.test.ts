@@ -427,7 +427,7 @@ describe('adoption', () => {
     expect([...state(rebuilt).adopted].sort()).toEqual(
       [...state(converge(adopting(), handMadeWorld(d)).world).adopted].sort(),
     );
-    rebuilt.vault.remains = { otherEntries: [], otherRoles: [], rootRoles: [], signed: [] };
+    rebuilt.vault.remains = { otherEntries: [], otherRoles: [], rootMountRoles: [], signed: [] };
     const away = converge(desiredOf(leaving), rebuilt, { next: (desired, o) => cleanup(desired, o, start) });
     expect(away.world.vault.role).toEqual(taken.vault.role);
   });
@@ -660,7 +660,7 @@ describe('deletion', () => {
   const leaving = (over: Record<string, unknown> = {}, texts: Record<string, string> = {}) =>
     desiredOf({ deletionPolicy: 'Delete', ...over }, texts);
   const withRemains = (world: Observed, signed: { serial: string; publicKey: string; selfIssued: boolean }[] = []) => {
-    world.vault.remains = { otherEntries: [], otherRoles: [], rootRoles: [], signed };
+    world.vault.remains = { otherEntries: [], otherRoles: [], rootMountRoles: [], signed };
     return world;
   };
   const confirmed = (world: Observed) =>
@@ -743,7 +743,7 @@ describe('deletion', () => {
     ['another issuer', (w) => w.vault.rootPki!.issuers.push({ id: 'x', keyId: 'k', keyName: 't', certificate: someCa('t', undefined) })],
     ['another key', (w) => w.vault.rootPki!.keys.push({ id: 'k', name: 'theirs' })],
     ['a certificate for somebody else', (w) => (w.vault.remains!.signed = [{ serial: 'aa', publicKey: 'theirs', selfIssued: false }])],
-    ['a role', (w) => (w.vault.remains!.rootRoles = ['web'])],
+    ['a role', (w) => (w.vault.remains!.rootMountRoles = ['web'])],
     ['too many certificates', (w) => (w.vault.remains!.signed = undefined)],
   ])('a confirmed root that has %s stays', (_, put) => {
     const world = withRemains(provisioned());

@@ -214,7 +214,7 @@ export interface Remains {
   /** Names of roles of the auth mount, except the role of this resource. */
   otherRoles: string[];
   /** Names of roles of the root mount, with which others can have certificates signed; undefined: removal of the root mount is not requested. */
-  rootRoles: string[] | undefined;
+  rootMountRoles: string[] | undefined;
   /** Valid certificates that the root mount issued; undefined: removal of the root mount is not requested, or there are too many to read. */
   signed: { serial: string; publicKey: string; selfIssued: boolean }[] | undefined;
 }

@@ -92,9 +92,9 @@ export function rootStays(s: DerivedState): string | undefined {
   }
   const foreign = foreignContent(s, 'root');
   if (foreign !== undefined) return foreign;
-  const { signed, rootRoles } = s.vault.remains ?? {};
-  if (rootRoles?.length !== 0)
-    return `${mount} has roles, by which others have certificates signed: ${(rootRoles ?? ['not known']).slice(0, 5).join(', ')}`;
+  const { signed, rootMountRoles } = s.vault.remains ?? {};
+  if (rootMountRoles?.length !== 0)
+    return `${mount} has roles, by which others have certificates signed: ${(rootMountRoles ?? ['not known']).slice(0, 5).join(', ')}`;
   if (!signed) return `${mount} has issued too many certificates to tell whether all are this resource's`;
   const ownPublicKeys = new Set([
     ...(s.stateEntry?.publicKeys ?? []),
