@@ -48,7 +48,7 @@ export function isTooLong(patches: readonly PathPatch[]): boolean {
   return patches.reduce((sum, patch) => sum + length(patch), 0) > longestTogether;
 }
 
-/** The elements and the value of each patch: they are needed once for each field and each patch after it, and are read once. */
+/** The elements and the value of each patch: each field asks for them, and they are read once. */
 const known = new WeakMap<PathPatch, { elements: readonly string[]; value: unknown }>();
 
 function read(patch: PathPatch): { elements: readonly string[]; value: unknown } {

@@ -33,6 +33,8 @@ const noRoots: MeshEvidence = {
 };
 
 const inVault: Step[] = [{ kind: 'MountKV', mount: 'kv', version: 2, description: '' }];
+const removal: Step[] = [{ kind: 'RemoveStaging', version: 1, generation: 1 }];
+const pkiMount: Step[] = [{ kind: 'MountPKI', mount: 'pki', maxLeaseTtl: 1, description: '' }];
 const inCluster: Step[] = [{ kind: 'ClaimControlPlane', target: 'ControlPlane controlplane' }];
 
 let clock: FakeClock;
@@ -101,6 +103,8 @@ describe('what may forbid a write', () => {
 
   it.each<[string, () => Promise<unknown> | undefined, Step[]]>([
     ['after a step in the cluster', () => undefined, inCluster],
+    ['before the fields are written', () => undefined, removal],
+    ['before a root is generated', () => undefined, pkiMount],
     ['when an informer has reported a change', () => ((changes = 1), undefined), inVault],
     ['after a second, should the informers lag', () => clock.advance(1_000), inVault],
     ['of a resource that is being deleted', () => ((context.deleting = true), undefined), inVault],

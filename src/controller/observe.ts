@@ -58,10 +58,21 @@ interface KeptCluster {
 }
 
 /**
- * How long what was read of the cluster is kept between steps in Vault, milliseconds. A change that an informer reports ends that at once; the limit
- * counts where the watch lags.
+ * How long what was read of the cluster is kept between steps in Vault, milliseconds. The next observation after a change that an informer reports
+ * reads it anyway; the limit counts where the watch lags, and for the root of the mesh, which no informer watches.
  */
 const clusterKeptMs = 1_000;
+
+/**
+ * Whether a decision follows that depends on the roots of the mesh: after the state entry is written, a root is generated; after the staging entry
+ * is removed, the fields are written.
+ */
+const needsRootsOfMesh = (since: readonly Step[]): boolean =>
+  since.some(({ kind }) => kind === 'WriteState' || kind === 'RemoveStaging');
+
+/** Whether what was read of the cluster can still hold after these steps. A root is generated right after its mount is made. */
+const leaveCluster = (since: readonly Step[]): boolean =>
+  !needsRootsOfMesh(since) && !since.some((step) => writesToCluster(step) || step.kind === 'MountPKI');
 
 /** For a reference that does not exist or may not be read. */
 function undefinedIfProblem(error: unknown): undefined {
@@ -158,15 +169,13 @@ export class Observer {
     };
   }
 
-  /**
-   * Observes again, with what may forbid a write read anew: before a write to the cluster, and before the reconcile ends.
-   */
+  /** Observes again, with the resource, the control plane and the root in its namespace read anew. */
   async refresh(context: ObservationContext): Promise<Observation | FailedObservation> {
     delete context.cluster;
     return await this.observe(context, []);
   }
 
-  /** What was read of the cluster for the observation before, if nothing can have changed since; else it is read. */
+  /** What was read of the cluster for an observation before, if it was read a moment ago and no change is known; else it is read. */
   async #clusterSide(
     context: ObservationContext,
     since: Step[] | undefined,
@@ -176,8 +185,7 @@ export class Observer {
     const key = `${namespace}/${name}`;
     const readAtMs = this.#o.clock.elapsed();
     const changes = this.#o.changesMeanwhile(key);
-    const inVault = since !== undefined && !since.some(writesToCluster);
-    const keeps = cluster && inVault && !deleting && cluster.changes === changes;
+    const keeps = cluster && since && leaveCluster(since) && !deleting && cluster.changes === changes;
     if (keeps && readAtMs - cluster.readAtMs < clusterKeptMs) return { side: cluster.side, wasKept: true };
     const side = await this.#readCluster(context, since);
     context.cluster = { side, readAtMs, changes };
@@ -233,7 +241,7 @@ export class Observer {
 
   /**
    * Adds what shows the roots of the mesh, which the first write of istiod's fields must not replace unasked. It is read again before steps that
-   * depend on it: after the state entry is written, a root is generated; after the staging entry is removed, the fields are written.
+   * depend on it.
    */
   async #withMesh(
     context: ObservationContext,
@@ -244,8 +252,7 @@ export class Observer {
     const { observed, target, istiodValues } = observation;
     if (deleting || fieldsWereApplied(new DerivedState(desired, observed, this.#o.clock.now()))) return observation;
     const { namespace, name } = desired.identity;
-    if (since === undefined || since.some(({ kind }) => kind === 'WriteState' || kind === 'RemoveStaging'))
-      delete context.mesh;
+    if (since === undefined || needsRootsOfMesh(since)) delete context.mesh;
     const request = { namespace, revisions: adapter.revisions(target), settings: istiodValues };
     context.mesh ??= await this.#o.istiod.meshEvidence(`${namespace}/${name}`, request, context.signal);
     const kubernetes = { ...observed.kubernetes, mesh: context.mesh };

@@ -29,7 +29,7 @@ export interface ReconcileLoopOptions {
   logger: Logger;
   clock: Clock;
   conflicts: ConflictTracker;
-  /** How many changes that concern a resource, by `namespace/name`, the informers have reported since its reconcile began. */
+  /** How often a resource, by `namespace/name`, was enqueued since its reconcile began: by an informer for a change, or by a timer. */
   changesMeanwhile: (key: string) => number;
 }
 

@@ -86,11 +86,11 @@ export class ReconcileLoop {
     let conflicts = 0;
     const done = new Set<string>();
     for (let iteration = 0; iteration < maxIterations && !signal.aborted; iteration += 1) {
-      const seen = await this.#observe(context, since);
+      const { seen, first } = await this.#observe(context, since);
       // a new token is tried at once; if the refused one cannot be replaced, the condition shows that it was refused
-      if ('problem' in seen && seen.sessionDropped) return await this.run(resource, desired, purpose, signal);
-      if ('problem' in seen) return { observed: last.observed, problems: [seen.problem], unfinished: false };
-      const { observed, problems, steps } = await this.#decide(context, seen, signal);
+      if (!first && seen.sessionDropped) return await this.run(resource, desired, purpose, signal);
+      if (!first) return { observed: last.observed, problems: [seen.problem], unfinished: false };
+      const { observed, problems, steps } = await this.#decide(context, seen, first, signal);
       last = { observed, problems, unfinished: steps.length > 0 };
       if (steps.length === 0 || !seen.isCurrent || purpose.readOnly) return last;
       const repeated = steps.find((step) => done.has(JSON.stringify(step)));
@@ -111,14 +111,22 @@ export class ReconcileLoop {
   }
 
   /**
-   * Observes. If what may forbid a write was kept from before, and Vault needs no further step, it is read again: a write to the cluster follows,
-   * or the reconcile ends.
+   * Observes, and plans. If what may forbid a write was kept from before, and Vault needs no further step, it is read again: a write to the cluster
+   * follows, or nothing is left to do.
    */
-  async #observe(context: Context, since: Step[] | undefined): Promise<Observation | FailedObservation> {
-    const seen = await this.#observer.observe(context, since);
-    if ('problem' in seen || !seen.clusterWasKept) return seen;
-    const { steps } = context.purpose.next(context.desired, seen.observed, this.#o.clock.now());
-    return steps.length > 0 && !steps.some(writesToCluster) ? seen : await this.#observer.refresh(context);
+  async #observe(
+    context: Context,
+    since: Step[] | undefined,
+  ): Promise<{ seen: Observation; first: Plan } | { seen: FailedObservation; first: undefined }> {
+    const { desired, purpose } = context;
+    const planned = (seen: Observation | FailedObservation) =>
+      'problem' in seen
+        ? { seen, first: undefined }
+        : { seen, first: purpose.next(desired, seen.observed, this.#o.clock.now()) };
+    const before = planned(await this.#observer.observe(context, since));
+    if (!before.first || !before.seen.clusterWasKept) return before;
+    const { steps } = before.first;
+    return steps.length > 0 && !steps.some(writesToCluster) ? before : planned(await this.#observer.refresh(context));
   }
 
   /** Connects to Vault, and reads of the cluster what does not change while a reconcile lasts; a problem if either fails. */
@@ -161,10 +169,9 @@ export class ReconcileLoop {
    * The plan for an observation. If it has no steps, or none may be executed, istiod is observed too and the plan is made again: a handshake can
    * take seconds, and restoring drift does not wait for it. While a problem blocks all, there is no CA to compare istiod with.
    */
-  async #decide(context: Context, seen: Observation, signal: AbortSignal): Promise<Decision> {
+  async #decide(context: Context, seen: Observation, first: Plan, signal: AbortSignal): Promise<Decision> {
     const { desired, purpose } = context;
     const { observed } = seen;
-    const first = purpose.next(desired, observed, this.#o.clock.now());
     const settled = first.steps.length === 0 || purpose.readOnly;
     if (!settled || !seen.isCurrent || purpose.deleting || first.problems.some((p) => p.blocks === 'all'))
       return { observed, ...first };

@@ -114,7 +114,7 @@ export class IstiodObserver {
   /**
    * Observes istiod for one resource.
    * @param key the resource, `namespace/name`
-   * @throws KubeError if Deployments, ReplicaSets or pods cannot be read
+   * @throws KubeError if Deployments cannot be read, or, where there is one, ReplicaSets or Pods
    */
   async observe(key: string, request: ObserveRequest, signal: AbortSignal): Promise<ObservedIstiod> {
     const { namespace, revisions } = request;

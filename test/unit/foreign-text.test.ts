@@ -108,7 +108,7 @@ const readers: Readonly<Record<string, (text: string) => unknown>> = {
     Object.assign(world.vault, { policy: `path "kv/data/istioca" { capabilities = ["read"] }\n${text}` });
     return accessDiffers(new DerivedState(unmanaged, world, start));
   },
-  // one patch for 3,500 characters: 299 of the longest text, as many as are still read
+  // one patch for 3,500 characters: 299 of the longest text; 300 are still read
   'istiodValuesOf, of an overlay': (text) => {
     const path = 'spec.components.pilot.k8s.env.[name:A].value';
     const patches = Array.from({ length: Math.floor(text.length / 3_500) }, () => ({ path, value: 'a' }));

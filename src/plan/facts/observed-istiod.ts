@@ -136,7 +136,7 @@ export interface MeshEvidence extends PublishedBundles {
   incomplete: boolean;
   /** The number of Ready replicas; `unreadable`: the operator cannot list Deployments. */
   ready: number | 'unreadable';
-  /** The operator cannot list Pods or ReplicaSets. */
+  /** The operator cannot list Pods or ReplicaSets; without a Deployment they are not read. */
   podsUnreadable: boolean;
   /** Handshakes with Ready replicas. */
   replicas: { name: string; served: Served | Unreachable }[];

@@ -86,7 +86,7 @@ function meshRootsOf(s: DerivedState, evidence: MeshEvidence | undefined, bundle
 }
 
 /**
- * The trust bundles of this mesh. The own namespace's is read again in each iteration, so that one takes precedence. Namespaces that the operator
+ * The trust bundles of this mesh. The own namespace's is read more often than the others, so that one takes precedence. Namespaces that the operator
  * is not confined to count too: their workloads have a root to lose.
  */
 function publishedBundles(s: DerivedState, evidence: MeshEvidence | undefined): ReturnType<typeof bundlesOfThisMesh> {
