@@ -5,6 +5,8 @@
  * Expensive results are cached in memory, only to save requests: handshakes and logs until the Pod changes or `recheckMs` has passed, the
  * trust bundles for at most `recheckMs`. After a restart of the operator, everything is read again.
  */
+import type { Gvr } from '../api/gvr.ts';
+import type { JsonObject } from '../api/json.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError, unless } from '../kube/errors.ts';
 import type { LogRequest } from '../plan/proof/log-requests.ts';
@@ -98,6 +100,13 @@ async function inParallel<T>(items: readonly T[], most: number, run: (item: T) =
   await Promise.all(Array.from({ length: Math.min(most, items.length) }, work));
 }
 
+/** Lists Deployments and, unless there is none, ReplicaSets and Pods. */
+async function listIstiod<T extends JsonObject[] | undefined>(list: (gvr: Gvr) => Promise<T>) {
+  const deployed = await list(deployments);
+  if (deployed?.length === 0) return [deployed, [], []] as const;
+  return [deployed, ...(await Promise.all([list(replicaSets), list(pods)]))] as const;
+}
+
 export class IstiodObserver {
   readonly #o: IstiodObserverOptions;
   /** Cached handshakes, by resource, then by UID of the Pod. */
@@ -118,9 +127,9 @@ export class IstiodObserver {
    */
   async observe(key: string, request: ObserveRequest, signal: AbortSignal): Promise<ObservedIstiod> {
     const { namespace, revisions } = request;
-    const list = (gvr: typeof deployments) => this.#o.kube.listObjects(gvr, namespace, istiodLabel, { signal });
-    const deployed = await list(deployments);
-    const [sets, all] = deployed.length === 0 ? [[], []] : await Promise.all([list(replicaSets), list(pods)]);
+    const [deployed, sets, all] = await listIstiod((gvr) =>
+      this.#o.kube.listObjects(gvr, namespace, istiodLabel, { signal }),
+    );
     const istiods = deployed.filter((deployment) => isIstiod(deployment, revisions));
     const found = istiods.flatMap((deployment) => podsOf(deployment, sets, all));
     const { pods: probed, anyProbed } = await this.#withHandshakes(key, namespace, found, signal);
@@ -149,10 +158,9 @@ export class IstiodObserver {
    */
   async meshEvidence(key: string, request: BundleRequest, signal: AbortSignal): Promise<MeshEvidence> {
     const { namespace } = request;
-    const list = (gvr: typeof deployments) =>
-      unless('Forbidden', this.#o.kube.listObjects(gvr, namespace, istiodLabel, { signal }));
-    const deployed = await list(deployments);
-    const [sets, all] = deployed?.length === 0 ? [[], []] : await Promise.all([list(replicaSets), list(pods)]);
+    const [deployed, sets, all] = await listIstiod((gvr) =>
+      unless('Forbidden', this.#o.kube.listObjects(gvr, namespace, istiodLabel, { signal })),
+    );
     const facts = istiodDeployments(deployed ?? []);
     const { known, incomplete } = placesOf(facts, request.settings);
     const revisions = [...new Set([...request.revisions, ...facts.map(({ revision }) => revision)])];
