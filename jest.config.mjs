@@ -5,10 +5,10 @@
 import { availableParallelism, totalmem } from 'node:os';
 
 /**
- * Half of the tests wait for servers most of the time, so there are three workers for two cores; with its stack and the istiods of its tests each takes up to
+ * Most tests wait for servers, so there are two workers for each core; with its stack and the istiods of its tests each takes up to
  * 3 GiB. TEST_WORKERS overrides it.
  */
-const workers = Math.max(1, Math.min(Math.ceil(availableParallelism() * 1.5), 8, Math.floor(totalmem() / 2 ** 30 / 3)));
+const workers = Math.max(1, Math.min(availableParallelism() * 2, 8, Math.floor(totalmem() / 2 ** 30 / 3)));
 
 const common = {
   testEnvironment: 'node',

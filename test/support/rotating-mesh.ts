@@ -108,6 +108,8 @@ export function useRotatingMesh() {
         },
       });
       await applyOk(kube, scene.resource);
+      // an istiod without the fields signs by itself, and the root that it publishes would have to be confirmed
+      await waitForCondition(kube, namespace, 'istioca', { type: 'ControlPlanePatched', status: 'True' });
       tetrate.push(startTetrateOperator({ kube, namespace, replicas: 3 }));
       const { status } = await ready(namespace);
       await waitFor('the root in the mesh', async () => {

@@ -46,11 +46,16 @@ function valuesOf(
   });
 }
 
-/** Starts the stand-in for the ControlPlane of one namespace. It logs errors and retries at the next change. */
+/** Starts the stand-in for the ControlPlane of one namespace. It prints each error once, and retries at the next change. */
 export function startTetrateOperator(options: TetrateOperatorOptions): TetrateOperator {
   const { kube, namespace } = options;
   const lines: string[] = [];
-  const failed = (error: unknown): void => void lines.push(error instanceof Error ? error.message : String(error));
+  const failed = (error: unknown): void => {
+    const line = error instanceof Error ? error.message : String(error);
+    // a test that waits for istiod would otherwise say only that there is no Deployment
+    if (!lines.includes(line)) console.error(`stand-in for Tetrate's operator in ${namespace}: ${line}`);
+    lines.push(line);
+  };
   let applied = '';
   let work: Promise<void> = Promise.resolve();
   const reconcile = async (controlPlane: ControlPlane): Promise<void> => {
