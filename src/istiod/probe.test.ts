@@ -45,6 +45,8 @@ beforeAll(() => {
   make('leaf1', 'intermediate1', 'leaf');
   make('leaf2', 'intermediate2', 'leaf');
   make('leafOther', 'other', 'leaf');
+  // with an empty subject, and so an empty issuer
+  make('nameless', undefined, 'leaf');
 });
 afterAll(() => rmSync(dir, { recursive: true }));
 
@@ -111,6 +113,11 @@ describe('a handshake', () => {
     ['another CA, with ours beside it', 'leafOther', ['intermediate2', 'root'], 'Foreign'],
   ])('with %s', async (_name, leaf, chain, expected) => {
     expect(await judged(await serving(leaf, ...chain))).toBe(expected);
+  });
+
+  it('with a certificate whose issuer has an empty name', async () => {
+    expect(await ask(await serving('nameless'))).toMatchObject({ issuer: '', chain: [] });
+    expect(facts('nameless').selfIssued).toBe(true);
   });
 
   it('with the key of the live intermediate, but its certificate of before', async () => {

@@ -42,8 +42,26 @@ function chainOf(socket: TLSSocket): { facts: CertificateFacts[]; issuer: string
     facts.push(parsed);
     certificate = certificate.issuerCertificate;
   }
-  // node:crypto formats a name with one attribute per line
-  return leaf && { facts, issuer: leaf.issuer.replaceAll('\n', ', ') };
+  return leaf && { facts, issuer: issuerOf(leaf) };
+}
+
+/**
+ * Returns the issuer name of a certificate on one line. node:crypto formats a name with one attribute per line; an empty name is undefined,
+ * against its type.
+ */
+export const issuerOf = ({ issuer }: X509Certificate): string =>
+  ((issuer as string | undefined) ?? '').replaceAll('\n', ', ');
+
+/** Returns the certificates of a connection. It never throws: an error in a listener of a socket would end the process. */
+function servedBy(socket: TLSSocket): Served | Unreachable {
+  const unreadable = { unreachable: 'it showed no certificate that can be read' };
+  try {
+    const chain = chainOf(socket);
+    const [leaf, ...rest] = chain?.facts ?? [];
+    return chain && leaf ? { leaf, chain: rest, issuer: chain.issuer } : unreadable;
+  } catch {
+    return unreadable;
+  }
 }
 
 /** Returns a failure in words that are the same at each attempt: the error code, without addresses and ports. */
@@ -70,14 +88,6 @@ export function probe(target: ProbeTarget, { clock, timeoutMs, signal }: ProbeOp
     // the listener stays after the promise is settled, because an unhandled error of a socket would end the process
     socket.on('error', (error: { code?: unknown }) => settle({ unreachable: describeError(error) }));
     socket.on('close', () => settle({ unreachable: 'the connection was closed' }));
-    socket.on('secureConnect', () => {
-      const chain = chainOf(socket);
-      const [leaf, ...rest] = chain?.facts ?? [];
-      settle(
-        chain && leaf
-          ? { leaf, chain: rest, issuer: chain.issuer }
-          : { unreachable: 'it showed no certificate that can be read' },
-      );
-    });
+    socket.on('secureConnect', () => settle(servedBy(socket)));
   });
 }

@@ -139,7 +139,7 @@ function factsOf(pem: string, cert: X509Certificate): CertificateFacts {
     notBefore: cert.validFromDate.getTime(),
     notAfter: cert.validToDate.getTime(),
     subject: { commonName: attribute(subject, 'CN'), organization: attribute(subject, 'O') },
-    selfIssued: subject === cert.issuer,
+    selfIssued: subject === ((cert.issuer as string | undefined) ?? ''),
     isCa: cert.ca,
     ...caExtensions(cert.raw),
     ...keyFacts(cert.publicKey),
