@@ -35,6 +35,7 @@ describe('flags of run', () => {
       contestProbeMs: 600_000,
       lease: { durationMs: 15_000, renewDeadlineMs: 10_000, retryPeriodMs: 2_000 },
       kubeconfig: undefined,
+      proxyFor: expect.any(Function),
     });
     expect(Object.isFrozen(config)).toBe(true);
     expect(Object.isFrozen(config.namespaces)).toBe(true);
@@ -153,6 +154,20 @@ describe('flags of run', () => {
 });
 
 describe('flags of plan and render', () => {
+  test('the proxy of the environment, for run and plan alike', () => {
+    const env = { HTTPS_PROXY: 'proxy:3128', NO_PROXY: '.svc' };
+    const plan = parsePlanConfig(['-f', 'a.yaml'], env);
+    for (const { proxyFor } of [plan, parseRunConfig([any], { ...inPod, env })]) {
+      expect(proxyFor('https://vault.example.com')?.url).toBe('http://proxy:3128');
+      expect(proxyFor('https://vault.vault.svc:8200')).toBeUndefined();
+    }
+    const refused = { HTTPS_PROXY: 'socks5://proxy' };
+    expect(() => parsePlanConfig(['-f', 'a.yaml'], refused)).toThrow(
+      'HTTPS_PROXY: a proxy of socks5:// is not supported',
+    );
+    expect(() => parseRunConfig([any], { ...inPod, env: refused })).toThrow('HTTPS_PROXY');
+  });
+
   test('a letter, a word or the environment', () => {
     expect(parseRenderConfig(['-f', '-', '-n=mesh'], {})).toEqual({ filename: '-', namespace: 'mesh' });
     expect(parseRenderConfig(['--filename=a.yaml', '-nmesh'], {})).toEqual({ filename: 'a.yaml', namespace: 'mesh' });
@@ -169,6 +184,7 @@ describe('flags of plan and render', () => {
       allowHttp: false,
       logLevel: 'warn',
       kubeconfig: undefined,
+      proxyFor: expect.any(Function),
     });
     const listed = ['-f', 'a.yaml', '-o', 'json', '--vault-addresses=https://v:8200', '--kubeconfig=k'];
     expect(parsePlanConfig(listed, {})).toMatchObject({

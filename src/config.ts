@@ -6,6 +6,7 @@ import { parseGoDuration } from './api/duration.ts';
 import { ConfigError, flag, list, parseFlags, type Environment, type FlagSet } from './flags.ts';
 import { parseListenAddress } from './observability/health.ts';
 import { logLevels, type LogLevel } from './observability/logger.ts';
+import { readProxies, type ProxyFor } from './runtime/proxy.ts';
 
 /** The configuration of `run`. Durations are in milliseconds. */
 export interface RunConfig {
@@ -35,6 +36,8 @@ export interface RunConfig {
   readonly lease: LeaseTimes;
   /** Path of a kubeconfig file; undefined: see `loadKubeConfig`. */
   readonly kubeconfig: string | undefined;
+  /** The proxy of the environment for an address of Vault or of the API server. */
+  readonly proxyFor: ProxyFor;
 }
 
 /** Times of the leader election, milliseconds; retry period < renew deadline < lease duration. */
@@ -123,13 +126,16 @@ const runFlags: FlagSet<typeof runSchema> = {
 /**
  * Parses the flags of `run`.
  * @param argv the arguments after `run`
- * @throws ConfigError
+ * @throws ConfigError, ProxyError
  */
 export function parseRunConfig(argv: readonly string[], sources: ConfigSources): RunConfig {
-  return assemble(parseFlags(runFlags, argv, sources.env), sources.podNamespace ?? namespaceOfPod(sources.env));
+  return assemble(parseFlags(runFlags, argv, sources.env), sources);
 }
 
-function assemble(values: z.output<typeof runSchema>, podNamespace: () => string | undefined): RunConfig {
+function assemble(
+  values: z.output<typeof runSchema>,
+  { env, podNamespace = namespaceOfPod(env) }: ConfigSources,
+): RunConfig {
   const addresses = values['vault-addresses'];
   if (values['allow-any-vault-address'] === addresses.length > 0) {
     throw new ConfigError(
@@ -163,6 +169,7 @@ function assemble(values: z.output<typeof runSchema>, podNamespace: () => string
     backoffBaseMs: values['backoff-base'],
     contestProbeMs: values['contest-probe'],
     kubeconfig: values.kubeconfig,
+    proxyFor: readProxies(env),
   });
 }
 
@@ -229,7 +236,7 @@ const planFlags: FlagSet<typeof planSchema> = {
 };
 
 /** The configuration of `plan`. */
-export interface PlanConfig extends RenderConfig, Pick<RunConfig, keyof AddressFlags | 'kubeconfig'> {
+export interface PlanConfig extends RenderConfig, Pick<RunConfig, keyof AddressFlags | 'kubeconfig' | 'proxyFor'> {
   readonly output: 'text' | 'json';
   /** Log level; `plan` logs to standard error. */
   readonly logLevel: LogLevel;
@@ -238,7 +245,7 @@ export interface PlanConfig extends RenderConfig, Pick<RunConfig, keyof AddressF
 /**
  * Parses the flags of `plan`. Without `--vault-addresses`, any Vault address is permitted: the user runs the command with their own
  * permissions, and wrote the address into the manifest.
- * @throws ConfigError
+ * @throws ConfigError, ProxyError
  */
 export function parsePlanConfig(argv: readonly string[], env: Environment): PlanConfig {
   const values = parseFlags(planFlags, argv, env);
@@ -257,6 +264,7 @@ export function parsePlanConfig(argv: readonly string[], env: Environment): Plan
     allowHttp: values['allow-http'],
     logLevel: values['log-level'],
     kubeconfig: values.kubeconfig,
+    proxyFor: readProxies(env),
   });
 }
 

@@ -57,7 +57,13 @@ async function dryRunOnce(
   logger: Logger,
 ): Promise<DryRun> {
   const clock = systemClock;
-  const sessions = new Sessions({ clock, logger, onLogin: () => undefined, retirementMs: 0 });
+  const sessions = new Sessions({
+    clock,
+    logger,
+    onLogin: () => undefined,
+    retirementMs: 0,
+    proxyFor: config.proxyFor,
+  });
   const stop = new AbortController();
   const onSignal = () => {
     stop.abort();
@@ -109,7 +115,7 @@ export async function plan(argv: readonly string[]): Promise<number> {
   refuseHttp(manifest, config);
   // Standard output contains only the plan.
   const logger = createLogger({ level: config.logLevel, destination: process.stderr });
-  const credentials = loadKubeConfig({ path: config.kubeconfig, env: process.env });
+  const credentials = loadKubeConfig({ path: config.kubeconfig, env: process.env, proxyFor: config.proxyFor });
   const kube = createKubeClient(credentials.kubeConfig);
   const namespace = manifest.namespace ?? credentials.namespace ?? 'default';
   const existing = await kube.getObject(resources, namespace, manifest.name);

@@ -72,7 +72,11 @@ export async function run(argv: readonly string[]): Promise<number> {
   const config = parseRunConfig(argv, { env: process.env });
   const logger = createLogger({ level: config.logLevel });
   const metrics = createMetrics();
-  const { kubeConfig, source } = loadKubeConfig({ path: config.kubeconfig, env: process.env });
+  const { kubeConfig, source } = loadKubeConfig({
+    path: config.kubeconfig,
+    env: process.env,
+    proxyFor: config.proxyFor,
+  });
   const kube = createKubeClient(kubeConfig);
   const identity = `${hostname()}_${randomBytes(4).toString('hex')}`;
   const events = createEventRecorder({

@@ -173,6 +173,7 @@ export class Operator {
       logger,
       onLogin: () => metrics.vaultLogin(),
       retirementMs: config.reconcileTimeoutMs,
+      proxyFor: config.proxyFor,
     });
   }
 

@@ -3,6 +3,7 @@ import { dig, isObject, items, str, type JsonObject } from '../api/json.ts';
 import type { Permission } from '../api/permissions.ts';
 import { isError } from '../observability/is-error.ts';
 import { cut, printable } from '../text/bounded.ts';
+import { throughProxy, type Proxy } from '../runtime/proxy.ts';
 
 export type KubeErrorKind =
   | 'NotFound'
@@ -78,11 +79,12 @@ export async function unless<T>(kind: KubeErrorKind, call: Promise<T>): Promise<
 /**
  * Converts a thrown value into a `KubeError`: an error response, an error of client-node or a network failure.
  * @param what description of the request, such as `get pods istio-system/istiod`; the message starts with it
+ * @param proxy the proxy that the request went through; undefined: none
  */
-export function toKubeError(value: unknown, what = 'request to the API server'): KubeError {
+export function toKubeError(value: unknown, what = 'request to the API server', proxy?: Proxy): KubeError {
   if (value instanceof KubeError) return value;
   const status = statusOf(value);
-  if (status === undefined) return fromNetwork(value, what);
+  if (status === undefined) return fromNetwork(value, what, proxy ? throughProxy(proxy) : '');
   const { body, headers } = value as { body?: unknown; headers?: unknown };
   return fromAnswer(status, body, isObject(headers) ? headers : {}, what);
 }
@@ -198,10 +200,11 @@ function detailsText(
   return cut([`${status} ${reason ?? kind}`, fields].filter((part) => part !== '').join(': '), 300);
 }
 
-function fromNetwork(value: unknown, what: string): KubeError {
+/** @param through names the proxy that the request went through; empty: none */
+function fromNetwork(value: unknown, what: string, through: string): KubeError {
   if (!isError(value)) return new KubeError(`${what}: failed`, { kind: 'Unknown' });
   if (value.name === 'TimeoutError') {
-    return new KubeError(`${what}: no answer in time`, { kind: 'Unavailable', reason: 'Timeout' });
+    return new KubeError(`${what}: no answer in time${through}`, { kind: 'Unavailable', reason: 'Timeout' });
   }
   if (value.name === 'AbortError') {
     return new KubeError(`${what}: aborted`, { kind: 'Unavailable', reason: 'Aborted' });
@@ -210,7 +213,7 @@ function fromNetwork(value: unknown, what: string): KubeError {
   if (code === undefined && !isFetchError(value)) {
     return new KubeError(`${what}: ${cut(value.message, 200)}`, { kind: 'Unknown' });
   }
-  return new KubeError(`${what}: cannot reach the API server (${code ?? 'connection lost'})`, {
+  return new KubeError(`${what}: cannot reach the API server (${code ?? 'connection lost'})${through}`, {
     kind: 'Unavailable',
     ...(code === undefined ? {} : { reason: code }),
   });

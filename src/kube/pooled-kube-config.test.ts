@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { HttpMethod, RequestContext } from '@kubernetes/client-node';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -131,6 +131,31 @@ describe('requests', () => {
     await expect(client.version()).rejects.toMatchObject({ kind: 'Unavailable', status: 503, retryAfterMs: 2000 });
     await expect(client.version()).rejects.not.toThrow('secret');
   });
+});
+
+describe('a proxy', () => {
+  const proxyFor = (url: string) => ({ url: 'http://user:word@127.0.0.1:1', variable: `HTTPS_PROXY for ${url}` });
+
+  test('of the environment is that for the server, unless the kubeconfig names one', () => {
+    const path = kubeconfigFile('proxied');
+    const { kubeConfig } = loadKubeConfig({ path, env: {}, proxyFor });
+    expect(kubeConfig.getCurrentCluster()?.proxyUrl).toBe('http://user:word@127.0.0.1:1');
+    expect(kubeConfig.proxy?.variable).toBe('HTTPS_PROXY for https://127.0.0.1:1');
+    const config = JSON.parse(readFileSync(path, 'utf8')) as { clusters: [{ cluster: Record<string, string> }] };
+    config.clusters[0].cluster['proxy-url'] = 'http://own:3128';
+    writeFileSync(path, JSON.stringify(config));
+    expect(loadKubeConfig({ path, env: {}, proxyFor }).kubeConfig.getCurrentCluster()?.proxyUrl).toBe(
+      'http://own:3128',
+    );
+    expect(loadKubeConfig({ path: kubeconfigFile('direct'), env: {} }).kubeConfig.proxy).toBeUndefined();
+  });
+
+  test('that fails is named, without its password', async () => {
+    const { kubeConfig } = loadKubeConfig({ path: kubeconfigFile('refused'), env: {}, proxyFor: () => ({ url: 'http://user:word@127.0.0.1:1', variable: 'HTTPS_PROXY' }) });
+    const named = 'of HTTPS_PROXY; NO_PROXY lists what is reached without it)';
+    await expect(createKubeClient(kubeConfig).version()).rejects.toThrow(named);
+    await expect(createKubeClient(kubeConfig).version()).rejects.not.toThrow('word');
+  }); // prettier-ignore
 });
 
 describe('where credentials come from', () => {

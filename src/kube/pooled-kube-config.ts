@@ -8,10 +8,13 @@ import type { RequestOptions } from 'node:https';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { KubeConfig, type RequestContext } from '@kubernetes/client-node';
+import type { Proxy, ProxyFor } from '../runtime/proxy.ts';
 
 type Dispatcher = Parameters<RequestContext['setDispatcher']>[0];
 
 export class PooledKubeConfig extends KubeConfig {
+  /** The proxy that requests to the current cluster go through; undefined: none. */
+  proxy: Proxy | undefined;
   #pool: { fingerprint: string; dispatcher: Dispatcher | undefined } | undefined;
 
   /**
@@ -86,6 +89,8 @@ export interface LoadOptions {
   env: Readonly<Record<string, string | undefined>>;
   /** The home directory of the user; default: that of the process. */
   home?: string;
+  /** The proxy for the address of a server; `proxy-url` of a kubeconfig file takes precedence, as in client-go. Default: none. */
+  proxyFor?: ProxyFor;
 }
 
 /**
@@ -93,8 +98,23 @@ export interface LoadOptions {
  * @throws Error if a file cannot be read, if the current context has no cluster, or if there is no file and the process does not run in a Pod
  */
 export function loadKubeConfig(options: LoadOptions): LoadedKubeConfig {
+  const loaded = loadCredentials(options);
+  const { kubeConfig } = loaded;
+  const current = kubeConfig.getCurrentCluster();
+  if (current === null) return loaded;
+  const { proxyUrl, server } = current;
+  kubeConfig.proxy =
+    proxyUrl === undefined ? options.proxyFor?.(server) : { url: proxyUrl, variable: 'proxy-url in the kubeconfig' };
+  const { proxy } = kubeConfig;
+  if (proxy)
+    kubeConfig.clusters = kubeConfig.clusters.map((cluster) =>
+      cluster === current ? { ...cluster, proxyUrl: proxy.url } : cluster,
+    );
+  return loaded;
+}
+
+function loadCredentials({ path, env, home = homedir() }: LoadOptions): LoadedKubeConfig {
   const kubeConfig = new PooledKubeConfig();
-  const { path, env, home = homedir() } = options;
   if (path !== undefined) {
     kubeConfig.loadFromFile(path);
     return checked(kubeConfig, path);

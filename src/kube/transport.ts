@@ -2,6 +2,7 @@
 import { IsomorphicFetchHttpLibrary, RequestContext, type HttpMethod, type KubeConfig } from '@kubernetes/client-node';
 import { isObject, type JsonObject } from '../api/json.ts';
 import { fromAnswer, KubeError, toKubeError } from './errors.ts';
+import { PooledKubeConfig } from './pooled-kube-config.ts';
 
 export interface KubeRequest {
   method: HttpMethod;
@@ -39,6 +40,7 @@ export function createTransport(kubeConfig: KubeConfig, options: TransportOption
 export function createTextTransport(kubeConfig: KubeConfig, options: TransportOptions = {}): SendForText {
   const http = new IsomorphicFetchHttpLibrary();
   const { timeoutMs = 30_000 } = options;
+  const proxy = kubeConfig instanceof PooledKubeConfig ? kubeConfig.proxy : undefined;
 
   return async (request) => {
     const timeout = AbortSignal.timeout(timeoutMs);
@@ -53,9 +55,9 @@ export function createTextTransport(kubeConfig: KubeConfig, options: TransportOp
       if (answer.httpStatusCode >= 300) throw fromAnswer(answer.httpStatusCode, text, answer.headers, request.what);
       return text;
     } catch (error) {
-      if (timeout.aborted) throw toKubeError(timeout.reason, request.what);
+      if (timeout.aborted) throw toKubeError(timeout.reason, request.what, proxy);
       if (signal.aborted) throw toKubeError(new DOMException('aborted', 'AbortError'), request.what);
-      throw toKubeError(error, request.what);
+      throw toKubeError(error, request.what, proxy);
     }
   };
 }

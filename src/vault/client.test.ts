@@ -1,5 +1,5 @@
 import http from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type AddressInfo } from 'node:net';
 import { inspect } from 'node:util';
 import { afterEach, describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
@@ -438,5 +438,54 @@ describe('secrets', () => {
 
   it("Vault's words are one line and short", () => {
     expect(clean(`a\n\tb${' c'.repeat(400)}`)).toMatch(/^a b c[^\n]{1,295}$/);
+  });
+});
+
+describe('a proxy', () => {
+  const address = 'https://vault.example.invalid:8200';
+  const through = (host: string) => ({ url: `http://user:word@${host}`, variable: 'HTTPS_PROXY' });
+  const named = (host: string) =>
+    `(through the proxy ${host} of HTTPS_PROXY; NO_PROXY lists what is reached without it)`;
+
+  it('that does not answer ends with the deadline of the request, and is named without its password', async () => {
+    const silent = createServer(() => undefined);
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+    cleanups.push(() => void silent.close());
+    const host = `127.0.0.1:${(silent.address() as AddressInfo).port}`;
+    const error = await failure(client({ address, proxy: through(host), timeoutMs: 200 }).health());
+    expect(error).toMatchObject({ kind: 'Unreachable', message: `health sys/health: ETIMEDOUT ${named(host)}` });
+  });
+
+  it('that refuses is named', async () => {
+    const refusing = http.createServer();
+    refusing.on('connect', (_, socket) => socket.end('HTTP/1.1 407 Proxy Authentication Required\r\n\r\n'));
+    await new Promise<void>((resolve) => refusing.listen(0, '127.0.0.1', resolve));
+    cleanups.push(() => void refusing.close());
+    const host = `127.0.0.1:${(refusing.address() as AddressInfo).port}`;
+    const error = await failure(client({ address, proxy: through(host) }).health());
+    expect(error).toMatchObject({
+      kind: 'Unreachable',
+      message: `health sys/health: PROXY_ANSWERED_407 ${named(host)}`,
+    });
+  });
+
+  it('gets the whole address of a server that is not encrypted', async () => {
+    const proxy = await serve((_, response) => json(response, 200, health));
+    const url = proxy.address;
+    await client({ address: 'http://vault.example.invalid:8200', proxy: { url, variable: 'HTTP_PROXY' } }).health();
+    expect(proxy.seen.map((one) => one.url)).toEqual(['http://vault.example.invalid:8200/v1/sys/health']);
+  });
+
+  it('of the environment is not used unless it is given', async () => {
+    const proxy = await serve((_, response) => json(response, 500));
+    const before = process.env['HTTP_PROXY'];
+    process.env['HTTP_PROXY'] = proxy.address;
+    cleanups.push(() => {
+      if (before === undefined) delete process.env['HTTP_PROXY'];
+      else process.env['HTTP_PROXY'] = before;
+    });
+    const server = await serve(vault((_, response) => json(response, 404)));
+    await client({ address: server.address }).health();
+    expect(proxy.seen).toEqual([]);
   });
 });

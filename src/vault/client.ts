@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { dig, isObject, type JsonObject } from '../api/json.ts';
 import type { Secret } from '../observability/secret.ts';
 import { sleep, systemClock } from '../runtime/clock.ts';
+import type { Proxy } from '../runtime/proxy.ts';
 import { errorOfReply, errorOfTransport, VaultError } from './errors.ts';
 import { aborted, createTransport, type TlsOptions, type TransportReply, type TransportRequest } from './transport.ts';
 
@@ -24,6 +25,8 @@ export interface VaultClientOptions {
   address: string;
   namespace?: string;
   tls?: TlsOptions;
+  /** The proxy that the connection goes through; undefined: none. */
+  proxy?: Proxy | undefined;
   /** Deadline of one HTTP request, in milliseconds; default 20 s. */
   timeoutMs?: number;
   /** How long the client repeats a request that the server rejects temporarily, in milliseconds; default 15 s. */
@@ -141,6 +144,7 @@ class Connection {
   readonly clients = new WeakMap<AbortSignal, VaultClient>();
   /** The product according to the last health response; undefined before the first one, and if the server is not Vault. */
   product: Health['product'] | undefined;
+  readonly proxy: Proxy | undefined;
   readonly #transport: ReturnType<typeof createTransport>;
   readonly #patienceMs: number;
   /** The storage index of the latest write. Standbys of OpenBao and Vault Enterprise process reads themselves and can lag behind. */
@@ -148,7 +152,8 @@ class Connection {
 
   constructor(options: VaultClientOptions) {
     const address = options.address.replace(/\/$/, '');
-    this.#transport = createTransport(address, options.tls ?? {}, options.timeoutMs ?? 20_000);
+    this.proxy = options.proxy;
+    this.#transport = createTransport(address, options.tls ?? {}, options.timeoutMs ?? 20_000, options.proxy);
     this.#patienceMs = options.patienceMs ?? 15_000;
     this.onRequest = options.onRequest ?? (() => undefined);
     const rp = async (request: TransportRequest) => {
@@ -337,7 +342,7 @@ export class VaultClient {
     } catch (error) {
       if (!call.reply) {
         onRequest(operation, 0);
-        throw errorOfTransport(operation, path, error);
+        throw errorOfTransport(operation, path, error, this.#connection.proxy);
       }
       // node-vault rejects error statuses; the caller evaluates the response.
     }

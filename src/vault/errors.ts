@@ -4,6 +4,7 @@
  */
 import type { Reason } from '../api/conditions.ts';
 import { head, printable } from '../text/bounded.ts';
+import { throughProxy, type Proxy } from '../runtime/proxy.ts';
 import { redact } from '../text/redact.ts';
 import { aborted, tooLarge } from './transport.ts';
 
@@ -101,8 +102,11 @@ export function errorOfReply(operation: string, path: string, status: number, me
 
 const tlsCodes = /CERT|TLS|SSL|ALTNAME|SELF_SIGNED|ISSUER|UNABLE_TO|SIGNATURE/;
 
-/** Creates the error of a failed connection. It keeps only the code: messages and causes can contain request headers. */
-export function errorOfTransport(operation: string, path: string, error: unknown): VaultError {
+/**
+ * Creates the error of a failed connection. It keeps only the code: messages and causes can contain request headers.
+ * @param proxy the proxy that the connection went through; undefined: none
+ */
+export function errorOfTransport(operation: string, path: string, error: unknown, proxy?: Proxy): VaultError {
   if (error instanceof VaultError) return error;
   const code =
     typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string'
@@ -119,5 +123,5 @@ export function errorOfTransport(operation: string, path: string, error: unknown
       'the answer is larger than this operator accepts (1 MiB, a list 4 MiB)',
     );
   const kind = tlsCodes.test(code) || code === 'EPROTO' ? 'TLSFailed' : 'Unreachable';
-  return new VaultError(kind, operation, path, 0, code);
+  return new VaultError(kind, operation, path, 0, `${code}${proxy ? throughProxy(proxy) : ''}`);
 }

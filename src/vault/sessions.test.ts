@@ -95,6 +95,7 @@ beforeEach(async () => {
     logger: createLogger({ level: 'debug', destination: { write: (line: string) => void (log += line) } }),
     onLogin: () => (loginsCounted += 1),
     retirementMs: 60_000,
+    proxyFor: () => undefined,
   });
 });
 afterEach(async () => {

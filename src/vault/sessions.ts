@@ -9,6 +9,7 @@ import type { Logger } from '../observability/logger.ts';
 import { Secret } from '../observability/secret.ts';
 import { sleep, type Clock } from '../runtime/clock.ts';
 import { abortable } from '../runtime/deadline.ts';
+import type { ProxyFor } from '../runtime/proxy.ts';
 import { assertServing, VaultClient, type VaultClientOptions } from './client.ts';
 import { errorOfTransport, VaultError } from './errors.ts';
 import { aborted } from './transport.ts';
@@ -45,6 +46,8 @@ export interface SessionsOptions {
   onLogin: () => void;
   /** How long other resources can use a dropped session, in milliseconds: at least as long as a reconcile takes. */
   retirementMs: number;
+  /** The proxy for the address of a server. */
+  proxyFor: ProxyFor;
 }
 
 /** The shortest time between two drops of a session because of denied requests, in milliseconds. */
@@ -174,7 +177,8 @@ export class Sessions {
 
   async #login(key: string, request: SessionRequest): Promise<Session> {
     const stale = this.#sessions.get(key);
-    const client = new VaultClient(request.connection);
+    const proxy = this.#options.proxyFor(request.connection.address);
+    const client = new VaultClient({ ...request.connection, proxy });
     try {
       // The health check comes first: a token is sent only to a Vault server, and no token is requested while it cannot respond.
       assertServing(await client.health(), request.connection.address);

@@ -1,9 +1,11 @@
 /**
  * The HTTP transport below node-vault: one keep-alive agent per client, a deadline for every request, a limit on the response size. It does
- * not follow redirects, and takes neither proxy nor token from the environment.
+ * not follow redirects, takes no token from the environment, and uses the proxy that it is given, no other.
  */
 import http from 'node:http';
 import https from 'node:https';
+import type { Proxy } from '../runtime/proxy.ts';
+import { TunnelAgent } from './tunnel.ts';
 
 export interface TlsOptions {
   /** CA certificates in PEM for the server certificate; default: Node's own list (`--use-system-ca` adds those of the system). */
@@ -141,10 +143,15 @@ function send(request: TransportRequest, agent: http.Agent, timeoutMs: number): 
         });
       });
     });
-    outgoing.on('error', (error) => {
-      if (deadline.aborted) reject(Object.assign(new Error('deadline passed'), { code: 'ETIMEDOUT' }));
-      else reject(signal.aborted ? Object.assign(new Error('aborted'), { code: aborted }) : error);
-    });
+    const reasonOf = (error: Error): Error => {
+      if (deadline.aborted) return Object.assign(new Error('deadline passed'), { code: 'ETIMEDOUT' });
+      return signal.aborted ? Object.assign(new Error('aborted'), { code: aborted }) : error;
+    };
+    outgoing.on('error', (error) => reject(reasonOf(error)));
+    // a request learns of it only once it has a connection, which in a tunnel takes a while
+    const onAbort = () => reject(reasonOf(new Error('aborted')));
+    signal.addEventListener('abort', onAbort, { once: true });
+    outgoing.on('close', () => signal.removeEventListener('abort', onAbort));
     outgoing.end(body);
   });
 }
@@ -167,14 +174,23 @@ function parseBody(text: string): Pick<TransportReply, 'body' | 'foreign'> {
   }
 }
 
-/** Creates the transport of one client. @param timeoutMs deadline of a request, in milliseconds */
-export function createTransport(address: string, tls: TlsOptions, timeoutMs: number) {
+/**
+ * Creates the transport of one client.
+ * @param timeoutMs deadline of a request, in milliseconds; it includes what the proxy takes
+ * @param proxy undefined: the connection is direct
+ */
+export function createTransport(address: string, tls: TlsOptions, timeoutMs: number, proxy?: Proxy) {
   const secure = address.startsWith('https:');
-  const agentOptions = { keepAlive: true, maxSockets: 16 };
   const { serverName, ...pem } = tls;
-  const agent = secure
-    ? new https.Agent({ ...agentOptions, ...pem, ...(serverName !== undefined ? { servername: serverName } : {}) })
-    : new http.Agent(agentOptions);
+  const agentOptions = {
+    keepAlive: true,
+    maxSockets: 16,
+    ...(secure ? { ...pem, ...(serverName !== undefined ? { servername: serverName } : {}) } : {}),
+  };
+  // without TLS the proxy gets the whole address of the server, as from Go programs; NO_PROXY was decided before
+  const plain = () => new http.Agent({ ...agentOptions, proxyEnv: proxy ? { HTTP_PROXY: proxy.url } : {} });
+  const encrypted = () => (proxy ? new TunnelAgent(proxy, agentOptions, timeoutMs) : new https.Agent(agentOptions));
+  const agent = secure ? encrypted() : plain();
   return {
     send: (request: TransportRequest) => send(request, agent, timeoutMs),
     close: () => agent.destroy(),

@@ -38,7 +38,7 @@ export async function startStage({ cleanup, progress }: Pick<RunOptions, 'cleanu
   await registerInjector(kube);
   await prepareVault(kube, vault);
   progress('bundling and starting the operator');
-  const operator = cleanup.add(await startOperator(kubeconfig, ['--log-level=info'], heapOfContainer));
+  const operator = cleanup.add(await startOperator(kubeconfig, ['--log-level=info'], { nodeFlags: heapOfContainer }));
   return { kube, vault, operator, board: await startBoard(kube, cleanup) };
 }
 

@@ -29,11 +29,12 @@ export interface RunningOperator extends ManagedProcess {
 /**
  * Starts `run` with a kubeconfig; returns when it is ready to work.
  * @param nodeFlags flags of Node, before the program
+ * @param env its environment
  */
 export async function startOperator(
   kubeconfig: string,
   flags: string[] = [],
-  nodeFlags: readonly string[] = [],
+  { nodeFlags = [], env = {} }: { nodeFlags?: readonly string[]; env?: Readonly<Record<string, string>> } = {},
 ): Promise<RunningOperator> {
   const main = await buildOperator();
   const dir = makeTemporaryDir('operator');
@@ -54,6 +55,7 @@ export async function startOperator(
       '--log-level=debug',
       ...flags,
     ],
+    env,
     cwd: dir,
     logPath: join(dir, 'operator.log'),
     graceMs: 25_000,

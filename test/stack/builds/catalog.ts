@@ -13,7 +13,8 @@ export type ServerName =
   | 'helm'
   | 'kubectl'
   | 'gitops-health'
-  | 'istio-overlay';
+  | 'istio-overlay'
+  | 'go-proxies';
 
 interface GoProgram {
   /** File within the server's folder. */
@@ -111,6 +112,12 @@ export const servers: Readonly<Record<ServerName, GoServer | WheelServer>> = {
     version: versionOfFolder('istio-overlay'),
     module: 'istio-overlay',
     programs: [{ file: 'istio-overlay', pkg: '.' }],
+  },
+  'go-proxies': {
+    kind: 'go',
+    version: versionOfFolder('go-proxies'),
+    module: 'go-proxies',
+    programs: [{ file: 'go-proxies', pkg: '.' }],
   },
 };
 
