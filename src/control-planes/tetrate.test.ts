@@ -287,6 +287,29 @@ describe('giving the fields back', () => {
   });
 });
 
+describe('a CA that Tetrate issues for istiod', () => {
+  it.each(['xcp', 'istio'])('by centralProvidedCaCert of %s is named', (name) => {
+    const withValue = (value: unknown) => ({ spec: { components: { [name]: { centralProvidedCaCert: value } } } });
+    expect(facts(withValue(true), fields()).rivalCa).toBe(`spec.components.${name}.centralProvidedCaCert`);
+    expect(facts(withValue(false), fields()).rivalCa).toBeUndefined();
+  });
+
+  const withIssuer = (certIssuer: unknown) => {
+    const object = controlPlane();
+    return { ...object, spec: { ...(object['spec'] as JsonObject), certIssuer } };
+  };
+  it.each([
+    [{ defaultIssuer: { selfSigned: {} } }, 'spec.certIssuer.defaultIssuer'],
+    [{ selfSigned: {}, tsbCerts: {}, clusterIntermediateCAs: {} }, 'spec.certIssuer.clusterIntermediateCAs'],
+    [{ selfSigned: {}, tsbCerts: {} }, undefined],
+    [{ defaultIssuer: null }, undefined],
+    ['text', undefined],
+    [undefined, undefined],
+  ])('%j is named as %s', (certIssuer, field) => {
+    expect(facts(withIssuer(certIssuer), fields()).rivalCa).toBe(field);
+  });
+});
+
 describe('conflicts', () => {
   const role = `${annotations}.vault\\.hashicorp\\.com/role`;
   const cases: { name: string; patches: { path: string; value: unknown }[]; place?: string; value?: string }[] = [

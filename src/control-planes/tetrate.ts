@@ -145,6 +145,22 @@ function malformedField(object: JsonObject): { place: string; value: string } | 
   );
 }
 
+/**
+ * The field by which istiod of this cluster gets an intermediate CA from TSB; undefined: none is set. `certIssuer` is a field of the
+ * ManagementPlane first of all.
+ * Source: https://docs.tetrate.io/service-bridge/1.7.x/setup/certificate/automated-certificate-management
+ */
+function issuerField(object: JsonObject): string | undefined {
+  const provided = ['xcp', 'istio'].find(
+    (name) => dig(object, 'spec', 'components', name, 'centralProvidedCaCert') === true,
+  );
+  if (provided !== undefined) return `spec.components.${provided}.centralProvidedCaCert`;
+  const set = ['clusterIntermediateCAs', 'defaultIssuer'].find((name) =>
+    isObject(dig(object, 'spec', 'certIssuer', name)),
+  );
+  return set === undefined ? undefined : `spec.certIssuer.${set}`;
+}
+
 /** The wanted patches without effect, which the user must still commit. */
 function missingPatches(overlays: unknown[], operator: string, wanted: OverlayPatch[]): string[] {
   const entry = overlays.find((overlay) => isEntry(overlay, operator));
@@ -157,7 +173,13 @@ function look(target: Target, fields: IstiodFields): ControlPlaneFacts | Unfit {
   if (typeof operator !== 'string') return { unfit: { ...operator.unfit, owner } };
   const managedBy = managerOf(object, listPath);
   const tool = toolOf(object);
-  const shared = { owner, ...(managedBy ? { managedBy } : {}), ...(tool ? { tool } : {}) };
+  const rivalCa = issuerField(object);
+  const shared = {
+    owner,
+    ...(managedBy ? { managedBy } : {}),
+    ...(tool ? { tool } : {}),
+    ...(rivalCa === undefined ? {} : { rivalCa }),
+  };
   const malformed = malformedField(object);
   const conflicts = malformed ? [malformed] : overlayConflicts(overlays, operator, wanted, moved ? {} : places);
   if (target.spec.write === 'Render') {

@@ -11,6 +11,7 @@ import type { IstiodPod } from '../plan/facts/observed-istiod.ts';
 import { plan } from '../plan/plan.ts';
 import { internalError, kindOf, recheckAfterMs, type Problem } from '../plan/facts/problem.ts';
 import { describeForeignRoles } from '../plan/vault/foreign-roles.ts';
+import { describeStaleStandby } from '../plan/vault/stale-standby.ts';
 import { rotationDue } from '../plan/rotation/rotation.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import { deletingStatus, startingStatus, statusOf, suspendedStatus } from '../plan/status/status.ts';
@@ -36,6 +37,8 @@ export class Reconciler {
   readonly #deletion: Deletion;
   /** The roles of others that were reported last, as text, by `namespace/name`. */
   readonly #foreignRoles = new Map<string, string>();
+  /** The last warning of a standby with older data, by resource. */
+  readonly #staleStandbys = new Map<string, string>();
   /** Ends the running reconcile of a resource, by `namespace/name`. */
   readonly #interruptions = new Map<string, AbortController>();
 
@@ -92,6 +95,7 @@ export class Reconciler {
       this.#loop.forget(key);
       this.#deletion.forget(key);
       this.#foreignRoles.delete(key);
+      this.#staleStandbys.delete(key);
       this.#o.metrics.forgetResource(namespace, name);
       return { requeueAfterMs: this.#o.resyncMs };
     }
@@ -163,7 +167,7 @@ export class Reconciler {
     const pending = this.#pending(resource, desired, result);
     const status = statusOf({ ...input(result.observed, result.problems), ...(pending ? { pending } : {}) });
     await this.#report.status(raw, resource, status);
-    this.#warnOfForeignRoles(resource, desired, result.observed);
+    this.#warn(resource, desired, result.observed);
     this.#measure(resource, status, result.observed);
     return this.#outcome(result, desired, clock.now());
   }
@@ -195,17 +199,29 @@ export class Reconciler {
     return spec.mode === 'Plan' && result.observed ? simulatedSteps(desired, result, this.#o.clock.now()) : undefined;
   }
 
-  /** Reports roles that somebody else made in the PKI mounts of a resource, once for each set of roles. */
-  #warnOfForeignRoles(resource: IstioVaultCA, desired: Desired, observed: Observed | undefined): void {
-    if (!observed || observed.vault.missingCapabilities.length > 0) return;
+  /** Reports what no condition shows: roles that somebody else made in the PKI mounts, and standbys with older data. */
+  #warn(resource: IstioVaultCA, desired: Desired, observed: Observed | undefined): void {
+    if (!observed) return;
+    const key = `${resource.metadata.namespace}/${resource.metadata.name}`;
+    const s = new DerivedState(desired, observed, this.#o.clock.now());
+    const standby = describeStaleStandby(s);
+    // the next connection can reach another node, and the one after it this one again
+    if (standby !== undefined && this.#staleStandbys.get(key) !== standby) {
+      this.#staleStandbys.set(key, standby);
+      this.#warning(resource, 'StaleStandby', standby);
+    }
+    if (observed.vault.missingCapabilities.length > 0) return;
+    const roles = describeForeignRoles(s);
+    const before = this.#foreignRoles.get(key);
+    if (roles === undefined) this.#foreignRoles.delete(key);
+    else this.#foreignRoles.set(key, roles);
+    if (roles !== undefined && roles !== before) this.#warning(resource, 'ForeignRole', roles);
+  }
+
+  #warning(resource: IstioVaultCA, reason: string, text: string): void {
     const { namespace, name } = resource.metadata;
-    const text = describeForeignRoles(new DerivedState(desired, observed, this.#o.clock.now()));
-    const before = this.#foreignRoles.get(`${namespace}/${name}`);
-    if (text === undefined) this.#foreignRoles.delete(`${namespace}/${name}`);
-    else this.#foreignRoles.set(`${namespace}/${name}`, text);
-    if (text === undefined || text === before) return;
-    this.#o.logger.warn(`ForeignRole: ${text}`, { namespace, name });
-    this.#report.event(resource, 'Warning', 'ForeignRole', 'Check', text);
+    this.#o.logger.warn(`${reason}: ${text}`, { namespace, name });
+    this.#report.event(resource, 'Warning', reason, 'Check', text);
   }
 
   #measure(resource: IstioVaultCA, status: Status, observed: Observed | undefined): void {

@@ -203,11 +203,11 @@ const kvFits = (d: Desired, kvMount: Mount | undefined): boolean => kvMount?.kvV
 async function assembleBase(reads: Reads, d: Desired): Promise<ObservedVault> {
   const health = await reads.health.take();
   assertServing(health, d.spec.vault.address);
-  const { product, version, time } = health;
+  const { product, version, time, standby } = health;
   const authMount = await reads.authMount.takeUnlessForbidden();
   const auditDevice = await reads.auditDevice.takeUnlessForbidden();
   const kvMount = await reads.kvMount.takeUnlessForbidden();
-  const seen: ObservedVault = { ...unread, product, version, time, auditDevice, authMount };
+  const seen: ObservedVault = { ...unread, product, version, time, standby, auditDevice, authMount };
   const state = kvFits(d, kvMount) ? await reads.state.takeUnlessForbidden() : undefined;
   const needed = requiredCapabilities(d.spec, {
     authMount: authMount === undefined,
@@ -275,6 +275,7 @@ async function remains(reads: Reads, { kvMount, authMount, rootMount }: Observed
 /** What stays unread while capabilities are missing; the plan stops at them before it looks here. */
 const unread: ObservedVault = {
   product: 'Vault',
+  standby: false,
   version: '',
   time: 0,
   missingCapabilities: [],

@@ -27,6 +27,7 @@ export function emptyWorld(): Observed {
   return {
     vault: {
       product: 'OpenBao',
+      standby: false,
       version: '2.7.2',
       time: start,
       missingCapabilities: [],

@@ -163,6 +163,8 @@ interface MissingCapability {
 export interface ObservedVault {
   product: 'Vault' | 'OpenBao';
   version: string;
+  /** The node that answered is a standby. The next connection can reach another node. */
+  standby: boolean;
   /** Vault's clock at the first observation of the reconcile, milliseconds since the epoch. */
   time: number;
   /** Capabilities that the operator's token lacks, by path. */
@@ -248,6 +250,8 @@ export interface ControlPlaneFacts {
   leftBehind?: string[];
   /** The tool that labels and annotations of the object indicate. */
   tool?: OtherManager['tool'];
+  /** Field by which the object has its own operator issue a CA for istiod; undefined: it does not. */
+  rivalCa?: string;
   /** Why it appears that no controller applies the object to istiod: a text for the user. undefined: no indication of it. */
   unreconciled?: string;
   /** Another field manager of a field that the operator writes. */

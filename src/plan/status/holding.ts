@@ -38,7 +38,9 @@ export function holdingMessage(stage: StageCondition, s: DerivedState): string |
     case 'AccessReady':
       return accessSteps(s).length === 0 ? accessMessage(s) : undefined;
     case 'ControlPlanePatched':
-      return s.kubernetes.controlPlane?.carriesFields ? joined(carriesMessage(s), ...injectorNotes(s)) : undefined;
+      return s.kubernetes.controlPlane?.carriesFields
+        ? joined(carriesMessage(s), rivalNote(s), ...injectorNotes(s))
+        : undefined;
     case 'IstiodReady':
       return undefined;
   }
@@ -56,6 +58,13 @@ const carriesMessage = (s: DerivedState): string =>
   s.spec.controlPlane.write === 'Render' && kindOfControlPlane(s.spec).showsCommit === 'deployment'
     ? "istiod's Deployment has every field"
     : `${objectName(s.desired)} carries every field`;
+
+/** What is said of a control plane whose own operator issues a CA for istiod too. */
+function rivalNote(s: DerivedState): string | undefined {
+  const field = s.kubernetes.controlPlane?.rivalCa;
+  if (field === undefined) return undefined;
+  return `${field} of ${objectName(s.desired)} has another CA issued for istiod: istiod uses the one of this resource as long as it has ROOT_CA_DIR, and the other one when it has not. Remove that field, so that there is one CA`;
+}
 
 /** Message of `AccessReady` while it is `True`. */
 function accessMessage(s: DerivedState): string {
