@@ -35,6 +35,7 @@ export const failingPhases = [
 /** The reasons in `status.istiod[]` that the operator defines. docs/troubleshooting.md explains each. */
 export const podReasons = [
   'Handshake',
+  'Signature',
   // Pending
   'NotConfigured',
   'NoLiveCA',

@@ -16,7 +16,7 @@ export interface Permission {
 
 /** An optional component in `deploy/components` that grants permissions to the operator. */
 export type Component =
-  'configmaps' | 'injector' | 'istio-operator' | 'logs' | 'sail' | 'secrets' | 'tetrate' | 'trust-bundle';
+  'ambient' | 'configmaps' | 'injector' | 'istio-operator' | 'logs' | 'sail' | 'secrets' | 'tetrate' | 'trust-bundle';
 
 /** The Secrets that component `secrets` grants. An administrator grants any other. */
 export const grantedSecrets: readonly string[] = ['approle', 'token', 'tls', 'signed', 'reviewer'].map(
@@ -65,7 +65,7 @@ export function grantedBy(component: Component | undefined): string {
 }
 
 /** Components whose objects are of the whole cluster, also with `--namespaces`. */
-const clusterWide: readonly Component[] = ['injector', 'sail', 'trust-bundle'];
+const clusterWide: readonly Component[] = ['ambient', 'injector', 'sail', 'trust-bundle'];
 
 /** Returns the folder of a component, and the one that takes its place with `--namespaces`. */
 export const componentPath = (component: Component): string =>

@@ -12,7 +12,7 @@ import { dryRun, type DryRun } from '../controller/dry-run.ts';
 import { clusterUid, resources } from '../controller/observe-kubernetes.ts';
 import { Reporter } from '../controller/report.ts';
 import { ReconcileLoop } from '../controller/reconcile-loop.ts';
-import { rootsHandedOut } from '../istiod/handed-out-roots.ts';
+import { askToSign } from '../istiod/certificate-request.ts';
 import { IstiodObserver } from '../istiod/observe.ts';
 import { probe } from '../istiod/probe.ts';
 import { createKubeClient, type KubeClient } from '../kube/client.ts';
@@ -80,7 +80,7 @@ async function dryRunOnce(
         kube: readOnlyKube,
         clock,
         probe,
-        roots: rootsHandedOut,
+        askToSign,
         namespaces: [],
         rootsOfOthers: () => [],
       }),

@@ -8,7 +8,7 @@ import { KubeError } from '../kube/errors.ts';
 import type { EventRecorder } from '../kube/events.ts';
 import type { ResourceInformer, StartInformer } from '../kube/informers.ts';
 import { istiodLabel } from '../istiod/discover.ts';
-import { rootsHandedOut } from '../istiod/handed-out-roots.ts';
+import { askToSign } from '../istiod/certificate-request.ts';
 import { IstiodObserver } from '../istiod/observe.ts';
 import { probe } from '../istiod/probe.ts';
 import type { Logger } from '../observability/logger.ts';
@@ -202,7 +202,7 @@ export class Operator {
         kube,
         clock,
         probe,
-        roots: rootsHandedOut,
+        askToSign,
         namespaces: config.namespaces,
         rootsOfOthers: (namespace) => this.#rootsOfOthers(namespace),
       }),

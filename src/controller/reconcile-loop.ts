@@ -8,11 +8,12 @@ import type { KubeClient } from '../kube/client.ts';
 import { Secret } from '../observability/secret.ts';
 import { DerivedState } from '../plan/facts/derived.ts';
 import type { Desired } from '../plan/facts/desired.ts';
-import type { ObservedIstiod } from '../plan/facts/observed-istiod.ts';
+import type { IstiodPod, ObservedIstiod } from '../plan/facts/observed-istiod.ts';
 import type { Observed } from '../plan/facts/observed.ts';
 import type { Problem } from '../plan/facts/problem.ts';
 import { logRequests } from '../plan/proof/ready.ts';
-import { trustForRootQuery } from '../plan/rotation/rotation.ts';
+import { hidesSigner } from '../plan/proof/handshake.ts';
+import { asksForRoots, asksForZtunnels } from '../plan/rotation/rotation.ts';
 import { conditionOfStep, describeDone, writesToCluster } from '../plan/step-table.ts';
 import type { Plan, Step } from '../plan/steps.ts';
 import { VaultClient } from '../vault/client.ts';
@@ -190,12 +191,21 @@ export class ReconcileLoop {
     const { namespace, name } = desired.identity;
     const derive = (o: Observed) => new DerivedState(desired, o, this.#o.clock.now());
     // in mode Plan no replica is asked to sign a certificate
-    const trusted = purpose.readOnly ? undefined : trustForRootQuery(derive(observed));
+    const state = derive(observed);
+    const trusted = purpose.readOnly ? undefined : state.currentCa?.root;
     const request = {
       namespace,
       revisions: adapter.revisions(target),
       settings: istiodValues,
-      roots: trusted === undefined ? undefined : { trusted, token: () => istiodToken(context.kube, namespace) },
+      signing:
+        trusted === undefined
+          ? undefined
+          : {
+              isAsked: (pod: IstiodPod) => asksForRoots(state) || hidesSigner(pod, state),
+              trusted,
+              token: () => istiodToken(context.kube, namespace),
+            },
+      ztunnels: asksForZtunnels(state),
       logRequests: (seen: ObservedIstiod) => logRequests(derive(withIstiod(observed, seen)), seen),
     };
     return await this.#o.istiod.observe(`${namespace}/${name}`, request, signal);

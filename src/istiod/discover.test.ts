@@ -61,6 +61,16 @@ describe('a Deployment', () => {
     expect(isIstiod(deployment({ spec: { template: { spec: { containers: [{ name: 'web' }] } } } }), ['default'])).toBe(false);
   }); // prettier-ignore
 
+  it.each<[string, Record<string, unknown>[], boolean, string[] | undefined]>([
+    ['an ambient mesh', [{ name: 'PILOT_ENABLE_AMBIENT', value: 'true' }, { name: 'CA_TRUSTED_NODE_ACCOUNTS', value: 'a/ztunnel, b/z' }], true, ['a/ztunnel', 'b/z']],
+    ['a value of another object', [{ name: 'PILOT_ENABLE_AMBIENT', valueFrom: {} }, { name: 'CA_TRUSTED_NODE_ACCOUNTS', valueFrom: {} }], true, undefined],
+    ['no ambient mesh', [{ name: 'PILOT_ENABLE_AMBIENT', value: 'false' }, { name: 'CA_TRUSTED_NODE_ACCOUNTS', value: '' }], false, undefined],
+    ['more accounts than count', [{ name: 'CA_TRUSTED_NODE_ACCOUNTS', value: 'a/z,'.repeat(1_000_000) }], false, Array<string>(10).fill('a/z')],
+  ])('tells %s', (_, env, ambient, nodeAccounts) => {
+    const spec = { template: { spec: { containers: [{ name: 'discovery', env }] } } };
+    expect(deploymentFacts({ metadata: { name: 'istiod' }, spec })).toMatchObject({ ambient, nodeAccounts });
+  }); // prettier-ignore
+
   it('gives its facts, and no environment but what concerns the CA', () => {
     expect(deploymentFacts(deployment())).toEqual({
       name: 'istiod',
@@ -68,6 +78,8 @@ describe('a Deployment', () => {
       serviceAccount: 'istiod',
       version: '1.24.2',
       multiRoot: true,
+      ambient: false,
+      nodeAccounts: undefined,
       maxWorkloadCertTtlMs: 24 * 3_600_000,
       settings: {
         annotations: { 'vault.hashicorp.com/role': 'istiod', 'istiovaultca.io/ca-digest': 'abc' },

@@ -26,9 +26,9 @@ const discovery = 'discovery';
 const revisionLabel = 'istio.io/rev';
 
 /** A number field, 0 if it is missing. */
-const num = (value: unknown): number => (typeof value === 'number' ? value : 0);
+export const num = (value: unknown): number => (typeof value === 'number' ? value : 0);
 /** A time field in milliseconds since the epoch, 0 if it is missing or invalid. */
-const time = (value: unknown): number => {
+export const time = (value: unknown): number => {
   const ms = Date.parse(str(value));
   return Number.isNaN(ms) ? 0 : ms;
 };
@@ -106,25 +106,45 @@ function settingsOf(pod: unknown): IstiodSettings {
 }
 
 /**
- * Returns Istio's version from the label of its Helm charts, else from the image tag; empty if neither is a version. Charts that are not a
+ * Returns Istio's version of a Deployment or a DaemonSet, from the label of its Helm charts, else from the image tag; empty if neither is a version. Charts that are not a
  * release have version 1.0.0, so versions before 1.5, the first with istiod, do not count.
  */
-function versionOf(deployment: unknown): string {
-  const template = dig(deployment, 'spec', 'template');
-  const image = str(dig(named(dig(template, 'spec', 'containers'), discovery), 'image'));
+const versionOf = (workload: unknown): string => versionsOf(workload)[0] ?? '';
+
+/** Returns the versions that its labels and its image show, in this order. */
+export function versionsOf(workload: unknown): string[] {
+  const template = dig(workload, 'spec', 'template');
+  const containers = items(dig(template, 'spec', 'containers'));
+  const image = str(dig(named(containers, discovery) ?? containers[0], 'image'));
   const candidates = [
-    str(dig(deployment, 'metadata', 'labels', 'app.kubernetes.io/version')),
+    str(dig(workload, 'metadata', 'labels', 'app.kubernetes.io/version')),
     str(dig(template, 'metadata', 'labels', 'app.kubernetes.io/version')),
     /:([^/:@]+)(?:@|$)/.exec(image)?.[1] ?? '',
   ];
   const versions = candidates.map((text) => /^v?(\d+\.\d+(?:\.\d+)?)/.exec(text)?.[1] ?? '');
-  return versions.find((version) => version !== '' && !/^1\.[0-4](?:\.|$)/.test(version)) ?? '';
+  return versions.filter((version) => version !== '' && !/^1\.[0-4](?:\.|$)/.test(version));
 }
 
 /**
  * Maximum length of a `ReplicaFailure` message. The list of Pod Security violations is long, and its end matters as much as its beginning.
  */
 const longestFailure = 1000;
+
+/** A value that stands in another object can be true. */
+const isAmbient = (value: string | null | undefined): boolean => value === null || isTrue(value);
+
+/** At most this many accounts count; a chart sets one. */
+const mostNodeAccounts = 10;
+
+/** Source: https://github.com/istio/istio, pilot/pkg/features/security.go (CA_TRUSTED_NODE_ACCOUNTS) */
+function nodeAccountsOf(value: string | null | undefined): string[] | undefined {
+  const accounts = (value ?? '')
+    .slice(0, mostNodeAccounts * 320)
+    .split(',')
+    .map((account) => account.trim())
+    .filter((account) => account !== '');
+  return accounts.length === 0 ? undefined : accounts.slice(0, mostNodeAccounts);
+}
 
 /** Returns the observed state of an istiod Deployment. */
 export function deploymentFacts(deployment: unknown): IstiodDeployment {
@@ -139,6 +159,8 @@ export function deploymentFacts(deployment: unknown): IstiodDeployment {
     serviceAccount: str(dig(template, 'spec', 'serviceAccountName')) || 'default',
     version: versionOf(deployment),
     multiRoot: isTrue(settings.env['ISTIO_MULTIROOT_MESH']),
+    ambient: isAmbient(valueOf(template, 'PILOT_ENABLE_AMBIENT')),
+    nodeAccounts: nodeAccountsOf(valueOf(template, 'CA_TRUSTED_NODE_ACCOUNTS')),
     publishesTo: placeOf((name) => valueOf(template, name)),
     signsNothing: settingThatSignsNothing((name) => valueOf(template, name)),
     maxWorkloadCertTtlMs: maxWorkloadCertTtlOf(template),

@@ -8,7 +8,7 @@ import type { LogRequest } from '../plan/proof/log-requests.ts';
 import type { ObservedIstiod, Served, Unreachable } from '../plan/facts/observed-istiod.ts';
 import { defaultIstiodValues } from '../plan/facts/trust-places.ts';
 import { FakeClock } from '../runtime/fake-clock.ts';
-import { IstiodObserver, type RootQuery } from './observe.ts';
+import { IstiodObserver, type SigningRequest } from './observe.ts';
 import type { ProbeTarget } from './probe.ts';
 
 const owned = (uid: string) => [{ uid, controller: true, kind: 'x', name: 'x', apiVersion: 'apps/v1' }];
@@ -66,7 +66,7 @@ function setup(over: Partial<World> = {}) {
     ...over,
   };
   const clock = new FakeClock();
-  const asked = { roots: [] as string[], probes: [] as ProbeTarget[], logs: [] as unknown[], lists: [] as unknown[] };
+  const asked = { signing: [] as string[], probes: [] as ProbeTarget[], logs: [] as unknown[], lists: [] as unknown[] };
   const objects: Record<string, () => JsonObject[]> = {
     deployments: () => [{ metadata: { name: 'istiod', uid: 'd', labels: {} }, spec: { template: { spec: { containers: [{ name: 'discovery', env: world.env }] } } }, status: { readyReplicas: 1 } }],
     replicasets: () => [{ metadata: { name: 'istiod-1', uid: 'rs', ownerReferences: owned('d') } }],
@@ -79,9 +79,9 @@ function setup(over: Partial<World> = {}) {
     clock,
     namespaces: world.namespaces,
     rootsOfOthers: (namespace) => [`not ${namespace}`],
-    roots: (replica) => {
-      asked.roots.push(replica.host);
-      return Promise.resolve(['a', 'b']);
+    askToSign: (replica) => {
+      asked.signing.push(replica.host);
+      return Promise.resolve({ ...served, roots: ['a', 'b'] });
     },
     probe: (target) => {
       asked.probes.push(target);
@@ -113,14 +113,14 @@ function setup(over: Partial<World> = {}) {
     },
   });
   const request: LogRequest = { container: 'vault-agent', previous: false, from: 'end' };
-  const observe = (wanted: LogRequest[] = [], roots?: RootQuery): Promise<ObservedIstiod> =>
+  const observe = (wanted: LogRequest[] = [], signing?: SigningRequest): Promise<ObservedIstiod> =>
     observer.observe(
       'ns/ca',
       {
         namespace: 'ns',
         revisions: ['default'],
         settings: defaultIstiodValues,
-        roots,
+        signing,
         logRequests: ({ pods }) => new Map(pods.map(({ name }) => [name, wanted])),
       },
       new AbortController().signal,
@@ -139,24 +139,49 @@ const bundle = (namespace: string, pem = root.pem): JsonObject => ({
   data: { 'root-cert.pem': pem },
 });
 
-describe('the roots that replicas hand out', () => {
-  const question = (token: RootQuery['token']) => ({ trusted: root.pem, token });
+describe('certificates that replicas sign', () => {
+  const question = (token: SigningRequest['token'], isAsked: SigningRequest['isAsked'] = () => true) => ({
+    isAsked,
+    trusted: root.pem,
+    token,
+  });
+  const given = () => Promise.resolve(new Secret('token'));
 
-  it('are asked for only when a rotation must know them, of replicas that answer, each time anew', async () => {
+  it('are asked for only where it is wanted, of replicas that answer, each time anew', async () => {
     const { observe, asked } = setup({ pods: [pod('a', { ip: '10.0.0.1' }), pod('b', { running: false })] });
-    expect((await observe()).pods[0]?.distributedRoots).toBeUndefined();
-    const wanted = question(() => Promise.resolve(new Secret('token')));
+    expect((await observe()).pods[0]?.signed).toBeUndefined();
     for (let i = 0; i < 2; i += 1)
-      expect((await observe([], wanted)).pods.map((p) => p.distributedRoots)).toEqual([['a', 'b'], undefined]);
-    expect(asked.roots).toEqual(['10.0.0.1', '10.0.0.1']);
+      expect((await observe([], question(given))).pods.map((p) => p.signed)).toEqual([
+        { ...served, roots: ['a', 'b'] },
+        undefined,
+      ]);
+    expect(asked.signing).toEqual(['10.0.0.1', '10.0.0.1']);
+  });
+
+  it('need no token if no replica is asked', async () => {
+    const { observe, asked } = setup({ pods: [pod('a', { ip: '10.0.0.1' }), pod('b', { ip: '10.0.0.2' })] });
+    const refused = () => Promise.reject(new Error('a token was requested'));
+    expect(
+      (
+        await observe(
+          [],
+          question(refused, () => false),
+        )
+      ).pods[0]?.signed,
+    ).toBeUndefined();
+    await observe(
+      [],
+      question(given, ({ name }) => name === 'b'),
+    );
+    expect(asked.signing).toEqual(['10.0.0.2']);
   });
 
   it('are not known without a token, and all else is', async () => {
     const { observe, asked } = setup();
     const refused = new KubeError('no', { kind: 'NotFound' });
     const [seen] = (await observe([], question(() => Promise.reject(refused)))).pods; // prettier-ignore
-    expect(seen).toMatchObject({ served, distributedRoots: { unreachable: expect.stringContaining('NotFound') } });
-    expect(asked.roots).toEqual([]);
+    expect(seen).toMatchObject({ served, signed: { unreachable: expect.stringContaining('NotFound') } });
+    expect(asked.signing).toEqual([]);
   });
 });
 

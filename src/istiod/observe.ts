@@ -11,10 +11,12 @@ import type { KubeClient } from '../kube/client.ts';
 import { isKubeError, unless } from '../kube/errors.ts';
 import type { LogRequest } from '../plan/proof/log-requests.ts';
 import { istiodContainer } from '../plan/proof/containers.ts';
+import { isServed } from '../plan/proof/handshake.ts';
 import { recheckMs } from '../plan/proof/ready.ts';
 import {
   containerOf,
   type IstiodContainer,
+  type IstiodDeployment,
   type IstiodPod,
   type MeshEvidence,
   type ObservedIstiod,
@@ -35,8 +37,9 @@ import {
 import { relevantLines } from './log-lines.ts';
 import { MeshBundleReader, placesOf, type BundleRequest } from './mesh-bundles.ts';
 import type { Secret } from '../observability/secret.ts';
-import type { rootsHandedOut } from './handed-out-roots.ts';
+import type { askToSign } from './certificate-request.ts';
 import { istiodPort, type probe, type ProbeTarget } from './probe.ts';
+import { readZtunnels } from './ztunnel.ts';
 
 const deployments = { group: 'apps', version: 'v1', plural: 'deployments' };
 const replicaSets = { group: 'apps', version: 'v1', plural: 'replicasets' };
@@ -48,9 +51,9 @@ const freshMs = recheckMs;
 const bundlesFreshMs = 5_000;
 /** Timeout of a handshake, milliseconds. */
 const probeTimeoutMs = 3_000;
-/** Timeout of a request for the distributed roots, milliseconds. The replica signs a certificate in that time. */
-const rootsTimeoutMs = 5_000;
-/** Maximum number of parallel handshakes, log reads or requests for roots. */
+/** Timeout of a request to sign a certificate, milliseconds. */
+const signingTimeoutMs = 5_000;
+/** Maximum number of parallel handshakes, log reads or requests to sign. */
 const maxParallel = 16;
 /** Number of lines and bytes that are read from a log. */
 const logLines = 60;
@@ -60,7 +63,7 @@ export interface IstiodObserverOptions {
   kube: Pick<KubeClient, 'listObjects' | 'listCollection' | 'getObject' | 'podLog'>;
   clock: Clock;
   probe: typeof probe;
-  roots: typeof rootsHandedOut;
+  askToSign: typeof askToSign;
   /** Namespaces that `--namespaces` confines the operator to; empty: all. */
   namespaces: readonly string[];
   /** Returns the fingerprints of the roots of IstioVaultCAs in other namespaces. */
@@ -69,14 +72,18 @@ export interface IstiodObserverOptions {
 
 /** What to observe for one resource. */
 export interface ObserveRequest extends BundleRequest {
-  /** Set if replicas are asked for their distributed roots. */
-  roots?: RootQuery | undefined;
+  /** Set if replicas can be asked to sign a certificate. */
+  signing?: SigningRequest | undefined;
+  /** Reads the ztunnels if istiod is set up for an ambient mesh. */
+  ztunnels?: boolean;
   /** Returns the logs to read, by Pod name, from an observation without logs. */
   logRequests: (observed: ObservedIstiod) => Map<string, LogRequest[]>;
 }
 
-/** The trust and the credentials for requests to replicas for their distributed roots. */
-export interface RootQuery {
+/** Which replicas are asked to sign a certificate, with which trust and credentials. */
+export interface SigningRequest {
+  /** Whether a replica is asked, by the result of the handshake with it. */
+  isAsked: (pod: IstiodPod) => boolean;
   /** PEM of the trusted roots. A replica whose certificate does not verify with them gets no token. */
   trusted: string;
   /** Returns a service account token with audience `istio-ca`. @throws KubeError */
@@ -106,6 +113,11 @@ async function listIstiod<T extends JsonObject[] | undefined>(list: (gvr: Gvr) =
   if (deployed?.length === 0) return [deployed, [], []] as const;
   return [deployed, ...(await Promise.all([list(replicaSets), list(pods)]))] as const;
 }
+
+/** The service accounts of ztunnels that these istiods trust; where one does not say, that of Istio's chart in the namespace of istiod. */
+const nodeAccounts = (deployments: readonly IstiodDeployment[], namespace: string): string[] => [
+  ...new Set(deployments.flatMap((deployment) => deployment.nodeAccounts ?? [`${namespace}/ztunnel`])),
+];
 
 export class IstiodObserver {
   readonly #o: IstiodObserverOptions;
@@ -137,12 +149,17 @@ export class IstiodObserver {
     const places = placesOf(facts, request.settings).known;
     const observed: ObservedIstiod = {
       deployments: facts,
-      pods: request.roots ? await this.#withRoots(namespace, found, probed, request.roots, signal) : probed,
+      pods: request.signing ? await this.#withSigned(namespace, found, probed, request.signing, signal) : probed,
       places,
       ...(await this.#bundles.read(request, places, anyProbed ? bundlesFreshMs : freshMs, signal)),
       confinedTo: [...this.#o.namespaces],
       ending: endingPods(istiods, sets, all),
       rootsOfOthers: this.#o.rootsOfOthers(namespace),
+      ...(request.ztunnels === true && facts.some(({ ambient }) => ambient)
+        ? {
+            ztunnels: await readZtunnels(this.#o.kube, { namespace, accounts: nodeAccounts(facts, namespace) }, signal),
+          }
+        : {}),
     };
     return {
       ...observed,
@@ -226,28 +243,29 @@ export class IstiodObserver {
   }
 
   /**
-   * Asks the replicas for their distributed roots. The result is not cached: a replica that reloads its trust bundle does not change its
-   * Pod.
+   * Asks replicas to sign a certificate. The result is not cached: a replica that reloads its files does not change its Pod.
    */
-  async #withRoots(
+  async #withSigned(
     namespace: string,
     found: FoundPod[],
     probed: IstiodPod[],
-    { trusted, token }: RootQuery,
+    { isAsked, trusted, token }: SigningRequest,
     signal: AbortSignal,
   ): Promise<IstiodPod[]> {
+    const asked = probed.map((pod) => isServed(pod.served) && isAsked(pod));
+    if (!asked.includes(true)) return probed;
     const istiodToken = await token().catch((error: unknown) => {
       if (!isKubeError(error)) throw error;
       return { unreachable: `no token of service account istio-vault-ca: ${error.kind}` };
     });
-    if ('unreachable' in istiodToken) return probed.map((pod) => ({ ...pod, distributedRoots: istiodToken }));
+    if ('unreachable' in istiodToken) return probed.map((pod, i) => (asked[i] ? { ...pod, signed: istiodToken } : pod));
     const all = [...probed];
     await inParallel([...found.entries()], maxParallel, async ([i, { ip }]) => {
       const pod = all[i];
-      if (!pod?.served || 'unreachable' in pod.served) return;
+      if (!pod || !asked[i]) return;
       const target = { host: ip, port: istiodPort, servername: `istiod.${namespace}.svc` };
-      const within = AbortSignal.any([signal, AbortSignal.timeout(rootsTimeoutMs)]);
-      all[i] = { ...pod, distributedRoots: await this.#o.roots(target, trusted, istiodToken, within) };
+      const within = AbortSignal.any([signal, AbortSignal.timeout(signingTimeoutMs)]);
+      all[i] = { ...pod, signed: await this.#o.askToSign(target, trusted, istiodToken, within) };
     });
     return all;
   }

@@ -5,7 +5,7 @@
  */
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { X509Certificate } from 'node:crypto';
-import { handedOutRoots } from '../../src/istiod/handed-out-roots.ts';
+import { requestCertificate } from '../../src/istiod/certificate-request.ts';
 import { Secret } from '../../src/observability/secret.ts';
 import { products, requestToken, sharedStack, startIstiod, type Product } from '../stack/index.ts';
 import { everythingVisible, leaks, secretsOf } from '../support/canary.ts';
@@ -82,8 +82,11 @@ describe.each(cases)('$product, $source delivery, KV $version', (c) => {
       expect(new X509Certificate(leaf).subjectAltName).toContain(`spiffe://cluster.local/ns/${namespace}/sa/workload`);
 
       const replica = { host: '127.0.0.1', port: istiod.securePort, servername: `istiod.${namespace}.svc` };
-      const asked = (roots: string) => handedOutRoots(replica, roots, new Secret(token), AbortSignal.timeout(15_000));
-      expect(await asked(root.toString())).toBe(rootPem);
+      const asked = (roots: string) =>
+        requestCertificate(replica, roots, new Secret(token), AbortSignal.timeout(15_000));
+      const [signed = '', ...chain] = await asked(root.toString());
+      expect(new X509Certificate(signed).verify(intermediate!.publicKey)).toBe(true);
+      expect(chain).toEqual([...rest, rootPem]);
       // the token is not shown to a server that the roots do not vouch for
       await expect(asked(kube.caPem)).rejects.toThrow();
     } finally {

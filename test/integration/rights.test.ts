@@ -51,7 +51,8 @@ const componentOf = (role: string): string | undefined => {
   return existsSync(join(components, component)) ? component : undefined;
 };
 
-type Name = 'tetrate' | 'operator' | 'sail' | 'helm' | 'render' | 'login' | 'token' | 'reviewer' | 'named' | 'bundle';
+type Name =
+  'tetrate' | 'operator' | 'sail' | 'helm' | 'render' | 'login' | 'token' | 'reviewer' | 'named' | 'bundle' | 'ambient';
 const specs: Record<Name, Json> = {
   tetrate: {},
   operator: { controlPlane: { kind: 'IstioOperator', name: 'istio' } },
@@ -64,6 +65,7 @@ const specs: Record<Name, Json> = {
   },
   named: {},
   bundle: {},
+  ambient: {},
   reviewer: {
     kubernetesAuth: {
       mount: 'rights-auth',
@@ -72,10 +74,11 @@ const specs: Record<Name, Json> = {
   },
 };
 const bindings = '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings';
-/** Environment of an istiod that publishes its roots elsewhere. */
-const publishing: Partial<Record<Name, Json>> = {
+/** Environment of an istiod that publishes its roots elsewhere, or has an ambient mesh. */
+const variables: Partial<Record<Name, Json>> = {
   named: { name: 'PILOT_CA_CERT_CONFIGMAP', value: 'mesh-root-cert' },
   bundle: { name: 'ENABLE_CLUSTER_TRUST_BUNDLE_API', value: 'true' },
+  ambient: { name: 'PILOT_ENABLE_AMBIENT', value: 'true' },
 };
 /** Kubernetes binds to every service account the right to read ClusterTrustBundles. */
 const discoveryOfBundles = `${bindings}/system:cluster-trust-bundle-discovery`;
@@ -141,10 +144,10 @@ beforeAll(async () => {
     });
     await grantLongTokens(scenes[name]);
   }
-  for (const component of ['injector', 'trust-bundle']) await installComponent(kube, component);
+  for (const component of ['ambient', 'injector', 'trust-bundle']) await installComponent(kube, component);
   discoveryBefore = (await kube.request('GET', discoveryOfBundles)).body as Json;
   await kube.request('DELETE', discoveryOfBundles);
-  for (const [name, variable] of Object.entries(publishing) as [Name, Json][]) {
+  for (const [name, variable] of Object.entries(variables) as [Name, Json][]) {
     const labels = { app: 'istiod' };
     const template = {
       metadata: { labels },
@@ -166,7 +169,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await rights.restore();
   await kube.request('DELETE', `${bindings}/istio-vault-ca-logs`);
-  for (const component of ['injector', 'trust-bundle'])
+  for (const component of ['ambient', 'injector', 'trust-bundle'])
     await kube.request('DELETE', `${bindings}/istio-vault-ca-${component}`);
   const { metadata, ...discovery } = discoveryBefore;
   const { labels, annotations, name } = metadata as Json;
@@ -232,6 +235,8 @@ interface Case {
   together?: 'watch' | 'list';
   /** The condition stays `True`, and its message says what is not known. */
   staysTrue?: true;
+  /** The base grants it in the namespaces of resources, and what that is for shows its lack first. */
+  byBaseToo?: true;
   /** The right is for a field that is refused. */
   refused?: [Name, Json];
 }
@@ -337,6 +342,16 @@ const cases: Record<string, Case> = {
     condition: ['bundle', 'RootReady'],
   },
 
+  'istio-vault-ca-ambient: list daemonsets.apps': {
+    use: async () => {
+      await applyOk(kube, scenes.ambient.resource);
+      await provisioned('ambient');
+      await annotate('ambient', { 'istiovaultca.io/rotate-root': 'now' });
+    },
+    condition: ['ambient', 'RootReady'],
+  },
+  'istio-vault-ca-ambient: list pods': { ...atIstiod, byBaseToo: true },
+
   'istio-vault-ca-logs: get pods/log': {
     use: () => replicas.status('istiod-1', hangingInit()),
     condition: ['tetrate', 'IstiodReady'],
@@ -428,12 +443,12 @@ describe('without a right', () => {
   });
 
   it.each(of((one) => one.condition !== undefined))('a condition names it: %s', async (key, { role, right }) => {
-    const { use, undo, condition, staysTrue } = cases[key] ?? {};
+    const { use, undo, condition, staysTrue, byBaseToo } = cases[key] ?? {};
     const [name, type] = condition ?? (['tetrate', 'Ready'] as const);
     try {
       await rights.without([right]);
       await use?.();
-      await said(name, type, formatRight({ ...right, name: undefined }), ...grantedBy(role));
+      await said(name, type, formatRight({ ...right, name: undefined }), ...(byBaseToo ? [] : grantedBy(role)));
       const { status } = conditionOf(await getResource(kube, namespaceOf(name), 'istioca'), type) ?? {};
       expect(status === 'True').toBe(staysTrue === true);
     } finally {

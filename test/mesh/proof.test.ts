@@ -74,23 +74,46 @@ it('an istiod that the injector has missed signs by itself, and that is said; ma
   await meshes.proven(namespace);
 });
 
+/** Values of istiod's chart by which it serves a certificate from Secret `own`. */
+const withOwnCertificate = {
+  extraContainerArgs: ['--tlsCertFile=/etc/own/tls.crt', '--tlsKeyFile=/etc/own/tls.key', '--caCertFile=/etc/own/ca.crt'],
+  volumes: [{ name: 'own', secret: { secretName: 'own' } }],
+  volumeMounts: [{ name: 'own', mountPath: '/etc/own' }],
+}; // prettier-ignore
+
+const secretWith = (namespace: string, files: Record<string, string>) => ({
+  apiVersion: 'v1',
+  kind: 'Secret',
+  metadata: { name: 'own', namespace },
+  data: Object.fromEntries(Object.entries(files).map(([name, text]) => [name, Buffer.from(text).toString('base64')])),
+});
+
 it('an istiod that serves the certificate of somebody else is not said to sign by itself', async () => {
   const namespace = 'proof-other';
   const own = await makeSelfSigned('istiod');
   await createNamespace(kube, namespace);
-  const data = Object.fromEntries(
-    Object.entries({ 'tls.crt': own.pem, 'tls.key': own.key, 'ca.crt': own.pem }).map(([name, text]) => [name, Buffer.from(text).toString('base64')]),
-  ); // prettier-ignore
-  await applyOk(kube, { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'own', namespace }, data });
-  const values = {
-    extraContainerArgs: ['--tlsCertFile=/etc/own/tls.crt', '--tlsKeyFile=/etc/own/tls.key', '--caCertFile=/etc/own/ca.crt'],
-    volumes: [{ name: 'own', secret: { secretName: 'own' } }],
-    volumeMounts: [{ name: 'own', mountPath: '/etc/own' }],
-  }; // prettier-ignore
-  await meshes.start(namespace, { tetrate: { values } });
+  await applyOk(kube, secretWith(namespace, { 'tls.crt': own.pem, 'tls.key': own.key, 'ca.crt': own.pem }));
+  await meshes.start(namespace, { tetrate: { values: withOwnCertificate } });
   const other = await meshes.replica(namespace, 'Pending', 'OtherCertificate');
   expect(other.message).toContain('--tlsCertFile, and its log says that it signs with the CA in its files');
   await meshes.istiodReady(namespace, 'Unknown', 'IstiodNotProven');
+});
+
+it('an istiod that serves a certificate of somebody else under the root is asked to sign one, and proven by it', async () => {
+  const namespace = 'proof-signature';
+  const mount = `${namespace}-pki`;
+  const before = async () => {
+    const names = { allow_any_name: true, enforce_hostnames: false, key_type: 'ec', key_bits: 256 };
+    await vault.request('POST', `${mount}/roles/serving`, names);
+    const { body } = await vault.request('POST', `${mount}/issue/serving`, { common_name: `istiod.${namespace}.svc` });
+    const { data } = body as { data: { certificate: string; private_key: string; issuing_ca: string } };
+    const files = { 'tls.crt': data.certificate, 'tls.key': data.private_key, 'ca.crt': data.issuing_ca };
+    await applyOk(kube, secretWith(namespace, files));
+  };
+  await meshes.start(namespace, { tetrate: { values: withOwnCertificate }, before });
+  await meshes.proven(namespace);
+  const replica = await meshes.replica(namespace, 'Proven', 'Signature');
+  expect(replica.message).toContain('signed one of generation 1');
 });
 
 it('after a renewal all replicas are proven on the new intermediate', async () => {

@@ -133,6 +133,8 @@ export const deploymentOf = (
   serviceAccount: 'istiod',
   version: '1.30.0',
   multiRoot: false,
+  ambient: false,
+  nodeAccounts: undefined,
   publishesTo: defaultIstiodValues.place,
   maxWorkloadCertTtlMs: defaultMaxWorkloadCertTtlMs,
   signsNothing: undefined,

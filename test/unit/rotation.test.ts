@@ -8,12 +8,22 @@ import { bundleFacts, isSignedBy } from '../../src/plan/facts/certificate.ts';
 import { cannotReload } from '../../src/plan/rotation/checks.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
-import type { ObservedIstiod, Served } from '../../src/plan/facts/observed-istiod.ts';
+import type { ObservedIstiod, Served, Ztunnel } from '../../src/plan/facts/observed-istiod.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { simulateStep } from '../../src/plan/simulate.ts';
+import { asksForZtunnels, rotationDue } from '../../src/plan/rotation/rotation.ts';
 import { rotationView } from '../../src/plan/rotation/view.ts';
 import type { Step } from '../../src/plan/steps.ts';
-import { deploymentOf, meshBundle, podOf, servesItself, servesLive, settingsOf, withIstiod } from './istiod-world.ts';
+import {
+  deploymentOf,
+  leafOf,
+  meshBundle,
+  podOf,
+  servesItself,
+  servesLive,
+  settingsOf,
+  withIstiod,
+} from './istiod-world.ts';
 import { converge, desiredOf, emptyWorld, essence, handMadeWorld, leftBehind, start, derived } from './model.ts';
 
 const hour = 3_600_000;
@@ -58,7 +68,7 @@ function see(
     podOf(world, `istiod-${i}`, {
       settings: { ...settings, annotations: { ...settings.annotations, [digestAnnotation]: 'unknown' } },
       served: held?.served,
-      ...(held ? { distributedRoots: held.roots } : {}),
+      ...(held ? { signed: { ...held.served, roots: held.roots } } : {}),
     }),
   );
   const bundles = [meshBundle(d.identity.namespace, namespaceRoots)];
@@ -194,6 +204,79 @@ describe('a root rotation', () => {
     expect(rotationView(derived(rotating, reached, now))?.earliestNext).toBe(rfc3339(now + 24 * hour + slack));
     expect(converge(rotating, reached, { now: now + 24 * hour + slack - 1 }).done).toEqual([]);
     expect(phase(converge(rotating, reached, { now: now + 24 * hour + slack }).world)).toBe('Switching');
+  });
+
+  describe('in an ambient mesh', () => {
+    const ztunnel = (over: Partial<Ztunnel> = {}): Ztunnel => ({
+      namespace: 'istio-system',
+      name: 'ztunnel',
+      version: '1.29.2',
+      outdated: false,
+      unfinished: undefined,
+      oldestPodMs: start,
+      ...over,
+    });
+    const lacking = { verb: 'list', group: 'apps', resource: 'daemonsets' };
+    /** After both roots were seen everywhere, milliseconds. */
+    const minute = 60_000;
+
+    it.each<[string, (reached: number) => ObservedIstiod['ztunnels'], string | undefined]>([
+      ['an older pod', () => [ztunnel()], 'a restart of DaemonSet istio-system/ztunnel after'],
+      ['a pod of the minute after, which clocks can differ by', (reached) => [ztunnel({ oldestPodMs: reached + minute })], 'kubectl rollout restart daemonset/ztunnel -n istio-system'],
+      ['pods that are newer', (reached) => [ztunnel({ oldestPodMs: reached + minute + 1000 })], undefined],
+      ['pods that are newer, and a rollout that goes on', (reached) => [ztunnel({ oldestPodMs: reached + 2 * minute, unfinished: 'not every pod is available' })], 'the rollout of DaemonSet istio-system/ztunnel: not every pod is available'],
+      ['one of two', (reached) => [ztunnel({ oldestPodMs: reached + hour }), ztunnel({ namespace: 'edge' })], 'DaemonSet edge/ztunnel'],
+      ['a version that reads the roots again', () => [ztunnel({ version: '1.30.0', unfinished: 'not every pod is available' })], undefined],
+      ['such a version, while pods of an older one are there', () => [ztunnel({ version: '1.30.0', outdated: true, unfinished: 'pods of an older template are still there' })], 'a restart of DaemonSet'],
+      ['a version that nobody knows', () => [ztunnel({ version: '' })], 'a restart of DaemonSet'],
+      ['a DaemonSet without a node', () => [ztunnel({ oldestPodMs: undefined })], undefined],
+      ['none', () => [], undefined],
+      ['no right to read them', () => ({ lacking }), 'component ambient'],
+      ['an istiod without an ambient mesh', () => undefined, undefined],
+    ])('waits for ztunnels before the new root signs: %s', (_, ztunnels, waitingFor) => {
+      const { world, now } = until('Distributing');
+      follow(world);
+      const reached = converge(rotating, world, { now }).world;
+      const { istiod } = reached.kubernetes;
+      if (istiod) Object.assign(istiod, { ztunnels: ztunnels(now) });
+      const due = now + 24 * hour + slack;
+      const view = rotationView(derived(rotating, reached, due));
+      expect(view?.waitingFor).toEqual(waitingFor === undefined ? undefined : expect.stringContaining(waitingFor));
+      const next = converge(rotating, reached, { now: due }).world;
+      expect(phase(next)).toBe(waitingFor === undefined ? 'Switching' : 'Distributing');
+      if (waitingFor !== undefined) expect(rotationDue(derived(rotating, reached, due))).toBeGreaterThan(due);
+    }); // prettier-ignore
+
+    it.each(['Switching', 'Retiring'] as const)('needs no right to read them in %s', (late) => {
+      const { world, now } = until(late);
+      if (world.kubernetes.istiod) Object.assign(world.kubernetes.istiod, { ztunnels: { lacking } });
+      expect(plan(rotating, world, now).problems).toEqual([]);
+      expect(asksForZtunnels(derived(rotating, world, now))).toBe(false);
+    });
+
+    it('does not begin without the right to read them, and says which', () => {
+      const world = provisioned();
+      Object.assign(world.kubernetes.istiod!, { ztunnels: { lacking } });
+      expect(phase(converge(rotating, world).world)).toBeUndefined();
+      expect(plan(rotating, world, start).problems).toMatchObject([
+        { condition: 'RootReady', reason: 'Forbidden', message: expect.stringContaining('Add deploy/components/ambient'), blocks: 'nothing' },
+      ]); // prettier-ignore
+    });
+  });
+
+  it('does not begin its wait anew because a replica whose certificate somebody else gave it did not sign one once', () => {
+    const { world, now } = until('Distributing');
+    follow(world);
+    const reached = converge(rotating, world, { now }).world;
+    const root = derived(d, reached).signer!.certificate;
+    const pods = reached.kubernetes.istiod?.pods ?? [];
+    for (const pod of pods) {
+      pod.served = { leaf: leafOf(root), chain: [], issuer: 'CN=somebody' };
+      pod.signed = { unreachable: 'asked to sign a certificate: no answer in time' };
+    }
+    const later = converge(rotating, reached, { now: now + hour }).world;
+    expect(state(later).rotation?.reachedAt).toBe(rfc3339(now));
+    expect(rotationView(derived(rotating, later, now + hour))?.waitingFor).toContain('replica istiod-0');
   });
 
   it('begins its wait anew when a replica turns up with another set', () => {

@@ -4,6 +4,7 @@
  */
 import { agentContainerName } from '../../api/injectors.ts';
 import { digestAnnotation } from '../../api/annotations.ts';
+import type { Permission } from '../../api/permissions.ts';
 import type { CertificateFacts } from './certificate.ts';
 import type { TrustPlace } from './trust-places.ts';
 
@@ -14,6 +15,12 @@ export interface Served {
   chain: CertificateFacts[];
   /** Issuer name in `leaf`, on one line. */
   issuer: string;
+}
+
+/** A certificate that a replica signed, with what came along. */
+export interface Signed extends Served {
+  /** Fingerprints of the roots that the replica distributes. */
+  roots: string[];
 }
 
 /** A request to a replica that failed: the cause in a few words, equal for equal causes. */
@@ -57,6 +64,13 @@ export interface IstiodDeployment {
   version: string;
   /** `ISTIO_MULTIROOT_MESH` is true. */
   multiRoot: boolean;
+  /** `PILOT_ENABLE_AMBIENT` is true, or its value stands in another object: the mesh can have ztunnels. */
+  ambient: boolean;
+  /**
+   * Service accounts, as `namespace/name`, that may request certificates for others (`CA_TRUSTED_NODE_ACCOUNTS`), so those of its ztunnels;
+   * undefined: not known, or not set.
+   */
+  nodeAccounts: string[] | undefined;
   /** Where istiod publishes the roots that workloads trust; undefined: a setting that decides it is not known. */
   publishesTo: TrustPlace | undefined;
   /**
@@ -98,8 +112,11 @@ export interface IstiodPod {
   containers: IstiodContainer[];
   /** Result of the TLS handshake; undefined: not tried, because container `discovery` does not run. */
   served: Served | Unreachable | undefined;
-  /** Fingerprints of the roots that the replica distributes; undefined: not requested. The operator requests them only for a root rotation. */
-  distributedRoots?: string[] | Unreachable;
+  /**
+   * What the replica answered when it was asked to sign a certificate; undefined: not asked. The operator asks only for a root rotation, or if
+   * the handshake does not show with which CA the replica signs.
+   */
+  signed?: Signed | Unreachable;
 }
 
 /** A trust bundle that istiod published: a ConfigMap of a namespace, or the ClusterTrustBundle. */
@@ -146,6 +163,20 @@ export interface MeshEvidence extends PublishedBundles {
   confinedTo: string[];
 }
 
+/** A DaemonSet of ztunnel, the node proxy of an ambient mesh. */
+export interface Ztunnel {
+  namespace: string;
+  name: string;
+  /** Version of Istio in its template, such as `1.29.1`; empty: neither a label nor the image shows it. The lower one if they differ. */
+  version: string;
+  /** There can be Pods of an older template. */
+  outdated: boolean;
+  /** What its rollout still waits for; undefined: every Pod is of the newest template and available. */
+  unfinished: string | undefined;
+  /** Creation of its oldest Pod that has not ended, milliseconds since the epoch; undefined: it has no Pod. */
+  oldestPodMs: number | undefined;
+}
+
 export interface ObservedIstiod {
   deployments: IstiodDeployment[];
   pods: IstiodPod[];
@@ -161,6 +192,11 @@ export interface ObservedIstiod {
   confinedTo: string[];
   /** Fingerprints of roots of IstioVaultCAs in other namespaces. A namespace whose ConfigMap contains one of them belongs to another mesh. */
   rootsOfOthers: string[];
+  /**
+   * The ztunnels of this mesh, or the permission without which they are unknown; undefined: not read, because no root rotation is requested
+   * or in progress, or because istiod is not set up for an ambient mesh.
+   */
+  ztunnels?: Ztunnel[] | { lacking: Permission };
 }
 
 /** The digest of the CA in the annotations of a Pod or a Pod template; undefined: the annotation is not set. */

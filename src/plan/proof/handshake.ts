@@ -3,7 +3,7 @@ import { caDigest, derivedOnce, type DerivedVault } from '../facts/derived.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { bundleFacts, isSignedBy, signedPath, type CertificateFacts } from '../facts/certificate.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
-import type { Served, Unreachable } from '../facts/observed-istiod.ts';
+import type { IstiodPod, Served, Unreachable } from '../facts/observed-istiod.ts';
 
 const day = (ms: number) => rfc3339(ms).slice(0, 10);
 
@@ -51,23 +51,46 @@ export type HandshakeResult =
   | { kind: 'Foreign'; seen: string };
 
 /** Whether a handshake with the replica succeeded. */
-export const isServed = (served: Served | Unreachable | undefined): served is Served =>
+export const isServed = <T extends Served>(served: T | Unreachable | undefined): served is T =>
   served !== undefined && 'leaf' in served;
+
+/** The certificate that shows with which CA a replica signs: one that it signed on request, else the one that it serves. */
+export const evidenceOf = (pod: IstiodPod): Served | undefined => {
+  const evidence = isServed(pod.signed) ? pod.signed : pod.served;
+  return isServed(evidence) ? evidence : undefined;
+};
+
+/**
+ * The certificate that a replica serves is under a root of this CA, and was given to the replica by `--tlsCertFile`, or can have been by Secret
+ * `istiod-tls`, since no intermediate of this CA signed it. Only a certificate that the replica signs shows its CA. The root vouches for the
+ * replica, so it can be asked.
+ */
+export function hidesSigner({ served, tlsCertFile }: IstiodPod, s: DerivedVault): boolean {
+  const ca = expectedCa(s);
+  if (!ca || !isServed(served)) return false;
+  const { leaf, chain } = served;
+  const top = signedPath(leaf, chain).at(-1) ?? leaf;
+  const isVouchedFor = ca.roots.some((root) => isSignedBy(top, root));
+  return isVouchedFor && (tlsCertFile || !ca.intermediates.some(({ certificate }) => isSignedBy(leaf, certificate)));
+}
 
 /** Returns the intermediate that signed the leaf; `undefined`: the replica did not send it. */
 export const issuerOfLeaf = ({ leaf, chain }: Served): CertificateFacts | undefined => signedPath(leaf, chain)[1];
 
 /**
- * Evaluates the certificates that a replica serves. For `Proven`, the current intermediate must have signed the leaf, and the replica must
+ * Evaluates the certificates that a replica serves, or one that it signed on request with what came along. For `Proven`, the current intermediate must have signed the leaf, and the replica must
  * send that intermediate. A root of the current trust bundle must have signed the intermediate. None of the three may have expired.
  * @param now milliseconds since the epoch
  */
 export function evaluateHandshake(served: Served, ca: ExpectedCa, now: number): HandshakeResult {
   const { leaf, chain } = served;
+  const shows = 'roots' in served ? 'asked for one, it signed a certificate' : 'it serves a certificate';
   const sends = (certificate: CertificateFacts) => chain.some((c) => c.fingerprint === certificate.fingerprint);
   const root = ca.roots.find((r) => isSignedBy(ca.intermediate, r));
   if (isSignedBy(leaf, ca.intermediate) && root && sends(ca.intermediate)) {
-    const expired = [leaf, ca.intermediate, root].find((certificate) => certificate.notAfter <= now);
+    // a certificate that was signed just now lives for a minute, by the clock of istiod
+    const lasting = 'roots' in served ? [] : [leaf];
+    const expired = [...lasting, ca.intermediate, root].find((certificate) => certificate.notAfter <= now);
     if (!expired) return { kind: 'Proven' };
     return {
       kind: 'Stale',
@@ -84,7 +107,7 @@ export function evaluateHandshake(served: Served, ca: ExpectedCa, now: number): 
     return {
       kind: 'Stale',
       reason: 'OlderIntermediate',
-      seen: `it serves a certificate of ${which}, live is generation ${ca.generation}`,
+      seen: `${shows} of ${which}, live is generation ${ca.generation}`,
     };
   }
   if (isSignedBy(leaf, ca.intermediate))
@@ -101,16 +124,16 @@ export function evaluateHandshake(served: Served, ca: ExpectedCa, now: number): 
       ? {
           kind: 'Stale',
           reason: 'OlderIntermediate',
-          seen: `it serves a certificate of another intermediate under this root, live is generation ${ca.generation}`,
+          seen: `${shows} of another intermediate under this root, live is generation ${ca.generation}`,
         }
       : {
           kind: 'Stale',
           reason: 'OtherRoot',
-          seen: `it serves a certificate under root ${ownRoot.serial.slice(0, 11)}…, which is this resource's and not the live one`,
+          seen: `${shows} under root ${ownRoot.serial.slice(0, 11)}…, which is this resource's and not the live one`,
         };
   }
   return {
     kind: 'Foreign',
-    seen: `it serves a certificate issued by "${served.issuer.slice(0, 200)}", which is not of this CA`,
+    seen: `${shows} issued by "${served.issuer.slice(0, 200)}", which is not of this CA`,
   };
 }

@@ -1,7 +1,7 @@
 /** State of istiod and its mesh as a whole: rollout progress, namespaces of the mesh, and the input of a root rotation. Pure. */
 import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { istiodFields, type IstiodFields } from '../control-plane/istiod-fields.ts';
-import { evaluateHandshake, expectedCa, isServed, issuerOfLeaf } from './handshake.ts';
+import { evaluateHandshake, evidenceOf, expectedCa, hidesSigner, isServed, issuerOfLeaf } from './handshake.ts';
 import {
   digestOf,
   type IstiodDeployment,
@@ -97,13 +97,15 @@ export const meshView = derivedOnce((s: DerivedState): MeshView | undefined => {
   const ca = expectedCa(s);
   const deployments = scaledUp(istiod);
   const replicas = istiod.pods.map((pod) => {
-    const verified =
-      ca !== undefined && isServed(pod.served) && evaluateHandshake(pod.served, ca, s.now).kind === 'Proven';
+    const evidence = evidenceOf(pod);
     const withDigest = ca?.digest !== undefined && digestOf(pod.settings) === ca.digest;
-    const servedIntermediate = isServed(pod.served) ? (issuerOfLeaf(pod.served)?.fingerprint ?? '') : undefined;
-    const { distributedRoots } = pod;
-    const roots = Array.isArray(distributedRoots) ? distributedRoots : undefined;
-    const why = distributedRoots && 'unreachable' in distributedRoots ? distributedRoots.unreachable : undefined;
+    // a certificate that somebody else gave the replica shows nothing, and must not revoke what was seen before
+    const known = evidence && (isServed(pod.signed) || !hidesSigner(pod, s)) ? evidence : undefined;
+    const verified = ca !== undefined && known && evaluateHandshake(known, ca, s.now).kind === 'Proven';
+    const servedIntermediate = known && (issuerOfLeaf(known)?.fingerprint ?? '');
+    const { signed } = pod;
+    const roots = isServed(signed) ? signed.roots : undefined;
+    const why = signed && 'unreachable' in signed ? signed.unreachable : undefined;
     return {
       name: pod.name,
       serves: verified ? ca.intermediate.fingerprint : servedIntermediate,

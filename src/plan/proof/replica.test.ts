@@ -28,7 +28,7 @@ import { logRequestsOf } from './log-requests.ts';
 import { nextChangeAt } from './containers.ts';
 import { logRequests } from './ready.ts';
 import type { Observed } from '../facts/observed.ts';
-import type { IstiodContainer, IstiodPod } from '../facts/observed-istiod.ts';
+import type { IstiodContainer, IstiodPod, Served } from '../facts/observed-istiod.ts';
 
 const world = provisioned();
 const secondsAgo = (s: number) => now - s * 1000;
@@ -56,6 +56,13 @@ const inject = 'vault.hashicorp.com/agent-inject';
 const crashed = (exitCode = 1, secondsSince = 30): Partial<IstiodContainer> => ({
   restarts: 1,
   last: { exitCode, reason: 'Error', endedMs: secondsAgo(secondsSince) },
+});
+
+/** The handshake data of a replica that somebody else gave a certificate under the root. @param issuer of that certificate */
+const underRoot = (issuer = rootOf(world)): Served => ({
+  leaf: leafOf(issuer),
+  chain: issuer.fingerprint === rootOf(world).fingerprint ? [] : [issuer],
+  issuer: 'CN=somebody',
 });
 
 describe('each phase', () => {
@@ -107,6 +114,15 @@ describe('each phase', () => {
     ['serves what a Secret gives it, and its log may not be read', { served: { ...servesItself(), issuer: 'CN=csr,O=cert-manager' }, containers: { discovery: { log: 'unreadable' } } }, 'Pending OtherCertificate discovery'],
     ['serves a certificate like its own, and its log may not be read', { served: { ...servesItself(), issuer: 'O=cluster.local' }, containers: { discovery: { log: 'unreadable' } } }, 'SelfSignedFallback FilesMissing discovery'],
     ['reads files of somebody else', { served: servesItself(), settings: { ...settingsOf(world), env: { ROOT_CA_DIR: '/etc/cacerts' } }, containers: { discovery: { log: ['Use local CA certificate'] } } }, 'SelfSignedFallback WrongDirectory discovery'],
+    ['serves what somebody else gives it, under this root, and signs with the files', { served: underRoot(), signed: { ...servesLive(world), roots: [] } }, 'Proven Signature'],
+    ['serves that, and signs with another intermediate', { served: underRoot(), signed: { ...underRoot(someCa('other', rootOf(world))), roots: [] } }, 'StaleCA OlderIntermediate discovery'],
+    ['serves that, and signs with another CA', { served: underRoot(), signed: { ...servesItself(), roots: [] }, containers: { discovery: { log: [] } } }, 'SelfSignedFallback FilesMissing discovery'],
+    ['serves that, and refuses to sign', { served: underRoot(), signed: { unreachable: 'asked to sign a certificate: ETIMEDOUT' } }, 'Pending OtherCertificate discovery'],
+    ['serves that, and is not asked, as with mode: Plan', { served: underRoot() }, 'Pending OtherCertificate discovery'],
+    ['serves what --tlsCertFile gives it, of this CA, and is not asked', { tlsCertFile: true }, 'Pending OtherCertificate discovery'],
+    ['serves that, and signs with the files', { tlsCertFile: true, signed: { ...servesLive(world), roots: [] } }, 'Proven Signature'],
+    ['serves that, and has signed for a minute that is over by this clock', { served: underRoot(), signed: { ...servesLive(world), leaf: leafOf(liveOf(world).certificate, now - 1), roots: [] } }, 'Proven Signature'],
+    ['serves the live CA, and has signed with it for a rotation', { signed: { ...servesLive(world), roots: [] } }, 'Proven Handshake'],
     ['was not asked', { served: undefined }, 'Pending NotProbed discovery'],
     ['signs by itself', { served: servesItself() }, 'SelfSignedFallback FilesMissing discovery'],
     ['signs by itself, in another directory', { served: servesItself(), settings: { ...settingsOf(world), env: { ROOT_CA_DIR: '/etc/elsewhere' } } }, 'SelfSignedFallback WrongDirectory discovery'],

@@ -7,7 +7,7 @@ import type { IstiodPhase } from '../../api/istiod.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import type { Desired } from '../facts/desired.ts';
 import { injectorNotes, injectorObstacle } from '../control-plane/checks.ts';
-import { evaluateHandshake, isServed, type ExpectedCa } from './handshake.ts';
+import { evaluateHandshake, evidenceOf, hidesSigner, isServed, type ExpectedCa } from './handshake.ts';
 import {
   agentFailure,
   initContainer,
@@ -98,7 +98,8 @@ const refusedUpdate = /Failed to update new Plug-in CA certs|updating new ROOT-C
 
 /** The result of a handshake that shows the certificate of another CA; `undefined`: it does not. */
 function foreignHandshake(pod: IstiodPod, { ca, s }: EvaluationInput): { seen: string } | undefined {
-  const result = isServed(pod.served) && ca ? evaluateHandshake(pod.served, ca, s.now) : undefined;
+  const evidence = evidenceOf(pod);
+  const result = evidence && ca ? evaluateHandshake(evidence, ca, s.now) : undefined;
   return result?.kind === 'Foreign' ? result : undefined;
 }
 
@@ -122,6 +123,8 @@ const directories = (pod: IstiodPod) => ({
  * (hasCustomTLSCerts)
  */
 function otherCertificate(pod: IstiodPod, { s }: EvaluationInput): string | undefined {
+  // a certificate that it signed shows its CA
+  if (isServed(pod.signed)) return undefined;
   const { istiod, agent } = directories(pod);
   const log = logLines(containerOf(pod, istiodContainer));
   const published = (s.stateEntry?.history ?? []).map(({ fingerprint }) => fingerprint);
@@ -144,17 +147,27 @@ function otherCertificate(pod: IstiodPod, { s }: EvaluationInput): string | unde
 const looksSelfSigned = ({ served }: IstiodPod): boolean =>
   isServed(served) && served.chain.length === 0 && /^O=[^,/\n]+$/.test(served.issuer);
 
+/**
+ * Returns, for a message, why it is not known which CA a replica signs with that serves a certificate under a root of this CA; `undefined`: it is
+ * known. With `mode: Plan` no replica is asked.
+ */
+function notAsked(pod: IstiodPod, { s }: EvaluationInput): string | undefined {
+  if (isServed(pod.signed) || !hidesSigner(pod, s)) return undefined;
+  return pod.signed?.unreachable ?? 'with mode: Plan no replica is asked to sign one';
+}
+
 /** A replica serves the certificate of another CA, and that does not show with which CA it signs. */
 function servesOther(pod: IstiodPod, input: EvaluationInput): ReplicaResult | undefined {
   const result = foreignHandshake(pod, input);
-  const cause = result && otherCertificate(pod, input);
-  if (!result || cause === undefined) return undefined;
+  const cause = result ? otherCertificate(pod, input) : notAsked(pod, input);
+  const seen = result?.seen ?? 'it serves a certificate that somebody else gave it';
+  if (cause === undefined) return undefined;
   return {
     pod: pod.name,
     phase: 'Pending',
     reason: 'OtherCertificate',
     container: istiodContainer,
-    message: joinMessage(result.seen, cause, 'a handshake cannot show which CA it signs with'),
+    message: joinMessage(seen, cause, 'a handshake cannot show which CA it signs with'),
   };
 }
 
@@ -253,8 +266,9 @@ function staleCause(pod: IstiodPod, { s, ca, deployment }: EvaluationInput): str
 /** A handshake shows certificates of this CA that are not the current ones. */
 function stale(pod: IstiodPod, input: EvaluationInput): ReplicaResult | undefined {
   const { ca, s } = input;
-  if (!isServed(pod.served) || !ca) return undefined;
-  const result = evaluateHandshake(pod.served, ca, s.now);
+  const evidence = evidenceOf(pod);
+  if (!evidence || !ca) return undefined;
+  const result = evaluateHandshake(evidence, ca, s.now);
   if (result.kind !== 'Stale') return undefined;
   const message = joinMessage(result.seen, staleCause(pod, input));
   return { pod: pod.name, phase: 'StaleCA', reason: result.reason, container: istiodContainer, message };
@@ -262,9 +276,15 @@ function stale(pod: IstiodPod, input: EvaluationInput): ReplicaResult | undefine
 
 /** A handshake shows the current CA. */
 function verified(pod: IstiodPod, { ca, s }: EvaluationInput): ReplicaResult | undefined {
-  if (!isServed(pod.served) || !ca || evaluateHandshake(pod.served, ca, s.now).kind !== 'Proven') return undefined;
-  const message = `serves a certificate of generation ${ca.generation}`;
-  return { pod: pod.name, phase: 'Proven', reason: 'Handshake', message };
+  const evidence = evidenceOf(pod);
+  if (!evidence || !ca || evaluateHandshake(evidence, ca, s.now).kind !== 'Proven') return undefined;
+  const bySignature = evidence !== pod.served && hidesSigner(pod, s);
+  return {
+    pod: pod.name,
+    phase: 'Proven',
+    reason: bySignature ? 'Signature' : 'Handshake',
+    message: `${bySignature ? 'serves a certificate that somebody else gave it, and signed one' : 'serves a certificate'} of generation ${ca.generation}`,
+  };
 }
 
 /**

@@ -5,6 +5,7 @@ import { pendingRequest } from '../facts/desired.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
 import { olderThan } from '../proof/replica.ts';
 import type { Problem } from '../facts/problem.ts';
+import { ztunnelsUnreadable } from './ztunnels.ts';
 
 /**
  * Returns why istiod would not reload a trust bundle with two roots from its files; `undefined`: istiod reloads it. Before version 1.20,
@@ -35,6 +36,8 @@ export function rotationProblem(s: DerivedState): Problem | undefined {
       blocks: state.rotation ? 'controlPlane' : 'nothing',
     };
   }
+  const unreadable = ztunnelsUnreadable(s);
+  if (unreadable) return unreadable;
   if (hasDigest(s.spec)) return undefined;
   const deployments = (s.kubernetes.istiod?.deployments ?? []).filter(({ replicas }) => replicas.desired > 0);
   const message = deployments.map(cannotReload).find((obstacle) => obstacle !== undefined);

@@ -16,6 +16,7 @@ import { hasDigest } from '../control-plane/istiod-fields.ts';
 import type { Issued, RootSpec, Rotation, RotationPhase, StateEntry } from '../facts/state-entry.ts';
 import { recheckMs } from '../proof/ready.ts';
 import { propagation } from './gates.ts';
+import { needsZtunnels, ztunnelRestart } from './ztunnels.ts';
 
 /** Values of the annotations `rotate-root` and `rollback-rotation` that were not handled yet; `undefined`: no such request. */
 const requests = (s: DerivedVault, { handled }: StateEntry) => ({
@@ -201,6 +202,7 @@ function advance(s: DerivedState, state: StateEntry, rotation: Rotation): StateE
     return gate.passed ? { ...state, rotation: { ...rotation, reachedAt: rfc3339(s.now) } } : state;
   if (gate.contradicted) return inPhase(phase);
   if (!gate.passed || paused(s) || s.now < (earliestNext(s, rotation) ?? Infinity)) return state;
+  if (ztunnelRestart(s, rotation) !== '') return state;
   return inPhase(phase === 'Distributing' ? 'Switching' : 'Retiring');
 }
 
@@ -227,16 +229,21 @@ export function rotatedState(s: DerivedState, state: StateEntry): StateEntry {
 export function rotationDue(s: DerivedState): number | undefined {
   const rotation = s.stateEntry?.rotation;
   if (!rotation || paused(s)) return undefined;
-  return propagation(s).passed ? earliestNext(s, rotation) : s.now + recheckMs;
+  if (!propagation(s).passed) return s.now + recheckMs;
+  const next = earliestNext(s, rotation);
+  return next !== undefined && next <= s.now && ztunnelRestart(s, rotation) !== '' ? s.now + recheckMs : next;
 }
 
+/** A rotation is requested or in progress. */
+const rotationPending = (s: DerivedVault): boolean =>
+  s.stateEntry?.rotation !== undefined || rotationRequest(s) !== undefined;
+
+/** The ztunnels of an ambient mesh are to be read: what is requested or in progress waits for them. */
+export const asksForZtunnels = (s: DerivedVault): boolean =>
+  rotationPending(s) && needsZtunnels(s.stateEntry?.rotation);
+
 /**
- * Returns the roots, as PEM, that the operator trusts when it asks istiod replicas for their distributed roots. `undefined`: no replica is
- * asked, because no rotation is requested or in progress, or because the digest on the Pods shows which roots they hold.
+ * Every istiod replica is to be asked which roots it distributes: a rotation is requested or in progress, and no digest on the Pods shows which
+ * roots they hold.
  */
-export function trustForRootQuery(s: DerivedState): string | undefined {
-  const { rotation } = s.stateEntry ?? {};
-  const ca = s.currentCa;
-  const digest = hasDigest(s.spec);
-  return (rotation || rotationRequest(s) !== undefined) && !digest ? ca?.root : undefined;
-}
+export const asksForRoots = (s: DerivedVault): boolean => rotationPending(s) && !hasDigest(s.spec);

@@ -7,6 +7,7 @@ import { rotationProblem } from './checks.ts';
 import type { Rotation } from '../facts/state-entry.ts';
 import { propagation } from './gates.ts';
 import { canRollBack, earliestNext, paused, rotationRequest } from './rotation.ts';
+import { ztunnelRestart } from './ztunnels.ts';
 
 /**
  * Returns a warning that the signing root expires before the next phase can begin; empty: it does not.
@@ -45,7 +46,10 @@ export function rotationView(s: DerivedState): Status['rotation'] {
       ? `workload certificates that were issued before to run out${signerExpiresFirst(s, due)}`
       : '';
   const pause = paused(s) ? `annotation ${known.pauseRotation} to be removed (phase ${rotation.phase})` : '';
-  const waits = [pause, gate.waitingFor || expiry].filter(Boolean).join('; ');
+  const restart = ztunnelRestart(s, rotation);
+  const waits = [pause, gate.waitingFor || [restart, expiry].filter(Boolean).join('; and for ')]
+    .filter(Boolean)
+    .join('; ');
   const waitingFor = waits && `${waits}${rollbackObstacle(s, rotation)}`;
   return {
     kind: 'Root',

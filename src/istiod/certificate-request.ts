@@ -1,15 +1,16 @@
 /**
- * Asks an istiod replica for the roots that it distributes to workloads. A TLS handshake shows only the intermediate. The last element of the
- * CreateCertificate response is the complete root-cert.pem of the replica.
+ * Asks an istiod replica to sign a certificate. The response shows with which CA the replica signs, which a TLS handshake does not if somebody
+ * else gave the replica its serving certificate, and which roots it distributes: its last element is the complete root-cert.pem.
  * Sources: https://github.com/istio/istio, security/pkg/server/ca/server.go, and https://github.com/istio/api, security/v1alpha1/ca.proto
  */
-import { createPublicKey, generateKeyPairSync, sign, type KeyObject } from 'node:crypto';
+import { createPublicKey, generateKeyPairSync, sign, X509Certificate, type KeyObject } from 'node:crypto';
 import { connect, constants, type ClientHttp2Session } from 'node:http2';
 import { isIPv6 } from 'node:net';
 import { isError } from '../observability/is-error.ts';
 import type { Secret } from '../observability/secret.ts';
-import { bundleFingerprints } from '../plan/facts/certificate.ts';
-import type { Unreachable } from '../plan/facts/observed-istiod.ts';
+import { bundleFacts, bundleFingerprints } from '../plan/facts/certificate.ts';
+import type { Signed, Unreachable } from '../plan/facts/observed-istiod.ts';
+import { issuerOf } from './probe.ts';
 
 /** The gRPC server of an istiod replica. */
 export interface Replica {
@@ -21,7 +22,7 @@ export interface Replica {
   servername: string;
 }
 
-/** Requested lifetime of the certificate, in seconds. It is short, because only the roots in the response are used. */
+/** Requested lifetime of the certificate, in seconds. It is short, because nobody uses the certificate. */
 const validitySeconds = 60;
 
 /** Path of the gRPC method. */
@@ -133,19 +134,18 @@ function call(session: ClientHttp2Session, token: Secret, message: Buffer, signa
 }
 
 /**
- * Requests a certificate from one replica and returns the roots in the response. The token is sent only to a server whose certificate
- * verifies with the given roots.
+ * Requests a certificate from one replica. The token is sent only to a server whose certificate verifies with the given roots.
  * @param roots PEM of the trusted roots
  * @param token service account token with audience `istio-ca`
- * @returns root-cert.pem of the replica
+ * @returns the texts of the response: the certificate, cert-chain.pem unless it is empty, and root-cert.pem of the replica
  * @throws Error if the replica does not answer before the signal aborts, its certificate does not verify, or it refuses the request
  */
-export async function handedOutRoots(
+export async function requestCertificate(
   { host, port, servername }: Replica,
   roots: string,
   token: Secret,
   signal: AbortSignal,
-): Promise<string> {
+): Promise<string[]> {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
   const session = connect(`https://${isIPv6(host) ? `[${host}]` : host}:${port}`, { ca: roots, servername });
   try {
@@ -157,32 +157,39 @@ export async function handedOutRoots(
       failed,
       call(session, token, requestMessage(certificateRequest(privateKey)), signal),
     ]);
-    const bundle = certificateChain(answer).at(-1);
-    if (bundle === undefined) throw new Error('istiod answered without a certificate');
-    return bundle;
+    const texts = certificateChain(answer);
+    if (texts.length < 2) throw new Error('istiod answered without a certificate');
+    return texts;
   } finally {
     session.destroy();
   }
 }
 
+/** Reduces the texts of a response. @throws Error if they are no certificates */
+function signedOf(texts: string[]): Signed {
+  const [leafPem = ''] = texts;
+  const [leaf, ...chain] = texts.slice(0, -1).flatMap((text) => bundleFacts(text));
+  if (leaf === undefined) throw new Error('istiod answered with something that is no certificate');
+  return { leaf, chain, issuer: issuerOf(new X509Certificate(leafPem)), roots: bundleFingerprints(texts.at(-1) ?? '') };
+}
+
 /**
- * Returns the roots that a replica distributes, as fingerprints. A failed request is a result, not an exception.
+ * Has a replica sign a certificate, and returns it with what came along. A failed request is a result, not an exception.
  * @param trusted PEM of the trusted roots
  * @param token service account token with audience `istio-ca`
  */
-export async function rootsHandedOut(
+export async function askToSign(
   replica: Replica,
   trusted: string,
   token: Secret,
   signal: AbortSignal,
-): Promise<string[] | Unreachable> {
+): Promise<Signed | Unreachable> {
   try {
-    const bundle = await handedOutRoots(replica, trusted, token, signal);
-    return bundleFingerprints(bundle);
+    return signedOf(await requestCertificate(replica, trusted, token, signal));
   } catch (error) {
     if (!isError(error)) throw error;
     // the code of a TLS or socket error, else a message of this file
     const cause = 'code' in error && typeof error.code === 'string' ? error.code : error.message;
-    return { unreachable: `asked for the roots that it hands out: ${cause}` };
+    return { unreachable: `asked to sign a certificate: ${cause}` };
   }
 }
