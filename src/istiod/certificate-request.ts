@@ -150,7 +150,8 @@ export async function requestCertificate(
   const session = connect(`https://${isIPv6(host) ? `[${host}]` : host}:${port}`, { ca: roots, servername });
   try {
     const failed = new Promise<never>((_, reject) => {
-      session.once('error', reject);
+      // it stays: an error that nobody listens to would end the process
+      session.on('error', reject);
       signal.addEventListener('abort', () => reject(new Error('no answer in time')), { once: true });
     });
     const answer = await Promise.race([

@@ -133,17 +133,17 @@ const longestFailure = 1000;
 /** A value that stands in another object can be true. */
 const isAmbient = (value: string | null | undefined): boolean => value === null || isTrue(value);
 
-/** At most this many accounts count; a chart sets one. */
-const mostNodeAccounts = 10;
+/** The longest list of accounts that is read, UTF-16 code units; a chart sets one account, of at most 317. */
+const longestNodeAccounts = 4096;
 
 /** Source: https://github.com/istio/istio, pilot/pkg/features/security.go (CA_TRUSTED_NODE_ACCOUNTS) */
-function nodeAccountsOf(value: string | null | undefined): string[] | undefined {
+function nodeAccountsOf(value: string | null | undefined): IstiodDeployment['nodeAccounts'] {
+  if (value === null || (value?.length ?? 0) > longestNodeAccounts) return 'unknown';
   const accounts = (value ?? '')
-    .slice(0, mostNodeAccounts * 320)
     .split(',')
     .map((account) => account.trim())
     .filter((account) => account !== '');
-  return accounts.length === 0 ? undefined : accounts.slice(0, mostNodeAccounts);
+  return accounts.length === 0 ? undefined : accounts;
 }
 
 /** Returns the observed state of an istiod Deployment. */

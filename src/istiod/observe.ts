@@ -114,10 +114,15 @@ async function listIstiod<T extends JsonObject[] | undefined>(list: (gvr: Gvr) =
   return [deployed, ...(await Promise.all([list(replicaSets), list(pods)]))] as const;
 }
 
-/** The service accounts of ztunnels that these istiods trust; where one does not say, that of Istio's chart in the namespace of istiod. */
-const nodeAccounts = (deployments: readonly IstiodDeployment[], namespace: string): string[] => [
-  ...new Set(deployments.flatMap((deployment) => deployment.nodeAccounts ?? [`${namespace}/ztunnel`])),
-];
+/**
+ * The service accounts of ztunnels that these istiods trust; where one does not say, that of Istio's chart in the namespace of istiod. undefined:
+ * any, because one of them is not known.
+ */
+function nodeAccounts(deployments: readonly IstiodDeployment[], namespace: string): string[] | undefined {
+  const all = deployments.map((deployment) => deployment.nodeAccounts ?? [`${namespace}/ztunnel`]);
+  const known = all.filter((accounts) => accounts !== 'unknown');
+  return known.length < all.length ? undefined : [...new Set(known.flat())];
+}
 
 export class IstiodObserver {
   readonly #o: IstiodObserverOptions;

@@ -19,13 +19,16 @@ const [label, value] = ['app', 'ztunnel'];
 /** The variables with the address of istiod; the first counts for what ztunnel is told, the second for its certificates. */
 const addressNames = ['XDS_ADDRESS', 'CA_ADDRESS'];
 
+/** Items of `env` of its containers. */
+const environmentOf = (daemonSet: unknown): unknown[] =>
+  items(dig(daemonSet, 'spec', 'template', 'spec', 'containers')).flatMap((container) => items(dig(container, 'env')));
+
 /**
  * Returns the namespace of the istiod that a DaemonSet connects to; undefined: its address is not that of a Service in a namespace, or not
  * known.
  */
 function namespaceOfIstiod(daemonSet: unknown): string | undefined {
-  const containers = items(dig(daemonSet, 'spec', 'template', 'spec', 'containers'));
-  const variables = containers.flatMap((container) => items(dig(container, 'env')));
+  const variables = environmentOf(daemonSet);
   const addresses = addressNames.map((name) =>
     str(
       dig(
@@ -42,8 +45,8 @@ function namespaceOfIstiod(daemonSet: unknown): string | undefined {
 export interface ZtunnelsOfMesh {
   /** Of istiod. */
   namespace: string;
-  /** `namespace/name` of the service accounts that istiod trusts to request certificates for others. */
-  accounts: readonly string[];
+  /** `namespace/name` of the service accounts that istiod trusts to request certificates for others; undefined: not known, so any can be. */
+  accounts: readonly string[] | undefined;
 }
 
 /**
@@ -52,9 +55,16 @@ export interface ZtunnelsOfMesh {
  */
 function isOfMesh(daemonSet: JsonObject, { namespace, accounts }: ZtunnelsOfMesh): boolean {
   const template = dig(daemonSet, 'spec', 'template');
-  const account = `${str(dig(daemonSet, 'metadata', 'namespace'))}/${str(dig(template, 'spec', 'serviceAccountName'))}`;
-  if (dig(template, 'metadata', 'labels', label) !== value || !accounts.includes(account)) return false;
+  const name = str(dig(template, 'spec', 'serviceAccountName')) || 'default';
+  const isTrusted = accounts?.includes(`${str(dig(daemonSet, 'metadata', 'namespace'))}/${name}`) ?? true;
+  if (dig(template, 'metadata', 'labels', label) !== value || !isTrusted) return false;
   return (namespaceOfIstiod(daemonSet) ?? namespace) === namespace;
+}
+
+/** Source: https://github.com/istio/ztunnel/pull/1801 */
+function watchesNoRoots(daemonSet: JsonObject): boolean {
+  const watcher = environmentOf(daemonSet).findLast((one) => dig(one, 'name') === 'CA_CERT_WATCHER');
+  return watcher !== undefined && dig(watcher, 'value') !== 'true';
 }
 
 /** Pods of an older template can be there: the controller has not seen the newest one, or has not replaced all. */
@@ -88,16 +98,21 @@ function lowest(versions: readonly string[]): string {
 }
 
 function factsOf(daemonSet: JsonObject, candidates: readonly JsonObject[]): Ztunnel {
-  const created = candidates
+  const [oldestPod] = candidates
     .filter((pod) => ownedBy(pod, daemonSet) && !hasEnded(pod))
-    .map((pod) => time(dig(pod, 'metadata', 'creationTimestamp')));
+    .map((pod) => ({
+      name: str(dig(pod, 'metadata', 'name')),
+      createdMs: time(dig(pod, 'metadata', 'creationTimestamp')),
+    }))
+    .sort((a, b) => a.createdMs - b.createdMs || (a.name < b.name ? -1 : 1));
   return {
     namespace: str(dig(daemonSet, 'metadata', 'namespace')),
     name: str(dig(daemonSet, 'metadata', 'name')),
     version: lowest(versionsOf(daemonSet)),
     outdated: isOutdated(daemonSet),
+    watchesNoRoots: watchesNoRoots(daemonSet),
     unfinished: unfinishedOf(daemonSet),
-    oldestPodMs: created.length === 0 ? undefined : Math.min(...created),
+    oldestPod,
   };
 }
 

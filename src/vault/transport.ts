@@ -175,6 +175,12 @@ function parseBody(text: string): Pick<TransportReply, 'body' | 'foreign'> {
 }
 
 /**
+ * Limits of connections through a proxy. Node counts a connection that takes a while to open only when it is open, so that its limit does not keep
+ * any from being opened, but closes those that are over it afterwards, and leaves requests waiting behind one that could not be opened.
+ */
+const tunnels = { maxSockets: Infinity, maxFreeSockets: 32 };
+
+/**
  * Creates the transport of one client.
  * @param timeoutMs deadline of a request, in milliseconds; it includes what the proxy takes
  * @param proxy undefined: the connection is direct
@@ -189,7 +195,8 @@ export function createTransport(address: string, tls: TlsOptions, timeoutMs: num
   };
   // without TLS the proxy gets the whole address of the server, as from Go programs; NO_PROXY was decided before
   const plain = () => new http.Agent({ ...agentOptions, proxyEnv: proxy ? { HTTP_PROXY: proxy.url } : {} });
-  const encrypted = () => (proxy ? new TunnelAgent(proxy, agentOptions, timeoutMs) : new https.Agent(agentOptions));
+  const encrypted = () =>
+    proxy ? new TunnelAgent(proxy, { ...agentOptions, ...tunnels }, timeoutMs) : new https.Agent(agentOptions);
   const agent = secure ? encrypted() : plain();
   return {
     send: (request: TransportRequest) => send(request, agent, timeoutMs),

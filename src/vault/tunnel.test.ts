@@ -4,7 +4,8 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import { connect, type AddressInfo, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
+import { networkInterfaces, tmpdir } from 'node:os';
+import { createServer as createTlsServer } from 'node:tls';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { createTransport, type TlsOptions } from './transport.ts';
@@ -81,6 +82,7 @@ const outcome = async (
   );
 };
 const address = 'https://vault.example.invalid:8200';
+const hasIpv6 = Object.values(networkInterfaces()).some((all) => all?.some((one) => one.address === '::1'));
 
 describe('a tunnel', () => {
   it('leads to a server, whose certificate is verified', async () => {
@@ -93,8 +95,31 @@ describe('a tunnel', () => {
     expect(via.asked).toEqual(Array(3).fill('vault.example.invalid:8200'));
   });
 
-  it('leads to an IPv6 address, through one', async () => {
-    const via = await proxy(await vault(), '::1');
+  it('is used again: many requests at once, and again as many, open as many as the first time', async () => {
+    const via = await proxy(await vault());
+    const transport = createTransport(address, { ca: pem.cert }, 5_000, via.proxy);
+    ends.push(() => transport.close());
+    const request = { method: 'GET', uri: `${address}/v1/sys/health` };
+    const many = async () => (await Promise.all(Array.from({ length: 30 }, () => transport.send(request)))).length;
+    expect([await many(), await many(), via.asked.length]).toEqual([30, 30, 30]);
+  });
+
+  it('goes to a proxy with TLS under the name of the proxy', async () => {
+    const asked: string[] = [];
+    const SNICallback = (name: string, done: (error: null) => void) => {
+      asked.push(name);
+      done(null);
+    };
+    const server = createTlsServer({ ...pem, SNICallback });
+    server.on('tlsClientError', () => undefined);
+    const url = `https://localhost:${await listen(server, 'localhost')}`;
+    const via = { asked, proxy: { url, variable: 'HTTPS_PROXY' } };
+    expect(await outcome(address, { ca: pem.cert }, via)).toBe('DEPTH_ZERO_SELF_SIGNED_CERT');
+    expect(asked).toEqual(['localhost']);
+  });
+
+  it('leads to an IPv6 address, through one where this machine has any', async () => {
+    const via = await proxy(await vault(), hasIpv6 ? '::1' : '127.0.0.1');
     expect(await outcome('https://[fd00::1]:8200', { ca: pem.cert }, via)).toBe(200);
     expect(via.asked).toEqual(['[fd00::1]:8200']);
   });

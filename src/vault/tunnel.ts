@@ -4,7 +4,7 @@
  */
 import http from 'node:http';
 import https from 'node:https';
-import { isIPv6 } from 'node:net';
+import { isIP, isIPv6 } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Proxy } from '../runtime/proxy.ts';
 
@@ -17,6 +17,8 @@ const failure = (code: string): Error => Object.assign(new Error(code), { code }
 export class TunnelAgent extends https.Agent {
   readonly #proxy: URL;
   readonly #timeoutMs: number;
+  /** Requests for tunnels that the proxy has not opened yet. */
+  readonly #pending = new Set<http.ClientRequest>();
 
   /** @param timeoutMs how long the proxy may take to open a tunnel, milliseconds */
   constructor({ url }: Proxy, options: https.AgentOptions, timeoutMs: number) {
@@ -34,7 +36,9 @@ export class TunnelAgent extends https.Agent {
       callback?.(error, stream as Duplex);
     };
     const request = this.#connect(`${bracketed(options.host ?? '')}:${options.port ?? 443}`);
+    this.#pending.add(request);
     request.on('error', (error) => settle(error));
+    request.on('close', () => this.#pending.delete(request));
     request.on('connect', ({ statusCode }, socket) => {
       // until TLS has the connection
       socket.on('error', () => undefined);
@@ -56,6 +60,12 @@ export class TunnelAgent extends https.Agent {
     return undefined;
   }
 
+  /** Ends idle connections, and those that are not open yet. */
+  override destroy(): void {
+    for (const request of this.#pending) request.destroy();
+    super.destroy();
+  }
+
   /** The request for a tunnel. @param authority `host:port` of the server */
   #connect(authority: string): http.ClientRequest {
     const { protocol, hostname, port, username, password } = this.#proxy;
@@ -71,6 +81,8 @@ export class TunnelAgent extends https.Agent {
       path: authority,
       headers: { host: authority, ...authorization },
       setHost: false,
+      // by default it would be the name in the Host header, which is that of the server
+      ...(isSecure ? { servername: isIP(host) === 0 ? host : '' } : {}),
       agent: false,
       signal: AbortSignal.timeout(this.#timeoutMs),
     });

@@ -40,7 +40,10 @@ async function daemonSet(name: string, options: DaemonSetOptions = {}): Promise<
   const containers = [
     { name: 'istio-proxy', image, env: env ?? [{ name: 'CA_ADDRESS', value: `istiod.${home}.svc:15012` }] },
   ];
-  const template = { metadata: { labels: { ...podLabels, of: name } }, spec: { serviceAccountName, containers } };
+  const template = {
+    metadata: { labels: { ...podLabels, of: name } },
+    spec: { ...(serviceAccountName === '' ? {} : { serviceAccountName }), containers },
+  };
   const created = await kube.request('POST', `/apis/apps/v1/namespaces/${namespace}/daemonsets`, {
     metadata: { name, labels },
     spec: { selector: { matchLabels: { of: name } }, template },
@@ -96,6 +99,24 @@ describe('a ztunnel of the mesh', () => {
   }); // prettier-ignore
 });
 
+it('is any of the mesh with this label, if the accounts that istiod trusts are not known', async () => {
+  await daemonSet('no-account', { serviceAccountName: '' });
+  const found = await readZtunnels(client, { ...mesh, accounts: undefined }, AbortSignal.timeout(10_000));
+  expect(Array.isArray(found) && found.map(({ name }) => name)).toEqual(expect.arrayContaining(['of-a-tenant', 'other-account', 'no-account', 'same'])); // prettier-ignore
+  const byDefault = { ...mesh, accounts: [`${elsewhere}/default`] };
+  expect(await readZtunnels(client, byDefault, AbortSignal.timeout(10_000))).toMatchObject([{ name: 'no-account' }]);
+});
+
+it.each<[string, Json[], boolean]>([
+  ['watcher-off', [{ name: 'CA_CERT_WATCHER', value: 'false' }], true],
+  ['watcher-on', [{ name: 'CA_CERT_WATCHER', value: 'true' }], false],
+  ['watcher-elsewhere', [{ name: 'CA_CERT_WATCHER', valueFrom: { configMapKeyRef: { name: 'a', key: 'b' } } }], true],
+])('can be told not to take up other roots: %s', async (name, env, watchesNoRoots) => {
+  await daemonSet(name, { env });
+  const found = await read();
+  expect(Array.isArray(found) && found.find((one) => one.name === name)).toMatchObject({ watchesNoRoots });
+});
+
 it.each([
   ['image-older', '1.30.0', 'istio/ztunnel:1.28.3', '1.28.3'],
   ['label-older', '1.29.0', 'istio/ztunnel:1.30.1', '1.29.0'],
@@ -121,7 +142,7 @@ describe('a rollout', () => {
       version: '1.29.1',
       outdated: true,
       unfinished: 'its controller has not seen the newest template yet',
-      oldestPodMs: undefined,
+      oldestPod: undefined,
     });
     await setStatus('rolled', { observedGeneration: 1, desiredNumberScheduled: 2, updatedNumberScheduled: 1 });
     expect(await one()).toMatchObject({ outdated: true, unfinished: 'pods of an older template are still there' });
@@ -134,10 +155,10 @@ describe('a rollout', () => {
   it('is as old as its oldest pod that runs; pods of others and ended ones do not count', async () => {
     await pod('rolled-ended', uid, 'Failed');
     await pod('rolled-of-another', '00000000-0000-0000-0000-000000000000');
-    expect(await one()).toMatchObject({ oldestPodMs: undefined });
+    expect(await one()).toMatchObject({ oldestPod: undefined });
     const oldest = await pod('rolled-1', uid);
     await pod('rolled-2', uid);
-    expect(await one()).toMatchObject({ oldestPodMs: oldest });
+    expect(await one()).toMatchObject({ oldestPod: { name: 'rolled-1', createdMs: oldest } });
   });
 });
 

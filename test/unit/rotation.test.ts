@@ -207,13 +207,15 @@ describe('a root rotation', () => {
   });
 
   describe('in an ambient mesh', () => {
+    const createdAt = (createdMs: number) => ({ name: 'ztunnel-a', createdMs });
     const ztunnel = (over: Partial<Ztunnel> = {}): Ztunnel => ({
       namespace: 'istio-system',
       name: 'ztunnel',
       version: '1.29.2',
       outdated: false,
+      watchesNoRoots: false,
       unfinished: undefined,
-      oldestPodMs: start,
+      oldestPod: createdAt(start),
       ...over,
     });
     const lacking = { verb: 'list', group: 'apps', resource: 'daemonsets' };
@@ -221,15 +223,16 @@ describe('a root rotation', () => {
     const minute = 60_000;
 
     it.each<[string, (reached: number) => ObservedIstiod['ztunnels'], string | undefined]>([
-      ['an older pod', () => [ztunnel()], 'a restart of DaemonSet istio-system/ztunnel after'],
-      ['a pod of the minute after, which clocks can differ by', (reached) => [ztunnel({ oldestPodMs: reached + minute })], 'kubectl rollout restart daemonset/ztunnel -n istio-system'],
-      ['pods that are newer', (reached) => [ztunnel({ oldestPodMs: reached + minute + 1000 })], undefined],
-      ['pods that are newer, and a rollout that goes on', (reached) => [ztunnel({ oldestPodMs: reached + 2 * minute, unfinished: 'not every pod is available' })], 'the rollout of DaemonSet istio-system/ztunnel: not every pod is available'],
-      ['one of two', (reached) => [ztunnel({ oldestPodMs: reached + hour }), ztunnel({ namespace: 'edge' })], 'DaemonSet edge/ztunnel'],
+      ['an older pod', () => [ztunnel()], '(pod ztunnel-a is older), since its ztunnel takes up another root only when it starts'],
+      ['a pod of the minute after, which clocks can differ by', (reached) => [ztunnel({ oldestPod: createdAt(reached + minute) })], 'kubectl rollout restart daemonset/ztunnel -n istio-system'],
+      ['pods that are newer', (reached) => [ztunnel({ oldestPod: createdAt(reached + minute + 1000) })], undefined],
+      ['pods that are newer, and a rollout that goes on', (reached) => [ztunnel({ oldestPod: createdAt(reached + 2 * minute), unfinished: 'not every pod is available' })], 'the rollout of DaemonSet istio-system/ztunnel: not every pod is available'],
+      ['one of two', (reached) => [ztunnel({ oldestPod: createdAt(reached + hour) }), ztunnel({ namespace: 'edge' })], 'DaemonSet edge/ztunnel'],
       ['a version that reads the roots again', () => [ztunnel({ version: '1.30.0', unfinished: 'not every pod is available' })], undefined],
       ['such a version, while pods of an older one are there', () => [ztunnel({ version: '1.30.0', outdated: true, unfinished: 'pods of an older template are still there' })], 'a restart of DaemonSet'],
+      ['such a version, told not to', () => [ztunnel({ version: '1.30.0', watchesNoRoots: true })], 'a restart of DaemonSet'],
       ['a version that nobody knows', () => [ztunnel({ version: '' })], 'a restart of DaemonSet'],
-      ['a DaemonSet without a node', () => [ztunnel({ oldestPodMs: undefined })], undefined],
+      ['a DaemonSet without a node', () => [ztunnel({ oldestPod: undefined })], undefined],
       ['none', () => [], undefined],
       ['no right to read them', () => ({ lacking }), 'component ambient'],
       ['an istiod without an ambient mesh', () => undefined, undefined],

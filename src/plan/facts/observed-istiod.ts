@@ -68,9 +68,9 @@ export interface IstiodDeployment {
   ambient: boolean;
   /**
    * Service accounts, as `namespace/name`, that may request certificates for others (`CA_TRUSTED_NODE_ACCOUNTS`), so those of its ztunnels;
-   * undefined: not known, or not set.
+   * `unknown`: the value stands in another object, or is too long; undefined: not set.
    */
-  nodeAccounts: string[] | undefined;
+  nodeAccounts: string[] | 'unknown' | undefined;
   /** Where istiod publishes the roots that workloads trust; undefined: a setting that decides it is not known. */
   publishesTo: TrustPlace | undefined;
   /**
@@ -171,10 +171,12 @@ export interface Ztunnel {
   version: string;
   /** There can be Pods of an older template. */
   outdated: boolean;
+  /** It is told not to take up other roots without a restart (`CA_CERT_WATCHER`), or that is not known. */
+  watchesNoRoots: boolean;
   /** What its rollout still waits for; undefined: every Pod is of the newest template and available. */
   unfinished: string | undefined;
-  /** Creation of its oldest Pod that has not ended, milliseconds since the epoch; undefined: it has no Pod. */
-  oldestPodMs: number | undefined;
+  /** Its oldest Pod that has not ended, with its creation in milliseconds since the epoch; undefined: it has no Pod. */
+  oldestPod: { name: string; createdMs: number } | undefined;
 }
 
 export interface ObservedIstiod {

@@ -61,16 +61,17 @@ export const evidenceOf = (pod: IstiodPod): Served | undefined => {
 };
 
 /**
- * The certificate that a replica serves is under a root of this CA, and was given to the replica by `--tlsCertFile`, or can have been by Secret
- * `istiod-tls`, since no intermediate of this CA signed it. Only a certificate that the replica signs shows its CA. The root vouches for the
- * replica, so it can be asked.
+ * The certificate that a replica serves is under a root of this CA and does not show with which CA the replica signs: it has the argument
+ * `--tlsCertFile`, or no intermediate of this CA signed the certificate, which can be that of Secret `istiod-tls`. Only a certificate that the
+ * replica signs shows its CA. The replica can be asked if a root of the present bundle vouches for it.
  */
 export function hidesSigner({ served, tlsCertFile }: IstiodPod, s: DerivedVault): boolean {
   const ca = expectedCa(s);
   if (!ca || !isServed(served)) return false;
   const { leaf, chain } = served;
   const top = signedPath(leaf, chain).at(-1) ?? leaf;
-  const isVouchedFor = ca.roots.some((root) => isSignedBy(top, root));
+  const roots = tlsCertFile ? ca.ownRoots : ca.roots;
+  const isVouchedFor = roots.some((root) => root.fingerprint === top.fingerprint || isSignedBy(top, root));
   return isVouchedFor && (tlsCertFile || !ca.intermediates.some(({ certificate }) => isSignedBy(leaf, certificate)));
 }
 

@@ -118,6 +118,7 @@ describe('each phase', () => {
     ['serves that, and signs with another intermediate', { served: underRoot(), signed: { ...underRoot(someCa('other', rootOf(world))), roots: [] } }, 'StaleCA OlderIntermediate discovery'],
     ['serves that, and signs with another CA', { served: underRoot(), signed: { ...servesItself(), roots: [] }, containers: { discovery: { log: [] } } }, 'SelfSignedFallback FilesMissing discovery'],
     ['serves that, and refuses to sign', { served: underRoot(), signed: { unreachable: 'asked to sign a certificate: ETIMEDOUT' } }, 'Pending OtherCertificate discovery'],
+    ['serves that, is not asked, and says that it signs by itself', { served: underRoot(), tlsCertFile: true, containers: { discovery: { log: ['Use self-signed certificate as the CA certificate'] } } }, 'SelfSignedFallback FilesMissing discovery'],
     ['serves that, and is not asked, as with mode: Plan', { served: underRoot() }, 'Pending OtherCertificate discovery'],
     ['serves what --tlsCertFile gives it, of this CA, and is not asked', { tlsCertFile: true }, 'Pending OtherCertificate discovery'],
     ['serves that, and signs with the files', { tlsCertFile: true, signed: { ...servesLive(world), roots: [] } }, 'Proven Signature'],

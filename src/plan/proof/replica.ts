@@ -160,7 +160,7 @@ function notAsked(pod: IstiodPod, { s }: EvaluationInput): string | undefined {
 function servesOther(pod: IstiodPod, input: EvaluationInput): ReplicaResult | undefined {
   const result = foreignHandshake(pod, input);
   const cause = result ? otherCertificate(pod, input) : notAsked(pod, input);
-  const seen = result?.seen ?? 'it serves a certificate that somebody else gave it';
+  const seen = result?.seen ?? 'it serves a certificate under the root of this CA';
   if (cause === undefined) return undefined;
   return {
     pod: pod.name,
@@ -179,7 +179,8 @@ function selfSigned(pod: IstiodPod, input: EvaluationInput): ReplicaResult | und
   const log = logLines(containerOf(pod, istiodContainer));
   const result = foreignHandshake(pod, input);
   if (result && otherCertificate(pod, input) !== undefined) return undefined;
-  const logged = (!isServed(pod.served) || (result && pod.tlsCertFile)) && caInLog(pod) === 'its own';
+  const isOpen = !isServed(pod.served) || (result && pod.tlsCertFile) || notAsked(pod, input) !== undefined;
+  const logged = isOpen && caInLog(pod) === 'its own';
   if (!result && !logged) return undefined;
   const quotedLog = log.length > 0 ? `its log: ${quoted(log)}` : undefined;
   const symptom = [logged ? 'it says that it signs by itself' : result?.seen, quotedLog]
@@ -283,7 +284,7 @@ function verified(pod: IstiodPod, { ca, s }: EvaluationInput): ReplicaResult | u
     pod: pod.name,
     phase: 'Proven',
     reason: bySignature ? 'Signature' : 'Handshake',
-    message: `${bySignature ? 'serves a certificate that somebody else gave it, and signed one' : 'serves a certificate'} of generation ${ca.generation}`,
+    message: `${bySignature ? 'serves a certificate that does not show its CA, and signed one' : 'serves a certificate'} of generation ${ca.generation}`,
   };
 }
 

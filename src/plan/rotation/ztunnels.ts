@@ -1,6 +1,6 @@
 /**
  * The ztunnels of an ambient mesh in a root rotation. ztunnel verifies istiod by the roots in its file, which is istiod's ConfigMap. Before
- * version 1.30 (and patches of 1.28 and 1.29 whose numbers are not known here) it reads that file only when it starts: without a restart it
+ * version 1.30 (and patches of 1.28 and 1.29 whose numbers are not known here), or with `CA_CERT_WATCHER=false`, it reads that file only when it starts: without a restart it
  * would refuse istiod as soon as the new root signs, and would get neither certificates nor configuration any more. Pure.
  * Source: https://github.com/istio/ztunnel/pull/1775
  */
@@ -16,8 +16,8 @@ import { olderThan } from '../proof/replica.ts';
 const reloadsSince = 30;
 
 /** Every Pod of the ztunnel takes up other roots without a restart. The version is that of the template. */
-const reloads = ({ version, outdated }: Ztunnel): boolean =>
-  version !== '' && !olderThan(version, reloadsSince) && !outdated;
+const reloads = ({ version, outdated, watchesNoRoots }: Ztunnel): boolean =>
+  version !== '' && !olderThan(version, reloadsSince) && !outdated && !watchesNoRoots;
 
 /** Whether ztunnels decide when a rotation goes on: until the new root signs. */
 export const needsZtunnels = (rotation: Rotation | undefined): boolean =>
@@ -47,10 +47,10 @@ export function ztunnelRestart(s: DerivedState, { phase, reachedAt }: Rotation):
   if (!Array.isArray(ztunnels)) return 'permission to read the ztunnels (component ambient, docs/rbac.md)';
   const from = Date.parse(reachedAt) + clockSkewMs;
   for (const ztunnel of ztunnels.filter((one) => !reloads(one))) {
-    const { namespace, name, unfinished, oldestPodMs } = ztunnel;
+    const { namespace, name, unfinished, oldestPod } = ztunnel;
     const what = `DaemonSet ${namespace}/${name}`;
-    if (oldestPodMs !== undefined && oldestPodMs <= from)
-      return `a restart of ${what} after ${rfc3339(from)}, since its ztunnel takes up another root only when it starts: kubectl rollout restart daemonset/${name} -n ${namespace}`;
+    if (oldestPod && oldestPod.createdMs <= from)
+      return `a restart of ${what} after ${rfc3339(from)} (pod ${oldestPod.name} is older), since its ztunnel takes up another root only when it starts: kubectl rollout restart daemonset/${name} -n ${namespace}${unfinished === undefined ? '' : ` (its rollout: ${unfinished})`}`;
     if (unfinished !== undefined) return `the rollout of ${what}: ${unfinished}`;
   }
   return '';
