@@ -5,11 +5,11 @@
  */
 import { createPublicKey, generateKeyPairSync, sign, X509Certificate, type KeyObject } from 'node:crypto';
 import { connect, constants, type ClientHttp2Session } from 'node:http2';
-import { isIPv6 } from 'node:net';
 import { isError } from '../observability/is-error.ts';
 import type { Secret } from '../observability/secret.ts';
 import { bundleFacts, bundleFingerprints } from '../plan/facts/certificate.ts';
 import type { Signed, Unreachable } from '../plan/facts/observed-istiod.ts';
+import { bracketed } from '../runtime/host.ts';
 import { issuerOf } from './probe.ts';
 
 /** The gRPC server of an istiod replica. */
@@ -147,7 +147,7 @@ export async function requestCertificate(
   signal: AbortSignal,
 ): Promise<string[]> {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
-  const session = connect(`https://${isIPv6(host) ? `[${host}]` : host}:${port}`, { ca: roots, servername });
+  const session = connect(`https://${bracketed(host)}:${port}`, { ca: roots, servername });
   try {
     const failed = new Promise<never>((_, reject) => {
       // it stays: an error that nobody listens to would end the process

@@ -62,8 +62,14 @@ const envOf = (pod: unknown): unknown[] => items(dig(named(dig(pod, 'spec', 'con
  * Returns the value of an environment variable of istiod. The last item of a name counts.
  * @returns null: the value stands in another object (`valueFrom`); undefined: the variable is not set
  */
-function valueOf(template: unknown, name: string): string | null | undefined {
-  const variable = envOf(template).findLast((item) => dig(item, 'name') === name);
+const valueOf = (template: unknown, name: string): string | null | undefined => variableIn(envOf(template), name);
+
+/**
+ * Returns the value of a variable in a list of environment variables, of which the last item of a name counts.
+ * @returns as of `valueOf`
+ */
+export function variableIn(env: readonly unknown[], name: string): string | null | undefined {
+  const variable = env.findLast((item) => dig(item, 'name') === name);
   if (variable === undefined) return undefined;
   return dig(variable, 'valueFrom') === undefined ? str(dig(variable, 'value')) : null;
 }
@@ -106,8 +112,8 @@ function settingsOf(pod: unknown): IstiodSettings {
 }
 
 /**
- * Returns Istio's version of a Deployment or a DaemonSet, from the label of its Helm charts, else from the image tag; empty if neither is a version. Charts that are not a
- * release have version 1.0.0, so versions before 1.5, the first with istiod, do not count.
+ * Returns Istio's version of a Deployment or a DaemonSet, from the label of its Helm charts, else from the image tag; empty if neither is a
+ * version. Charts that are not a release have version 1.0.0, so versions before 1.5, the first with istiod, do not count.
  */
 const versionOf = (workload: unknown): string => versionsOf(workload)[0] ?? '';
 

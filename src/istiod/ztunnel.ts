@@ -7,8 +7,7 @@ import { permissionOn } from '../api/permissions.ts';
 import { unless } from '../kube/errors.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { ObservedIstiod, Ztunnel } from '../plan/facts/observed-istiod.ts';
-import { olderThan } from '../plan/proof/replica.ts';
-import { hasEnded, num, ownedBy, time, versionsOf } from './discover.ts';
+import { hasEnded, num, ownedBy, time, variableIn, versionsOf } from './discover.ts';
 
 const daemonSets = { group: 'apps', version: 'v1', plural: 'daemonsets' };
 const pods = { group: '', version: 'v1', plural: 'pods' };
@@ -19,6 +18,8 @@ const [label, value] = ['app', 'ztunnel'];
 /** The variables with the address of istiod; the first counts for what ztunnel is told, the second for its certificates. */
 const addressNames = ['XDS_ADDRESS', 'CA_ADDRESS'];
 
+const namespaceOf = (daemonSet: JsonObject): string => str(dig(daemonSet, 'metadata', 'namespace'));
+
 /** Items of `env` of its containers. */
 const environmentOf = (daemonSet: unknown): unknown[] =>
   items(dig(daemonSet, 'spec', 'template', 'spec', 'containers')).flatMap((container) => items(dig(container, 'env')));
@@ -28,15 +29,7 @@ const environmentOf = (daemonSet: unknown): unknown[] =>
  * known.
  */
 function namespaceOfIstiod(daemonSet: unknown): string | undefined {
-  const variables = environmentOf(daemonSet);
-  const addresses = addressNames.map((name) =>
-    str(
-      dig(
-        variables.findLast((one) => dig(one, 'name') === name),
-        'value',
-      ),
-    ),
-  );
+  const addresses = addressNames.map((name) => variableIn(environmentOf(daemonSet), name) ?? '');
   const [namespace] = addresses.flatMap((text) => /^(?:https?:\/\/)?[^.:/]+\.([^.:/]+)\.svc\b/.exec(text)?.[1] ?? []);
   return namespace;
 }
@@ -56,46 +49,32 @@ export interface ZtunnelsOfMesh {
 function isOfMesh(daemonSet: JsonObject, { namespace, accounts }: ZtunnelsOfMesh): boolean {
   const template = dig(daemonSet, 'spec', 'template');
   const name = str(dig(template, 'spec', 'serviceAccountName')) || 'default';
-  const isTrusted = accounts?.includes(`${str(dig(daemonSet, 'metadata', 'namespace'))}/${name}`) ?? true;
+  const isTrusted = accounts?.includes(`${namespaceOf(daemonSet)}/${name}`) ?? true;
   if (dig(template, 'metadata', 'labels', label) !== value || !isTrusted) return false;
   return (namespaceOfIstiod(daemonSet) ?? namespace) === namespace;
 }
 
 /** Source: https://github.com/istio/ztunnel/pull/1801 */
 function watchesNoRoots(daemonSet: JsonObject): boolean {
-  const watcher = environmentOf(daemonSet).findLast((one) => dig(one, 'name') === 'CA_CERT_WATCHER');
-  return watcher !== undefined && dig(watcher, 'value') !== 'true';
+  const watcher = variableIn(environmentOf(daemonSet), 'CA_CERT_WATCHER');
+  return watcher !== undefined && watcher !== 'true';
 }
 
-/** Pods of an older template can be there: the controller has not seen the newest one, or has not replaced all. */
-function isOutdated(daemonSet: JsonObject): boolean {
+/** Returns how far a rollout is. Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/daemon-set-v1/ */
+function rolloutOf(daemonSet: JsonObject): Pick<Ztunnel, 'outdated' | 'unfinished'> {
   const status = (name: string) => num(dig(daemonSet, 'status', name));
-  return (
-    status('observedGeneration') < num(dig(daemonSet, 'metadata', 'generation')) ||
-    status('updatedNumberScheduled') < status('currentNumberScheduled') ||
-    status('updatedNumberScheduled') < status('desiredNumberScheduled')
-  );
-}
-
-/** Returns what a rollout still waits for. Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/daemon-set-v1/ */
-function unfinishedOf(daemonSet: JsonObject): string | undefined {
-  const status = (name: string) => num(dig(daemonSet, 'status', name));
+  const [desired, updated] = [status('desiredNumberScheduled'), status('updatedNumberScheduled')];
   if (status('observedGeneration') < num(dig(daemonSet, 'metadata', 'generation')))
-    return 'its controller has not seen the newest template yet';
-  const desired = status('desiredNumberScheduled');
-  if (status('updatedNumberScheduled') < desired) return 'pods of an older template are still there';
-  if (status('numberAvailable') < desired) return 'not every pod is available';
-  return undefined;
+    return { outdated: true, unfinished: 'its controller has not seen the newest template yet' };
+  if (updated < desired) return { outdated: true, unfinished: 'pods of an older template are still there' };
+  return {
+    outdated: updated < status('currentNumberScheduled'),
+    unfinished: status('numberAvailable') < desired ? 'not every pod is available' : undefined,
+  };
 }
 
-/** The lowest of some versions of Istio 1; empty: there is none. */
-function lowest(versions: readonly string[]): string {
-  const isLower = (one: string, other: string) => {
-    const [minor = 0, patch = 0] = other.split('.').slice(1).map(Number);
-    return olderThan(one, minor, patch);
-  };
-  return versions.reduce((low, version) => (low === '' || isLower(version, low) ? version : low), '');
-}
+/** Orders versions, whose numbers count as numbers. */
+const byVersion = new Intl.Collator('en', { numeric: true });
 
 function factsOf(daemonSet: JsonObject, candidates: readonly JsonObject[]): Ztunnel {
   const [oldestPod] = candidates
@@ -106,12 +85,11 @@ function factsOf(daemonSet: JsonObject, candidates: readonly JsonObject[]): Ztun
     }))
     .sort((a, b) => a.createdMs - b.createdMs || (a.name < b.name ? -1 : 1));
   return {
-    namespace: str(dig(daemonSet, 'metadata', 'namespace')),
+    namespace: namespaceOf(daemonSet),
     name: str(dig(daemonSet, 'metadata', 'name')),
-    version: lowest(versionsOf(daemonSet)),
-    outdated: isOutdated(daemonSet),
+    version: versionsOf(daemonSet).sort(byVersion.compare)[0] ?? '',
+    ...rolloutOf(daemonSet),
     watchesNoRoots: watchesNoRoots(daemonSet),
-    unfinished: unfinishedOf(daemonSet),
     oldestPod,
   };
 }
@@ -132,11 +110,11 @@ export async function readZtunnels(
   if (!all) return { lacking: permissionOn('list', daemonSets, undefined) };
   const own = all.filter((daemonSet) => isOfMesh(daemonSet, mesh)).slice(0, mostZtunnels);
   const found: Ztunnel[] = [];
-  for (const daemonSet of own) {
-    const where = str(dig(daemonSet, 'metadata', 'namespace'));
+  for (const where of new Set(own.map(namespaceOf))) {
     const candidates = await unless('Forbidden', kube.listObjects(pods, where, `${label}=${value}`, { signal }));
     if (!candidates) return { lacking: permissionOn('list', pods, where) };
-    found.push(factsOf(daemonSet, candidates));
+    const here = own.filter((daemonSet) => namespaceOf(daemonSet) === where);
+    found.push(...here.map((daemonSet) => factsOf(daemonSet, candidates)));
   }
   return found;
 }

@@ -5,6 +5,7 @@
  * Source: https://pkg.go.dev/golang.org/x/net/http/httpproxy
  */
 import { BlockList, isIP } from 'node:net';
+import { withoutBrackets } from './host.ts';
 
 /** A proxy that requests to one server go through. */
 export interface Proxy {
@@ -78,7 +79,7 @@ function plainAddress(host: string): string {
 }
 
 const destinationOf = ({ hostname, port, protocol }: URL): Destination => ({
-  host: plainAddress(hostname.replace(/^\[|\]$/g, '').toLowerCase()),
+  host: plainAddress(withoutBrackets(hostname).toLowerCase()),
   port: port === '' ? (defaultPorts[protocol] ?? '') : port,
 });
 

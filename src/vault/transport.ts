@@ -188,16 +188,15 @@ const tunnels = { maxSockets: Infinity, maxFreeSockets: 32 };
 export function createTransport(address: string, tls: TlsOptions, timeoutMs: number, proxy?: Proxy) {
   const secure = address.startsWith('https:');
   const { serverName, ...pem } = tls;
-  const agentOptions = {
-    keepAlive: true,
-    maxSockets: 16,
-    ...(secure ? { ...pem, ...(serverName !== undefined ? { servername: serverName } : {}) } : {}),
+  const pool = { keepAlive: true, maxSockets: 16 };
+  const encrypted = { ...pool, ...pem, ...(serverName !== undefined ? { servername: serverName } : {}) };
+  const agentOf = (): http.Agent => {
+    // without TLS the proxy gets the whole address of the server, as from Go programs; NO_PROXY was decided before
+    if (!secure) return new http.Agent({ ...pool, proxyEnv: proxy ? { HTTP_PROXY: proxy.url } : {} });
+    if (proxy) return new TunnelAgent(proxy, { ...encrypted, ...tunnels }, timeoutMs);
+    return new https.Agent(encrypted);
   };
-  // without TLS the proxy gets the whole address of the server, as from Go programs; NO_PROXY was decided before
-  const plain = () => new http.Agent({ ...agentOptions, proxyEnv: proxy ? { HTTP_PROXY: proxy.url } : {} });
-  const encrypted = () =>
-    proxy ? new TunnelAgent(proxy, { ...agentOptions, ...tunnels }, timeoutMs) : new https.Agent(agentOptions);
-  const agent = secure ? encrypted() : plain();
+  const agent = agentOf();
   return {
     send: (request: TransportRequest) => send(request, agent, timeoutMs),
     close: () => agent.destroy(),

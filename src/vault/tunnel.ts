@@ -4,8 +4,9 @@
  */
 import http from 'node:http';
 import https from 'node:https';
-import { isIP, isIPv6 } from 'node:net';
+import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { bracketed, withoutBrackets } from '../runtime/host.ts';
 import type { Proxy } from '../runtime/proxy.ts';
 
 type OnConnection = (error: Error | null, stream: Duplex) => void;
@@ -69,7 +70,7 @@ export class TunnelAgent extends https.Agent {
   /** The request for a tunnel. @param authority `host:port` of the server */
   #connect(authority: string): http.ClientRequest {
     const { protocol, hostname, port, username, password } = this.#proxy;
-    const host = hostname.replace(/^\[|\]$/g, '');
+    const host = withoutBrackets(hostname);
     const isSecure = protocol === 'https:';
     const credentials = Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`);
     const authorization =
@@ -88,6 +89,3 @@ export class TunnelAgent extends https.Agent {
     });
   }
 }
-
-/** A host as it stands before a port. */
-const bracketed = (host: string): string => (isIPv6(host) ? `[${host}]` : host);

@@ -7,6 +7,7 @@ import { kubeWrites, vaultWrites, waitForReads } from '../support/audit.ts';
 import { applyOk, getResource, waitForCondition } from '../support/cluster.ts';
 import { makeSelfSigned } from '../support/foreign-root.ts';
 import { useMeshes } from '../support/mesh.ts';
+import { secretWith } from '../support/samples.ts';
 
 const { kube, vaults } = sharedStack();
 const vault = vaults.OpenBao;
@@ -81,18 +82,11 @@ const withOwnCertificate = {
   volumeMounts: [{ name: 'own', mountPath: '/etc/own' }],
 }; // prettier-ignore
 
-const secretWith = (namespace: string, files: Record<string, string>) => ({
-  apiVersion: 'v1',
-  kind: 'Secret',
-  metadata: { name: 'own', namespace },
-  data: Object.fromEntries(Object.entries(files).map(([name, text]) => [name, Buffer.from(text).toString('base64')])),
-});
-
 it('an istiod that serves the certificate of somebody else is not said to sign by itself', async () => {
   const namespace = 'proof-other';
   const own = await makeSelfSigned('istiod');
   await createNamespace(kube, namespace);
-  await applyOk(kube, secretWith(namespace, { 'tls.crt': own.pem, 'tls.key': own.key, 'ca.crt': own.pem }));
+  await applyOk(kube, secretWith(namespace, 'own', { 'tls.crt': own.pem, 'tls.key': own.key, 'ca.crt': own.pem }));
   await meshes.start(namespace, { tetrate: { values: withOwnCertificate } });
   const other = await meshes.replica(namespace, 'Pending', 'OtherCertificate');
   expect(other.message).toContain('--tlsCertFile, and its log says that it signs with the CA in its files');
@@ -108,7 +102,7 @@ it('an istiod that serves a certificate of somebody else under the root is asked
     const { body } = await vault.request('POST', `${mount}/issue/serving`, { common_name: `istiod.${namespace}.svc` });
     const { data } = body as { data: { certificate: string; private_key: string; issuing_ca: string } };
     const files = { 'tls.crt': data.certificate, 'tls.key': data.private_key, 'ca.crt': data.issuing_ca };
-    await applyOk(kube, secretWith(namespace, files));
+    await applyOk(kube, secretWith(namespace, 'own', files));
   };
   await meshes.start(namespace, { tetrate: { values: withOwnCertificate }, before });
   await meshes.proven(namespace);

@@ -11,13 +11,17 @@ export const shippedFile = (file: string): string => join(import.meta.dirname, '
 /** The text of a policy in `deploy/vault`. */
 export const shippedPolicy = (file: string): Promise<string> => readFile(shippedFile(file), 'utf8');
 
-/** A Secret with one key. */
-export const secretOf = (namespace: string, name: string, key: string, value: string): Json => ({
+/** A Secret with these texts. */
+export const secretWith = (namespace: string, name: string, texts: Readonly<Record<string, string>>): Json => ({
   apiVersion: 'v1',
   kind: 'Secret',
   metadata: { name, namespace },
-  data: { [key]: Buffer.from(value).toString('base64') },
+  data: Object.fromEntries(Object.entries(texts).map(([key, text]) => [key, Buffer.from(text).toString('base64')])),
 });
+
+/** A Secret with one key. */
+export const secretOf = (namespace: string, name: string, key: string, value: string): Json =>
+  secretWith(namespace, name, { [key]: value });
 
 /** Applies a sample with what is different here: the server's address and its private CA. */
 export async function applySample(

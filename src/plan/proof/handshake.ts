@@ -75,6 +75,10 @@ export function hidesSigner({ served, tlsCertFile }: IstiodPod, s: DerivedVault)
   return isVouchedFor && (tlsCertFile || !ca.intermediates.some(({ certificate }) => isSignedBy(leaf, certificate)));
 }
 
+/** It is not known with which CA a replica signs: its handshake does not show it, and it has signed no certificate on request. */
+export const isSignerUnknown = (pod: IstiodPod, s: DerivedVault): boolean =>
+  !isServed(pod.signed) && hidesSigner(pod, s);
+
 /** Returns the intermediate that signed the leaf; `undefined`: the replica did not send it. */
 export const issuerOfLeaf = ({ leaf, chain }: Served): CertificateFacts | undefined => signedPath(leaf, chain)[1];
 

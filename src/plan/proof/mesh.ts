@@ -1,7 +1,7 @@
 /** State of istiod and its mesh as a whole: rollout progress, namespaces of the mesh, and the input of a root rotation. Pure. */
 import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { istiodFields, type IstiodFields } from '../control-plane/istiod-fields.ts';
-import { evaluateHandshake, evidenceOf, expectedCa, hidesSigner, isServed, issuerOfLeaf } from './handshake.ts';
+import { evaluateHandshake, evidenceOf, expectedCa, isServed, isSignerUnknown, issuerOfLeaf } from './handshake.ts';
 import {
   digestOf,
   type IstiodDeployment,
@@ -97,10 +97,9 @@ export const meshView = derivedOnce((s: DerivedState): MeshView | undefined => {
   const ca = expectedCa(s);
   const deployments = scaledUp(istiod);
   const replicas = istiod.pods.map((pod) => {
-    const evidence = evidenceOf(pod);
     const withDigest = ca?.digest !== undefined && digestOf(pod.settings) === ca.digest;
     // a certificate that somebody else gave the replica shows nothing, and must not revoke what was seen before
-    const known = evidence && (isServed(pod.signed) || !hidesSigner(pod, s)) ? evidence : undefined;
+    const known = isSignerUnknown(pod, s) ? undefined : evidenceOf(pod);
     const verified = ca !== undefined && known && evaluateHandshake(known, ca, s.now).kind === 'Proven';
     const servedIntermediate = known && (issuerOfLeaf(known)?.fingerprint ?? '');
     const { signed } = pod;

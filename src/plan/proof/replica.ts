@@ -7,7 +7,7 @@ import type { IstiodPhase } from '../../api/istiod.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import type { Desired } from '../facts/desired.ts';
 import { injectorNotes, injectorObstacle } from '../control-plane/checks.ts';
-import { evaluateHandshake, evidenceOf, hidesSigner, isServed, type ExpectedCa } from './handshake.ts';
+import { evaluateHandshake, evidenceOf, hidesSigner, isServed, isSignerUnknown, type ExpectedCa } from './handshake.ts';
 import {
   agentFailure,
   initContainer,
@@ -152,8 +152,9 @@ const looksSelfSigned = ({ served }: IstiodPod): boolean =>
  * known. With `mode: Plan` no replica is asked.
  */
 function notAsked(pod: IstiodPod, { s }: EvaluationInput): string | undefined {
-  if (isServed(pod.signed) || !hidesSigner(pod, s)) return undefined;
-  return pod.signed?.unreachable ?? 'with mode: Plan no replica is asked to sign one';
+  if (!isSignerUnknown(pod, s)) return undefined;
+  const { signed } = pod;
+  return signed && !isServed(signed) ? signed.unreachable : 'with mode: Plan no replica is asked to sign one';
 }
 
 /** A replica serves the certificate of another CA, and that does not show with which CA it signs. */
