@@ -2,6 +2,7 @@
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { products, requestToken, sharedStack, waitFor, type Product } from '../stack/index.ts';
 import { applyOk, conditionOf, getResource, requestReconcile, waitForCondition } from '../support/cluster.ts';
+import { eventsOf } from '../support/events.ts';
 import { useOperator } from '../support/harness.ts';
 import { makeScene, type Scene } from '../support/scene.ts';
 
@@ -131,10 +132,7 @@ describe.each(cases)('$product, $source delivery, KV $version', ({ product, sour
       message: expect.stringContaining(`${path} is not of this resource`),
     });
     const events = await waitFor('the Event', async () => {
-      const list = (await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${namespace}/events`)).body as {
-        items: { reason: string; type: string; note: string }[];
-      };
-      const found = list.items.filter(({ reason }) => reason === 'ForeignRole');
+      const found = (await eventsOf(kube, namespace)).filter(({ reason }) => reason === 'ForeignRole');
       return found.length > 0 && found;
     });
     expect(events[0]).toMatchObject({ type: 'Warning', note: expect.stringContaining(path) });

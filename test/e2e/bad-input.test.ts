@@ -19,6 +19,7 @@ import {
   type Json,
   type Resource,
 } from '../support/cluster.ts';
+import { eventsOf } from '../support/events.ts';
 import { useOperator } from '../support/harness.ts';
 import { entry } from '../support/look.ts';
 import { grantOperator, makeScene, merge, prepareVault, type SceneOptions } from '../support/scene.ts';
@@ -510,9 +511,7 @@ describe('ends of life', () => {
     expect(readyMessage(resource)).toContain('rotate-root');
     expect(resource.status?.intermediate?.notAfter).toBe(resource.status?.root?.notAfter);
     expect(resource.status?.intermediate?.renewAt).toBeUndefined();
-    const events = (await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${namespace}/events`)).body as {
-      items: { reason: string }[];
-    };
-    expect(events.items.map((event) => event.reason)).toContain('IntermediateShortened');
+    const events = await eventsOf(kube, namespace);
+    expect(events.map((event) => event.reason)).toContain('IntermediateShortened');
   });
 });

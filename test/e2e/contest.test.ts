@@ -11,6 +11,7 @@ import { dumpYaml } from '../../src/runtime/yaml.ts';
 import { makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
 import { kubeWrites } from '../support/audit.ts';
 import { applyOk, conditionOf, requestReconcile, waitForCondition } from '../support/cluster.ts';
+import { eventsOf } from '../support/events.ts';
 import { useOperator } from '../support/harness.ts';
 import { kubectl } from '../support/kubectl.ts';
 import { controlPlane, makeScene, merge, type Scene } from '../support/scene.ts';
@@ -136,10 +137,7 @@ it('is foretold: a tool that manages the field is warned of before the first wri
   await kubectl(kube, 'apply', '--server-side', '--field-manager=kustomize-controller', '-f', file);
   await applyOk(kube, early.resource);
   const event = await waitFor('the Event', async () => {
-    const { body } = await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${early.namespace}/events`);
-    return (body as { items: { reason: string; note: string }[] }).items.find(
-      ({ reason }) => reason === 'ManagedElsewhere',
-    );
+    return (await eventsOf(kube, early.namespace)).find(({ reason }) => reason === 'ManagedElsewhere');
   });
   expect(event.note).toContain('Flux (field manager kustomize-controller) manages the field that is written now');
   expect(event.note).toContain('spec.controlPlane.write: Render');

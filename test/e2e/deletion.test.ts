@@ -4,6 +4,7 @@ import { products, sharedStack, startVault, waitFor, type Product } from '../sta
 import { vaultWrites } from '../support/audit.ts';
 import { makeByHand, overlayByHand } from '../support/by-hand.ts';
 import { applyOk, getResource, resourcePath, waitForCondition, type Json } from '../support/cluster.ts';
+import { eventsOf } from '../support/events.ts';
 import { useOperator } from '../support/harness.ts';
 import { entry, inventory, servedBy } from '../support/look.ts';
 import { controlPlane, grantOperator, makeScene, merge, prepareVault, type Scene } from '../support/scene.ts';
@@ -49,9 +50,7 @@ const annotate = async ({ namespace, name }: Scene, annotations: Json) =>
 
 /** Notes of Events with a reason about a scene's resource. */
 const notes = async ({ namespace }: Scene, reason: string): Promise<string[]> =>
-  ((await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${namespace}/events`)).body as { items: { reason: string; note: string }[] }).items
-    .filter((event) => event.reason === reason)
-    .map((event) => event.note); // prettier-ignore
+  (await eventsOf(kube, namespace)).filter((event) => event.reason === reason).map((event) => event.note);
 const noted = async (scene: Scene, reason: string) =>
   await waitFor(`an Event ${reason}`, async () => {
     const found = await notes(scene, reason);

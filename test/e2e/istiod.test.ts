@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { createNamespace, makeTemporaryDir, sharedStack, waitFor } from '../stack/index.ts';
 import { kubeWrites, vaultWrites, waitForReads } from '../support/audit.ts';
 import { applyOk, conditionOf, getResource, requestReconcile, waitForCondition, type Json } from '../support/cluster.ts'; // prettier-ignore
+import { eventsOf } from '../support/events.ts';
 import { useOperator } from '../support/harness.ts';
 import { podTemplateOf } from '../support/istiod-pod.ts';
 import { hangingInit, issueLeaf, playIstiod, Replicas, wellAt, writeMeshRoot, type Identity, type PlayedIstiod } from '../support/istiod-replicas.ts'; // prettier-ignore
@@ -104,9 +105,8 @@ it('a replica that signs by itself is a critical condition, an Event and a metri
   expect((await shown()).istiod?.[0]).toMatchObject({ pod: 'istiod-2', phase: 'SelfSignedFallback', reason: 'FilesMissing' }); // prettier-ignore
   await measured(/^istio_vault_ca_self_signed_fallback\{namespace="replicas",name="istioca"\} 1$/m);
   await waitFor('the Event', async () => {
-    const { body } = await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${namespace}/events`);
-    const { items } = body as { items: { type: string; reason: string }[] };
-    return items.filter((e) => e.type === 'Warning' && e.reason === 'SelfSignedFallback').length === 1;
+    const events = await eventsOf(kube, namespace);
+    return events.filter((e) => e.type === 'Warning' && e.reason === 'SelfSignedFallback').length === 1;
   });
 });
 

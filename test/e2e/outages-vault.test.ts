@@ -13,6 +13,7 @@ import {
   waitForCondition,
   type Resource,
 } from '../support/cluster.ts';
+import { eventsOf } from '../support/events.ts';
 import { useOperator } from '../support/harness.ts';
 import { lastGood, logins, statusWrites, tokensOf, writesFor } from '../support/outage.ts';
 import { grantLongTokens, grantOperator, makeScene, prepareVault, type Scene } from '../support/scene.ts';
@@ -107,8 +108,7 @@ const conditionsOf = (resource: Resource): string[] =>
 
 /** Reasons of a scene's Events. */
 async function told({ namespace }: Scene): Promise<Set<string>> {
-  const { body } = await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${namespace}/events`);
-  return new Set((body as { items: { reason: string }[] }).items.map(({ reason }) => reason));
+  return new Set((await eventsOf(kube, namespace)).map(({ reason }) => reason));
 }
 
 /** What a user sees while it lasts: the reason, that it goes on by itself, and what was there last. */

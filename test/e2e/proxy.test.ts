@@ -12,6 +12,7 @@ import {
   waitForCondition,
   type Json,
 } from '../support/cluster.ts';
+import { eventsOf } from '../support/events.ts';
 import { startForwardProxy, type ForwardProxy } from '../support/forward-proxy.ts';
 import { startOperator, type RunningOperator } from '../support/operator.ts';
 import { makeScene, prepareVault } from '../support/scene.ts';
@@ -77,7 +78,6 @@ it('names the proxy that refuses, without its password, and goes on afterwards',
     async () => conditionOf(await getResource(kube, namespace, 'istioca'), 'VaultReady')?.status === 'True',
     { timeoutMs: 60_000 },
   );
-  const { body } = await kube.request('GET', `/apis/events.k8s.io/v1/namespaces/${namespace}/events`);
-  for (const said of [operator.log(), JSON.stringify(body), await operator.metrics()])
+  for (const said of [operator.log(), JSON.stringify(await eventsOf(kube, namespace)), await operator.metrics()])
     expect(said).not.toContain(proxy.password);
 });
