@@ -59,6 +59,12 @@ const generated: Record<string, string> = {
     { authMount: false, authConfig: false, auditDevice: false, rootGoes: true },
     { deletionPolicy: 'Delete' },
   ),
+  'deploy/vault/operator-policy-crl.hcl': await policy(
+    'deploy/samples/minimal.yaml',
+    'The same with delivery.crl: true, also configures and renews the revocation lists of both PKI mounts.',
+    { authMount: false, authConfig: false, auditDevice: false },
+    { delivery: { ...(await specOf('deploy/samples/minimal.yaml')).delivery, crl: true } },
+  ),
   'deploy/vault/operator-policy-least.hcl': await policy(
     leastRights,
     "The same with policy.manage and kubernetesAuth.manage: false: writes neither policies nor roles, and can do without 'read' on both.",

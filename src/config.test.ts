@@ -33,6 +33,7 @@ describe('flags of run', () => {
       deletionDeadlineMs: 600_000,
       backoffBaseMs: 1000,
       contestProbeMs: 600_000,
+      crlLeadMs: 300_000,
       lease: { durationMs: 15_000, renewDeadlineMs: 10_000, retryPeriodMs: 2_000 },
       kubeconfig: undefined,
       proxyFor: expect.any(Function),
@@ -59,6 +60,7 @@ describe('flags of run', () => {
         '--deletion-deadline=90s',
         '--backoff-base=50ms',
         '--contest-probe=5s',
+        '--crl-lead-time=1m',
         '--leader-election-lease-duration=1m',
         '--leader-election-renew-deadline=40s',
         '--leader-election-retry-period=5s',
@@ -81,6 +83,7 @@ describe('flags of run', () => {
       deletionDeadlineMs: 90_000,
       backoffBaseMs: 50,
       contestProbeMs: 5000,
+      crlLeadMs: 60_000,
       lease: { durationMs: 60_000, renewDeadlineMs: 40_000, retryPeriodMs: 5_000 },
       kubeconfig: 'some/file',
     });

@@ -33,6 +33,8 @@ export interface RunConfig {
   readonly backoffBaseMs: number;
   /** The first retry interval after a repeated field conflict (`ContestedField`). */
   readonly contestProbeMs: number;
+  /** With `delivery.crl`: how long the list of a new intermediate is in the mesh before istiod signs with it, milliseconds. */
+  readonly crlLeadMs: number;
   readonly lease: LeaseTimes;
   /** Path of a kubeconfig file; undefined: see `loadKubeConfig`. */
   readonly kubeconfig: string | undefined;
@@ -114,6 +116,7 @@ const runSchema = z.object({
   'deletion-deadline': duration.prefault('10m'),
   'backoff-base': duration.prefault('1s'),
   'contest-probe': duration.prefault('10m'),
+  'crl-lead-time': duration.prefault('5m'),
   ...connection,
 });
 
@@ -168,6 +171,7 @@ function assemble(
     deletionDeadlineMs: values['deletion-deadline'],
     backoffBaseMs: values['backoff-base'],
     contestProbeMs: values['contest-probe'],
+    crlLeadMs: values['crl-lead-time'],
     kubeconfig: values.kubeconfig,
     proxyFor: readProxies(env),
   });

@@ -100,6 +100,8 @@ export const reasons = {
   RootNotDistributed: waiting(20),
   // other
   IntermediateExpiresSoon: waiting(30),
+  CRLMissing: waiting(60),
+  CRLNearEnd: waiting(60),
   ChangesPending: waiting(30),
   Deleting: waiting(5),
   Unreachable: transient,

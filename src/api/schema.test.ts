@@ -58,7 +58,7 @@ describe('defaults', () => {
         key: { type: 'rsa' },
       },
       keyStore: { manage: true, mount: 'kv', path: 'istioca', version: 2 },
-      delivery: { source: 'Bundle', directory: '/vault/secrets', refreshInterval: '1m', annotations: {} },
+      delivery: { source: 'Bundle', directory: '/vault/secrets', refreshInterval: '1m', annotations: {}, crl: false },
       policy: { manage: true, name: 'istioca' },
       kubernetesAuth: {
         manage: true,

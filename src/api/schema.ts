@@ -216,13 +216,21 @@ const delivery = z
         maxProperties: 32,
         ...cel(...allowedTextRules('delivery.annotations', deliveryAnnotations)),
       }),
+    crl: z.boolean().default(false),
   })
   .meta(
-    cel({
-      rule: "!has(self.refreshInterval) || duration(self.refreshInterval) >= duration('1s')",
-      message: 'delivery.refreshInterval must be at least 1s',
-      fieldPath: '.refreshInterval',
-    }),
+    cel(
+      {
+        rule: "!has(self.crl) || !self.crl || !has(self.source) || self.source != 'PKI'",
+        message: 'delivery.crl cannot be used with delivery.source: PKI, which changes files one by one: use Bundle',
+        fieldPath: '.crl',
+      },
+      {
+        rule: "!has(self.refreshInterval) || duration(self.refreshInterval) >= duration('1s')",
+        message: 'delivery.refreshInterval must be at least 1s',
+        fieldPath: '.refreshInterval',
+      },
+    ),
   );
 
 const kubernetesAuth = z

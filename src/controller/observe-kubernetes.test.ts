@@ -32,6 +32,7 @@ function judge(deployments: Surroundings['deployments']) {
     istiodValues: defaultIstiodValues,
     meshRoots: undefined,
     meshRootsPlace: undefined,
+    meshLists: undefined,
   };
   const adapter = adapters[spec.controlPlane.kind];
   const surroundings = { others: [], deployments, relatives: [], injectors: [] };

@@ -11,7 +11,8 @@ import type { KubeClient } from '../kube/client.ts';
 import { dumpYaml } from '../runtime/yaml.ts';
 import { bundleFacts, type CertificateFacts } from '../plan/facts/certificate.ts';
 import type { IstiodFields } from '../plan/control-plane/istiod-fields.ts';
-import { kvDataPath } from '../plan/facts/ca-files.ts';
+import { crlFile, kvDataPath } from '../plan/facts/ca-files.ts';
+import { listsIn } from '../plan/facts/revocation-list.ts';
 import type { ObservedKubernetes, Unfit } from '../plan/facts/observed.ts';
 import type { IstiodDeployment } from '../plan/facts/observed-istiod.ts';
 import { hasEnded, istiodDeployments, istiodLabel, ownedBy } from '../istiod/discover.ts';
@@ -51,6 +52,7 @@ export interface Gates {
   meshRoots: ObservedKubernetes['meshRoots'];
   /** Where they were read; undefined: the place is not known. */
   meshRootsPlace: TrustPlace | undefined;
+  meshLists: ObservedKubernetes['meshLists'];
 }
 
 /** Reads the objects that are read once per reconcile. @throws KubeError of the first read that failed */
@@ -101,11 +103,12 @@ export async function readGates(
   const target = targetOf(resource, surroundings, { controlPlane });
   const istiodValues = adapter.istiodValues(target);
   const [meshRootsPlace] = placesOfMesh(target, adapter, istiodValues);
-  const [controlPlaneServed, meshRoots] = await Promise.all([
+  const [controlPlaneServed, meshRoots, meshLists] = await Promise.all([
     controlPlane !== undefined || kube.isServed(adapter.gvr),
     readMeshRoots(kube, namespace, meshRootsPlace),
+    spec.delivery.crl ? readMeshLists(kube, namespace) : undefined,
   ]);
-  return { controlPlane, controlPlaneServed, istiodValues, meshRoots, meshRootsPlace };
+  return { controlPlane, controlPlaneServed, istiodValues, meshRoots, meshRootsPlace, meshLists };
 }
 
 /** Returns where istiod of this control plane publishes, or will publish, the roots that workloads trust. */
@@ -130,6 +133,15 @@ async function readMeshRoots(
   return configMap && bundleFacts(str(dig(configMap, 'data', 'root-cert.pem')));
 }
 
+/** The name of the ConfigMap with revocation lists, unless istiod (1.31 and later) has another in `PILOT_CRL_CONFIGMAP`. */
+const listsConfigMap = 'istio-ca-crl';
+
+/** Returns the revocation lists that istiod publishes for a namespace; undefined: the ConfigMap does not exist. */
+async function readMeshLists(kube: ClusterReader, namespace: string): Promise<ObservedKubernetes['meshLists']> {
+  const configMap = await kube.getObject(configMaps, namespace, listsConfigMap);
+  return configMap && { name: listsConfigMap, lists: listsIn(str(dig(configMap, 'data', crlFile))) };
+}
+
 /** Returns the input of the control plane adapter. */
 export function targetOf(
   { metadata, spec }: IstioVaultCA,
@@ -151,7 +163,7 @@ export function targetOf(
  */
 export function evaluateKubernetes(
   surroundings: Surroundings,
-  { controlPlane, controlPlaneServed, istiodValues, meshRoots, meshRootsPlace }: Gates,
+  { controlPlane, controlPlaneServed, istiodValues, meshRoots, meshRootsPlace, meshLists }: Gates,
   render: JsonObject | undefined,
   resource: IstioVaultCA,
   adapter: ControlPlaneAdapter,
@@ -182,6 +194,7 @@ export function evaluateKubernetes(
     otherRevisions: otherRevisions(surroundings.deployments, revisions),
     meshRoots,
     meshRootsPlace,
+    ...(meshLists ? { meshLists } : {}),
     injector: evaluateInjectors(surroundings.injectors, podLabels(matching, revisions, istiodValues)),
   };
 }

@@ -210,6 +210,7 @@ export class Operator {
       addressAllowed: (address) => addressAllowed(config, address),
       injectorAddressAllowed: (address) => injectorAddressAllowed(config, address),
       resyncMs: config.resyncMs,
+      crlLeadMs: config.crlLeadMs,
       reconcileTimeoutMs: config.reconcileTimeoutMs,
       deletionDeadlineMs: config.deletionDeadlineMs,
       conflicts: new ConflictTracker(config.contestProbeMs),

@@ -67,6 +67,8 @@ export interface ReconcilerOptions extends ReconcileLoopOptions, SpecPolicy {
   clusterUid: string;
   /** The longest time between two reconciles of a resource, milliseconds. */
   resyncMs: number;
+  /** With `delivery.crl`: how long the list of a new intermediate is in the mesh before istiod signs with it, milliseconds. */
+  crlLeadMs: number;
   /** The longest time that a reconcile takes, milliseconds. */
   reconcileTimeoutMs: number;
   /** Time after which a deletion gives up its cleanup, milliseconds. */

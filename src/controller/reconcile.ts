@@ -11,6 +11,7 @@ import type { IstiodPod } from '../plan/facts/observed-istiod.ts';
 import { plan } from '../plan/plan.ts';
 import { internalError, kindOf, recheckAfterMs, type Problem } from '../plan/facts/problem.ts';
 import { describeForeignRoles } from '../plan/vault/foreign-roles.ts';
+import { listsDueAt } from '../plan/vault/revocation-lists.ts';
 import { describeStaleStandby } from '../plan/vault/stale-standby.ts';
 import { rotationDue } from '../plan/rotation/rotation.ts';
 import { Deadline } from '../runtime/deadline.ts';
@@ -186,7 +187,7 @@ export class Reconciler {
 
   #desire({ metadata, spec }: IstioVaultCA): Desired {
     const { namespace, name, uid, annotations } = metadata;
-    return desire({ cluster: this.#o.clusterUid, namespace, name, uid }, spec, annotations);
+    return desire({ cluster: this.#o.clusterUid, namespace, name, uid }, spec, annotations, this.#o.crlLeadMs);
   }
 
   async #converging(resource: IstioVaultCA, desired: Desired, signal: AbortSignal): Promise<LoopResult> {
@@ -243,7 +244,7 @@ export class Reconciler {
     if (transient) return { backoff: true, problem: transient };
     const waits = result.problems.map(recheckAfterMs).filter((ms) => ms !== undefined);
     const s = result.observed && new DerivedState(desired, result.observed, now);
-    const next = [s?.renewAt, s && rotationDue(s)];
+    const next = [s?.renewAt, s && rotationDue(s), ...(s ? listsDueAt(s) : [])];
     const untilDue = next.filter((at) => at !== undefined && at > now).map((at) => (at ?? now) - now);
     const look = s && recheckIn(s);
     const again = result.unfinished && desired.spec.mode === 'Enforce';

@@ -11,6 +11,7 @@ import { objectName, renderName } from './control-plane/istiod-fields.ts';
 import * as ownership from './ownership/checks.ts';
 import * as controlPlane from './control-plane/checks.ts';
 import { keyStoreDeletes } from './vault/entry-lifetime.ts';
+import { crlMissing, crlNearEnd, listSettingsSteps } from './vault/revocation-lists.ts';
 import * as roots from './vault/root-checks.ts';
 import { wouldReplaceRoot } from './vault/mesh-root-checks.ts';
 import { intermediateTtlTooShort } from './vault/intermediate-ttl.ts';
@@ -69,6 +70,8 @@ function checkObserved(s: DerivedState): Problem[] {
     ownership.adoptionMismatch(s),
     ownership.keyUnsupported(s),
     keyStoreDeletes(s),
+    crlNearEnd(s),
+    crlMissing(s),
     roots.rootLost(s),
     controlPlane.istiodSignsNothing(s),
     wouldReplaceRoot(s),
@@ -90,6 +93,9 @@ function vaultSteps(s: DerivedState): Step[] {
   const mounts = mountSteps(s);
   // Vault refuses to create a mount that exists, but overwrites a policy and a role: a resource that loses the race for a mount stops here
   if (mounts.length > 0) return mounts;
+  // before the first issuer, whose list Vault signs at once
+  const listSettings = listSettingsSteps(s);
+  if (listSettings.length > 0) return listSettings;
   const reviewer = reviewerSteps(s);
   if (reviewer.length > 0) return reviewer;
   return [...rootSteps(s), ...accessSteps(s), ...versionSteps(s), ...intermediateSteps(s)];

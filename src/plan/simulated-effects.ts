@@ -6,7 +6,16 @@
 import { plannedCertificate, type CertificateFacts } from './facts/certificate.ts';
 import { DerivedVault } from './facts/derived.ts';
 import type { Desired } from './facts/desired.ts';
-import { ownEntry, type Issuer, type Observed, type ObservedVault, type Pki, type Slot } from './facts/observed.ts';
+import { plannedAgain, plannedList, type RevocationList } from './facts/revocation-list.ts';
+import {
+  ownEntry,
+  type Issuer,
+  type ListSettings,
+  type Observed,
+  type ObservedVault,
+  type Pki,
+  type Slot,
+} from './facts/observed.ts';
 import type { RootSpec } from './facts/state-entry.ts';
 import type { StepOf } from './steps.ts';
 
@@ -69,10 +78,36 @@ function plannedIssuer(pki: Pki, keyName: string): string {
   return id;
 }
 
-function addIssuer(pki: Pki, keyId: string, keyName: string, certificate: CertificateFacts): void {
-  const issuer: Issuer = { id: plannedIssuer(pki, keyName), keyId, keyName, certificate };
+function addIssuer(
+  { d, vault, now }: SimulatedWorld,
+  pki: Pki,
+  key: Pki['keys'][number],
+  certificate: CertificateFacts,
+): void {
+  const issuer: Issuer = { id: plannedIssuer(pki, key.name), keyId: key.id, keyName: key.name, certificate };
   pki.issuers.push(issuer);
   pki.defaultIssuerId ||= issuer.id;
+  // Vault signs a list as soon as it has the issuer
+  if (!d.spec.delivery.crl) return;
+  const tier = pki === vault.rootPki ? 'root' : 'intermediate';
+  const list = plannedList(certificate, now, vault.listSettings[tier]?.lifeMs ?? defaultListSettings.lifeMs);
+  vault.lists = { ...vault.lists, [certificate.fingerprint]: list };
+}
+
+/** Has Vault sign the lists of a mount again, with the same content. */
+export function rotateLists(world: SimulatedWorld, mount: string): void {
+  const { vault, now } = world;
+  const again = pkiOf(world, mount).issuers.flatMap(({ certificate: { fingerprint } }) => {
+    const list = vault.lists[fingerprint];
+    return list ? [[fingerprint, plannedAgain(list, now)] as const] : [];
+  });
+  vault.lists = { ...vault.lists, ...Object.fromEntries(again) };
+}
+
+/** The lists of Vault and of the CA entry with these PEM texts. */
+function listsOf({ lists, live }: ObservedVault, pems: readonly string[]): RevocationList[] {
+  const known = [...Object.values(lists), ...(ownEntry(live)?.lists ?? [])];
+  return pems.flatMap((pem) => known.find((list) => list.pem === pem) ?? []);
 }
 
 export function addKey(pki: Pki, name: string): void {
@@ -80,11 +115,23 @@ export function addKey(pki: Pki, name: string): void {
   pki.keys.push({ id: `planned key ${name}`, name });
 }
 
+const hour = 3_600_000;
+
+/** How a new PKI mount signs its lists. */
+const defaultListSettings: ListSettings = {
+  lifeMs: 72 * hour,
+  disabled: false,
+  autoRebuild: false,
+  graceMs: 12 * hour,
+};
+
 export function mountPki({ d, vault }: SimulatedWorld, step: StepOf<'MountPKI'>): void {
   const mount = { type: 'pki', description: step.description, maxLeaseTtl: step.maxLeaseTtl };
   const content: Pki = { issuers: [], keys: [], defaultIssuerId: '' };
   const isRoot = step.mount === d.spec.root.mount;
   if (isRoot ? vault.rootMount : vault.intermediateMount) throw new Refused('path is already in use');
+  if (d.spec.delivery.crl)
+    vault.listSettings = { ...vault.listSettings, [isRoot ? 'root' : 'intermediate']: defaultListSettings };
   Object.assign(
     vault,
     isRoot ? { rootMount: mount, rootPki: content } : { intermediateMount: mount, intermediatePki: content },
@@ -97,7 +144,7 @@ export function generateRoot(world: SimulatedWorld, step: StepOf<'GenerateRoot'>
   const key = pki.keys.find((k) => k.name === step.name);
   if (!key) throw new Refused('no such key');
   const facts = caFacts(step.spec, plannedKey(step.name), world.now, Infinity, true);
-  addIssuer(pki, key.id, key.name, plannedCertificate(facts, undefined));
+  addIssuer(world, pki, key, plannedCertificate(facts, undefined));
 }
 
 export function signIntermediate(world: SimulatedWorld, step: StepOf<'SignIntermediate'>): void {
@@ -108,7 +155,7 @@ export function signIntermediate(world: SimulatedWorld, step: StepOf<'SignInterm
   const key = pki?.keys.find((k) => k.id === step.keyId);
   if (!staged?.publicKey || !root || !key || !pki) throw new Refused('nothing to sign');
   const facts = caFacts(step.spec, staged.publicKey, now, root.certificate.notAfter, false);
-  addIssuer(pki, key.id, key.name, plannedCertificate(facts, root.certificate.fingerprint));
+  addIssuer(world, pki, key, plannedCertificate(facts, root.certificate.fingerprint));
 }
 
 /** How many versions KV 2 keeps of an entry when nobody has said it. */
@@ -124,7 +171,9 @@ export function publishLive({ d, vault }: SimulatedWorld, step: StepOf<'PublishL
   if (!issuer || publicKey !== issuer.certificate.publicKey) throw new Refused('changed meanwhile');
   const { certificate } = issuer;
   const { generation, keyRef } = step;
-  const entry = { generation, keyRef, certificate, chain: certificate.pem, root: step.roots.join(''), publicKey };
+  const lists = step.lists.length === 0 ? {} : { lists: listsOf(vault, step.lists) };
+  const root = step.roots.join('');
+  const entry = { generation, keyRef, certificate, chain: certificate.pem, root, publicKey, ...lists };
   if (d.spec.keyStore.version === 2 && vault.live.casVersion > 0) {
     const all = [...vault.liveOlder, vault.live.casVersion, vault.live.casVersion + 1];
     vault.liveOlder = all.slice(-(vault.liveVersions ?? defaultVersions)).slice(0, -1);
@@ -140,7 +189,7 @@ export function installCertificate(world: SimulatedWorld, step: StepOf<'InstallC
   const keyId = live && new DerivedVault(world.d, world.vault).keyIdOf(pki, live);
   const key = pki.keys.find((k) => k.id === keyId);
   if (!live?.certificate || !key) throw new Refused('nothing to install');
-  addIssuer(pki, key.id, key.name, live.certificate);
+  addIssuer(world, pki, key, live.certificate);
 }
 
 export function collect(world: SimulatedWorld, step: StepOf<'Collect'>): void {

@@ -1,4 +1,5 @@
 /** Rows of the steps that issue certificates, publish the CA and collect what is unused. Pure. */
+import { rfc3339 } from '../api/time.ts';
 import { parseMarker } from './facts/identity.ts';
 import * as effects from './simulated-effects.ts';
 import type { StepRows } from './step-row.ts';
@@ -11,10 +12,35 @@ const ownerIn = (marker: string): string => {
   return owner ? `${owner.namespace}/${owner.name}` : 'another resource';
 };
 
+const listCount = ({ length }: readonly string[]): string =>
+  length === 1 ? 'one revocation list' : `${length} revocation lists`;
+
+const reasonForLists = {
+  lists: 'the CAs above workload certificates changed',
+  revoked: 'a certificate was revoked',
+  listsDue: 'half of their time is over',
+} as const;
+
+/** What remains of lists that are taken out of the CA entry, for the user. */
+export const keptLists = (listsEnd: number): string =>
+  `the CA entry has no revocation lists any more, but the mesh keeps those that it has, in ConfigMap istio-ca-crl of each namespace. Sidecars refuse every connection when the first of them ends${listsEnd === Infinity ? '' : ` on ${rfc3339(listsEnd)}`}, and sooner if there is another intermediate or root before. Restart istiod, and delete these ConfigMaps (docs/compromise.md)`;
+
+const forDays = ({ settings: { lifeMs } }: StepOf<'ConfigureCRL'>): string =>
+  `for ${Math.floor(lifeMs / 86_400_000)} days, and to renew them by itself`;
+
+const eventOf = ({ from, same }: StepOf<'PublishLive'>): string => {
+  if (from === 'adopted') return 'Adopted';
+  if (same === 'lists' || same === 'revoked' || same === 'listsDue') return 'CRLPublished';
+  if (same) return 'PublishedAgain';
+  return from === 'staging' ? 'Published' : 'RootsPublished';
+};
+
 const published = (step: StepOf<'PublishLive'>, verb: string): string => {
   if (step.from === 'adopted') return `${verb} the adopted CA: same key, same certificates`;
   if (step.same === 'lifetime') return `${verb} the CA entry unchanged, because Vault would delete its current version`;
   if (step.same === 'keyForm') return `${verb} the same CA with its key in a form that istiod reads`;
+  if (step.same === 'withdrawn') return `${verb} the CA entry without revocation lists`;
+  if (step.same !== undefined) return `${verb} ${listCount(step.lists)} (${reasonForLists[step.same]})`;
   return step.from === 'staging'
     ? `${verb} CA generation ${step.generation} for istiod`
     : `${verb} root-cert.pem with ${rootCount(step.roots)}`;
@@ -33,6 +59,8 @@ export const issuingRows: StepRows<
   | 'SignIntermediate'
   | 'InstallCertificate'
   | 'PublishLive'
+  | 'RotateCRL'
+  | 'ConfigureCRL'
   | 'SetDefaultIssuer'
   | 'RestoreUsage'
   | 'LimitVersions'
@@ -112,12 +140,35 @@ export const issuingRows: StepRows<
     condition: 'KeyStored',
     action: 'Publish',
     target: 'vault:live',
-    event: ({ from, same }) =>
-      from === 'adopted' ? 'Adopted' : same ? 'PublishedAgain' : from === 'staging' ? 'Published' : 'RootsPublished',
+    event: eventOf,
     planned: (step) => published(step, 'Publish'),
     done: (step) => published(step, 'Published'),
     rereads: ['live', 'liveRevoked', 'liveVersions', 'intermediatePki'],
     simulate: effects.publishLive,
+  },
+  RotateCRL: {
+    condition: 'IntermediateReady',
+    action: 'Sign',
+    target: (step) => `vault:${step.mount}/crl/rotate`,
+    event: 'CRLRotated',
+    planned: (step) => `Have the revocation lists of mount ${step.mount}/ signed again`,
+    done: (step) => `Had the revocation lists of mount ${step.mount}/ signed again`,
+    rereads: ['lists'],
+    simulate: (world, step) => effects.rotateLists(world, step.mount),
+  },
+  ConfigureCRL: {
+    condition: 'IntermediateReady',
+    action: 'Update',
+    target: (step) => `vault:${step.mount}/config/crl`,
+    event: 'CRLConfigured',
+    planned: (step) => `Have mount ${step.mount}/ sign revocation lists ${forDays(step)}`,
+    done: (step) => `Configured mount ${step.mount}/ to sign revocation lists ${forDays(step)}`,
+    restores: (step) => `${step.mount}/config/crl`,
+    rereads: ['rootListSettings', 'intermediateListSettings'],
+    simulate: ({ d, vault }, { mount, settings }) => {
+      const tier = mount === d.spec.root.mount ? 'root' : 'intermediate';
+      vault.listSettings = { ...vault.listSettings, [tier]: settings };
+    },
   },
   SetDefaultIssuer: {
     condition: 'IntermediateReady',

@@ -10,7 +10,14 @@ function resetOf({ resets }: StepOf<'WriteRole'>): string {
   return names.length === 0 ? '' : `, without ${names.join(', ')}, which let in more`;
 }
 
-const pkiMounts = ['rootMount', 'intermediateMount', 'rootPki', 'intermediatePki'] as const;
+const pkiMounts = [
+  'rootMount',
+  'intermediateMount',
+  'rootPki',
+  'intermediatePki',
+  'rootListSettings',
+  'intermediateListSettings',
+] as const;
 
 export const vaultRows: StepRows<
   | 'EnableAudit'

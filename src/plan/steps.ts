@@ -3,8 +3,14 @@
  * `step-table.ts`, one row a kind; how it is executed in Vault, in `src/vault/execute.ts`.
  */
 import type { IntermediateSpec, RootSpec, StateEntry } from './facts/state-entry.ts';
-import type { KubernetesAuthConfig, RoleFields } from './facts/observed.ts';
+import type { KubernetesAuthConfig, ListSettings, RoleFields } from './facts/observed.ts';
 import type { Problem } from './facts/problem.ts';
+
+/**
+ * Why a CA is published again with the same key and certificates: Vault would delete the entry; istiod cannot read the key as it is stored; the
+ * lists are of other CAs, have other serial numbers, or half of their time is over; the spec asks for no lists any more.
+ */
+export type RepeatReason = 'lifetime' | 'keyForm' | 'lists' | 'revoked' | 'listsDue' | 'withdrawn';
 
 export type Step =
   | { kind: 'ClaimControlPlane'; target: string }
@@ -80,13 +86,19 @@ export type Step =
       issuerId: string;
       /** The roots that istiod hands out, PEM, in their order in root-cert.pem. */
       roots: readonly string[];
+      /** The revocation lists, PEM; none: the entry gets no ca-crl.pem. */
+      lists: readonly string[];
       /** Name or id of the key in the mount; empty: the generation's own name. */
       keyRef: string;
       mark: string;
       cas: number;
       /** Key and certificates stay the same: why they are written again. */
-      same?: 'lifetime' | 'keyForm';
+      same?: RepeatReason;
+      /** Set if lists are taken out of the entry: when the first of them ends, milliseconds since the epoch; Infinity: never. */
+      listsEnd?: number;
     }
+  | { kind: 'RotateCRL'; mount: string }
+  | { kind: 'ConfigureCRL'; mount: string; settings: ListSettings }
   | { kind: 'SetDefaultIssuer'; mount: string; issuerId: string }
   | { kind: 'RestoreUsage'; mount: string; issuerId: string; usages: string[] }
   | { kind: 'Collect'; mount: string; issuerIds: string[]; keyIds: string[]; what: string }

@@ -1,7 +1,9 @@
 /** PEM blocks in texts from elsewhere: trust bundles of ConfigMaps, chains and keys of a key store. */
 
-const begin = '-----BEGIN CERTIFICATE-----';
-const end = '-----END CERTIFICATE-----';
+/** The label of the PEM blocks of certificates: RFC 7468, section 5. */
+const certificateLabel = 'CERTIFICATE';
+/** The label of the PEM blocks of revocation lists: RFC 7468, section 6. */
+export const crlLabel = 'X509 CRL';
 
 /** Limits of a bundle that is read. */
 export interface PemLimits {
@@ -15,10 +17,12 @@ export interface PemLimits {
 export const pemLimits: PemLimits = { longest: 512 * 1024, most: 300 };
 
 /**
- * Splits a PEM bundle into certificate blocks, each ending in a newline. What is beyond the limits is not read, as if it were not there: a
- * root that is missing can only stop an action, never start one.
+ * Splits a PEM bundle into the blocks of one label, by default certificates, each ending in a newline. What is beyond the limits is not read,
+ * as if it were not there: a root that is missing can only stop an action, never start one.
  */
-export function splitPem(bundle: string, { longest, most }: PemLimits = pemLimits): string[] {
+export function splitPem(bundle: string, { longest, most }: PemLimits = pemLimits, label = certificateLabel): string[] {
+  const begin = `-----BEGIN ${label}-----`;
+  const end = `-----END ${label}-----`;
   const text = bundle.slice(0, longest);
   const blocks: string[] = [];
   for (let at = 0; blocks.length < most;) {

@@ -6,7 +6,8 @@ import { z } from 'zod';
 import { str, type JsonObject } from '../api/json.ts';
 import { certificateFacts, publicKeyOfPrivate } from '../plan/facts/certificate.ts';
 import { isOwnMarker, type Identity } from '../plan/facts/identity.ts';
-import { caFiles } from '../plan/facts/ca-files.ts';
+import { caFiles, crlFile } from '../plan/facts/ca-files.ts';
+import { listsIn } from '../plan/facts/revocation-list.ts';
 import type { IntermediateSpec, StateEntry } from '../plan/facts/state-entry.ts';
 import type { CaEntry, Slot, StagingEntry } from '../plan/facts/observed.ts';
 import { Secret } from '../observability/secret.ts';
@@ -45,7 +46,9 @@ const ids = {
 const stateSchema = z.object({
   highestGeneration: z.number(),
   root: z.object({ ...ids, spec: rootSpecSchema }).exactOptional(),
-  intermediate: z.object({ ...ids, spec: intermediateSpecSchema }).exactOptional(),
+  intermediate: z
+    .object({ ...ids, spec: intermediateSpecSchema, servedAt: z.string().exactOptional() })
+    .exactOptional(),
   rotation: z
     .object({
       phase: z.enum(['Issuing', 'Distributing', 'Switching', 'Retiring']),
@@ -97,7 +100,7 @@ const parseJson = (value: string): unknown => {
 };
 
 /** The known fields of a CA entry, with the ownership marker of an operator and without one. The next publication removes all other fields. */
-const markedFields: ReadonlySet<string> = new Set([...caFiles, keyRefField, generationField, markerField]);
+const markedFields: ReadonlySet<string> = new Set([...caFiles, crlFile, keyRefField, generationField, markerField]);
 const unmarkedFields: ReadonlySet<string> = new Set(caFiles);
 
 /** How much text before the first PEM block is looked at, in UTF-16 code units. */
@@ -121,6 +124,7 @@ export function parseLive(id: Identity, entry: KvEntry): Slot<CaEntry> {
     chain: str(data['cert-chain.pem']),
     root: str(data['root-cert.pem']),
     publicKey: publicKeyOfPrivate(str(data['ca-key.pem'])),
+    ...(crlFile in data ? { lists: listsIn(str(data[crlFile])) } : {}),
     ...(istiodReads(str(data['ca-key.pem'])) ? {} : { unreadableKey: true as const }),
   }));
   if (result.entry !== 'foreign' || !entry.data) return result;
@@ -134,12 +138,14 @@ export function parseLive(id: Identity, entry: KvEntry): Slot<CaEntry> {
   return { ...result, foreign };
 }
 
-/** The content of a CA entry besides generation and ownership marker: four files in PEM. */
+/** The content of a CA entry besides generation and ownership marker: files in PEM. */
 interface CaEntryContent {
   certificate: string;
   chain: string;
   root: string;
   key: Secret;
+  /** Empty: the entry gets no ca-crl.pem. */
+  lists: string;
   /** Name or id of the key in the intermediate mount; empty: the key has the default name of its generation. */
   keyRef: string;
 }
@@ -159,6 +165,7 @@ export function caEntryData(
     'ca-key.pem': content.key.reveal(),
     'cert-chain.pem': content.chain,
     'root-cert.pem': content.root,
+    ...(content.lists === '' ? {} : { [crlFile]: content.lists }),
     ...(content.keyRef === '' ? {} : { [keyRefField]: content.keyRef }),
     [generationField]: String(generation),
     [markerField]: marker,

@@ -52,6 +52,8 @@ const executors: Executors = {
   InstallCertificate: issuing.installCertificate,
   PublishLive: issuing.publishLive,
   SetDefaultIssuer: ({ client }, step) => pki.setDefaultIssuer(client, step.mount, step.issuerId),
+  ConfigureCRL: ({ client }, step) => pki.writeListSettings(client, step.mount, step.settings),
+  RotateCRL: ({ client }, step) => pki.rotateLists(client, step.mount),
   RestoreUsage: ({ client }, step) => pki.addIssuingUsage(client, step.mount, step.issuerId, step.usages),
   DestroyVersions: ({ client, desired }, step) => destroyVersions(client, kvPlace(desired, ''), step.versions),
   LimitVersions: ({ client, desired }, step) => writeMaxVersions(client, kvPlace(desired, ''), step.versions),

@@ -13,8 +13,10 @@ import {
   type CertificateFacts,
 } from '../plan/facts/certificate.ts';
 import type { Desired } from '../plan/facts/desired.ts';
+import { isListOf, listsIn } from '../plan/facts/revocation-list.ts';
 import type { IntermediateSpec } from '../plan/facts/state-entry.ts';
 import { ProblemError, type Problem } from '../plan/facts/problem.ts';
+import { keptLists } from '../plan/step-rows-issuing.ts';
 import type { Step } from '../plan/steps.ts';
 import { Secret } from '../observability/secret.ts';
 import type { VaultClient } from './client.ts';
@@ -205,8 +207,16 @@ export async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIn
   await pki.setSigned(client, mount, chain);
 }
 
+/** Whether lists, if there are any, are complete for a certificate and its root: istiod refuses the files otherwise, or exits. */
+function coversChain(lists: string, cert: CertificateFacts, root: string): boolean {
+  if (lists === '') return true;
+  const parsed = listsIn(lists);
+  const signer = bundleFacts(root).find((facts) => isSignedBy(cert, facts));
+  return [cert, signer].every((ca) => ca && parsed.some((list) => isListOf(list, ca)));
+}
+
 /**
- * Publishes a CA: writes the four files of istiod to the CA entry in one write. Certificate and chain come from the intermediate mount, the
+ * Publishes a CA: writes the files of istiod to the CA entry in one write. Certificate and chain come from the intermediate mount, the
  * key from its entry, the roots from the step.
  * @throws VaultError of kind `CheckAndSet` if key, certificate and roots do not match, or if the CA entry changed
  */
@@ -221,10 +231,13 @@ export async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive
   const root = step.roots.join('');
   if (!cert || !bundleFacts(root).some((facts) => isSignedBy(cert, facts))) throw moved('the issuer');
   if (cert.publicKey !== publicKeyOfPrivate(key.reveal())) throw moved('the key of the issuer');
+  const lists = step.lists.join('');
+  if (!coversChain(lists, cert, root)) throw moved('the revocation lists');
   const { keyRef } = step;
-  const content = { certificate: cert.pem, chain: signed.join(''), root, key: forIstiod(key), keyRef };
+  const content = { certificate: cert.pem, chain: signed.join(''), root, key: forIstiod(key), lists, keyRef };
   const data = caEntryData(step.mark, step.generation, content, keyStore.version);
   await writeKv(client, kvPlace(desired, ''), data, step.cas);
+  if (step.listsEnd !== undefined) ctx.notice('CRLWithdrawn', keptLists(step.listsEnd));
   // With `PKI` delivery, istiod's certificate and key come from two paths; both writes follow each other immediately.
   if (delivery.source === 'PKI') await pki.setDefaultIssuer(client, intermediate.mount, step.issuerId);
 }

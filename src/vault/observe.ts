@@ -7,6 +7,7 @@ import { optionalCapabilities, requiredCapabilities } from '../plan/vault/capabi
 import { DerivedVault } from '../plan/facts/derived.ts';
 import type { Desired } from '../plan/facts/desired.ts';
 import { isOwnMarker } from '../plan/facts/identity.ts';
+import { isListOf } from '../plan/facts/revocation-list.ts';
 import { ownables, owns, ownsAuthMount, type Ownable } from '../plan/ownership/ownership.ts';
 import {
   ownEntry,
@@ -25,7 +26,7 @@ import { parseLive, parseStaging, parseState } from './entries.ts';
 import { VaultError } from './errors.ts';
 import { listKv, readKv, readVersions, type KvPlace, type KvVersions } from './kv.ts';
 import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
-import { isRevoked, listPkiRoles, readPki, readSigned } from './pki.ts';
+import { isRevoked, listPkiRoles, readList, readListSettings, readPki, readSigned } from './pki.ts';
 
 /** The place of an entry in the key store. */
 export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): KvPlace {
@@ -73,15 +74,67 @@ async function optionalUnless<T>(managed: boolean, read: Promise<T>): Promise<{ 
   return managed ? await value : await optional(value);
 }
 
+/** What the entries and PKI mounts hold, as far as it shows which certificates are of this resource. */
+type Content = Pick<ObservedVault, 'live' | 'state' | 'rootPki' | 'intermediatePki'>;
+
+/** Maximum number of issuers of one mount whose lists are read, newest first: the others are neither trusted nor used. */
+const mostListed = 20;
+
+/** Serial numbers of the intermediates of this resource, as far as its entries record them or its mount has them. */
+function intermediateSerials(d: Desired, content: Content): string[] {
+  const derived = new DerivedVault(d, { ...unread, ...content });
+  const history = derived.stateEntry?.history.filter(({ kind }) => kind === 'Intermediate') ?? [];
+  const inMount = derived.ownIntermediates.slice(0, mostListed).map(({ certificate }) => certificate);
+  const serials = [derived.caEntry?.certificate, ...inMount, ...history].map((one) => one?.serial ?? '');
+  return [...new Set(serials)].filter((serial) => serial !== '');
+}
+
 /**
- * Every read there is, by the name of what it reads; `authMount` and `live` stand before `authConfig` and `liveRevoked`, which wait for
- * them.
+ * The revocation lists of roots and intermediates of this resource, by fingerprint of the certificate. What Vault gives for an issuer and the
+ * issuer did not sign is left out.
+ */
+async function readLists(client: VaultClient, d: Desired, content: Content): Promise<ObservedVault['lists']> {
+  const derived = new DerivedVault(d, { ...unread, ...content });
+  const issuers = (['root', 'intermediate'] as const).flatMap((tier) =>
+    derived
+      .ownIssuers(tier)
+      .slice(0, mostListed)
+      .map((issuer) => ({ issuer, mount: d.spec[tier].mount })),
+  );
+  const lists = await Promise.all(
+    issuers.map(async ({ issuer: { id, certificate }, mount }) => {
+      const list = await readList(client, mount, id);
+      return list && isListOf(list, certificate) ? [[certificate.fingerprint, list] as const] : [];
+    }),
+  );
+  return Object.fromEntries(lists.flat());
+}
+
+/**
+ * Every read there is, by the name of what it reads. A read that waits for others stands after them: `authConfig` after `authMount`, and the last
+ * ones after the entries and the PKI mounts.
  */
 function readers(client: VaultClient, d: Desired, now: () => number, deleting: boolean) {
-  const { root, intermediate, keyStore, kubernetesAuth, policy, audit } = d.spec;
+  const { root, intermediate, keyStore, kubernetesAuth, policy, audit, delivery } = d.spec;
   let authMount: Promise<Mount | undefined> = Promise.resolve(undefined);
   const readLive = async () => parseLive(d.identity, await readKv(client, kvPlace(d, '')));
-  let live: ReturnType<typeof readLive> = Promise.resolve({ casVersion: 0, entry: undefined });
+  const readState = async () => parseState(d.identity, await readKv(client, kvPlace(d, '-state')));
+  const empty = Promise.resolve({ casVersion: 0, entry: undefined });
+  let live: ReturnType<typeof readLive> = empty;
+  let state: ReturnType<typeof readState> = empty;
+  const noPki: Promise<Pki> = Promise.resolve({ issuers: [], keys: [], defaultIssuerId: '' });
+  let rootPki = noPki;
+  let intermediatePki = noPki;
+  const content = async (): Promise<Content> => ({
+    live: await live,
+    state: await state,
+    // of a mount that is not there, nothing is read; any other failure is that of the read of its issuers
+    rootPki: await rootPki.catch(() => noPki),
+    intermediatePki: await intermediatePki.catch(() => noPki),
+  });
+  // deletion needs no lists
+  const readsLists = delivery.crl && !deleting;
+  const listSettings = async (mount: string) => (readsLists ? await readListSettings(client, mount) : undefined);
   return {
     health: () => client.health(),
     authMount: () => (authMount = kubernetesAuth.manage ? readAuthMount(client, kubernetesAuth.mount) : authMount),
@@ -104,9 +157,8 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     // reduced at once: an entry holds a private key, and what is kept of it for the reconcile must not
     live: () => (live = readLive()),
     staging: async () => parseStaging(d.identity, await readKv(client, kvPlace(d, '-staging'))),
-    state: async () => parseState(d.identity, await readKv(client, kvPlace(d, '-state'))),
+    state: () => (state = readState()),
     liveVersions: async () => (keyStore.version === 2 ? await readVersions(client, kvPlace(d, '')) : noVersions),
-    rootPki: () => readPki(client, root.mount),
     rootPkiRoles: () => optional(listPkiRoles(client, root.mount)),
     intermediatePkiRoles: () => optional(listPkiRoles(client, intermediate.mount)),
     liveRevoked: async () => {
@@ -114,7 +166,18 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
       // Vault serves certificates to everybody, so this needs no right
       return serial === undefined ? false : await isRevoked(client, root.mount, serial);
     },
-    intermediatePki: () => readPki(client, intermediate.mount),
+    rootPki: () => (rootPki = readPki(client, root.mount)),
+    intermediatePki: () => (intermediatePki = readPki(client, intermediate.mount)),
+    // Vault serves lists and certificates to everybody
+    lists: async () => (readsLists ? await readLists(client, d, await content()) : {}),
+    rootListSettings: () => listSettings(root.mount),
+    intermediateListSettings: () => listSettings(intermediate.mount),
+    revokedIntermediates: async () => {
+      if (!readsLists) return [];
+      const serials = intermediateSerials(d, await content());
+      const revoked = await Promise.all(serials.map((serial) => isRevoked(client, root.mount, serial)));
+      return serials.filter((_, i) => revoked[i]);
+    },
     keyStoreEntries: async () => (deleting ? await listKv(client, keyStore.mount, keyStore.version) : []),
     authRoles: async () => (deleting && kubernetesAuth.manage ? await listRoles(client, kubernetesAuth.mount) : []),
     rootMountRoles: async () => (deleting && rootGoes(d) ? await listPkiRoles(client, root.mount) : undefined),
@@ -124,6 +187,13 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
 
 type Readers = ReturnType<typeof readers>;
 type Reads = { [K in VaultPart]: Pending<Awaited<ReturnType<Readers[K]>>> };
+
+/** What shows which issuers are of this resource. */
+const listSources: readonly VaultPart[] = ['rootPki', 'intermediatePki', 'live', 'state'];
+
+/** Adds the lists to what is read again if the issuers of this resource can be others: Vault signs a list for each. They are read last. */
+const withLists = (names: VaultPart[]): VaultPart[] =>
+  listSources.some((source) => names.includes(source)) ? [...names.filter((name) => name !== 'lists'), 'lists'] : names;
 
 /** The observations of one reconcile: all of Vault first, then what the steps since have touched. */
 export class VaultObserver {
@@ -147,7 +217,9 @@ export class VaultObserver {
    */
   async observe(since: readonly Step[] | undefined): Promise<ObservedVault> {
     const names =
-      since && this.#reads ? [...new Set(since.flatMap(rereadsOf))] : (Object.keys(this.#readers) as VaultPart[]);
+      since && this.#reads
+        ? withLists([...new Set(since.flatMap(rereadsOf))])
+        : (Object.keys(this.#readers) as VaultPart[]);
     const started = Object.fromEntries(names.map((name) => [name, start<unknown>(this.#readers[name]())]));
     const reads = { ...this.#reads, ...started } as Reads;
     this.#reads = reads;
@@ -170,10 +242,20 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
   const roles = async (mount: string, object: Ownable | undefined, read: Pending<PkiRoles['names']>) =>
     object && owns(derived, object) ? [{ mount, names: await read.take() }] : [];
   const { root, intermediate } = d.spec;
+  const rootPki = await pki(mounts.rootMount, rootMount, reads.rootPki);
+  const intermediatePki = await pki(mounts.intermediateMount, intermediateMount, reads.intermediatePki);
+  const ofRoot = rootPki && (await reads.rootListSettings.take());
+  const ofIntermediate = intermediatePki && (await reads.intermediateListSettings.take());
   return {
     ...mounts,
-    rootPki: await pki(mounts.rootMount, rootMount, reads.rootPki),
-    intermediatePki: await pki(mounts.intermediateMount, intermediateMount, reads.intermediatePki),
+    rootPki,
+    intermediatePki,
+    lists: rootPki || intermediatePki ? await reads.lists.take() : {},
+    listSettings: {
+      ...(ofRoot ? { root: ofRoot } : {}),
+      ...(ofIntermediate ? { intermediate: ofIntermediate } : {}),
+    },
+    revokedIntermediates: rootPki ? await reads.revokedIntermediates.take() : [],
     pkiRoles: [
       ...(await roles(root.mount, mounts.rootMount?.type === 'pki' ? rootMount : undefined, reads.rootPkiRoles)),
       ...(await roles(
@@ -289,6 +371,9 @@ const unread: ObservedVault = {
   intermediatePki: undefined,
   pkiRoles: [],
   liveRevoked: false,
+  lists: {},
+  listSettings: {},
+  revokedIntermediates: [],
   policy: undefined,
   role: undefined,
   unreadable: [],

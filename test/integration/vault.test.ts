@@ -166,6 +166,7 @@ describe.each(products)('%s', (product) => {
       generation: 1,
       issuerId: pki.issuers[0]?.id ?? '',
       roots: [root?.certificate.pem ?? ''],
+      lists: [],
       keyRef: '',
       mark: desired.mark,
       cas: 0,

@@ -126,7 +126,14 @@ export interface Resource {
     observedGeneration?: number;
     conditions?: Condition[];
     root?: { serial: string; fingerprint: string; notAfter: string; issuerId: string };
-    intermediate?: { fingerprint: string; notAfter: string; generation: number; issuerId: string; renewAt?: string };
+    intermediate?: {
+      serial: string;
+      fingerprint: string;
+      notAfter: string;
+      generation: number;
+      issuerId: string;
+      renewAt?: string;
+    };
     history?: unknown[];
     rotation?: { kind: string; phase: string };
     controlPlane?: { digest?: string };

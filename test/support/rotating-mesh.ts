@@ -18,10 +18,9 @@ import { applyOk, getResource, installOperator, resourcePath, waitForCondition, 
 import { startOperator, type RunningOperator } from './operator.ts';
 import { makeScene, prepareVault } from './scene.ts';
 import { startTetrateOperator, type TetrateOperator } from './tetrate-operator.ts';
-import { Workloads } from './workloads.ts';
+import { publishedLists, Workloads } from './workloads.ts';
 
 const certificateSeconds = 30;
-const flags = ['--resync=1m'];
 
 const multiRoot = [
   {
@@ -36,8 +35,9 @@ interface Rotation {
   phase?: string;
 }
 
-/** Starts the stack before the tests of a file, and ends it after them. */
-export function useRotatingMesh() {
+/** Starts the stack before the tests of a file, and ends it after them. @param more flags of the operator */
+export function useRotatingMesh(more: string[] = []) {
+  const flags = ['--resync=1m', ...more];
   let kube: KubeServer;
   let vault: VaultServer;
   let node: StandInNode;
@@ -117,9 +117,13 @@ export function useRotatingMesh() {
         return roots.length === 1 && roots[0] === status?.root?.fingerprint;
       });
     },
-    /** Starts workloads; they stop at the end of the test. */
-    work: async (namespace: string): Promise<Workloads> => {
-      workloads = new Workloads({ kube, namespace, certificateSeconds });
+    /** A request to Vault as administrator. */
+    request: (method: string, path: string, body?: unknown) => vault.request(method, path, body),
+    /** The PEM blocks in ConfigMap istio-ca-crl of a namespace, in their order; empty: it does not exist. */
+    lists: async (namespace: string): Promise<string[]> => await publishedLists(kube, namespace),
+    /** Starts workloads; they stop at the end of the test. @param listsLagMs see `WorkloadOptions` */
+    work: async (namespace: string, listsLagMs?: number): Promise<Workloads> => {
+      workloads = new Workloads({ kube, namespace, certificateSeconds, listsLagMs });
       await workloads.start();
       return workloads;
     },

@@ -35,6 +35,7 @@ export const breaking: [string, Json][] = [
   ['spec.audit.options', auditOption('file_path', 'discard')],
   ['spec.audit.type', { audit: { path: 'file', type: 'socket' } }],
   ['spec.delivery.refreshInterval', { delivery: { refreshInterval: '500ms' } }],
+  ['spec.delivery.crl', { delivery: { crl: true, source: 'PKI' } }],
   ['spec.policy.name', { policy: { name: 'root' } }],
   ['spec.kubernetesAuth.config.tokenReviewer.secretRef', { kubernetesAuth: { config: { tokenReviewer: { mode: 'Secret' } } } }], // prettier-ignore
   ['spec.kubernetesAuth.config.tokenReviewer.mode', { kubernetesAuth: { audience: 'istio-ca', config: { tokenReviewer: { mode: 'ClientToken' } } } }], // prettier-ignore
@@ -92,6 +93,8 @@ export const obeying: Json[] = [
   { keyStore: { manage: false }, intermediate: { manage: false } },
   { policy: { manage: false }, kubernetesAuth: { manage: false } },
   { delivery: { directory: '/etc/cacerts/below' } },
+  { delivery: { crl: true } },
+  { delivery: { crl: false, source: 'PKI' } },
   annotation('vault.hashicorp.com/agent-requests-ephemeral', '1.5Gi'),
   annotation('vault.hashicorp.com/agent-limits-cpu', '250m'),
   annotation('vault.hashicorp.com/client-timeout', '300s'),
@@ -182,6 +185,7 @@ export const specs: fc.Arbitrary<Json> = fc
     delivery: fc.record({
       directory: seldom('/etc/cacerts', '/etc'),
       refreshInterval: seldom(...durations),
+      crl: seldom(true),
       annotations: fc.oneof(
         { weight: 3, arbitrary: fc.constant(undefined) },
         {

@@ -19,7 +19,8 @@ import type { Kube } from './cluster.ts';
 
 const exec = promisify(execFile);
 
-interface Identity {
+/** What a workload connects with. */
+export interface Identity {
   key: string;
   /** The leaf and its intermediates, PEM. */
   chain: string;
@@ -47,14 +48,27 @@ async function makeKeyAndCsr(): Promise<{ key: string; csr: string }> {
   }
 }
 
-/** Makes one mutual TLS connection, each side with its own certificate and its own roots. @throws the error of either side */
-async function shakeHands(server: Identity, client: Identity): Promise<void> {
+/** The revocation lists in ConfigMap istio-ca-crl of a namespace, one PEM block each; empty: it does not exist. */
+export async function publishedLists(kube: Kube, namespace: string): Promise<string[]> {
+  const { body } = await kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/istio-ca-crl`);
+  const text = (body as { data?: Record<string, string> }).data?.['ca-crl.pem'] ?? '';
+  return text.match(/-----BEGIN X509 CRL-----[^-]+-----END X509 CRL-----/g) ?? [];
+}
+
+/**
+ * Makes one mutual TLS connection, each side with its own certificate and its own roots.
+ * @param crl revocation lists: if there are any, OpenSSL needs one of every CA of the chain that has not ended, as Envoy does
+ * @throws the error of either side
+ */
+async function shakeHands(server: Identity, client: Identity, crl: string[]): Promise<void> {
+  const lists = crl.length > 0 ? { crl } : {};
   const listening = createServer({
     key: server.key,
     cert: server.chain,
     ca: server.roots,
     requestCert: true,
     rejectUnauthorized: true,
+    ...lists,
   });
   listening.listen(0, '127.0.0.1');
   await once(listening, 'listening');
@@ -66,6 +80,7 @@ async function shakeHands(server: Identity, client: Identity): Promise<void> {
     key: client.key,
     cert: client.chain,
     ca: client.roots,
+    ...lists,
     // names are SPIFFE URIs: only the chain is verified
     checkServerIdentity: () => undefined,
   });
@@ -84,6 +99,8 @@ export interface WorkloadOptions {
   namespace: string;
   /** Lifetime of the certificates, seconds; a workload requests a new one at half of it. */
   certificateSeconds: number;
+  /** How long after its publication a revocation list reaches the workloads, milliseconds, as a kubelet takes its time; undefined: they have none. */
+  listsLagMs?: number | undefined;
 }
 
 /** Two workloads, from `start` to `stop`. */
@@ -96,6 +113,8 @@ export class Workloads {
   readonly #o: WorkloadOptions;
   readonly #identities: Identity[] = [];
   readonly #stopping = new AbortController();
+  /** Published lists with the time at which they were read, oldest first. */
+  #lists: { at: number; lists: string[] }[] = [];
   #loops: Promise<void>[] = [];
   #token = '';
 
@@ -122,6 +141,18 @@ export class Workloads {
     await waitFor('workloads to speak with each other', () => this.verifications >= verified, options);
   }
 
+  /** Requests a certificate for neither of the two, to connect with it later. */
+  async guest(certificateSeconds: number): Promise<Identity> {
+    return await this.#renew(Date.now() + 1000 * this.#o.certificateSeconds, certificateSeconds);
+  }
+
+  /** Connects a workload to a server with another certificate. @throws the error of either side; that of the client says what is wrong with it */
+  async connect(guest: Identity): Promise<void> {
+    const [client] = this.#identities;
+    if (!client) throw new Error('start first');
+    await shakeHands(guest, client, await this.#crl());
+  }
+
   async stop(): Promise<void> {
     this.#stopping.abort();
     await Promise.all(this.#loops);
@@ -139,6 +170,17 @@ export class Workloads {
       .map(({ status }) => status.podIP ?? '');
   }
 
+  /** The revocation lists that have reached the workloads. */
+  async #crl(): Promise<string[]> {
+    const { kube, namespace, listsLagMs } = this.#o;
+    if (listsLagMs === undefined) return [];
+    const now = Date.now();
+    this.#lists.push({ at: now, lists: await publishedLists(kube, namespace) });
+    const arrived = this.#lists.filter(({ at }) => at <= now - listsLagMs);
+    this.#lists = [...arrived.slice(-1), ...this.#lists.filter(({ at }) => at > now - listsLagMs)];
+    return arrived.at(-1)?.lists ?? [];
+  }
+
   /** The roots that the namespace trusts; a workload verifies istiod with them. */
   async #trusted(): Promise<Buffer> {
     const { kube, namespace } = this.#o;
@@ -150,8 +192,8 @@ export class Workloads {
    * Requests a certificate from any replica. A replica that stops or hangs at that moment is no failure: a workload asks the next one.
    * @throws if no replica issues one in time
    */
-  async #renew(until: number): Promise<Identity> {
-    const { namespace, certificateSeconds } = this.#o;
+  async #renew(until: number, certificateSeconds = this.#o.certificateSeconds): Promise<Identity> {
+    const { namespace } = this.#o;
     const { key, csr } = await makeKeyAndCsr();
     const request = { csrPem: csr, token: this.#token, validitySeconds: certificateSeconds };
     let last = 'no replica is ready';
@@ -210,7 +252,7 @@ export class Workloads {
         const bothLast = (): boolean => Math.min(server.ends, client.ends) > Date.now();
         if (!bothLast()) continue;
         try {
-          await shakeHands(server, client);
+          await shakeHands(server, client, await this.#crl());
           this.verifications += 1;
         } catch (error) {
           // a certificate can have expired just now

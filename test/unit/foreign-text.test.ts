@@ -17,6 +17,7 @@ import {
 import { DerivedState } from '../../src/plan/facts/derived.ts';
 import { accessDiffers, nameList, unmanagedNotes } from '../../src/plan/vault/unmanaged-access.ts';
 import { readPolicyRules } from '../../src/plan/vault/policy-rules.ts';
+import { listsIn, longestList, revocationList } from '../../src/plan/facts/revocation-list.ts';
 import { parseMarker } from '../../src/plan/facts/identity.ts';
 import { toKubeError } from '../../src/kube/errors.ts';
 import { isTooLong } from '../../src/control-planes/istio-path.ts';
@@ -40,6 +41,8 @@ const repeated = (text: string, length: number): string =>
 const repetitive: Readonly<Record<string, string | [repeated: string, end: string]>> = {
   'first lines of certificates': '-----BEGIN CERTIFICATE-----\n',
   'first lines of keys': '-----BEGIN PRIVATE KEY-----!',
+  'first lines of revocation lists': '-----BEGIN X509 CRL-----\n',
+  'first and last lines of revocation lists': '-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n',
   'first and last lines of certificates': '-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n',
   'beginnings of JWTs': 'eyJ',
   'beginnings of JWTs with hyphens': 'eyJ-',
@@ -86,6 +89,9 @@ const repetitive: Readonly<Record<string, string | [repeated: string, end: strin
 const readers: Readonly<Record<string, (text: string) => unknown>> = {
   splitPem: (text) => splitPem(text),
   bundleFacts: (text) => bundleFacts(text),
+  listsIn: (text) => listsIn(text),
+  revocationList: (text) =>
+    revocationList(`-----BEGIN X509 CRL-----\n${text.slice(0, longestList - 60)}\n-----END X509 CRL-----\n`),
   bundleFingerprints: (text) => bundleFingerprints(text),
   bundleReader: (text) => bundleReader()(text).roots,
   certificateFacts: (text) => certificateFacts(text),

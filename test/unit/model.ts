@@ -51,6 +51,9 @@ export function emptyWorld(): Observed {
       liveOlder: [],
       pkiRoles: [],
       liveRevoked: false,
+      lists: {},
+      listSettings: {},
+      revokedIntermediates: [],
       remains: undefined,
     },
     kubernetes: {

@@ -1,7 +1,7 @@
 /** The istiod fields of the control plane: environment variables and Pod annotations that istiod's Pod template must carry. Pure. */
 import { digestAnnotation } from '../../api/annotations.ts';
 import type { Spec } from '../../api/schema.ts';
-import { caFiles, fileSource } from '../facts/ca-files.ts';
+import { deliveredFiles, fileSource } from '../facts/ca-files.ts';
 import type { Desired } from '../facts/desired.ts';
 import { controlPlaneKinds } from './kinds.ts';
 
@@ -44,7 +44,7 @@ function agentAnnotations(spec: Spec): Record<string, string> {
     settings['ca-cert'] = `/vault/tls/${vault.tls.caSecretRef.key}`;
   }
   if (kubernetesAuth.audience !== undefined) settings['agent-service-account-token-volume-name'] = 'istio-token';
-  for (const file of caFiles) {
+  for (const file of deliveredFiles(spec)) {
     const { path, template } = fileSource(spec, file);
     settings[`agent-inject-secret-${file}`] = path;
     settings[`agent-inject-template-${file}`] = template;

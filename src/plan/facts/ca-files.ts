@@ -1,4 +1,4 @@
-/** The four files of istiod's plugged-in CA: the Vault path from which Vault Agent reads each file, and its template. */
+/** The files of istiod's plugged-in CA: the Vault path from which Vault Agent reads each file, and its template. */
 import type { Spec } from '../../api/schema.ts';
 
 /**
@@ -13,7 +13,14 @@ export function kvDataPath(spec: Spec, suffix: '' | '-staging' | '-state' = ''):
 /** The four files of istiod's plugged-in CA. https://istio.io/latest/docs/tasks/security/cert-management/plugin-ca-cert/ */
 export const caFiles = ['ca-cert.pem', 'ca-key.pem', 'cert-chain.pem', 'root-cert.pem'] as const;
 
-export type CaFile = (typeof caFiles)[number];
+/** The revocation lists of a plugged-in CA, an optional file (istiod 1.27 and later): PEM blocks, one for each CA above workload certificates. */
+export const crlFile = 'ca-crl.pem';
+
+export type CaFile = (typeof caFiles)[number] | typeof crlFile;
+
+/** The files that Vault Agent renders for istiod. */
+export const deliveredFiles = ({ delivery }: Spec): readonly CaFile[] =>
+  delivery.crl ? [...caFiles, crlFile] : caFiles;
 
 /** The Vault path from which Vault Agent reads a file, and the template that renders the file with a newline at its end. */
 export function fileSource(spec: Spec, file: CaFile): { path: string; template: string } {
@@ -28,5 +35,8 @@ export function fileSource(spec: Spec, file: CaFile): { path: string; template: 
   }
   const path = kvDataPath(spec);
   const data = spec.keyStore.version === 2 ? '.Data.data' : '.Data';
-  return { path, template: `{{- with secret "${path}" -}}{{ index ${data} "${file}" }}{{- end -}}` };
+  // the entry can lack the lists; the template language prints a placeholder for what is missing, which istiod takes for a damaged file
+  const content =
+    file === crlFile ? `{{ with index ${data} "${file}" }}{{ . }}{{ end }}` : `{{ index ${data} "${file}" }}`;
+  return { path, template: `{{- with secret "${path}" -}}${content}{{- end -}}` };
 }

@@ -57,6 +57,10 @@ const spkiHash = (key: KeyObject): string =>
     .update(key.export({ type: 'spki', format: 'der' }))
     .digest('hex');
 
+/** A serial number as Vault prints it: lower-case hex pairs with colons. @param hex its digits, without a sign octet */
+export const colonHex = (hex: string): string =>
+  (hex.length % 2 ? `0${hex}` : hex).toLowerCase().replace(/(..)(?=.)/g, '$1:');
+
 /** The longest PEM text of one certificate or key that is parsed, in UTF-16 code units. A CA certificate has some 2 KiB. */
 const longestPem = 32 * 1024;
 
@@ -131,9 +135,7 @@ function factsOf(pem: string, cert: X509Certificate): CertificateFacts {
   const subject = (cert.subject as string | undefined) ?? '';
   return {
     pem,
-    serial: (cert.serialNumber.length % 2 ? `0${cert.serialNumber}` : cert.serialNumber)
-      .toLowerCase()
-      .replace(/(..)(?=.)/g, '$1:'),
+    serial: colonHex(cert.serialNumber),
     fingerprint: createHash('sha256').update(cert.raw).digest('hex'),
     publicKey: spkiHash(cert.publicKey),
     notBefore: cert.validFromDate.getTime(),

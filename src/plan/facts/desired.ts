@@ -17,16 +17,34 @@ export interface Desired {
   annotations: Record<string, string>;
   root: RootSpec;
   intermediate: IntermediateSpec;
+  /** With `delivery.crl`: how long the list of a new intermediate is in the mesh before istiod signs with it, milliseconds. */
+  crlLeadMs: number;
 }
 
-/** Derives the desired state. @param annotations of the resource */
-export function desire(identity: Identity, spec: Spec, annotations: Record<string, string>): Desired {
+/**
+ * The default of `Desired.crlLeadMs`: the agent reads every minute, istiod takes up the file and writes a ConfigMap in each namespace, and a kubelet
+ * updates mounted ConfigMaps within a minute and a half.
+ */
+const defaultCrlLeadMs = 5 * 60_000;
+
+/**
+ * Derives the desired state.
+ * @param annotations of the resource
+ * @param crlLeadMs as in `Desired`
+ */
+export function desire(
+  identity: Identity,
+  spec: Spec,
+  annotations: Record<string, string>,
+  crlLeadMs = defaultCrlLeadMs,
+): Desired {
   const { root, intermediate } = spec;
   return {
     identity,
     mark: markerOf(identity),
     spec,
     annotations,
+    crlLeadMs,
     root: {
       commonName: root.commonName,
       organization: root.organization,

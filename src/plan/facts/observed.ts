@@ -4,6 +4,7 @@
  * most of Vault was not read, and the absence of an object means nothing.
  */
 import type { CertificateFacts } from './certificate.ts';
+import type { RevocationList } from './revocation-list.ts';
 import type { IntermediateSpec, StateEntry } from './state-entry.ts';
 import type { TrustPlace } from './trust-places.ts';
 import type { ObservedInjector } from './observed-injector.ts';
@@ -100,6 +101,8 @@ export interface CaEntry {
   root: string;
   /** SHA-256 of the SubjectPublicKeyInfo of ca-key.pem, hex; undefined: not a private key. */
   publicKey: string | undefined;
+  /** The lists in ca-crl.pem, in their order. Absent: the entry has no such file. */
+  lists?: RevocationList[];
   /** istiod cannot read ca-key.pem, although it holds the key: something else stands before it. Absent: istiod can. */
   unreadableKey?: true;
 }
@@ -154,6 +157,18 @@ export interface KubernetesAuthConfig {
   otherFields: string[];
 }
 
+/** How a PKI mount signs its revocation lists. https://developer.hashicorp.com/vault/api-docs/secret/pki#set-revocation-configuration */
+export interface ListSettings {
+  /** Time from `thisUpdate` to `nextUpdate`, milliseconds. */
+  lifeMs: number;
+  /** Lists are empty. */
+  disabled: boolean;
+  /** Lists are renewed before they end, and a revocation is added only then. */
+  autoRebuild: boolean;
+  /** With `autoRebuild`: how long before its end a list is renewed, milliseconds. */
+  graceMs: number;
+}
+
 /** Capabilities that the operator's token lacks on a path. */
 interface MissingCapability {
   path: string;
@@ -185,6 +200,12 @@ export interface ObservedVault {
   pkiRoles: PkiRoles[];
   /** Whether the certificate in the CA entry is revoked in the root mount. */
   liveRevoked: boolean;
+  /** With `delivery.crl`: Vault's present revocation lists of roots and intermediates of this resource, by fingerprint of the certificate. */
+  lists: Readonly<Record<string, RevocationList>>;
+  /** With `delivery.crl`: how the two PKI mounts sign their lists. Absent: the mount is not there, or its content is not read. */
+  listSettings: { root?: ListSettings; intermediate?: ListSettings };
+  /** With `delivery.crl`: serial numbers of published intermediates, as far as they are recorded, that the root mount has revoked. */
+  revokedIntermediates: string[];
   /** KV 2: `max_versions` of the CA entry; undefined: not set, or KV 1. */
   liveVersions: number | undefined;
   /** KV 2: versions of the CA entry before the current one that are not destroyed. */
@@ -316,6 +337,8 @@ export interface ObservedKubernetes {
   meshRoots: CertificateFacts[] | undefined;
   /** Where they were read; absent: in ConfigMap `istio-ca-root-cert`. */
   meshRootsPlace?: TrustPlace | undefined;
+  /** With `delivery.crl`: the lists that istiod publishes for this namespace, and the name of the ConfigMap; absent: it does not exist. */
+  meshLists?: { name: string; lists: RevocationList[] } | undefined;
   /** undefined: not observed, because istiod has had the fields of this resource before. */
   mesh?: MeshEvidence;
   injector: ObservedInjector;

@@ -82,7 +82,13 @@ export interface StateEntry {
   /** The current root; during a rotation, the root that it began with. A mere intent has the CA generation before that of the root to create. */
   root?: Issued<RootSpec>;
   /** The current intermediate. A mere intent has the CA generation 0. */
-  intermediate?: Issued<IntermediateSpec>;
+  intermediate?: Issued<IntermediateSpec> & {
+    /**
+     * With `delivery.crl`: when every replica of istiod was first observed to serve this intermediate, RFC 3339. Workload certificates of the
+     * intermediates before it expire from then on. Absent: not observed yet.
+     */
+    servedAt?: string;
+  };
   /** undefined: no root rotation is in progress. */
   rotation?: Rotation;
   /** Name of the Kubernetes auth role that this resource owns, recorded before the role is written; empty: it owns none (`manage: false`). */

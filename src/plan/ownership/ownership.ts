@@ -66,6 +66,12 @@ function lostItsMarker(s: DerivedVault, object: Ownable): boolean {
   return mount.pki.issuers.some((issuer) => issuer.certificate.fingerprint === mount.recorded);
 }
 
+/** Whether this resource created an object: the marker says so, and the state entry does not list the object as adopted. */
+export function created(s: DerivedVault, object: Ownable | undefined): boolean {
+  if (!object || s.stateEntry?.adopted.includes(object.name) === true) return false;
+  return isOwnMarker(s.identity, object.text) && parseMarker(object.text)?.origin === 'made';
+}
+
 /**
  * Names of the objects whose marker says that this resource created them, or adopted them. A policy that this resource does not manage is not
  * among them: it can still carry the marker from before.

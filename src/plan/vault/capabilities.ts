@@ -19,7 +19,7 @@ export interface ToMake {
 
 /** Capabilities by API path: only those that the operator's requests need. */
 export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, string[]> {
-  const { root, intermediate, keyStore, policy, kubernetesAuth } = spec;
+  const { root, intermediate, keyStore, policy, kubernetesAuth, delivery } = spec;
   const needed = new Map<string, string[]>();
   const add = (path: string, ...capabilities: string[]) => needed.set(path, capabilities);
   for (const mount of new Set([keyStore.mount, root.mount, intermediate.mount])) {
@@ -31,6 +31,13 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
     add(`${mount}/keys`, 'list');
     add(`${mount}/issuer/+`, 'read');
     add(`${mount}/config/issuers`, 'create', 'read', 'update');
+  }
+  if (delivery.crl) {
+    for (const mount of [root.mount, intermediate.mount]) {
+      add(`${mount}/crl/rotate`, 'read');
+      // adopted mounts keep their settings
+      add(`${mount}/config/crl`, ...(spec.adopt ? [] : ['create', 'update']), 'read');
+    }
   }
   add(`${root.mount}/root/generate/internal`, 'create', 'update');
   add(`${root.mount}/root/generate/existing`, 'create', 'update');

@@ -5,22 +5,16 @@
  */
 import { DerivedState, type Tier } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
-import { ownables, ownsRole, type Ownable } from '../ownership/ownership.ts';
+import { created, ownables, ownsRole } from '../ownership/ownership.ts';
 import type { Desired } from '../facts/desired.ts';
 import { objectName } from '../control-plane/istiod-fields.ts';
-import { generationOf, isOwnMarker, parseMarker } from '../facts/identity.ts';
+import { generationOf } from '../facts/identity.ts';
 import { ownEntry, type Observed } from '../facts/observed.ts';
 import type { StateEntry } from '../facts/state-entry.ts';
 import { describeManager } from '../control-plane/field-ownership.ts';
 import { forbidden } from './server-checks.ts';
 import type { Plan, Step } from '../steps.ts';
 import type { Problem } from '../facts/problem.ts';
-
-/** Whether this resource created an object: the marker says so, and the state entry does not list the object as adopted. */
-function created(s: DerivedState, object: Ownable | undefined): boolean {
-  if (!object || s.stateEntry?.adopted.includes(object.name) === true) return false;
-  return isOwnMarker(s.identity, object.text) && parseMarker(object.text)?.origin === 'made';
-}
 
 /** Whether this resource created the role: it owns the role and did not adopt it. If the state entry is lost, the policy decides. */
 function createdRole(s: DerivedState): boolean {

@@ -15,7 +15,15 @@ import type { Issuer, Pki, StagingEntry } from '../facts/observed.ts';
 import { servedEverywhere } from '../rotation/gates.ts';
 import { restoreUsage } from './issuer-usage.ts';
 import { recordedState, withGeneration } from './state.ts';
-import type { Step } from '../steps.ts';
+import {
+  firstEnd,
+  listsLead,
+  listsToPublish,
+  reasonToPublishLists,
+  rotateLists,
+  olderRunOutAt,
+} from './revocation-lists.ts';
+import type { RepeatReason, Step } from '../steps.ts';
 
 /** Why a new CA generation is needed, for the user; undefined: none is needed. */
 export function newGenerationReason(s: DerivedState): string | undefined {
@@ -92,9 +100,6 @@ function recordStep(s: DerivedState): Step[] {
   return state ? [{ kind: 'WriteState', state, cas: s.vault.state.casVersion, reason: 'what was issued' }] : [];
 }
 
-/** Why the same key and certificates are published again. */
-type RepeatReason = NonNullable<Extract<Step, { kind: 'PublishLive' }>['same']>;
-
 /** Fingerprints of published certificates: the one in the CA entry and those in the history. */
 function publishedFingerprints(s: DerivedState): Set<string> {
   const history = s.stateEntry?.history ?? [];
@@ -157,7 +162,25 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     ({ certificate }) => certificate.notAfter > s.now && isSignedBy(certificate, root.certificate),
   );
   if (!issuer) return [signStep(s, root, staged, keyId)];
+  const lead = listsLead(s, issuer.certificate);
+  if (lead) {
+    const rotating = rotateLists(s);
+    return rotating.length > 0 ? rotating : [...publishRoots(s), ...publishLists(s)].slice(0, 1);
+  }
   return publishSteps(s, { from: 'staging', issuer, ...staged });
+}
+
+/**
+ * The lists for a publication, PEM; undefined: one is missing. The first lists of an adopted CA wait for another look, which knows the CA. A CA entry
+ * that is only written again keeps those that it has.
+ */
+function listsFor(
+  s: DerivedState,
+  { from, same }: { from: 'staging' | 'live' | 'adopted'; same?: RepeatReason },
+): string[] | undefined {
+  if (from === 'adopted') return [];
+  const kept = same === 'lifetime' || same === 'keyForm' ? (s.caEntry?.lists ?? []).map(({ pem }) => pem) : undefined;
+  return listsToPublish(s) ?? kept;
 }
 
 /**
@@ -176,6 +199,9 @@ function publishSteps(
 ): Step[] {
   const { trusted } = s.rootRoles;
   if (!trusted?.some((root) => isSignedBy(what.issuer.certificate, root))) return [];
+  const lists = listsFor(s, what);
+  if (!lists) return [];
+  const withdraws = lists.length === 0 && (s.caEntry?.lists ?? []).length > 0;
   return [
     {
       kind: 'PublishLive',
@@ -183,10 +209,12 @@ function publishSteps(
       generation: what.generation,
       issuerId: what.issuer.id,
       roots: trusted.map(({ pem }) => pem),
+      lists,
       keyRef: what.keyRef,
       mark: markerFor(s, ownables(s).live),
       cas: s.vault.live.casVersion,
       ...(what.same ? { same: what.same } : {}),
+      ...(withdraws ? { listsEnd: firstEnd(s) } : {}),
     },
   ];
 }
@@ -220,6 +248,21 @@ function publishAgain(s: DerivedState): Step[] {
   return reason === undefined ? [] : publishRoots(s, reason);
 }
 
+/** Publishes the current CA again for its revocation lists. */
+function publishLists(s: DerivedState): Step[] {
+  const reason = reasonToPublishLists(s);
+  return reason === undefined ? [] : publishRoots(s, reason);
+}
+
+/** Most intermediates that are kept for their revocation lists, newest first. */
+const mostKeptForLists = 10;
+
+/** Intermediates that Vault needs to go on signing their revocation lists: those that workload certificates can still be from. */
+function keptForLists(s: DerivedState): OwnIssuer[] {
+  if (!s.spec.delivery.crl || s.now >= olderRunOutAt(s)) return [];
+  return s.ownIntermediates.filter(({ certificate }) => certificate.notAfter > s.now).slice(0, mostKeptForLists);
+}
+
 /**
  * Garbage-collects own keys and issuers in the intermediate mount. The previous CA generation is kept until every istiod replica serves the
  * current one. Then it is removed, and after it the older versions of the CA entry, which contain its key. Removal does not affect workloads:
@@ -232,8 +275,12 @@ function collectUnused(s: DerivedState): Step[] {
   if (!ca || !pki || state?.intermediate?.fingerprint !== ca.certificate.fingerprint) return [];
   const previous = state.history.find((e) => e.kind === 'Intermediate' && e.fingerprint !== ca.certificate.fingerprint);
   const served = servedEverywhere(s).passed;
-  const kept = new Set([ca.certificate.fingerprint, served ? undefined : previous?.fingerprint]);
   const own = s.ownIntermediates;
+  const kept = new Set([
+    ca.certificate.fingerprint,
+    served ? undefined : previous?.fingerprint,
+    ...keptForLists(s).map(({ certificate }) => certificate.fingerprint),
+  ]);
   const issuers = own.filter((issuer) => !kept.has(issuer.certificate.fingerprint));
   const neededKeys = new Set([
     s.keyIdOf(pki, ca),
@@ -316,7 +363,9 @@ export function intermediateSteps(s: DerivedState): Step[] {
   // the current CA is restored and recorded before a new generation starts: the record has the properties that it was issued with
   const restoring = [...restoreMount(s), ...recordStep(s)];
   if (restoring.length > 0) return restoring;
-  const publishing = publishRoots(s);
+  const rotating = rotateLists(s);
+  if (rotating.length > 0) return rotating;
+  const publishing = [...publishRoots(s), ...publishLists(s)];
   if (publishing.length > 0) return publishing;
   const reason = newGenerationReason(s);
   if (reason === undefined) return collectUnused(s);

@@ -14,6 +14,7 @@ import { parseMarker } from '../facts/identity.ts';
 import { rotatedState, resumesForward } from '../rotation/rotation.ts';
 import { fieldsAppliedFlag, ownEntry, type Issuer } from '../facts/observed.ts';
 import { bundleFacts } from '../facts/certificate.ts';
+import { servedSince } from './revocation-lists.ts';
 
 /** Texts of the action annotations that are set, by annotation. A new state entry records them as handled: an old text never starts an action. */
 function presentTexts(desired: Desired): Record<string, string> {
@@ -273,6 +274,8 @@ export function recordedState(s: DerivedState): StateEntry | undefined {
     if (published?.request !== undefined)
       next.handled = { ...next.handled, [annotations.rotateIntermediate]: published.request };
   }
+  const servedAt = servedSince(s);
+  if (next.intermediate && servedAt !== undefined) next.intermediate = { ...next.intermediate, servedAt };
   next.history = [...added, ...state.history].slice(0, 10);
   next.made = [...new Set([...state.made, ...markedAs(s, 'made')])];
   return isDeepStrictEqual(next, state) ? undefined : next;
