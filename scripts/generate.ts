@@ -65,6 +65,18 @@ const generated: Record<string, string> = {
     { authMount: false, authConfig: false, auditDevice: false },
     { delivery: { ...(await specOf('deploy/samples/minimal.yaml')).delivery, crl: true } },
   ),
+  'deploy/vault/operator-policy-existing.hcl': await policy(
+    'deploy/samples/minimal.yaml',
+    'The same with root.source: Existing: of mount pki, which others own, it may only have intermediates signed. They can permit one issuer: its id in place of +.',
+    { authMount: false, authConfig: false, auditDevice: false, signerId: '+' },
+    { root: { ...(await specOf('deploy/samples/minimal.yaml')).root, source: 'Existing' } },
+  ),
+  'deploy/vault/operator-policy-external.hcl': await policy(
+    'deploy/samples/minimal.yaml',
+    'The same with root.source: External: there is no root mount.',
+    { authMount: false, authConfig: false, auditDevice: false },
+    { root: { ...(await specOf('deploy/samples/minimal.yaml')).root, source: 'External' } },
+  ),
   'deploy/vault/operator-policy-least.hcl': await policy(
     leastRights,
     "The same with policy.manage and kubernetesAuth.manage: false: writes neither policies nor roles, and can do without 'read' on both.",

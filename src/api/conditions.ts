@@ -55,6 +55,8 @@ export const reasons = {
   // written again at increasing intervals: see src/controller/conflict-tracker.ts
   ContestedField: stalled,
   WouldReplaceRoot: stalled,
+  RootNotServed: stalledRecheck(60),
+  IssuerNotFound: stalledRecheck(60),
   RootLost: stalled,
   AdoptionMismatch: stalled,
   KeyUnsupported: stalled,
@@ -79,6 +81,8 @@ export const reasons = {
   AccessRestricted: waiting(60),
   ReferenceNotFound: waiting(30),
   MeshRootUnknown: waiting(15),
+  AwaitingSignature: waiting(30),
+  SignedCertificateRefused: waiting(30),
   ControlPlaneNotFound: waiting(30),
   AwaitingCommit: waiting(30),
   NotReconciled: waiting(30),
@@ -128,6 +132,9 @@ export const holdingReason = {
 
 /** The reason of `AccessReady` while it is `True` and the token may not read what others manage (`manage: false`). */
 export const notVerifiedReason = 'NotVerified';
+
+/** Reasons of `IntermediateReady` while it is `True` and a signature outside of Vault is missing, each reported once in a Warning Event. */
+export const signatureReasons = ['AwaitingSignature', 'SignedCertificateRefused'] as const satisfies readonly Reason[];
 
 /**
  * Reasons for a certificate that expires soon, each reported once in a Warning Event. `RootReady` stays `True`. An intermediate should have

@@ -14,6 +14,11 @@ export const fieldDocs: Record<string, string> = {
   'spec.audit': 'An audit device that must exist.',
   'spec.root.source':
     'Generate: a key made in Vault, never exported. Existing: an issuer that others own. External: a root outside Vault.',
+  'spec.root.existing.issuerRef': 'Name or id of the issuer that signs; the default issuer of root.mount if unset.',
+  'spec.root.existing.rootCertRef': 'The self-signed root above the issuer, where its mount does not have it.',
+  'spec.root.external.signed': 'Where the signed certificate of status.csr is put, with the CAs above it behind it.',
+  'spec.root.external.rootCertRef':
+    'The roots that a signed certificate may lead to; any self-signed one that comes along if unset.',
   'spec.root.manage': 'false: check only, never write.',
   'spec.root.ttl': 'Life of the root certificate, a Go duration.',
   'spec.intermediate.ttl': 'Life of the intermediate certificate, a Go duration; not longer than root.ttl.',

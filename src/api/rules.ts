@@ -79,6 +79,12 @@ export const specRules: CelRule[] = [
     message: 'root.mount, intermediate.mount and keyStore.mount must be three different mounts, none below another',
   },
   {
+    rule: "self.root.source != 'External' || self.delivery.source != 'PKI'",
+    message:
+      'delivery.source: PKI reads the root from its mount, and with root.source: External there is none: use Bundle',
+    fieldPath: '.delivery.source',
+  },
+  {
     rule: 'self.keyStore.manage || !self.intermediate.manage',
     message: 'keyStore.manage: false goes only with intermediate.manage: false',
     fieldPath: '.keyStore.manage',

@@ -132,6 +132,7 @@ const root = z
         signed: z
           .object({ configMapRef: keyRef('tls.crt').optional(), secretRef: keyRef('tls.crt').optional() })
           .optional(),
+        rootCertRef: z.object({ configMapRef: keyRef('ca.crt') }).optional(),
         certManagerIssuerRef: z
           .object({ name: objectName(), kind: required(63).optional(), group: required(253).optional() })
           .optional(),
@@ -148,6 +149,12 @@ const root = z
       {
         rule: "self.source == 'External' || !has(self.external)",
         message: 'root.external needs root.source: External',
+        fieldPath: '.external',
+      },
+      {
+        rule: "!has(self.source) || self.source != 'External' || (has(self.external) && (has(self.external.signed) ? (has(self.external.signed.configMapRef) ? 1 : 0) + (has(self.external.signed.secretRef) ? 1 : 0) : 0) + (has(self.external.certManagerIssuerRef) ? 1 : 0) == 1)",
+        message:
+          'root.source: External needs exactly one of root.external.signed.configMapRef, root.external.signed.secretRef and root.external.certManagerIssuerRef: where the signed certificate comes from',
         fieldPath: '.external',
       },
     ),

@@ -58,8 +58,8 @@ describe('what is printed', () => {
 
 describe('nothing is printed', () => {
   it('of a spec that no operator would carry out', () => {
-    expect(() => rendered(manifest('Sail', { root: { source: 'External' } }), 'ca.yaml')).toThrow(
-      'ca.yaml: spec.root.source: External: not supported by this version; remove or change it',
+    expect(() => rendered(manifest('Sail', { root: { manage: false } }), 'ca.yaml')).toThrow(
+      'ca.yaml: spec.root.manage: false: not supported by this version; remove or change it',
     );
   });
 

@@ -147,6 +147,6 @@ export class Executor {
     const reviewerJwt = () => readReviewerToken(kube, resource);
     const notice = (reason: string, message: string) =>
       this.#report.event(resource, 'Warning', reason, 'Sign', message);
-    await executeVaultStep({ client, desired, reviewerJwt, notice }, step);
+    await executeVaultStep({ client, desired, reviewerJwt, notice, now: () => this.#o.clock.now() }, step);
   }
 }

@@ -18,6 +18,7 @@ import type { Step } from '../plan/steps.ts';
 import { VaultError } from '../vault/errors.ts';
 import type { VaultObserver } from '../vault/observe.ts';
 import { readConfigMapKey, readReviewerToken } from './connection.ts';
+import { readGivenCertificates } from './given-certificates.ts';
 import type { DecisionInput, ExecutionContext } from './execute.ts';
 import {
   configMaps,
@@ -42,6 +43,8 @@ export interface ObservationContext extends ExecutionContext, LoopContext {
   render?: { object: JsonObject | undefined };
   /** What shows the roots of the mesh, as it was read last. */
   mesh?: MeshEvidence;
+  /** Certificates that the spec refers to, read once for the reconcile. */
+  given?: ReturnType<typeof readGivenCertificates>;
   /** What may forbid a write, as it was read last; only between steps in Vault. */
   cluster?: KeptCluster;
   /** Ends the reconcile. */
@@ -99,7 +102,7 @@ export interface FailedObservation {
 type VaultSide = {
   observed: ObservedVault;
   goneOwners: string[];
-} & Pick<ObservedKubernetes, 'kubernetesCa' | 'reviewerHash' | 'tokenIssuer'>;
+} & Pick<ObservedKubernetes, 'kubernetesCa' | 'reviewerHash' | 'tokenIssuer' | 'signed' | 'givenRoots'>;
 type ClusterSide = { gates: Gates; isCurrent: boolean; istiodUses: string[]; render: JsonObject | undefined };
 
 /** Reads what a plan is made from. */
@@ -166,6 +169,7 @@ export class Observer {
       reviewerHash: deleting ? undefined : await this.#reviewerHash(context, derived),
       tokenIssuer: await this.#tokenIssuer(context, observed),
       goneOwners: await goneResources(kube, otherOwners(derived)),
+      ...(deleting ? {} : await (context.given ??= readGivenCertificates(kube, context.resource))),
     };
   }
 

@@ -8,6 +8,7 @@ test('metrics appear under their names and labels', async () => {
   const metrics = createMetrics({ processMetrics: false });
   metrics.setRootNotAfter('ns', 'ca', 2_000_000_000);
   metrics.setIntermediateNotAfter('ns', 'ca', 1_900_000_000);
+  metrics.setSignatureRequested('ns', 'ca', 1_800_000_000);
   metrics.setSelfSignedFallback('ns', 'ca', true);
   metrics.setIstiodReplicas('ns', 'ca', { Proven: 2, Pending: 1 });
   metrics.setIstiodReplicas('ns', 'ca', { Proven: 3 });
@@ -25,6 +26,7 @@ test('metrics appear under their names and labels', async () => {
     expect.arrayContaining([
       'istio_vault_ca_root_not_after_seconds{namespace="ns",name="ca"} 2000000000',
       'istio_vault_ca_intermediate_not_after_seconds{namespace="ns",name="ca"} 1900000000',
+      'istio_vault_ca_signature_requested_timestamp_seconds{namespace="ns",name="ca"} 1800000000',
       'istio_vault_ca_self_signed_fallback{namespace="ns",name="ca"} 1',
       'istio_vault_ca_istiod_replicas{namespace="ns",name="ca",phase="Proven"} 3',
       'istio_vault_ca_istiod_replicas{namespace="ns",name="ca",phase="Pending"} 0',
@@ -50,6 +52,7 @@ test('a resource that is gone leaves no series, its neighbour stays', async () =
   for (const name of ['gone', 'stays']) {
     metrics.setRootNotAfter('ns', name, 1);
     metrics.setIntermediateNotAfter('ns', name, 1);
+    metrics.setSignatureRequested('ns', name, 1);
     metrics.setSelfSignedFallback('ns', name, false);
     metrics.setIstiodReplicas('ns', name, { Proven: 1 });
     metrics.setIstiodNotAfter('ns', name, new Map([['istiod-1', 1]]));
@@ -58,7 +61,7 @@ test('a resource that is gone leaves no series, its neighbour stays', async () =
   metrics.forgetResource('ns', 'gone');
   metrics.forgetResource('ns', 'never-was');
   const left = (await lines(metrics)).filter((line) => line.includes('name='));
-  expect(left).toHaveLength(4);
+  expect(left).toHaveLength(5);
   expect(left.every((line) => line.includes('name="stays"'))).toBe(true);
 });
 

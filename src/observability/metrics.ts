@@ -9,6 +9,8 @@ interface ResourceMetrics {
   setRootNotAfter(namespace: string, name: string, seconds: number | undefined): void;
   /** Sets when the intermediate expires, in seconds since the epoch; undefined removes the series. */
   setIntermediateNotAfter(namespace: string, name: string, seconds: number | undefined): void;
+  /** Sets when a signature outside of Vault was asked for, in seconds since the epoch; undefined, because none is awaited, removes the series. */
+  setSignatureRequested(namespace: string, name: string, seconds: number | undefined): void;
   /** Sets whether a replica of istiod uses its self-signed CA. */
   setSelfSignedFallback(namespace: string, name: string, found: boolean): void;
   /** Sets the number of istiod replicas by phase. Phases of earlier calls that `counts` does not name become 0. */
@@ -66,6 +68,11 @@ function resourceMetrics(registry: Registry): ResourceMetrics {
     'When the intermediate CA ends, in seconds since the epoch.',
     resource,
   );
+  const requested = gauge(
+    'signature_requested_timestamp_seconds',
+    'When a signature outside of Vault was asked for that is still awaited, in seconds since the epoch.',
+    resource,
+  );
   const fallback = gauge('self_signed_fallback', '1 while an istiod replica signs with a CA of its own.', resource);
   const replicas = gauge('istiod_replicas', 'Istiod replicas by phase.', [...resource, 'phase']);
   const ends = gauge(
@@ -88,6 +95,7 @@ function resourceMetrics(registry: Registry): ResourceMetrics {
   return {
     setRootNotAfter: (namespace, name, seconds) => set(root, namespace, name, seconds),
     setIntermediateNotAfter: (namespace, name, seconds) => set(intermediate, namespace, name, seconds),
+    setSignatureRequested: (namespace, name, seconds) => set(requested, namespace, name, seconds),
     setSelfSignedFallback: (namespace, name, found) => set(fallback, namespace, name, found ? 1 : 0),
     setIstiodReplicas(namespace, name, counts) {
       const key = `${namespace}/${name}`;
@@ -103,7 +111,7 @@ function resourceMetrics(registry: Registry): ResourceMetrics {
       podsOf.set(key, [...byPod.keys()]);
     },
     forgetResource(namespace, name) {
-      for (const metric of [root, intermediate, fallback]) metric.remove({ namespace, name });
+      for (const metric of [root, intermediate, requested, fallback]) metric.remove({ namespace, name });
       const key = `${namespace}/${name}`;
       for (const phase of seen.get(key) ?? []) replicas.remove({ namespace, name, phase });
       for (const pod of podsOf.get(key) ?? []) ends.remove({ namespace, name, pod });

@@ -12,6 +12,7 @@ import * as ownership from './ownership/checks.ts';
 import * as controlPlane from './control-plane/checks.ts';
 import { keyStoreDeletes } from './vault/entry-lifetime.ts';
 import { crlMissing, crlNearEnd, listSettingsSteps } from './vault/revocation-lists.ts';
+import * as outside from './vault/outside-root-checks.ts';
 import * as roots from './vault/root-checks.ts';
 import { wouldReplaceRoot } from './vault/mesh-root-checks.ts';
 import { intermediateTtlTooShort } from './vault/intermediate-ttl.ts';
@@ -73,6 +74,11 @@ function checkObserved(s: DerivedState): Problem[] {
     crlNearEnd(s),
     crlMissing(s),
     roots.rootLost(s),
+    outside.issuerNotFound(s),
+    outside.rootNotServed(s),
+    outside.signedUnreadable(s),
+    outside.rootAwaitsSignature(s),
+    outside.signatureMissing(s),
     controlPlane.istiodSignsNothing(s),
     wouldReplaceRoot(s),
     rotationProblem(s),

@@ -3,7 +3,9 @@
  * not exist. End-to-end tests check against the real servers what is claimed of Vault here (a name is taken once, a check-and-set refuses
  * another version).
  */
-import { plannedCertificate, type CertificateFacts } from './facts/certificate.ts';
+import { rfc3339 } from '../api/time.ts';
+import { pathTo } from './facts/certificate-path.ts';
+import { bundleFacts, certificateFacts, plannedCertificate, type CertificateFacts } from './facts/certificate.ts';
 import { DerivedVault } from './facts/derived.ts';
 import type { Desired } from './facts/desired.ts';
 import { plannedAgain, plannedList, type RevocationList } from './facts/revocation-list.ts';
@@ -150,12 +152,38 @@ export function generateRoot(world: SimulatedWorld, step: StepOf<'GenerateRoot'>
 export function signIntermediate(world: SimulatedWorld, step: StepOf<'SignIntermediate'>): void {
   const { vault, now } = world;
   const staged = ownEntry(vault.staging);
-  const root = vault.rootPki?.issuers.find((issuer) => issuer.id === step.rootIssuerId);
+  const signers = vault.existing ? vault.existing.found : (vault.rootPki?.issuers ?? []);
+  const root = signers.find((issuer) => issuer.id === step.rootIssuerId);
   const pki = vault.intermediatePki;
   const key = pki?.keys.find((k) => k.id === step.keyId);
   if (!staged?.publicKey || !root || !key || !pki) throw new Refused('nothing to sign');
   const facts = caFacts(step.spec, staged.publicKey, now, root.certificate.notAfter, false);
   addIssuer(world, pki, key, plannedCertificate(facts, root.certificate.fingerprint));
+}
+
+export function recordCsr({ d, vault, now }: SimulatedWorld, step: StepOf<'RecordCSR'>): void {
+  const staged = ownEntry(vault.staging);
+  if (staged?.generation !== step.generation) throw new Refused('nothing staged');
+  const csr = { pem: 'planned request', madeAt: rfc3339(now) };
+  set(vault.staging, step.cas, { ...staged, csr }, vault.staging.mark ?? '', d.spec.keyStore.version);
+}
+
+export function installSigned(world: SimulatedWorld, step: StepOf<'InstallSigned'>): void {
+  const pki = pkiOf(world, step.mount);
+  const staged = ownEntry(world.vault.staging);
+  const [leaf, ...above] = step.chain.flatMap((pem) => certificateFacts(pem) ?? []);
+  const keyId = staged && new DerivedVault(world.d, world.vault).keyIdOf(pki, staged);
+  const key = pki.keys.find(({ id }) => id === keyId);
+  if (!leaf || !key || leaf.publicKey !== staged?.publicKey) throw new Refused('not for the staged key');
+  addIssuer(world, pki, key, leaf);
+  for (const certificate of above)
+    if (!pki.issuers.some((issuer) => issuer.certificate.fingerprint === certificate.fingerprint))
+      pki.issuers.push({
+        id: `planned issuer ${certificate.fingerprint.slice(0, 8)}`,
+        keyId: '',
+        keyName: '',
+        certificate,
+      });
 }
 
 /** How many versions KV 2 keeps of an entry when nobody has said it. */
@@ -173,10 +201,17 @@ export function publishLive({ d, vault }: SimulatedWorld, step: StepOf<'PublishL
   const { generation, keyRef } = step;
   const lists = step.lists.length === 0 ? {} : { lists: listsOf(vault, step.lists) };
   const root = step.roots.join('');
-  const entry = { generation, keyRef, certificate, chain: certificate.pem, root, publicKey, ...lists };
+  const all = vault.intermediatePki?.issuers.map((one) => one.certificate) ?? [];
+  const known = [...all, ...(vault.existing?.found ?? []).flatMap((one) => [one.certificate, ...one.above])];
+  const path = pathTo(certificate, known, bundleFacts(root)) ?? [certificate];
+  const chain = path
+    .filter((one, at) => at === 0 || !one.selfIssued)
+    .map(({ pem }) => pem)
+    .join('');
+  const entry = { generation, keyRef, certificate, chain, root, publicKey, ...lists };
   if (d.spec.keyStore.version === 2 && vault.live.casVersion > 0) {
-    const all = [...vault.liveOlder, vault.live.casVersion, vault.live.casVersion + 1];
-    vault.liveOlder = all.slice(-(vault.liveVersions ?? defaultVersions)).slice(0, -1);
+    const versions = [...vault.liveOlder, vault.live.casVersion, vault.live.casVersion + 1];
+    vault.liveOlder = versions.slice(-(vault.liveVersions ?? defaultVersions)).slice(0, -1);
   }
   set(vault.live, step.cas, entry, step.mark, d.spec.keyStore.version);
   if (step.from === 'staging') vault.liveRevoked = false;

@@ -23,7 +23,11 @@ export function notYetSupported(d: Desired): Problem | undefined {
       spec.vault.auth.method !== 'Kubernetes' && spec.vault.auth.method !== 'Token',
       `spec.vault.auth.method: ${spec.vault.auth.method}`,
     ],
-    [spec.root.source !== 'Generate', `spec.root.source: ${spec.root.source}`],
+    [spec.root.external?.certManagerIssuerRef !== undefined, 'spec.root.external.certManagerIssuerRef'],
+    [
+      spec.delivery.crl && spec.root.source !== 'Generate',
+      `spec.delivery.crl with spec.root.source: ${spec.root.source}`,
+    ],
     [!spec.root.manage, 'spec.root.manage: false'],
     [spec.intermediate.source !== 'Issue', `spec.intermediate.source: ${spec.intermediate.source}`],
     [!spec.intermediate.manage, 'spec.intermediate.manage: false'],

@@ -19,6 +19,7 @@ export type VaultPart =
   | 'staging'
   | 'state'
   | 'liveVersions'
+  | 'existing'
   | 'rootPki'
   | 'rootPkiRoles'
   | 'intermediatePkiRoles'

@@ -57,6 +57,8 @@ export const issuingRows: StepRows<
   | 'RemoveStaging'
   | 'ImportKey'
   | 'SignIntermediate'
+  | 'RecordCSR'
+  | 'InstallSigned'
   | 'InstallCertificate'
   | 'PublishLive'
   | 'RotateCRL'
@@ -125,6 +127,28 @@ export const issuingRows: StepRows<
     done: (step) => `Signed the intermediate of CA generation ${step.generation} with the root`,
     rereads: ['intermediatePki'],
     simulate: effects.signIntermediate,
+  },
+  RecordCSR: {
+    condition: 'IntermediateReady',
+    action: 'Create',
+    target: 'vault:staging',
+    event: 'CSRCreated',
+    planned: (step) =>
+      `Create the certificate signing request of CA generation ${step.generation} for a signature outside of Vault`,
+    done: (step) =>
+      `Created the certificate signing request of CA generation ${step.generation}, see status.csr: it waits for a signature outside of Vault`,
+    rereads: ['staging'],
+    simulate: effects.recordCsr,
+  },
+  InstallSigned: {
+    condition: 'IntermediateReady',
+    action: 'Update',
+    target: (step) => `vault:${step.mount}/intermediate/set-signed`,
+    event: 'SignedCertificateInstalled',
+    planned: (step) => `Install the signed certificate of CA generation ${step.generation} in mount ${step.mount}/`,
+    done: (step) => `Installed the signed certificate of CA generation ${step.generation} in mount ${step.mount}/`,
+    rereads: ['intermediatePki'],
+    simulate: effects.installSigned,
   },
   InstallCertificate: {
     condition: 'IntermediateReady',

@@ -77,6 +77,23 @@ export type Step =
       /** Set when the root ends before the intermediate would: the end to ask for, RFC 3339. */
       notAfter: string | undefined;
     }
+  | {
+      kind: 'RecordCSR';
+      generation: number;
+      /** Id of the key in the mount. */
+      keyId: string;
+      spec: IntermediateSpec;
+      cas: number;
+    }
+  | {
+      kind: 'InstallSigned';
+      mount: string;
+      generation: number;
+      /** PEM: the certificate, then the CAs above it in ascending order, without the root. */
+      chain: string[];
+      /** Set when it is valid for clearly less than `intermediate.ttl`: its end, RFC 3339. */
+      notAfter?: string;
+    }
   | { kind: 'InstallCertificate'; mount: string; generation: number }
   | {
       kind: 'PublishLive';

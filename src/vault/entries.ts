@@ -18,6 +18,8 @@ const markerField = 'istio-vault-ca';
 const generationField = 'generation';
 const keyRefField = 'key-ref';
 const ttlField = 'ttl';
+const csrField = 'csr.pem';
+const csrTimeField = 'csr-made-at';
 
 const intermediateSpecSchema = z.object({
   commonName: z.string(),
@@ -29,13 +31,9 @@ const intermediateSpecSchema = z.object({
   importRef: z.string(),
   maxPathLength: z.number(),
 });
-const rootSpecSchema = intermediateSpecSchema.pick({
-  commonName: true,
-  organization: true,
-  ttl: true,
-  keyType: true,
-  keyBits: true,
-});
+const rootSpecSchema = intermediateSpecSchema
+  .pick({ commonName: true, organization: true, ttl: true, keyType: true, keyBits: true })
+  .extend({ issuerRef: z.string().exactOptional() });
 const ids = {
   generation: z.number(),
   issuerId: z.string().exactOptional(),
@@ -43,9 +41,10 @@ const ids = {
   serial: z.string().exactOptional(),
   fingerprint: z.string().exactOptional(),
 };
+const rootSchema = z.object({ ...ids, spec: rootSpecSchema, certificate: z.string().exactOptional() });
 const stateSchema = z.object({
   highestGeneration: z.number(),
-  root: z.object({ ...ids, spec: rootSpecSchema }).exactOptional(),
+  root: rootSchema.exactOptional(),
   intermediate: z
     .object({ ...ids, spec: intermediateSpecSchema, servedAt: z.string().exactOptional() })
     .exactOptional(),
@@ -54,7 +53,7 @@ const stateSchema = z.object({
       phase: z.enum(['Issuing', 'Distributing', 'Switching', 'Retiring']),
       startedAt: z.string(),
       reachedAt: z.string().exactOptional(),
-      to: z.object({ ...ids, spec: rootSpecSchema }),
+      to: rootSchema,
       back: z.boolean(),
       found: z.boolean().exactOptional(),
       longestMs: z.number(),
@@ -183,8 +182,16 @@ export function parseStaging(id: Identity, entry: KvEntry): Slot<StagingEntry> {
     publicKey: publicKeyOfPrivate(str(data['ca-key.pem'])),
     reason: str(data['reason']),
     request: typeof data['request'] === 'string' ? data['request'] : undefined,
+    ...(typeof data[csrField] === 'string' ? { csr: { pem: data[csrField], madeAt: str(data[csrTimeField]) } } : {}),
   }));
 }
+
+/** The data of a staging entry with its certificate signing request. @param madeAt RFC 3339 */
+export const withCsr = (data: JsonObject, csr: string, madeAt: string): Record<string, string> => ({
+  ...Object.fromEntries(Object.entries(data).map(([field, value]) => [field, str(value)])),
+  [csrField]: csr,
+  [csrTimeField]: madeAt,
+});
 
 /** Formats a staging entry. */
 export function stagingData(

@@ -49,6 +49,8 @@ const executors: Executors = {
   ImportKey: async (ctx, step) =>
     await pki.importKey(ctx.client, step.mount, step.name, await issuing.storedKey(ctx, step.from, step.generation)),
   SignIntermediate: issuing.signIntermediate,
+  RecordCSR: issuing.recordCsr,
+  InstallSigned: issuing.installSigned,
   InstallCertificate: issuing.installCertificate,
   PublishLive: issuing.publishLive,
   SetDefaultIssuer: ({ client }, step) => pki.setDefaultIssuer(client, step.mount, step.issuerId),

@@ -4,6 +4,7 @@
  */
 import { createPrivateKey, generateKeyPair } from 'node:crypto';
 import { promisify } from 'node:util';
+import { rfc3339 } from '../api/time.ts';
 import {
   bundleFacts,
   certificateFacts,
@@ -12,6 +13,7 @@ import {
   publicKeyOfPrivate,
   type CertificateFacts,
 } from '../plan/facts/certificate.ts';
+import { pathTo } from '../plan/facts/certificate-path.ts';
 import type { Desired } from '../plan/facts/desired.ts';
 import { isListOf, listsIn } from '../plan/facts/revocation-list.ts';
 import type { IntermediateSpec } from '../plan/facts/state-entry.ts';
@@ -20,10 +22,10 @@ import { keptLists } from '../plan/step-rows-issuing.ts';
 import type { Step } from '../plan/steps.ts';
 import { Secret } from '../observability/secret.ts';
 import type { VaultClient } from './client.ts';
-import { foreignKeyOf, keyOf, caEntryData, parseLive, parseStaging, stagingData } from './entries.ts';
+import { foreignKeyOf, keyOf, caEntryData, parseLive, parseStaging, stagingData, withCsr } from './entries.ts';
 import { VaultError } from './errors.ts';
 import { destroyKv, readKv, writeKv } from './kv.ts';
-import { readMaxLeaseTtl } from './mounts.ts';
+import { readMaxLeaseTtl, readVisibleMaxLeaseTtl } from './mounts.ts';
 import { kvPlace } from './observe.ts';
 import * as pki from './pki.ts';
 
@@ -35,6 +37,8 @@ export interface ExecuteContext {
   desired: Desired;
   /** Reads the token for TokenReview requests; undefined if the spec names none. */
   reviewerJwt: () => Promise<Secret | undefined>;
+  /** The time, milliseconds since the epoch. */
+  now: () => number;
   /** Records an Event about a fact that only the execution of the step shows. */
   notice: (reason: string, message: string) => void;
 }
@@ -118,7 +122,7 @@ export async function removeStaging(ctx: ExecuteContext, step: StepOf<'RemoveSta
 /** Compares a signed certificate with what was requested. Returns the problem; undefined if the certificate can be installed. */
 function mismatch(
   cert: CertificateFacts | undefined,
-  root: CertificateFacts,
+  signer: CertificateFacts,
   publicKey: string,
   step: StepOf<'SignIntermediate'>,
 ): Problem | undefined {
@@ -139,7 +143,7 @@ function mismatch(
       cert.maxPathLength !== spec.maxPathLength,
       `path length ${cert.maxPathLength ?? 'unlimited'} instead of ${spec.maxPathLength}`,
     ],
-    [!isSignedBy(cert, root), 'a signature that the root does not verify'],
+    [!isSignedBy(cert, signer), 'a signature that the issuer does not verify'],
   ].find(([differs]) => differs === true);
   if (difference)
     return problem(
@@ -158,6 +162,65 @@ function mismatch(
 }
 
 /**
+ * Makes a certificate signing request for the staged key.
+ * @throws ProblemError if the key in the mount is another one
+ */
+async function csrOf(
+  { client, desired }: ExecuteContext,
+  key: Secret,
+  { keyId, spec }: { keyId: string; spec: IntermediateSpec },
+): Promise<string> {
+  const { mount } = desired.spec.intermediate;
+  const csr = await pki.csrForKey(client, mount, keyId, spec);
+  if (csrCarriesKey(csr, key.reveal())) return csr;
+  const message = `key ${keyId} of ${mount} is not the staged one, somebody else imported it; delete it there. Nothing was signed`;
+  throw new ProblemError({ condition: 'IntermediateReady', reason: 'CertificateMismatch', message, blocks: 'all' });
+}
+
+/** The maximum TTL of the mount that signs, in seconds; undefined: others own it and do not show it. */
+async function signingLimit({ client, desired }: ExecuteContext): Promise<number | undefined> {
+  const { source, mount } = desired.spec.root;
+  return source === 'Generate' ? await readMaxLeaseTtl(client, mount) : await readVisibleMaxLeaseTtl(client, mount);
+}
+
+/** The certificate of the issuer that signs; undefined: the issuer does not exist. */
+async function readSigner({ client, desired }: ExecuteContext, id: string): Promise<CertificateFacts | undefined> {
+  const { source, mount } = desired.spec.root;
+  if (source !== 'Generate') return (await pki.readPublicIssuer(client, mount, id))?.certificate;
+  return certificateFacts((await pki.readChain(client, mount, id))[0] ?? '');
+}
+
+/**
+ * Makes the certificate signing request of a staged key and stores it beside the key, so that it stays the same as long as it waits for a signature.
+ * @throws ProblemError if the key in the mount is another one
+ * @throws VaultError of kind `CheckAndSet` if the staging entry changed
+ */
+export async function recordCsr(ctx: ExecuteContext, step: StepOf<'RecordCSR'>): Promise<void> {
+  const place = kvPlace(ctx.desired, '-staging');
+  const entry = await readKv(ctx.client, place);
+  const key = keyOf(ctx.desired.identity, entry, step.generation);
+  if (!key || !entry.data) throw moved('the staging entry');
+  const csr = await csrOf(ctx, key, step);
+  await writeKv(ctx.client, place, withCsr(entry.data, csr, rfc3339(ctx.now())), step.cas);
+}
+
+/**
+ * Installs a certificate that was signed outside of Vault, with the CAs above it.
+ * @throws VaultError of kind `CheckAndSet` if the certificate is not for the staged key
+ */
+export async function installSigned(ctx: ExecuteContext, step: StepOf<'InstallSigned'>): Promise<void> {
+  const key = await storedKey(ctx, 'staging', step.generation);
+  const [leaf = ''] = step.chain;
+  if (certificateFacts(leaf)?.publicKey !== publicKeyOfPrivate(key.reveal())) throw moved('the staged key');
+  await pki.setSigned(ctx.client, step.mount, step.chain);
+  if (step.notAfter !== undefined)
+    ctx.notice(
+      'IntermediateShortened',
+      `the signed certificate ends on ${step.notAfter}, sooner than spec.intermediate.ttl asks for`,
+    );
+}
+
+/**
  * Signs the staged key with the root, compares the certificate with the request, and installs it in the intermediate mount.
  * @throws ProblemError if the key in the mount is another one, or if Vault would return or returned another certificate than requested
  * @throws VaultError
@@ -166,20 +229,15 @@ export async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIn
   const { client, desired } = ctx;
   const { mount } = desired.spec.intermediate;
   const key = await storedKey(ctx, 'staging', step.generation);
-  const [limit, csr, rootChain] = await Promise.all([
-    readMaxLeaseTtl(client, desired.spec.root.mount),
-    pki.csrForKey(client, mount, step.keyId, step.spec),
-    pki.readChain(client, desired.spec.root.mount, step.rootIssuerId),
+  const [limit, csr, signer] = await Promise.all([
+    signingLimit(ctx),
+    csrOf(ctx, key, step),
+    readSigner(ctx, step.rootIssuerId),
   ]);
-  if (!csrCarriesKey(csr, key.reveal())) {
-    const message = `key ${step.keyId} of ${mount} is not the staged one, somebody else imported it; delete it there. Nothing was signed`;
-    throw new ProblemError({ condition: 'IntermediateReady', reason: 'CertificateMismatch', message, blocks: 'all' });
-  }
   const publicKey = publicKeyOfPrivate(key.reveal()) ?? '';
-  const root = certificateFacts(rootChain[0] ?? '');
-  if (!root) throw moved('the root issuer');
+  if (!signer) throw moved('the issuer that signs');
   // Vault truncates a TTL to the limit of the signing mount without an error. It does not truncate a requested `not_after`.
-  if (step.notAfter === undefined && limit < step.spec.ttl) {
+  if (step.notAfter === undefined && limit !== undefined && limit < step.spec.ttl) {
     const message = `max_lease_ttl of ${desired.spec.root.mount} is ${limit} s, less than the ${step.spec.ttl} s asked for; raise it. Nothing was signed`;
     throw new ProblemError({
       condition: 'IntermediateReady',
@@ -196,7 +254,7 @@ export async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIn
     step.spec,
     step.notAfter,
   );
-  const problem = mismatch(certificateFacts(chain[0] ?? ''), root, publicKey, step);
+  const problem = mismatch(certificateFacts(chain[0] ?? ''), signer, publicKey, step);
   if (problem) throw new ProblemError(problem);
   if (step.notAfter !== undefined) {
     ctx.notice(
@@ -207,12 +265,11 @@ export async function signIntermediate(ctx: ExecuteContext, step: StepOf<'SignIn
   await pki.setSigned(client, mount, chain);
 }
 
-/** Whether lists, if there are any, are complete for a certificate and its root: istiod refuses the files otherwise, or exits. */
-function coversChain(lists: string, cert: CertificateFacts, root: string): boolean {
+/** Whether lists, if there are any, are complete for a certificate and the CAs above it: istiod refuses the files otherwise, or exits. */
+function coversChain(lists: string, path: readonly CertificateFacts[]): boolean {
   if (lists === '') return true;
   const parsed = listsIn(lists);
-  const signer = bundleFacts(root).find((facts) => isSignedBy(cert, facts));
-  return [cert, signer].every((ca) => ca && parsed.some((list) => isListOf(list, ca)));
+  return path.every((ca) => parsed.some((list) => isListOf(list, ca)));
 }
 
 /**
@@ -229,10 +286,11 @@ export async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive
   ]);
   const cert = certificateFacts(signed[0] ?? '');
   const root = step.roots.join('');
-  if (!cert || !bundleFacts(root).some((facts) => isSignedBy(cert, facts))) throw moved('the issuer');
+  const path = cert && pathTo(cert, bundleFacts(signed.join('')), bundleFacts(root));
+  if (!cert || !path) throw moved('the issuer');
   if (cert.publicKey !== publicKeyOfPrivate(key.reveal())) throw moved('the key of the issuer');
   const lists = step.lists.join('');
-  if (!coversChain(lists, cert, root)) throw moved('the revocation lists');
+  if (!coversChain(lists, path)) throw moved('the revocation lists');
   const { keyRef } = step;
   const content = { certificate: cert.pem, chain: signed.join(''), root, key: forIstiod(key), lists, keyRef };
   const data = caEntryData(step.mark, step.generation, content, keyStore.version);

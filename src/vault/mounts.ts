@@ -86,6 +86,20 @@ export async function readMaxLeaseTtl(client: VaultClient, mount: string): Promi
   return z.object({ max_lease_ttl: z.number() }).parse(body).max_lease_ttl;
 }
 
+/**
+ * Returns the maximum lease TTL of a mount that others own, in seconds, as far as any token with a right on the mount may see it; undefined: it is not
+ * to be seen.
+ */
+export async function readVisibleMaxLeaseTtl(client: VaultClient, mount: string): Promise<number | undefined> {
+  const body = await client.read(`sys/internal/ui/mounts/${mount}`).catch((error: unknown) => {
+    if (error instanceof VaultError && error.kind === 'Forbidden') return undefined;
+    throw error;
+  });
+  const limit = z.object({ config: z.object({ max_lease_ttl: z.number() }) }).safeParse(body).data
+    ?.config.max_lease_ttl;
+  return limit === 0 ? undefined : limit;
+}
+
 /** Disables a secrets engine and deletes its data. */
 export async function unmount(client: VaultClient, mount: string): Promise<void> {
   await client.delete(`sys/mounts/${mount}`);

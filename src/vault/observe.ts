@@ -11,6 +11,7 @@ import { isListOf } from '../plan/facts/revocation-list.ts';
 import { ownables, owns, ownsAuthMount, type Ownable } from '../plan/ownership/ownership.ts';
 import {
   ownEntry,
+  type ExistingIssuers,
   type Mount,
   type ObservedVault,
   type Pki,
@@ -24,6 +25,7 @@ import { listRoles, readAuthConfig, readPolicy, readRole } from './access.ts';
 import { assertServing, type VaultClient } from './client.ts';
 import { parseLive, parseStaging, parseState } from './entries.ts';
 import { VaultError } from './errors.ts';
+import { readExisting, signerIdOf } from './existing-issuers.ts';
 import { listKv, readKv, readVersions, type KvPlace, type KvVersions } from './kv.ts';
 import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
 import { isRevoked, listPkiRoles, readList, readListSettings, readPki, readSigned } from './pki.ts';
@@ -59,7 +61,8 @@ function start<T>(read: Promise<T>): Pending<T> {
 const everything = { authMount: true, authConfig: true, auditDevice: true, rootGoes: true };
 
 /** Whether the spec and the annotations ask that the root mount goes with the resource. */
-const rootGoes = (d: Desired): boolean => annotations.confirmDeleteRoot in d.annotations;
+const rootGoes = (d: Desired): boolean =>
+  d.spec.root.source === 'Generate' && annotations.confirmDeleteRoot in d.annotations;
 
 /** A read that needs a right which the operator can do without: `unreadable` without it. */
 const optional = <T>(read: Promise<T>): Promise<T | 'unreadable'> =>
@@ -132,6 +135,17 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     rootPki: await rootPki.catch(() => noPki),
     intermediatePki: await intermediatePki.catch(() => noPki),
   });
+  const issuesRoot = root.source === 'Generate';
+  let existing: Promise<ExistingIssuers | undefined> = Promise.resolve(undefined);
+  const granted = async () => {
+    // which of the issuers signs can change with the state entry: all are asked for
+    const found = (await existing.catch(() => undefined))?.found ?? [];
+    const signerIds = found.length > 0 ? found.map(({ id }) => id) : [undefined];
+    const needed = signerIds.flatMap((signerId) => [
+      ...requiredCapabilities(d.spec, { ...everything, signerId }).keys(),
+    ]);
+    return await capabilities(client, [...new Set([...needed, ...optionalCapabilities(d.spec).keys()])]);
+  };
   // deletion needs no lists
   const readsLists = delivery.crl && !deleting;
   const listSettings = async (mount: string) => (readsLists ? await readListSettings(client, mount) : undefined);
@@ -139,12 +153,8 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     health: () => client.health(),
     authMount: () => (authMount = kubernetesAuth.manage ? readAuthMount(client, kubernetesAuth.mount) : authMount),
     auditDevice: async () => audit && (await readAuditDevice(client, audit.path)),
-    capabilities: () =>
-      capabilities(client, [
-        ...new Set([...requiredCapabilities(d.spec, everything).keys(), ...optionalCapabilities(d.spec).keys()]),
-      ]),
     kvMount: () => readSecretsMount(client, keyStore.mount),
-    rootMount: () => readSecretsMount(client, root.mount),
+    rootMount: async () => (issuesRoot ? await readSecretsMount(client, root.mount) : undefined),
     intermediateMount: () => readSecretsMount(client, intermediate.mount),
     policy: () => optionalUnless(policy.manage, readPolicy(client, policy.name)),
     role: () => optionalUnless(kubernetesAuth.manage, readRole(client, kubernetesAuth.mount, kubernetesAuth.role)),
@@ -158,19 +168,21 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     live: () => (live = readLive()),
     staging: async () => parseStaging(d.identity, await readKv(client, kvPlace(d, '-staging'))),
     state: () => (state = readState()),
+    existing: () => (existing = readExisting(client, d, deleting, () => state)),
+    capabilities: granted,
     liveVersions: async () => (keyStore.version === 2 ? await readVersions(client, kvPlace(d, '')) : noVersions),
-    rootPkiRoles: () => optional(listPkiRoles(client, root.mount)),
+    rootPkiRoles: async () => (issuesRoot ? await optional(listPkiRoles(client, root.mount)) : []),
     intermediatePkiRoles: () => optional(listPkiRoles(client, intermediate.mount)),
     liveRevoked: async () => {
       const serial = ownEntry(await live)?.certificate?.serial;
       // Vault serves certificates to everybody, so this needs no right
-      return serial === undefined ? false : await isRevoked(client, root.mount, serial);
+      return serial === undefined || root.source === 'External' ? false : await isRevoked(client, root.mount, serial);
     },
-    rootPki: () => (rootPki = readPki(client, root.mount)),
+    rootPki: () => (rootPki = issuesRoot ? readPki(client, root.mount) : noPki),
     intermediatePki: () => (intermediatePki = readPki(client, intermediate.mount)),
     // Vault serves lists and certificates to everybody
     lists: async () => (readsLists ? await readLists(client, d, await content()) : {}),
-    rootListSettings: () => listSettings(root.mount),
+    rootListSettings: async () => (issuesRoot ? await listSettings(root.mount) : undefined),
     intermediateListSettings: () => listSettings(intermediate.mount),
     revokedIntermediates: async () => {
       if (!readsLists) return [];
@@ -242,6 +254,7 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
   const roles = async (mount: string, object: Ownable | undefined, read: Pending<PkiRoles['names']>) =>
     object && owns(derived, object) ? [{ mount, names: await read.take() }] : [];
   const { root, intermediate } = d.spec;
+  const { existing } = mounts;
   const rootPki = await pki(mounts.rootMount, rootMount, reads.rootPki);
   const intermediatePki = await pki(mounts.intermediateMount, intermediateMount, reads.intermediatePki);
   const ofRoot = rootPki && (await reads.rootListSettings.take());
@@ -265,7 +278,7 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
       )),
     ],
     liveRevoked:
-      rootMount && mounts.rootMount?.type === 'pki' && owns(derived, rootMount)
+      existing?.wantedId !== undefined || (rootMount && mounts.rootMount?.type === 'pki' && owns(derived, rootMount))
         ? await reads.liveRevoked.take()
         : false,
     remains: deleting ? await remains(reads, mounts, d) : undefined,
@@ -296,6 +309,7 @@ async function assembleBase(reads: Reads, d: Desired): Promise<ObservedVault> {
     authConfig: authMount === undefined || writesAuthConfig(d, { ...seen, kvMount, state: state ?? unread.state }),
     auditDevice: auditDevice === undefined && product === 'Vault',
     rootGoes: rootGoes(d),
+    signerId: await signerIdOf(reads.existing.take(), state ?? unread.state),
   });
   const granted = await reads.capabilities.take();
   return {
@@ -318,6 +332,7 @@ async function assembleMounts(reads: Reads, d: Desired, base: ObservedVault): Pr
     state: fits ? await reads.state.take() : unread.state,
     live: fits ? await reads.live.take() : unread.live,
     staging: fits ? await reads.staging.take() : unread.staging,
+    ...existingPart(await reads.existing.take()),
     rootMount: await reads.rootMount.take(),
     intermediateMount: await reads.intermediateMount.take(),
     liveVersions: versions.limit,
@@ -339,6 +354,9 @@ async function assembleMounts(reads: Reads, d: Desired, base: ObservedVault): Pr
     authConfig: authConfig === 'unreadable' ? undefined : authConfig?.value,
   };
 }
+
+const existingPart = (existing: ExistingIssuers | undefined): Pick<ObservedVault, 'existing'> =>
+  existing ? { existing } : {};
 
 /** What else lies in the shared mounts, and what the root has signed. */
 async function remains(reads: Reads, { kvMount, authMount, rootMount }: ObservedVault, d: Desired): Promise<Remains> {

@@ -2,9 +2,9 @@
 import { z } from 'zod';
 import { parseAnyGoDuration } from '../api/duration.ts';
 import { isObject, type JsonObject } from '../api/json.ts';
-import { certificateFacts } from '../plan/facts/certificate.ts';
+import { bundleFacts, certificateFacts } from '../plan/facts/certificate.ts';
 import type { IntermediateSpec, RootSpec } from '../plan/facts/state-entry.ts';
-import type { Issuer, ListSettings, Pki } from '../plan/facts/observed.ts';
+import type { ExistingIssuer, Issuer, ListSettings, Pki } from '../plan/facts/observed.ts';
 import { listsIn, longestList, type RevocationList } from '../plan/facts/revocation-list.ts';
 import type { Secret } from '../observability/secret.ts';
 import { cut, printable } from '../text/bounded.ts';
@@ -181,6 +181,47 @@ export async function readChain(client: VaultClient, mount: string, issuerId: st
   const issuer = z.object({ certificate: z.string(), ca_chain: z.array(z.string()).nullish() }).safeParse(body).data;
   return issuer ? chainWithoutRoots([issuer.certificate, ...(issuer.ca_chain ?? [])]) : [];
 }
+
+const publicIssuerSchema = z.object({
+  issuer_id: z.string(),
+  issuer_name: z.string().default(''),
+  certificate: z.string(),
+  ca_chain: z.array(z.string()).nullish(),
+});
+
+/** Maximum number of certificates above an issuer of others that are looked at. */
+const mostAbove = 10;
+
+/**
+ * Reads an issuer of a mount that others own, as Vault shows it to everybody: no right is needed.
+ * https://developer.hashicorp.com/vault/api-docs/secret/pki#read-issuer-certificate
+ * @param ref id or name, or `default`
+ * @returns undefined: the mount or the issuer does not exist. Vault does not tell a mount that does not exist from one that may not be read
+ */
+export async function readPublicIssuer(
+  client: VaultClient,
+  mount: string,
+  ref: string,
+): Promise<ExistingIssuer | undefined> {
+  const body = await client.read(`${mount}/issuer/${ref}/json`).catch((error: unknown) => {
+    if (error instanceof VaultError && isAbsent(error)) return undefined;
+    throw error;
+  });
+  const issuer = publicIssuerSchema.safeParse(body ?? {}).data;
+  const certificate = certificateFacts(issuer?.certificate ?? '');
+  if (!issuer || !certificate) return undefined;
+  const chain = (issuer.ca_chain ?? []).slice(0, mostAbove).flatMap((pem) => bundleFacts(pem).slice(0, 1));
+  return {
+    id: cut(printable(issuer.issuer_id), longestRole),
+    name: cut(printable(issuer.issuer_name), longestRole),
+    certificate,
+    above: chain.filter(({ fingerprint }) => fingerprint !== certificate.fingerprint),
+  };
+}
+
+/** Vault answers 500 if it has no such issuer (findings/pki-absent-issuer.sh), and 403 if there is no such mount. */
+const isAbsent = ({ kind, message }: VaultError): boolean =>
+  kind === 'Forbidden' || (kind === 'Server' && /unable to find PKI issuer|no default issuer/i.test(message));
 
 /** Installs a certificate for a key in the mount. A repetition with the same certificate changes nothing. */
 export async function setSigned(client: VaultClient, mount: string, chain: string[]): Promise<void> {

@@ -52,7 +52,18 @@ const componentOf = (role: string): string | undefined => {
 };
 
 type Name =
-  'tetrate' | 'operator' | 'sail' | 'helm' | 'render' | 'login' | 'token' | 'reviewer' | 'named' | 'bundle' | 'ambient';
+  | 'tetrate'
+  | 'operator'
+  | 'sail'
+  | 'helm'
+  | 'render'
+  | 'login'
+  | 'signed'
+  | 'token'
+  | 'reviewer'
+  | 'named'
+  | 'bundle'
+  | 'ambient';
 const specs: Record<Name, Json> = {
   tetrate: {},
   operator: { controlPlane: { kind: 'IstioOperator', name: 'istio' } },
@@ -60,6 +71,7 @@ const specs: Record<Name, Json> = {
   helm: { controlPlane: { kind: 'HelmValues', name: 'values' } },
   render: { controlPlane: { write: 'Render' } },
   login: {},
+  signed: { root: { source: 'External', external: { signed: { secretRef: { name: 'istio-vault-ca-signed' } } } } },
   token: {
     vault: { auth: { method: 'Token', kubernetes: undefined, token: { secretRef: { name: 'istio-vault-ca-token' } } } },
   },
@@ -373,7 +385,8 @@ const cases: Record<string, Case> = {
     refused: ['token', { vault: { auth: { method: 'AppRole', token: undefined, appRole: { roleId: 'r', secretIdRef: { name: 'istio-vault-ca-approle' } } } } }], // prettier-ignore
   },
   'istio-vault-ca-secrets: get secrets istio-vault-ca-signed': {
-    refused: ['login', { root: { source: 'External', external: { signed: { secretRef: { name: 'istio-vault-ca-signed' } } } } }], // prettier-ignore
+    use: () => applyOk(kube, scenes.signed.resource),
+    condition: ['signed', 'IntermediateReady'],
   },
 
   'istio-vault-ca-tetrate: get controlplanes.install.tetrate.io': atControlPlane('tetrate'),

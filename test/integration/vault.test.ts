@@ -20,7 +20,13 @@ describe.each(products)('%s', (product) => {
   let desired: Desired;
   const execute = async (step: VaultStep) =>
     await executeVaultStep(
-      { client, desired, reviewerJwt: () => Promise.resolve(undefined), notice: () => undefined },
+      {
+        client,
+        desired,
+        reviewerJwt: () => Promise.resolve(undefined),
+        notice: () => undefined,
+        now: () => Date.now(),
+      },
       step,
     );
 

@@ -44,7 +44,12 @@ export function defects(files: CaFiles): string[] {
   if (!cert.checkPrivateKey(createPrivateKey(files.key))) out.push('the key does not belong to the certificate');
   if (chain[0]?.fingerprint256 !== cert.fingerprint256)
     out.push('the chain does not begin with the signing certificate');
-  if (!cert.verify(root.publicKey) || !cert.checkIssued(root)) out.push('the root did not sign the certificate');
+  // each certificate of the chain is signed by the next, and the last by a root
+  for (const [at, one] of chain.entries()) {
+    const signers = at + 1 < chain.length ? [chain[at + 1] ?? root] : roots;
+    if (!signers.some((signer) => one.verify(signer.publicKey) && one.checkIssued(signer)))
+      out.push(`certificate ${at} of the chain is not signed by what follows it`);
+  }
   if (!root.verify(root.publicKey)) out.push('the root is not self-signed');
   if (!cert.ca || !root.ca) out.push('not a CA');
   const now = Date.now();

@@ -125,7 +125,7 @@ export interface Resource {
   status?: {
     observedGeneration?: number;
     conditions?: Condition[];
-    root?: { serial: string; fingerprint: string; notAfter: string; issuerId: string };
+    root?: { serial: string; fingerprint: string; notAfter: string; issuerId?: string; generation?: number };
     intermediate?: {
       serial: string;
       fingerprint: string;
@@ -134,7 +134,8 @@ export interface Resource {
       issuerId: string;
       renewAt?: string;
     };
-    history?: unknown[];
+    csr?: string;
+    history?: { kind: string; reason: string; fingerprint: string }[];
     rotation?: { kind: string; phase: string };
     controlPlane?: { digest?: string };
     lastHandledReconcileAt?: string;

@@ -45,7 +45,7 @@ export async function grantOperator(
   spec: Json,
   make: Partial<ToMake> = {},
 ): Promise<void> {
-  const needs = { authMount: false, authConfig: false, auditDevice: false, ...make };
+  const needs = { authMount: false, authConfig: false, auditDevice: false, signerId: '+', ...make };
   const policy = operatorPolicy(specSchema.parse(spec), needs);
   await vault.request('PUT', `sys/policies/acl/${role}`, { policy });
   await vault.request('POST', `auth/kubernetes/role/${role}`, {

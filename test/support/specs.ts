@@ -11,6 +11,7 @@ export const smallestSpec: Json = {
 };
 
 const secretRef = { name: 'a' };
+const external = { signed: { configMapRef: { name: 'a' } } };
 const annotation = (name: string, value: string): Json => ({ delivery: { annotations: { [name]: value } } });
 
 const auditOption = (name: string, value: string): Json => ({ audit: { path: 'file', options: { [name]: value } } });
@@ -25,6 +26,12 @@ export const breaking: [string, Json][] = [
   ['spec.intermediate.key.bits', { intermediate: { key: { bits: 256 } } }],
   ['spec.root.existing', { root: { existing: {} } }],
   ['spec.root.external', { root: { external: {} } }],
+  ['spec.root.external', { root: { source: 'External' } }],
+  [
+    'spec.root.external',
+    { root: { source: 'External', external: { signed: { configMapRef: { name: 'a' }, secretRef } } } },
+  ],
+  ['spec.delivery.source', { root: { source: 'External', external }, delivery: { source: 'PKI' } }],
   ['spec.intermediate.importRef', { intermediate: { source: 'Import' } }],
   ['spec.keyStore.path', { keyStore: { path: 'istioca-state' } }],
   ['spec.delivery.directory', { delivery: { directory: '/etc/cacerts' } }],
@@ -86,7 +93,8 @@ export const obeying: Json[] = [
   { vault: { auth: { method: 'JWT', kubernetes: undefined, jwt: { role: 'r' } } } },
   { root: { key: { type: 'ec', bits: 384 } }, intermediate: { key: { type: 'rsa', bits: 4096 } } },
   { root: { source: 'Existing', existing: {} } },
-  { root: { source: 'External', external: {} } },
+  { root: { source: 'External', external } },
+  { root: { source: 'External', external: { certManagerIssuerRef: { name: 'corp' } } } },
   { intermediate: { source: 'Import', importRef: { secretRef } } },
   { keyStore: { path: 'istioca-state/x' } },
   { keyStore: { version: 1, path: 'state' } },
@@ -115,7 +123,7 @@ export const obeying: Json[] = [
   { root: { mount: 'pki' }, intermediate: { mount: 'pki2' }, keyStore: { mount: 'below/pki' } },
   // a duration that no rule compares can be longer than Go's maximum
   { kubernetesAuth: { tokenTTL: '999999999h' } },
-  { root: { source: 'External', ttl: '999999999h' }, intermediate: { ttl: '2562048h' } },
+  { root: { source: 'External', external, ttl: '999999999h' }, intermediate: { ttl: '2562048h' } },
 ];
 
 /** Specs that change one immutable field of the smallest spec each. */
@@ -164,7 +172,13 @@ export const specs: fc.Arbitrary<Json> = fc
       ttl: seldom(...durations),
       key,
       existing: seldom({}, { issuerRef: 'a' }),
-      external: seldom({}, { signed: {} }),
+      external: seldom(
+        {},
+        { signed: {} },
+        external,
+        { certManagerIssuerRef: { name: 'a' } },
+        { ...external, certManagerIssuerRef: { name: 'a' } },
+      ),
     }),
     intermediate: fc.record({
       source: seldom('Import'),

@@ -165,7 +165,7 @@ export function withIstiod(
   over: Partial<ObservedIstiod> = {},
   desired: Desired = d,
 ): Observed {
-  const roots = [rootOf(world).fingerprint];
+  const roots = over.bundles ? [] : [rootOf(world).fingerprint];
   const istiod: ObservedIstiod = {
     deployments: [deploymentOf(world, pods.length, {}, desired)],
     pods,

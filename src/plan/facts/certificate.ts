@@ -260,6 +260,30 @@ function verifies(subject: CertificateFacts, issuer: CertificateFacts): boolean 
   }
 }
 
+/** Hash functions of signatures that are broken, by the identifier of the signature: RFC 3279, section 2.2, and RFC 8017, appendix A.2.4. */
+const brokenSignatures: Readonly<Record<string, string>> = {
+  '1.2.840.113549.1.1.2': 'MD2',
+  '1.2.840.113549.1.1.4': 'MD5',
+  '1.2.840.113549.1.1.5': 'SHA-1',
+  '1.3.14.3.2.29': 'SHA-1',
+  '1.2.840.10045.4.1': 'SHA-1',
+};
+
+/** The broken hash function that a certificate is signed with: `MD2`, `MD5` or `SHA-1`; undefined: another one. @param pem one that could be parsed */
+export function brokenHash(pem: string): string | undefined {
+  if (plannedOf(pem)) return undefined;
+  const { signatureAlgorithm } = AsnConvert.parse(new X509Certificate(pem).raw, Certificate);
+  return brokenSignatures[signatureAlgorithm.algorithm];
+}
+
+/** Identifiers of the extended key usages of a certificate; undefined: it has no such extension. @param pem one that could be parsed */
+export function extendedUsages(pem: string): string[] | undefined {
+  if (plannedOf(pem)) return undefined;
+  // contrary to its types, node:crypto returns undefined without the extension
+  const usages: string[] | undefined = new X509Certificate(pem).keyUsage;
+  return usages;
+}
+
 /** Whether a CSR is for a private key: the CSR contains the bytes of the key's SubjectPublicKeyInfo (RFC 2986, section 4.1). */
 export function csrCarriesKey(csrPem: string, privateKeyPem: string): boolean {
   const der = Buffer.from(csrPem.replace(/-----[^-]+-----|\s/g, ''), 'base64');

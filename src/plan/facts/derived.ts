@@ -4,12 +4,14 @@
  */
 import { createHash } from 'node:crypto';
 import type { Spec } from '../../api/schema.ts';
-import { bundleFacts, isSignedBy, type CertificateFacts } from './certificate.ts';
+import { bundleFacts, certificateFacts, isSignedBy, type CertificateFacts } from './certificate.ts';
+import { leadsTo, pathTo } from './certificate-path.ts';
 import { renewBeforeMs, type Desired } from './desired.ts';
 import { generationName, generationOf, type Identity } from './identity.ts';
 import {
   ownEntry,
   type CaEntry,
+  type ExistingIssuer,
   type Issuer,
   type Observed,
   type ObservedKubernetes,
@@ -17,7 +19,7 @@ import {
   type Pki,
   type StagingEntry,
 } from './observed.ts';
-import type { Rotation, StateEntry } from './state-entry.ts';
+import type { IssuedRoot, Rotation, StateEntry } from './state-entry.ts';
 
 /** Level of the CA hierarchy. */
 export type Tier = 'root' | 'intermediate';
@@ -36,6 +38,15 @@ export interface RootRoles {
    * exists. A lost root stays trusted as long as the phase of the rotation requires: the CA entry contains its certificate.
    */
   trusted: CertificateFacts[] | undefined;
+}
+
+/** The issuer that signs intermediates. */
+export interface SigningIssuer {
+  /** In `root.mount`. */
+  id: string;
+  certificate: CertificateFacts;
+  /** When it or a CA above it ends first, milliseconds since the epoch. */
+  end: number;
 }
 
 /** Content of a CA entry that is valid and was issued by this CA. */
@@ -101,9 +112,37 @@ export class DerivedVault extends Memo {
     return ownEntry(this.vault.staging);
   }
 
-  /** Roots that this resource owns, including retired and rolled-back roots; newest CA generation first. */
+  /** Whether this resource issues its root, in a mount of its own. Otherwise the root is outside: it is known by its certificate alone. */
+  get issuesRoot(): boolean {
+    return this.spec.root.source === 'Generate';
+  }
+
+  /**
+   * Roots of this CA, newest CA generation first. With `root.source: Generate` these are the roots that this resource owns, including retired and
+   * rolled-back roots; `keyId` of a root outside is empty, and so is `id` unless an issuer of others signs for it.
+   */
   get ownRoots(): OwnIssuer[] {
-    return this.once('ownRoots', () => this.#ownIssuers('root'));
+    return this.once('ownRoots', () => (this.issuesRoot ? this.#ownIssuers('root') : this.#outsideRoots()));
+  }
+
+  /** CAs that can stand between a root and an intermediate: those of the CA entry, of the intermediate mount, and above an issuer of others. */
+  get knownCas(): CertificateFacts[] {
+    return this.once('knownCas', () => [
+      ...bundleFacts(this.caEntry?.chain ?? ''),
+      ...(this.vault.intermediatePki?.issuers ?? []).map(({ certificate }) => certificate),
+      ...(this.vault.existing?.found ?? []).flatMap(({ certificate, above }) => [certificate, ...above]),
+    ]);
+  }
+
+  /** Whether a root signed a certificate, directly or through CAs that are known. */
+  leads(certificate: CertificateFacts, root: CertificateFacts): boolean {
+    return leadsTo(certificate, this.knownCas, root);
+  }
+
+  /** With `root.source: Existing`: the issuer that the spec names; undefined: it does not exist, or another source. */
+  get wantedIssuer(): ExistingIssuer | undefined {
+    const { found, wantedId } = this.vault.existing ?? {};
+    return found?.find(({ id }) => id === wantedId);
   }
 
   /** Intermediates that this resource owns, newest CA generation first. */
@@ -159,7 +198,7 @@ export class DerivedVault extends Memo {
     if (recorded?.fingerprint !== undefined) return this.recordedRoot;
     if (recorded) return this.ownRoots.find((issuer) => issuer.generation > recorded.generation);
     const signed = this.caEntry?.certificate ?? this.ownIntermediates[0]?.certificate;
-    return signed ? this.ownRoots.find((issuer) => isSignedBy(signed, issuer.certificate)) : this.ownRoots[0];
+    return signed ? this.ownRoots.find((issuer) => this.leads(signed, issuer.certificate)) : this.ownRoots[0];
   }
 
   /**
@@ -171,8 +210,9 @@ export class DerivedVault extends Memo {
       const entry = this.caEntry;
       if (!entry?.certificate || caEntryDefect(entry) !== undefined) return undefined;
       const { certificate } = entry;
+      const chain = bundleFacts(entry.chain);
       const ofThisCa =
-        this.ownRoots.length === 0 || this.ownRoots.some((root) => isSignedBy(certificate, root.certificate));
+        this.ownRoots.length === 0 || this.ownRoots.some((root) => leadsTo(certificate, chain, root.certificate));
       return ofThisCa ? { ...entry, certificate } : undefined;
     });
   }
@@ -197,7 +237,7 @@ export class DerivedVault extends Memo {
     if (recorded?.fingerprint ?? recorded?.serial) return recorded;
     const entry = this.caEntry;
     const roots = bundleFacts(entry?.root ?? '');
-    return roots.find((root) => entry?.certificate && isSignedBy(entry.certificate, root)) ?? roots[0];
+    return roots.find((root) => entry?.certificate && this.leads(entry.certificate, root)) ?? roots[0];
   }
 
   /**
@@ -209,6 +249,22 @@ export class DerivedVault extends Memo {
     const generated = generationName(this.identity, 'intermediate', entry.generation);
     const ref = entry.keyRef || generated;
     return issuer?.keyId ?? pki.keys.find(({ id, name }) => id === ref || name === ref || name === generated)?.id;
+  }
+
+  /** Roots outside, as the state entry records them; before that, and if the state entry is lost, those in the CA entry. */
+  #outsideRoots(): OwnIssuer[] {
+    const { root, rotation } = this.stateEntry ?? {};
+    const outside = (certificate: CertificateFacts | undefined, id: string, generation: number): OwnIssuer[] =>
+      certificate ? [{ id, keyId: '', keyName: '', certificate, generation }] : [];
+    const ofRecord = (one: IssuedRoot | undefined): OwnIssuer[] =>
+      outside(certificateFacts(one?.certificate ?? ''), one?.issuerId ?? '', one?.generation ?? 1);
+    const recorded = [...ofRecord(rotation?.to), ...ofRecord(root)];
+    if (recorded.length > 0) return recorded;
+    const wanted = this.wantedIssuer;
+    const signs = (certificate: CertificateFacts) => wanted && this.leads(wanted.certificate, certificate);
+    return bundleFacts(this.caEntry?.root ?? '').flatMap((certificate) =>
+      outside(certificate, signs(certificate) ? (wanted?.id ?? '') : '', 1),
+    );
   }
 
   #ownIssuers(tier: Tier): OwnIssuer[] {
@@ -270,20 +326,56 @@ export class DerivedState extends DerivedVault {
     return this.rootRoles.signer;
   }
 
+  /**
+   * The issuer in Vault that signs intermediates; undefined: there is no root, the issuer does not exist any more, or the root signs outside of Vault.
+   */
+  get signingIssuer(): SigningIssuer | undefined {
+    return this.once('signingIssuer', () => this.#signingIssuer());
+  }
+
+  /** Whether what signs now signed a certificate: an issuer of others itself, any other root also through CAs that are known. */
+  isUnderSigner(certificate: CertificateFacts): boolean {
+    const { signer, signingIssuer } = this;
+    if (!signer) return false;
+    return signingIssuer && !this.issuesRoot
+      ? isSignedBy(certificate, signingIssuer.certificate)
+      : this.leads(certificate, signer.certificate);
+  }
+
+  /**
+   * When what signs intermediates ends, so that a renewed one would end with it: milliseconds since the epoch; undefined: there is no root. Outside of
+   * Vault the CA that signs the next one is not known, so there it is the end of the root.
+   */
+  get signingEnd(): number | undefined {
+    return this.signingIssuer?.end ?? this.signer?.certificate.notAfter;
+  }
+
   /** The desired content of root-cert.pem: PEM blocks; undefined as in {@link RootRoles.trusted}. */
   get trustBundle(): string | undefined {
     return this.rootRoles.trusted?.map(({ pem }) => pem).join('');
   }
 
   /**
-   * When the intermediate is to be renewed, milliseconds since the epoch; undefined: there is no current CA or no root, or the intermediate
-   * does not expire before its root.
+   * When the intermediate is to be renewed, milliseconds since the epoch; undefined: there is no current CA or no root, or the intermediate does
+   * not expire before what signs. Outside of Vault another CA can sign the next one, so that one is always asked for in time.
    */
   get renewAt(): number | undefined {
     const { currentCa, signer } = this;
-    if (!currentCa || !signer || currentCa.certificate.notAfter >= signer.certificate.notAfter) return undefined;
+    if (!currentCa || !signer) return undefined;
+    const asks = this.spec.root.source === 'External';
+    if (!asks && currentCa.certificate.notAfter >= (this.signingEnd ?? Infinity)) return undefined;
     const lifetime = currentCa.certificate.notAfter - currentCa.certificate.notBefore;
     return currentCa.certificate.notAfter - renewBeforeMs(this.spec, lifetime, this.kubernetes.maxWorkloadCertTtlMs);
+  }
+
+  #signingIssuer(): SigningIssuer | undefined {
+    const { signer } = this;
+    if (!signer) return undefined;
+    if (this.issuesRoot) return { id: signer.id, certificate: signer.certificate, end: signer.certificate.notAfter };
+    const issuer = this.vault.existing?.found.find(({ id }) => id === signer.id);
+    const path = issuer && pathTo(issuer.certificate, issuer.above, [signer.certificate]);
+    if (!issuer || !path) return undefined;
+    return { id: issuer.id, certificate: issuer.certificate, end: Math.min(...path.map(({ notAfter }) => notAfter)) };
   }
 
   #rootRoles(): RootRoles {
@@ -339,8 +431,8 @@ export function caEntryDefect(entry: CaEntry | undefined): string | undefined {
   if (entry.publicKey !== certificate.publicKey) return 'ca-key.pem is not the key of ca-cert.pem';
   const [first] = bundleFacts(entry.chain);
   if (first?.fingerprint !== certificate.fingerprint) return 'cert-chain.pem does not begin with ca-cert.pem';
-  if (!bundleFacts(entry.root).some((root) => isSignedBy(certificate, root))) {
-    return 'ca-cert.pem is not signed by a root of root-cert.pem';
+  if (!pathTo(certificate, bundleFacts(entry.chain), bundleFacts(entry.root))) {
+    return 'ca-cert.pem is not signed by a root of root-cert.pem, nor by CAs of cert-chain.pem that are';
   }
   return undefined;
 }

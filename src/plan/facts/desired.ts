@@ -27,6 +27,23 @@ export interface Desired {
  */
 const defaultCrlLeadMs = 5 * 60_000;
 
+/** A root that others issue has no properties of its own in the spec. */
+function rootSpecOf(root: Spec['root']): RootSpec {
+  if (root.source === 'Generate')
+    return {
+      commonName: root.commonName,
+      organization: root.organization,
+      ttl: seconds(root.ttl),
+      keyType: root.key.type,
+      keyBits: root.key.bits ?? (root.key.type === 'ec' ? 256 : 4096),
+    };
+  const none: RootSpec = { commonName: '', organization: '', ttl: 0, keyType: 'rsa', keyBits: 0 };
+  return root.source === 'External' ? none : { ...none, issuerRef: existingRef(root) };
+}
+
+/** With `root.source: Existing`: name or id of the issuer, or `default`, as Vault calls the default issuer of a mount. */
+export const existingRef = ({ existing }: Spec['root']): string => existing?.issuerRef ?? 'default';
+
 /**
  * Derives the desired state.
  * @param annotations of the resource
@@ -45,13 +62,7 @@ export function desire(
     spec,
     annotations,
     crlLeadMs,
-    root: {
-      commonName: root.commonName,
-      organization: root.organization,
-      ttl: seconds(root.ttl),
-      keyType: root.key.type,
-      keyBits: root.key.bits ?? (root.key.type === 'ec' ? 256 : 4096),
-    },
+    root: rootSpecOf(root),
     intermediate: {
       source: intermediate.source,
       importRef: intermediate.importRef?.secretRef.name ?? '',

@@ -34,6 +34,36 @@ export interface Issuer {
   usages?: string[];
 }
 
+/** An issuer of a mount that others own (`root.source: Existing`), as Vault shows it to everybody. */
+export interface ExistingIssuer {
+  id: string;
+  /** Empty: the issuer has no name. */
+  name: string;
+  certificate: CertificateFacts;
+  /** The certificates above it that the mount knows, which can include a root, in no order. */
+  above: CertificateFacts[];
+}
+
+/** What signs for this resource in a mount that others own. */
+export interface ExistingIssuers {
+  /** The issuers that the state entry records, the one that the spec names, and with `delivery.source: PKI` the default one; those that exist. */
+  found: ExistingIssuer[];
+  /** Id of the issuer that the spec names; undefined: it does not exist. */
+  wantedId: string | undefined;
+  /** Id of the default issuer of the mount; undefined: not read, because only `delivery.source: PKI` needs it, or there is none. */
+  defaultId: string | undefined;
+}
+
+/** Certificates that a user or another controller put into an object of the cluster. */
+export interface GivenCertificates {
+  /** The object and its key, for messages: `ConfigMap istio-system/signed, key tls.crt`. */
+  place: string;
+  /** In their order. */
+  certificates: CertificateFacts[];
+  /** Some block could not be parsed, or there are more than are read. */
+  incomplete?: true;
+}
+
 /** Public content of a PKI mount. */
 export interface Pki {
   issuers: Issuer[];
@@ -121,6 +151,8 @@ export interface StagingEntry {
   publicKey: string | undefined;
   /** Why the CA generation was started; the history records it. */
   reason: string;
+  /** With `root.source: External`: the certificate signing request, PEM, and when it was made, RFC 3339. Absent: not made yet. */
+  csr?: { pem: string; madeAt: string };
   /** The text of annotation `rotate-intermediate` that requested the CA generation; undefined: none did. */
   request: string | undefined;
 }
@@ -196,6 +228,8 @@ export interface ObservedVault {
   rootPki: Pki | undefined;
   /** undefined: as for `rootPki`. */
   intermediatePki: Pki | undefined;
+  /** With `root.source: Existing`: the issuers of that mount; undefined: another source. */
+  existing?: ExistingIssuers;
   /** Roles of the two PKI mounts, as far as this resource owns them. */
   pkiRoles: PkiRoles[];
   /** Whether the certificate in the CA entry is revoked in the root mount. */
@@ -341,6 +375,13 @@ export interface ObservedKubernetes {
   meshLists?: { name: string; lists: RevocationList[] } | undefined;
   /** undefined: not observed, because istiod has had the fields of this resource before. */
   mesh?: MeshEvidence;
+  /**
+   * With `root.source: External`: the signed certificate with its chain. Absent: the object does not exist, or another source. `unreadable`: why it
+   * may not be read.
+   */
+  signed?: GivenCertificates | { unreadable: string };
+  /** Certificates in `rootCertRef`: roots that the CAs of others may lead to; none if the object does not exist. Absent: the spec has no such reference. */
+  givenRoots?: GivenCertificates;
   injector: ObservedInjector;
   /** The setting by which istiod signs no workload certificates, in its Deployment or in the control plane object. */
   signsNothing?: string;

@@ -3,7 +3,10 @@
  * progress, owned objects, handled annotation texts and history. No key material.
  */
 
-/** Properties of a root certificate. A change of any of them takes effect only with annotation `rotate-root`. */
+/**
+ * Properties of a root certificate. A change of any of them takes effect only with annotation `rotate-root`. Of a root that this resource does not
+ * issue they are empty, or 0, except `issuerRef`.
+ */
 export interface RootSpec {
   commonName: string;
   organization: string;
@@ -11,6 +14,8 @@ export interface RootSpec {
   ttl: number;
   keyType: 'rsa' | 'ec';
   keyBits: number;
+  /** With `root.source: Existing`: the name or id of the issuer in the spec; `default`: the default issuer of the mount. Absent: another source. */
+  issuerRef?: string;
 }
 
 /** Properties of an intermediate certificate. A change of any of them starts a new CA generation. */
@@ -19,6 +24,12 @@ export interface IntermediateSpec extends RootSpec {
   /** Name of the Secret with the key to import; empty: none. */
   importRef: string;
   maxPathLength: number;
+}
+
+/** The record of a root. */
+export interface IssuedRoot extends Issued<RootSpec> {
+  /** Certificate of a root that no mount of this resource holds, PEM. Absent: the root mount of this resource holds it. */
+  certificate?: string;
 }
 
 /** One issued certificate. Without `fingerprint`, only the intent to issue it is recorded. */
@@ -55,7 +66,7 @@ export interface Rotation {
    */
   reachedAt?: string;
   /** The new root, with its ids once it is created. */
-  to: Issued<RootSpec>;
+  to: IssuedRoot;
   /** The rotation is being rolled back to the root that it began with. */
   back: boolean;
   /**
@@ -80,7 +91,7 @@ export interface StateEntry {
   /** The highest CA generation of an intermediate that was used, whether published or given up. */
   highestGeneration: number;
   /** The current root; during a rotation, the root that it began with. A mere intent has the CA generation before that of the root to create. */
-  root?: Issued<RootSpec>;
+  root?: IssuedRoot;
   /** The current intermediate. A mere intent has the CA generation 0. */
   intermediate?: Issued<IntermediateSpec> & {
     /**

@@ -7,6 +7,8 @@
 import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { splitPem } from '../../text/pem.ts';
 import { bundleFacts, isSignedBy, type CertificateFacts } from '../facts/certificate.ts';
+import { pathTo } from '../facts/certificate-path.ts';
+import { nameOfCertificate as nameOf, rootOfWantedIssuer } from '../facts/outside-roots.ts';
 import type { Desired } from '../facts/desired.ts';
 import { isOwnMarker } from '../facts/identity.ts';
 import { ownEntry, type Issuer, type ObservedVault, type Pki } from '../facts/observed.ts';
@@ -82,14 +84,40 @@ export const adoptionOf = derivedOnce((s: DerivedState): Adoption | string | und
   const objects = [...ofCa, ...ofAccess].map((object) => object.name);
   if (ofCa.length === 0) return objects.length > 0 ? { objects, ca: undefined } : undefined;
   const intermediate = intermediateToAdopt(vault);
-  const root = rootToAdopt(vault, intermediate);
+  const root = s.issuesRoot ? rootToAdopt(vault, intermediate) : outsideRootToAdopt(s, intermediate);
   const others = distributedRoots(vault).roots.filter((one) => one.fingerprint !== root?.certificate.fingerprint);
-  const retiring = vault.rootPki?.issuers.find((i) => i.certificate.fingerprint === others[0]?.fingerprint);
+  const retiring = retiringRoot(s, others[0]);
   const ca = { root, retiring, intermediate, generation: Math.max(1, vault.live.foreign?.generation ?? 1) };
   const defect = caDefect(s.desired, ca, vault);
   if (defect !== undefined) return `${defect}; ${caRemedy}`;
   return fieldsDefect(s.desired, vault) ?? rootsDefect(s.desired, ca, others, vault) ?? { objects, ca };
 });
+
+/** A root outside, as an issuer without a key; its id is that of the issuer of others that signs. */
+const outside = (certificate: CertificateFacts, id = ''): Issuer => ({ id, keyId: '', keyName: '', certificate });
+
+/**
+ * The root outside to adopt: the one above the issuer of others if that signed the intermediate; for one outside of Vault, the distributed root that the
+ * intermediate leads to.
+ */
+function outsideRootToAdopt(s: DerivedState, intermediate: Issuer | undefined): Issuer | undefined {
+  const { wantedIssuer: wanted, vault } = s;
+  if (s.spec.root.source === 'Existing') {
+    const root = rootOfWantedIssuer(s);
+    const signed = intermediate === undefined || (wanted && isSignedBy(intermediate.certificate, wanted.certificate));
+    return root && wanted && signed ? outside(root, wanted.id) : undefined;
+  }
+  const known = vault.intermediatePki?.issuers.map(({ certificate }) => certificate) ?? [];
+  const path = intermediate && pathTo(intermediate.certificate, known, distributedRoots(vault).roots);
+  const root = path?.at(-1);
+  return root && outside(root);
+}
+
+/** The second distributed root. Outside, what it was distributed for is not known: it is retired like the rest of a rotation. */
+function retiringRoot({ vault, issuesRoot }: DerivedState, other: CertificateFacts | undefined): Issuer | undefined {
+  if (!issuesRoot) return other && outside(other);
+  return vault.rootPki?.issuers.find((i) => i.certificate.fingerprint === other?.fingerprint);
+}
 
 const caRemedy =
   'nothing was changed. Put the matching parts back, or choose other mounts and paths and let a new CA be made';
@@ -113,10 +141,22 @@ function caDefect(
   if (key !== intermediate.certificate.publicKey) {
     return `ca-key.pem of ${entry} is not the key of ${name}`;
   }
-  if (!root) return `${name} is not signed by an issuer of ${spec.root.mount}`;
-  if (root.keyId === '') return `the root ${root.certificate.serial} in ${spec.root.mount} has no key there`;
+  if (!root) return unsignedBy(spec.root, name);
+  const tier = spec.root.source === 'Generate' && !root.certificate.selfIssued;
+  if (tier)
+    return `the issuer ${nameOf(root.certificate)} of ${spec.root.mount}, which signed ${name}, is no root: set spec.root.source: Existing (with spec.root.existing.rootCertRef, if the mount does not have the root above it)`;
+  if (spec.root.source === 'Generate' && root.keyId === '')
+    return `the root ${root.certificate.serial} in ${spec.root.mount} has no key there`;
   if (intermediate.keyId === '') return `${name} has no key there`;
   return undefined;
+}
+
+/** What an intermediate is not signed by. @param name of the intermediate, for the user */
+function unsignedBy({ source, mount, existing }: Desired['spec']['root'], name: string): string {
+  if (source === 'External')
+    return `${name} does not lead to a root in root-cert.pem: the CAs above it must be issuers of its mount (\`vault write <mount>/intermediate/set-signed certificate=@chain.pem\`), and the root in root-cert.pem`;
+  if (source === 'Generate') return `${name} is not signed by an issuer of ${mount}`;
+  return `${name} is not signed by issuer ${existing?.issuerRef ?? 'default'} of ${mount}, or no root is known above that: name the issuer that signed it in spec.root.existing.issuerRef`;
 }
 
 /** A message names at most this many fields. */
@@ -160,13 +200,9 @@ function rootsDefect(
     `nothing was changed. Take ${what} out of the entry once no workload certificate is left under it, ${alternative}`;
   if (others.length > 1)
     return `${file} hands out ${roots.length} roots, and a rotation has two: besides the one that signs, ${others.map(nameOf).join(', ')}; ${takeOut('each but one')}`;
-  if (!retiring?.keyId)
+  if (!retiring || (retiring.keyId === '' && spec.source === 'Generate'))
     return `${file} also hands out the root ${nameOf(first)}, whose key is not in ${spec.mount}: this resource hands out only its own, and who trusts only that one would fail; ${takeOut('it')}`;
   if (delivery.source === 'PKI')
     return `${file} hands out two roots, and with spec.delivery.source: PKI istiod gets one; nothing was changed. Set spec.delivery.source: Bundle until the root ${nameOf(first)} has left it, ${alternative}`;
   return undefined;
 }
-
-/** Names a root in a message. */
-const nameOf = ({ subject, serial, fingerprint }: CertificateFacts): string =>
-  `"${subject.commonName || subject.organization}" (serial ${serial}, SHA-256 ${fingerprint})`;

@@ -34,7 +34,16 @@ function remedyFor(s: DerivedState, object: Ownable | undefined, alternative: st
     return `it is marked for ${owner} of another cluster; when that is gone, set spec.adopt: true and annotation ${known.takeOver}=${owner}; else ${otherwise}`;
   return s.kubernetes.goneOwners.includes(`${marker.namespace}/${marker.name}`)
     ? `it is marked for ${marker.namespace}/${marker.name}, which is gone: set spec.adopt: true to take it over; else ${otherwise}`
-    : `it belongs to IstioVaultCA ${marker.namespace}/${marker.name}: ${alternative}`;
+    : `it belongs to IstioVaultCA ${marker.namespace}/${marker.name}: ${alternative}${canaryRemedy(s, marker)}`;
+}
+
+/**
+ * What the user can do if the owner is in the same namespace: the two are revisions of one mesh, and can have CAs of their own under one root.
+ * @param owner of the object
+ */
+function canaryRemedy({ identity, spec }: DerivedState, owner: { namespace: string; name: string }): string {
+  if (owner.namespace !== identity.namespace || spec.root.source !== 'Generate') return '';
+  return `. If both are revisions of one mesh, have this one sign under the root of the other: \`root: {source: Existing, mount: <spec.root.mount of ${owner.name}>}\`, and names of its own in spec.intermediate.mount, spec.keyStore.path, spec.policy.name and spec.kubernetesAuth.role; see docs/existing-root.md`;
 }
 
 /** What the user can do about an entry at the path of the staging entry that this resource does not own. Such an entry is never adopted. */

@@ -23,7 +23,11 @@ export const ownables = derivedOnce((s: DerivedVault) => {
   const ownable = (object: unknown, name: string, text: string | undefined): Ownable | undefined =>
     object === undefined ? undefined : { name, text: text ?? '' };
   return {
-    rootMount: ownable(s.vault.rootMount, `mount:${root.mount}`, s.vault.rootMount?.description),
+    rootMount: ownable(
+      s.issuesRoot ? s.vault.rootMount : undefined,
+      `mount:${root.mount}`,
+      s.vault.rootMount?.description,
+    ),
     intermediateMount: ownable(
       s.vault.intermediateMount,
       `mount:${intermediate.mount}`,

@@ -2,6 +2,7 @@
 import { caDigest, derivedOnce, type DerivedVault } from '../facts/derived.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { bundleFacts, isSignedBy, signedPath, type CertificateFacts } from '../facts/certificate.ts';
+import { pathTo } from '../facts/certificate-path.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
 import type { IstiodPod, Served, Unreachable } from '../facts/observed-istiod.ts';
 
@@ -15,6 +16,8 @@ export interface ExpectedCa {
   generation: number;
   /** Roots of root-cert.pem. */
   roots: CertificateFacts[];
+  /** The CAs above the intermediate up to the root that it leads to, which is the last; empty: it leads to none. */
+  above: CertificateFacts[];
   /** Value of annotation `istiovaultca.io/ca-digest` on the Pod template; `undefined`: the spec sets no digest (`hasDigest`). */
   digest: string | undefined;
   /** Every intermediate of this CA, current and earlier ones; `generation` is `undefined` if it is unknown. */
@@ -32,6 +35,7 @@ export const expectedCa = derivedOnce((s: DerivedVault): ExpectedCa | undefined 
     intermediate: ca.certificate,
     generation: ca.generation,
     roots,
+    above: pathTo(ca.certificate, bundleFacts(ca.chain), roots)?.slice(1) ?? [],
     digest: hasDigest(s.spec) ? caDigest(ca) : undefined,
     intermediates: [
       { certificate: ca.certificate, generation: ca.generation },
@@ -91,11 +95,12 @@ export function evaluateHandshake(served: Served, ca: ExpectedCa, now: number): 
   const { leaf, chain } = served;
   const shows = 'roots' in served ? 'asked for one, it signed a certificate' : 'it serves a certificate';
   const sends = (certificate: CertificateFacts) => chain.some((c) => c.fingerprint === certificate.fingerprint);
-  const root = ca.roots.find((r) => isSignedBy(ca.intermediate, r));
-  if (isSignedBy(leaf, ca.intermediate) && root && sends(ca.intermediate)) {
+  const root = ca.above.at(-1);
+  const sendsAll = [ca.intermediate, ...ca.above.slice(0, -1)].every(sends);
+  if (isSignedBy(leaf, ca.intermediate) && root && sendsAll) {
     // a certificate that was signed just now lives for a minute, by the clock of istiod
     const lasting = 'roots' in served ? [] : [leaf];
-    const expired = [...lasting, ca.intermediate, root].find((certificate) => certificate.notAfter <= now);
+    const expired = [...lasting, ca.intermediate, ...ca.above].find((certificate) => certificate.notAfter <= now);
     if (!expired) return { kind: 'Proven' };
     return {
       kind: 'Stale',
@@ -119,7 +124,7 @@ export function evaluateHandshake(served: Served, ca: ExpectedCa, now: number): 
     return {
       kind: 'Stale',
       reason: 'ChainMismatch',
-      seen: 'its certificate is of the live intermediate, but that does not come along: cert-chain.pem is of another generation',
+      seen: 'its certificate is of the live intermediate, but that, or a CA above it, does not come along: cert-chain.pem is of another generation',
     };
   const top = signedPath(leaf, chain).at(-1) ?? leaf;
   const ownRoot = ca.ownRoots.find((r) => r.fingerprint === top.fingerprint || isSignedBy(top, r));

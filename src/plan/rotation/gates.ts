@@ -2,7 +2,7 @@
  * Checks whether the CA and the roots of a rotation phase are propagated to every istiod replica and to every namespace of the mesh. Pure.
  */
 import { derivedOnce, type OwnIssuer, type CurrentCa, type DerivedState } from '../facts/derived.ts';
-import { bundleFacts, isSignedBy } from '../facts/certificate.ts';
+import { bundleFacts } from '../facts/certificate.ts';
 import type { UnknownBundles } from '../facts/observed-istiod.ts';
 import { describePlace } from '../facts/trust-places.ts';
 import { meshView, type MeshView } from '../proof/mesh.ts';
@@ -24,12 +24,18 @@ const sameSet = (one: readonly string[], other: readonly string[]): boolean =>
 
 type Replica = MeshView['replicas'][number];
 
+/** The staged CA generation was signed outside of Vault under the root that a rotation is about to switch to. It waits for that. */
+function isStagedForNextRoot({ spec, rotation }: DerivedState): boolean {
+  const before = rotation?.phase === 'Issuing' || rotation?.phase === 'Distributing';
+  return spec.root.source === 'External' && before && !rotation.back;
+}
+
 /** Returns the current CA in Vault, if it matches the phase, with fingerprints of its roots; else what Vault lacks, as a noun phrase. */
 function publishedCa(s: DerivedState): { ca: CurrentCa; signer: OwnIssuer; roots: string[] } | string {
   const ca = s.currentCa;
   const { signer } = s.rootRoles;
   const bundle = s.trustBundle;
-  if (!ca || !signer || s.stagingEntry || !isSignedBy(ca.certificate, signer.certificate))
+  if (!ca || !signer || (s.stagingEntry && !isStagedForNextRoot(s)) || !s.isUnderSigner(ca.certificate))
     return 'an intermediate under the root that signs now';
   if (bundle === undefined || ca.root !== bundle) return 'root-cert.pem in the key store';
   return { ca, signer, roots: bundleFacts(bundle).map((root) => root.fingerprint) };
@@ -62,7 +68,7 @@ export const propagation = derivedOnce((s: DerivedState): Gate => {
   // propagation
   const underSigner = (fingerprint: string) =>
     s.vault.intermediatePki?.issuers.some(
-      ({ certificate }) => certificate.fingerprint === fingerprint && isSignedBy(certificate, signer.certificate),
+      ({ certificate }) => certificate.fingerprint === fingerprint && s.leads(certificate, signer.certificate),
     ) === true;
   const contradicts = ({ serves, roots: held }: Replica) =>
     (serves !== undefined && !underSigner(serves)) || (held !== undefined && !sameSet(held, roots));

@@ -13,7 +13,8 @@ import { rfc3339 } from '../../api/time.ts';
 import { rotationProblem } from './checks.ts';
 import { handledText, maxWorkloadCertTtlMs, pendingRequest } from '../facts/desired.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
-import type { Issued, RootSpec, Rotation, RotationPhase, StateEntry } from '../facts/state-entry.ts';
+import { offeredRoot } from '../facts/outside-roots.ts';
+import type { IssuedRoot, Rotation, RotationPhase, StateEntry } from '../facts/state-entry.ts';
 import { recheckMs } from '../proof/ready.ts';
 import { propagation } from './gates.ts';
 import { needsZtunnels, ztunnelRestart } from './ztunnels.ts';
@@ -53,18 +54,40 @@ const oldRootExpired = (s: DerivedState): boolean => (s.recordedRoot?.certificat
 export const canRollBack = (s: DerivedState): boolean =>
   s.recordedRoot !== undefined && !s.recordedRoot.revoked && !oldRootExpired(s);
 
-/** Intent to issue a root for the current spec, under the next CA generation. */
-const rootToIssue = (s: DerivedState, state: StateEntry): Issued<RootSpec> => ({
-  generation: Math.max(state.root?.generation ?? 0, s.highestRootGeneration) + 1,
-  spec: s.desired.root,
-});
+/**
+ * The next root, under the next CA generation: the intent to issue one for the current spec, or a root outside that is known already; undefined: the
+ * root outside is the present one, or none is known.
+ */
+function nextRoot(s: DerivedState, state: StateEntry): IssuedRoot | undefined {
+  const next = {
+    generation: Math.max(state.root?.generation ?? 0, s.highestRootGeneration) + 1,
+    spec: s.desired.root,
+  };
+  if (s.issuesRoot) return next;
+  const offered = offeredRoot(s);
+  return offered && offered.fingerprint !== state.root?.fingerprint ? { ...next, ...offered } : undefined;
+}
+
+/**
+ * With `root.source: Existing`: the recorded root with the issuer that the spec names now, if both issuers are under the same root; undefined: they
+ * are not, or another source. Workloads trust the root, so only the next intermediate changes.
+ */
+function withWantedIssuer(s: DerivedState, { root }: StateEntry): IssuedRoot | undefined {
+  const offered = s.spec.root.source === 'Existing' ? offeredRoot(s) : undefined;
+  if (!root || !offered || offered.fingerprint !== root.fingerprint) return undefined;
+  return { ...root, ...offered, spec: s.desired.root };
+}
 
 /** Returns the state entry with a rotation that begins; the same state entry if no rotation is requested or it cannot begin yet. */
 function begin(s: DerivedState, state: StateEntry): StateEntry {
   const { rotate } = requests(s, state);
   if (rotate === undefined || paused(s) || rotationProblem(s) || state.root?.fingerprint === undefined) return state;
-  if (!s.currentCa || !s.signer || !s.kubernetes.istiod) return state;
-  if (s.stagingEntry && !oldRootExpired(s)) return state;
+  const root = withWantedIssuer(s, state);
+  if (root) return { ...state, root, handled: { ...state.handled, [known.rotateRoot]: rotate } };
+  const to = nextRoot(s, state);
+  if (!to || !s.currentCa || !s.signer || !s.kubernetes.istiod) return state;
+  // a certificate that was signed outside under the new root is the staged one
+  if (s.stagingEntry && !oldRootExpired(s) && s.spec.root.source !== 'External') return state;
   // a rollback request that was set before the rotation begins does not apply to it
   const rollBack = handledText(s.desired, known.rollbackRotation);
   const handled = {
@@ -75,7 +98,7 @@ function begin(s: DerivedState, state: StateEntry): StateEntry {
   const rotation = {
     phase: 'Issuing' as const,
     startedAt: rfc3339(s.now),
-    to: rootToIssue(s, state),
+    to,
     back: false,
     longestMs: longestAllowed(s),
   };
@@ -99,9 +122,9 @@ function redirected(rotation: Rotation, over: Partial<Rotation>): Rotation {
   return next;
 }
 
-/** The new root, with its key; `undefined`: not issued yet. */
+/** The new root, with its key unless it is outside; `undefined`: not issued yet. */
 const createdRoot = (s: DerivedState, { to }: Rotation) =>
-  s.ownRoots.find((issuer) => issuer.generation === to.generation && issuer.keyId !== '');
+  s.ownRoots.find((issuer) => issuer.generation === to.generation && (issuer.keyId !== '' || !s.issuesRoot));
 
 function withoutRotation(state: StateEntry): StateEntry {
   const rest = { ...state };
@@ -120,15 +143,16 @@ function rollBack(s: DerivedState, state: StateEntry, rotation: Rotation, lost: 
   const handled = text === undefined ? state.handled : { ...state.handled, [known.rollbackRotation]: text };
   const next = { ...state, handled };
   // if both roots are lost or expired, nothing verifies any more, and another root is issued
-  if (!canRollBack(s))
-    return lost
-      ? { ...next, rotation: redirected(rotation, { phase: 'Issuing', to: rootToIssue(s, state), back: false }) }
-      : next;
+  if (!canRollBack(s)) {
+    const to = lost ? nextRoot(s, state) : undefined;
+    return to ? { ...next, rotation: redirected(rotation, { phase: 'Issuing', to, back: false }) } : next;
+  }
   // no rollback if one is in progress, if it is too late, or if some workloads might not trust the old root; the last two yield to a lost
   // new root
   if (rotation.back || ((rotation.phase === 'Retiring' || rotation.found) && !lost)) return next;
-  if (rotation.phase === 'Issuing') return withoutRotation(next);
-  const phase = rotation.phase === 'Distributing' ? 'Retiring' : 'Switching';
+  // on the way back, what was signed outside under the new root is given up
+  if (rotation.phase === 'Issuing' && s.issuesRoot) return withoutRotation(next);
+  const phase = rotation.phase === 'Switching' || rotation.phase === 'Retiring' ? 'Switching' : 'Retiring';
   return { ...next, rotation: redirected(rotation, { phase, back: true }) };
 }
 
@@ -186,13 +210,8 @@ function advance(s: DerivedState, state: StateEntry, rotation: Rotation): StateE
     const created = createdRoot(s, rotation);
     if (!created || !(gate.passed || expired) || paused(s)) return state;
     const { serial, fingerprint } = created.certificate;
-    return inPhase(expired ? 'Switching' : 'Distributing', {
-      ...to,
-      issuerId: created.id,
-      keyId: created.keyId,
-      serial,
-      fingerprint,
-    });
+    const ids = created.keyId === '' ? {} : { issuerId: created.id, keyId: created.keyId };
+    return inPhase(expired ? 'Switching' : 'Distributing', { ...to, ...ids, serial, fingerprint });
   }
   // a revoked root must not begin to sign; RootReady asks for a rollback
   if (!rotation.back && s.findRoot(to)?.revoked) return state;

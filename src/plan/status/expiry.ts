@@ -7,6 +7,7 @@ import { annotations as known } from '../../api/annotations.ts';
 import { expiryReason, type StageCondition } from '../../api/conditions.ts';
 import { formatGoDuration } from '../../api/duration.ts';
 import { rfc3339 } from '../../api/time.ts';
+import { goesOnUnsigned, signatureNote } from '../vault/outside-root-checks.ts';
 
 const hour = 3_600_000;
 
@@ -26,8 +27,11 @@ export function expiry(stage: StageCondition, s: DerivedState): string | undefin
   const root = s.signer;
   const due = s.renewAt;
   if (stage === 'RootReady' && root && s.now >= rootRenewAt(root)) return expiryReason.RootReady;
-  // the plan renews an intermediate when it is due, so a due date in the past means that something prevents the renewal
-  if (stage === 'IntermediateReady' && due !== undefined && s.now >= due) return expiryReason.IntermediateReady;
+  // the plan renews an intermediate when it is due, so a due date in the past means that something prevents the renewal, unless a signature outside
+  // of Vault is awaited
+  const isAwaited = signatureNote(s) !== undefined && goesOnUnsigned(s);
+  if (stage === 'IntermediateReady' && due !== undefined && s.now >= due && !isAwaited)
+    return expiryReason.IntermediateReady;
   return undefined;
 }
 
@@ -36,7 +40,12 @@ export function rootMessage(s: DerivedState): string | undefined {
   const root = s.signer;
   if (!root) return undefined;
   const { serial, notAfter } = root.certificate;
-  const current = `root ${serial.slice(0, 11)}… in ${s.spec.root.mount} until ${day(notAfter)}`;
+  const where = {
+    Generate: `in ${s.spec.root.mount}`,
+    Existing: `above issuer ${s.signingIssuer?.id ?? root.id} of ${s.spec.root.mount}`,
+    External: 'outside of Vault',
+  }[s.spec.root.source];
+  const current = `root ${serial.slice(0, 11)}… ${where} until ${day(notAfter)}`;
   if (expiry('RootReady', s) === undefined) return current;
   return `${current}; since ${day(rootRenewAt(root))} it has less than a third of its life left. It is not replaced by itself: plan a rotation (annotation ${known.rotateRoot}) while the intermediates that it signs can still have their full life`;
 }

@@ -8,12 +8,21 @@ import { accessSteps, keptRoleFields, namesAreAssumed } from '../vault/access.ts
 import { describeForeignRoles, unverified } from '../vault/foreign-roles.ts';
 import { newGenerationReason } from '../vault/intermediate.ts';
 import { describeUsage } from '../vault/issuer-usage.ts';
+import { goesOnUnsigned, signatureNote } from '../vault/outside-root-checks.ts';
 import { nameList, notVerified, unmanagedNotes } from '../vault/unmanaged-access.ts';
 import { intermediateMessage, rootMessage } from './expiry.ts';
 
 /** Returns the reason of a condition that is `True`. */
-export const reasonWhileTrue = (stage: StageCondition, s: DerivedState): string =>
-  stage === 'AccessReady' && notVerified(s).length > 0 ? notVerifiedReason : holdingReason[stage];
+export const reasonWhileTrue = (stage: StageCondition, s: DerivedState): string => {
+  if (stage === 'AccessReady' && notVerified(s).length > 0) return notVerifiedReason;
+  return (stage === 'IntermediateReady' ? signatureNote(s)?.reason : undefined) ?? holdingReason[stage];
+};
+
+/** A new intermediate is due, and nothing is amiss as long as its signature outside of Vault is awaited in time. */
+const isDue = (s: DerivedState): boolean => {
+  const awaits = signatureNote(s) !== undefined && goesOnUnsigned(s);
+  return newGenerationReason(s) !== undefined && !awaits;
+};
 
 /** Joins the clauses of a message, without those that do not apply. */
 const joined = (...clauses: (string | undefined)[]): string =>
@@ -27,11 +36,16 @@ export function holdingMessage(stage: StageCondition, s: DerivedState): string |
       return vaultMessage(s);
     case 'RootReady':
       return root && root.certificate.notAfter > now
-        ? joined(rootMessage(s), describeUsage(s, s.spec.root.mount, root))
+        ? joined(rootMessage(s), s.issuesRoot ? describeUsage(s, s.spec.root.mount, root) : undefined)
         : undefined;
     case 'IntermediateReady':
-      return ca && issuer && newGenerationReason(s) === undefined && ca.certificate.notAfter > now
-        ? joined(intermediateMessage(s), describeForeignRoles(s), describeUsage(s, s.spec.intermediate.mount, issuer))
+      return ca && issuer && !isDue(s) && ca.certificate.notAfter > now
+        ? joined(
+            signatureNote(s)?.message,
+            intermediateMessage(s),
+            describeForeignRoles(s),
+            describeUsage(s, s.spec.intermediate.mount, issuer),
+          )
         : undefined;
     case 'KeyStored':
       return ca ? `key of generation ${ca.generation} in ${s.spec.keyStore.mount}/${s.spec.keyStore.path}` : undefined;

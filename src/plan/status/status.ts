@@ -11,6 +11,7 @@ import type { Condition, Status } from '../../api/status-schema.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { cut } from '../../text/bounded.ts';
 import { changed, newGenerationReason } from '../vault/intermediate.ts';
+import { signatureNote } from '../vault/outside-root-checks.ts';
 import type { Desired } from '../facts/desired.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
 import { day, expiry, intermediateMessage, rootRenewAt } from './expiry.ts';
@@ -78,11 +79,14 @@ function lastingProblems(s: DerivedState): Problem[] {
       'RootNearEnd',
       `the root ended on ${day(root.certificate.notAfter)}; a new root is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
-  } else if (root && ca && !replacing && ca.certificate.notAfter >= root.certificate.notAfter) {
+  } else if (root && ca && !replacing && ca.certificate.notAfter >= (s.signingEnd ?? Infinity)) {
+    const end = day(s.signingEnd ?? root.certificate.notAfter);
+    const what = s.signingEnd === root.certificate.notAfter ? 'its root' : 'the issuer that signed it';
+    const needed = s.signingEnd === root.certificate.notAfter ? 'a new root' : 'another issuer';
     add(
       'RootReady',
       'RootNearEnd',
-      `the intermediate ends with its root on ${day(root.certificate.notAfter)} and cannot be renewed past it; a new root is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
+      `the intermediate ends with ${what} on ${end} and cannot be renewed past it; ${needed} is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
   }
   return lasting;
@@ -168,7 +172,7 @@ function certificates(s: DerivedState): Pick<Status, 'root' | 'intermediate'> {
       ? {
           root: {
             ...facts(root.certificate),
-            issuerId: root.id,
+            ...(root.id === '' ? {} : { issuerId: root.id }),
             generation: root.generation,
             renewAt: rfc3339(rootRenewAt(root)),
           },
@@ -185,6 +189,12 @@ function certificates(s: DerivedState): Pick<Status, 'root' | 'intermediate'> {
         }
       : {}),
   };
+}
+
+/** Returns `status.csr` while a signature outside of Vault is missing. @param s `undefined`: nothing could be read */
+function csrOf(s: DerivedState | undefined, { status }: IstioVaultCA): Pick<Status, 'csr'> {
+  const csr = s ? signatureNote(s) && s.stagingEntry?.csr?.pem : status?.csr;
+  return csr === undefined ? {} : { csr };
 }
 
 /** Returns `status.controlPlane`. @param s `undefined`: nothing could be read */
@@ -258,6 +268,7 @@ export function statusOf(input: StatusInput): Status {
     conditions,
     ...(s ? { vault: { product: s.vault.product, version: s.vault.version } } : previousField(resource, 'vault')),
     ...(s ? certificates(s) : { ...previousField(resource, 'root'), ...previousField(resource, 'intermediate') }),
+    ...csrOf(s, resource),
     controlPlane: s
       ? controlPlaneStatus(desired, s)
       : (resource.status?.controlPlane ?? controlPlaneStatus(desired, undefined)),

@@ -15,17 +15,37 @@ export interface ToMake {
   auditDevice: boolean;
   /** Cleanup removes the root mount too. */
   rootGoes?: boolean;
+  /** With `root.source: Existing`: id of the issuer that signs, or `+` for any. Absent: none exists, or this resource issues its root. */
+  signerId?: string | undefined;
 }
+
+/** The PKI mounts that this resource has for itself: the root mount only if it issues its root. */
+const ownPkiMounts = ({ root, intermediate }: Spec): string[] => [
+  ...(root.source === 'Generate' ? [root.mount] : []),
+  intermediate.mount,
+];
+
+/**
+ * The path where an intermediate is signed. Whoever owns the issuer can permit that one only.
+ * @param signerId undefined: any issuer of the mount
+ */
+const signPath = ({ root }: Spec, signerId: string | undefined): string =>
+  `${root.mount}/issuer/${signerId ?? '+'}/sign-intermediate`;
+
+/** Whether an issuer in Vault signs, and which one is known: the path of an issuer of others that does not exist is none that can be permitted. */
+const signs = ({ root }: Spec, { signerId }: ToMake): boolean =>
+  root.source === 'Generate' || (root.source === 'Existing' && signerId !== undefined);
 
 /** Capabilities by API path: only those that the operator's requests need. */
 export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, string[]> {
   const { root, intermediate, keyStore, policy, kubernetesAuth, delivery } = spec;
   const needed = new Map<string, string[]>();
   const add = (path: string, ...capabilities: string[]) => needed.set(path, capabilities);
-  for (const mount of new Set([keyStore.mount, root.mount, intermediate.mount])) {
+  const pkiMounts = ownPkiMounts(spec);
+  for (const mount of new Set([keyStore.mount, ...pkiMounts])) {
     add(`sys/mounts/${mount}`, 'create', 'read', 'update');
   }
-  for (const mount of [root.mount, intermediate.mount]) {
+  for (const mount of pkiMounts) {
     add(`sys/mounts/${mount}/tune`, 'read', 'update');
     add(`${mount}/issuers`, 'list');
     add(`${mount}/keys`, 'list');
@@ -33,15 +53,17 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
     add(`${mount}/config/issuers`, 'create', 'read', 'update');
   }
   if (delivery.crl) {
-    for (const mount of [root.mount, intermediate.mount]) {
+    for (const mount of pkiMounts) {
       add(`${mount}/crl/rotate`, 'read');
       // adopted mounts keep their settings
       add(`${mount}/config/crl`, ...(spec.adopt ? [] : ['create', 'update']), 'read');
     }
   }
-  add(`${root.mount}/root/generate/internal`, 'create', 'update');
-  add(`${root.mount}/root/generate/existing`, 'create', 'update');
-  add(`${root.mount}/issuer/+/sign-intermediate`, 'create', 'update');
+  if (root.source === 'Generate') {
+    add(`${root.mount}/root/generate/internal`, 'create', 'update');
+    add(`${root.mount}/root/generate/existing`, 'create', 'update');
+  }
+  if (signs(spec, make)) add(signPath(spec, make.signerId), 'create', 'update');
   add(`${intermediate.mount}/keys/import`, 'create', 'update');
   add(`${intermediate.mount}/intermediate/generate/existing`, 'create', 'update');
   add(`${intermediate.mount}/intermediate/set-signed`, 'create', 'update');
@@ -92,7 +114,7 @@ function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): v
     else add(kvDataPath(spec, suffix), 'delete');
   }
   add(keyStore.version === 2 ? `${keyStore.mount}/metadata` : keyStore.mount, 'list');
-  if (!make.rootGoes) return;
+  if (!make.rootGoes || root.source !== 'Generate') return;
   add(`sys/mounts/${root.mount}`, 'delete');
   add(`${root.mount}/roles`, 'list');
   add(`${root.mount}/certs`, 'list');
@@ -103,13 +125,12 @@ function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): v
  * Capabilities by API path that the operator can do without: they show what others did in the mounts of the resource, and what others manage.
  * Without them, the messages of the conditions say what is not verified.
  */
-export function optionalCapabilities({ root, intermediate, policy, kubernetesAuth }: Spec): Map<string, string[]> {
-  const optional = new Map([
-    [`${root.mount}/roles`, ['list']],
-    [`${intermediate.mount}/roles`, ['list']],
-    [`${root.mount}/issuer/+`, ['patch']],
-    [`${intermediate.mount}/issuer/+`, ['patch']],
-  ]);
+export function optionalCapabilities(spec: Spec): Map<string, string[]> {
+  const { policy, kubernetesAuth } = spec;
+  const mounts = ownPkiMounts(spec);
+  const optional = new Map<string, string[]>();
+  for (const mount of mounts) optional.set(`${mount}/roles`, ['list']);
+  for (const mount of mounts) optional.set(`${mount}/issuer/+`, ['patch']);
   if (!kubernetesAuth.config.manage) optional.set(`auth/${kubernetesAuth.mount}/config`, ['read']);
   if (!policy.manage) optional.set(`sys/policies/acl/${policy.name}`, ['read']);
   if (!kubernetesAuth.manage) optional.set(`auth/${kubernetesAuth.mount}/role/${kubernetesAuth.role}`, ['read']);

@@ -2,17 +2,20 @@
  * Steps that issue an intermediate. A crash between them does no harm: the key is stored before it is imported into Vault's PKI mount, every
  * later step can be repeated, and the CA entry alone decides which CA is current. See docs/adr/0002. Pure.
  */
+import type { CertificateFacts } from '../facts/certificate.ts';
 import type { OwnIssuer, CurrentCa, DerivedState } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { abandonedStagingMarker, markerFor, ownables, owns } from '../ownership/ownership.ts';
-import { isSignedBy } from '../facts/certificate.ts';
+import { leadsTo } from '../facts/certificate-path.ts';
+import { signatureOf } from '../facts/outside-roots.ts';
 import { needsRewrite } from './entry-lifetime.ts';
 import { newKeyAtRenewal, pendingRequest } from '../facts/desired.ts';
 import { generationName, generationOf } from '../facts/identity.ts';
 import type { Issuer, Pki, StagingEntry } from '../facts/observed.ts';
 import { servedEverywhere } from '../rotation/gates.ts';
+import { paused, rotationRequest as rootRotationRequest } from '../rotation/rotation.ts';
 import { restoreUsage } from './issuer-usage.ts';
 import { recordedState, withGeneration } from './state.ts';
 import {
@@ -37,16 +40,21 @@ export function newGenerationReason(s: DerivedState): string | undefined {
     return `spec.intermediate changed (${changed(state.intermediate.spec, s.desired.intermediate)})`.slice(0, 256);
   if (s.isRevoked) return 'the intermediate was revoked';
   if (rotationRequest(s) !== undefined) return `asked for by ${annotations.rotateIntermediate}`;
+  if (asksForOtherRoot(s)) return `asked for by ${annotations.rotateRoot}`;
   if (signedByOtherRoot(s)) return `root rotation${state?.rotation?.back ? ' rolled back' : ''}`;
   const due = s.renewAt;
   return due !== undefined && s.now >= due ? 'renewal' : undefined;
 }
 
-/** Whether a root that no longer signs issued the current intermediate. */
+/** Whether a root, or an issuer of others, that no longer signs issued the current intermediate. */
 function signedByOtherRoot(s: DerivedState): boolean {
   const { currentCa, signer } = s;
-  return currentCa !== undefined && signer !== undefined && !isSignedBy(currentCa.certificate, signer.certificate);
+  return currentCa !== undefined && signer !== undefined && !s.isUnderSigner(currentCa.certificate);
 }
+
+/** Whether another root is asked for that signs outside of Vault: it is known only by a certificate that it signs. */
+const asksForOtherRoot = (s: DerivedState): boolean =>
+  s.spec.root.source === 'External' && s.rotation === undefined && rootRotationRequest(s) !== undefined && !paused(s);
 
 /**
  * Lists the properties that differ, for the user.
@@ -81,17 +89,54 @@ function reusedKey(s: DerivedState): string | undefined {
 /** Tolerated difference between Vault's clock and the operator's clock, milliseconds. */
 const clockSkewMs = 60_000;
 
-/** The step that has the root sign a staged key. If the root expires before the desired lifetime ends, the intermediate expires with it. */
-function signStep(s: DerivedState, root: OwnIssuer, staged: StagingEntry, keyId: string): Step {
-  const expiresFirst = root.certificate.notAfter - clockSkewMs < s.now + s.desired.intermediate.ttl * 1000;
-  return {
-    kind: 'SignIntermediate',
-    generation: staged.generation,
-    keyId,
-    spec: s.desired.intermediate,
-    rootIssuerId: root.id,
-    notAfter: expiresFirst ? rfc3339(root.certificate.notAfter) : undefined,
-  };
+/** The step that has an issuer in Vault sign a staged key. If it expires before the desired lifetime ends, the intermediate expires with it. */
+function signStep(s: DerivedState, staged: StagingEntry, keyId: string): Step[] {
+  const issuer = s.signingIssuer;
+  // an issuer of others that is gone is reported by IssuerNotFound
+  if (!issuer) return [];
+  const expiresFirst = issuer.end - clockSkewMs < s.now + s.desired.intermediate.ttl * 1000;
+  return [
+    {
+      kind: 'SignIntermediate',
+      generation: staged.generation,
+      keyId,
+      spec: s.desired.intermediate,
+      rootIssuerId: issuer.id,
+      notAfter: expiresFirst ? rfc3339(issuer.end) : undefined,
+    },
+  ];
+}
+
+/** The next step toward a certificate that is signed outside of Vault: the request is recorded, then what answers it is installed. */
+function signatureSteps(s: DerivedState, staged: StagingEntry, keyId: string): Step[] {
+  const { mount } = s.spec.intermediate;
+  const { generation } = staged;
+  if (!staged.csr)
+    return [{ kind: 'RecordCSR', generation, keyId, spec: s.desired.intermediate, cas: s.vault.staging.casVersion }];
+  const signature = signatureOf(s);
+  const { stateEntry: state, rotation } = s;
+  if (signature?.kind !== 'accepted') return [];
+  // the root is recorded before anything under it is installed
+  const recorded = [state?.root, rotation?.to].some((one) => one?.fingerprint === signature.root.fingerprint);
+  const installed = s.vault.intermediatePki?.issuers.some(
+    ({ certificate }) => certificate.fingerprint === signature.chain[0]?.fingerprint,
+  );
+  if (!recorded || installed) return [];
+  return [
+    {
+      kind: 'InstallSigned',
+      mount,
+      generation,
+      chain: signature.chain.map(({ pem }) => pem),
+      ...shortened(s, signature.chain),
+    },
+  ];
+}
+
+/** When a certificate that was signed outside of Vault ends, if that is clearly sooner than the spec asks for. */
+function shortened(s: DerivedState, [leaf]: readonly CertificateFacts[]): { notAfter?: string } {
+  const wanted = s.desired.intermediate.ttl * 1000;
+  return leaf && leaf.notAfter - leaf.notBefore < wanted * 0.9 ? { notAfter: rfc3339(leaf.notAfter) } : {};
 }
 
 /** The step that records what was issued. It precedes the removal of the staging entry, which contains the properties that were requested. */
@@ -136,6 +181,13 @@ function discardStaged(s: DerivedState, staged: StagingEntry, remove: Step): Ste
   return [{ kind: 'WriteState', state: next, cas: s.vault.state.casVersion, reason: 'a generation was given up' }];
 }
 
+/** Whether a staged CA generation was signed outside under a root from which a rotation goes back. */
+function isForGivenUpRoot(s: DerivedState, staged: StagingEntry): boolean {
+  const to = s.rotation?.back ? s.findRoot(s.rotation.to) : undefined;
+  if (!to || s.spec.root.source !== 'External') return false;
+  return unpublishedIssuers(s, staged).some(({ certificate }) => s.leads(certificate, to.certificate));
+}
+
 /** The next step from a staged key to the published CA. */
 function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
   const root = s.signer;
@@ -147,7 +199,10 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     return [...restoreMount(s), ...(record.length > 0 ? record : [remove])];
   }
   // a revoked root signs nothing, and a staged key would keep a rotation from beginning; a revoked key is not certified again
-  const useless = root?.revoked === true || (s.isRevoked && staged.publicKey === s.currentCa?.publicKey);
+  const useless =
+    root?.revoked === true ||
+    (s.isRevoked && staged.publicKey === s.currentCa?.publicKey) ||
+    isForGivenUpRoot(s, staged);
   if (useless || staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, s.desired.intermediate))
     return discardStaged(s, staged, remove);
   if (!pki) return [];
@@ -157,11 +212,13 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     return [{ kind: 'ImportKey', mount, from: 'staging', generation: staged.generation, name }];
   }
   // an expired root signs nothing; the reason RootNearEnd reports it
-  if (!root || root.certificate.notAfter <= s.now) return [];
-  const issuer = unpublishedIssuers(s, staged).find(
-    ({ certificate }) => certificate.notAfter > s.now && isSignedBy(certificate, root.certificate),
-  );
-  if (!issuer) return [signStep(s, root, staged, keyId)];
+  if (root && root.certificate.notAfter <= s.now) return [];
+  const issuer =
+    root &&
+    unpublishedIssuers(s, staged).find(
+      ({ certificate }) => certificate.notAfter > s.now && s.isUnderSigner(certificate),
+    );
+  if (!issuer) return s.spec.root.source === 'External' ? signatureSteps(s, staged, keyId) : signStep(s, staged, keyId);
   const lead = listsLead(s, issuer.certificate);
   if (lead) {
     const rotating = rotateLists(s);
@@ -198,7 +255,7 @@ function publishSteps(
   },
 ): Step[] {
   const { trusted } = s.rootRoles;
-  if (!trusted?.some((root) => isSignedBy(what.issuer.certificate, root))) return [];
+  if (!trusted?.some((root) => leadsTo(what.issuer.certificate, s.knownCas, root))) return [];
   const lists = listsFor(s, what);
   if (!lists) return [];
   const withdraws = lists.length === 0 && (s.caEntry?.lists ?? []).length > 0;
@@ -359,14 +416,16 @@ export function intermediateSteps(s: DerivedState): Step[] {
   const left = abandonedStagingMarker(s);
   if (left !== undefined) return [{ kind: 'RemoveStaging', generation: 0, version: s.vault.staging.casVersion, left }];
   const staged = s.stagingEntry;
-  if (staged) return stagedSteps(s, staged);
+  const issuing = staged ? stagedSteps(s, staged) : [];
+  // while a signature outside of Vault is awaited, or waits for its phase, everything else is kept
+  if (issuing.length > 0 || (staged && s.spec.root.source !== 'External')) return issuing;
   // the current CA is restored and recorded before a new generation starts: the record has the properties that it was issued with
   const restoring = [...restoreMount(s), ...recordStep(s)];
   if (restoring.length > 0) return restoring;
   const rotating = rotateLists(s);
   if (rotating.length > 0) return rotating;
   const publishing = [...publishRoots(s), ...publishLists(s)];
-  if (publishing.length > 0) return publishing;
+  if (publishing.length > 0 || staged) return publishing;
   const reason = newGenerationReason(s);
   if (reason === undefined) return collectUnused(s);
   // a revoked root signs nothing: until it is replaced, the current CA goes on

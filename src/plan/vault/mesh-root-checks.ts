@@ -6,6 +6,7 @@ import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { missingPermission } from '../../api/permissions.ts';
 import { bundleFacts, isSignedBy, signedPath, type CertificateFacts } from '../facts/certificate.ts';
+import { offeredRoot } from '../facts/outside-roots.ts';
 import { adoptionOf } from '../ownership/adoption.ts';
 import { ownables, owns } from '../ownership/ownership.ts';
 import { fieldsWereApplied } from '../facts/applied.ts';
@@ -27,7 +28,8 @@ function rootsToDistribute(s: DerivedState): CertificateFacts[] {
   const { rootMount } = ownables(s);
   const all = rootMount && !owns(s, rootMount) ? (s.vault.rootPki?.issuers ?? []) : [];
   const foreign = all.filter(({ id }) => !ownIds.includes(id));
-  return [...(s.rootRoles.trusted ?? []), ...foreign.map(({ certificate }) => certificate)];
+  const offered = bundleFacts(offeredRoot(s)?.certificate ?? '');
+  return [...(s.rootRoles.trusted ?? []), ...offered, ...foreign.map(({ certificate }) => certificate)];
 }
 
 /**
@@ -122,13 +124,14 @@ const describeRoot = ({ subject, fingerprint }: NamedRoot): string =>
  */
 export function wouldReplaceRoot(s: DerivedState): Problem | undefined {
   if (fieldsWereApplied(s)) return undefined;
+  const distributed = rootsToDistribute(s);
+  // nothing is distributed before a certificate is signed under a root outside, which is judged then
+  if (!s.issuesRoot && distributed.length === 0) return undefined;
   const { mesh } = s.kubernetes;
   const published = publishedBundles(s, mesh);
   if (typeof published === 'string') return problem('Forbidden', unknownBundles(published, mesh?.places ?? []));
   const roots = meshRootsOf(s, mesh, published);
-  const acceptable = new Set(
-    [...rootsToDistribute(s), ...bundleFacts(s.caEntry?.root ?? '')].map((root) => root.fingerprint),
-  );
+  const acceptable = new Set([...distributed, ...bundleFacts(s.caEntry?.root ?? '')].map((root) => root.fingerprint));
   const replaced = (list: readonly { fingerprint: string }[]) =>
     list.length > 0 && !list.some(({ fingerprint }) => acceptable.has(fingerprint));
   const bundles = roots.bundles.filter(({ roots: published }) => !published.some((root) => acceptable.has(root)));

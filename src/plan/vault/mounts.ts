@@ -24,12 +24,12 @@ function pkiMountSteps(
   return [{ kind: 'TuneMount', mount, maxLeaseTtl: Math.max(ttl, maxLeaseTtl), description: marker }];
 }
 
-/** Steps for both PKI mounts. */
+/** Steps for the PKI mounts of this resource. */
 export function mountSteps(s: DerivedState): Step[] {
   const { rootMount, intermediateMount } = ownables(s);
   const { root, intermediate } = s.desired;
   return [
-    ...pkiMountSteps(s, s.spec.root.mount, s.vault.rootMount, rootMount, root.ttl),
+    ...(s.issuesRoot ? pkiMountSteps(s, s.spec.root.mount, s.vault.rootMount, rootMount, root.ttl) : []),
     ...pkiMountSteps(s, s.spec.intermediate.mount, s.vault.intermediateMount, intermediateMount, intermediate.ttl),
   ];
 }

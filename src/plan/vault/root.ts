@@ -9,7 +9,8 @@ import type { Step } from '../steps.ts';
 export function rootSteps(s: DerivedState): Step[] {
   const { rootPki } = s.vault;
   const { mount } = s.spec.root;
-  if (!rootPki) return [];
+  // a root outside is not this resource's to issue, nor its mount
+  if (!rootPki || !s.issuesRoot) return [];
   const root = s.signer;
   const state = s.stateEntry;
   const generate = (generation: number, spec: RootSpec): Step => {

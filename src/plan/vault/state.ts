@@ -9,7 +9,16 @@ import { rfc3339 } from '../../api/time.ts';
 import { adoptionOf, type Adoption } from '../ownership/adoption.ts';
 import { accessToAdopt, adoptedByMarker, markedAs, unmanagedAccess } from '../ownership/ownership.ts';
 import { handledText, type Desired } from '../facts/desired.ts';
-import type { HistoryEntry, IntermediateSpec, Issued, RootSpec, Rotation, StateEntry } from '../facts/state-entry.ts';
+import type {
+  HistoryEntry,
+  IntermediateSpec,
+  Issued,
+  IssuedRoot,
+  RootSpec,
+  Rotation,
+  StateEntry,
+} from '../facts/state-entry.ts';
+import { offeredRoot, wasPublished } from '../facts/outside-roots.ts';
 import { parseMarker } from '../facts/identity.ts';
 import { rotatedState, resumesForward } from '../rotation/rotation.ts';
 import { fieldsAppliedFlag, ownEntry, type Issuer } from '../facts/observed.ts';
@@ -38,7 +47,15 @@ function issuedBy<S>(issuer: Issuer, generation: number, spec: S): Issued<S> {
   };
 }
 
-const issuedRoot = (issuer: OwnIssuer, spec: RootSpec): Issued<RootSpec> => issuedBy(issuer, issuer.generation, spec);
+/** The record of a root. One that no mount of this resource holds is recorded with its certificate. */
+function rootRecord(issuer: Issuer, generation: number, spec: RootSpec): IssuedRoot {
+  const { id, keyId, certificate } = issuer;
+  if (keyId !== '') return issuedBy(issuer, generation, spec);
+  const { serial, fingerprint, pem } = certificate;
+  return { generation, spec, ...(id === '' ? {} : { issuerId: id }), serial, fingerprint, certificate: pem };
+}
+
+const issuedRoot = (issuer: OwnIssuer, spec: RootSpec): IssuedRoot => rootRecord(issuer, issuer.generation, spec);
 
 /** The record of the current intermediate; undefined: there is no current CA. The intermediate mount can have lost the issuer. */
 function issuedIntermediate(s: DerivedState, spec: IntermediateSpec): Issued<IntermediateSpec> | undefined {
@@ -68,7 +85,7 @@ const historyOf = (kind: HistoryEntry['kind'], issued: Issued<unknown>, now: num
  * was, including a rollback. It cannot be rolled back: some workloads may not trust the other root yet.
  * @param to the root that signs
  */
-const remainingRotation = (to: Issued<RootSpec>, now: number): Rotation => ({
+const remainingRotation = (to: IssuedRoot, now: number): Rotation => ({
   phase: 'Switching',
   startedAt: rfc3339(now),
   to,
@@ -80,8 +97,8 @@ const remainingRotation = (to: Issued<RootSpec>, now: number): Rotation => ({
 /** The state entry for an adopted CA. It records the present spec, so a difference between spec and certificates does not count as a change. */
 function adoptedState(desired: Desired, ca: NonNullable<Adoption['ca']>, now: number): StateEntry {
   const { root, retiring, intermediate, generation } = ca;
-  const signer = root && issuedBy(root, 1, desired.root);
-  const other = retiring && issuedBy(retiring, 1, desired.root);
+  const signer = root && rootRecord(root, 1, desired.root);
+  const other = retiring && rootRecord(retiring, 1, desired.root);
   const issued = {
     root: other ?? signer ?? { generation: 0, spec: desired.root },
     intermediate: intermediate
@@ -140,8 +157,9 @@ function rebuiltRotation(s: DerivedState): { root: OwnIssuer; rotation: Rotation
   const distributed = roots.map(({ fingerprint }) => fingerprint);
   const own = s.ownRoots.filter((i) => distributed.includes(i.certificate.fingerprint));
   const signer = s.signer;
-  const other = own.find((issuer) => issuer.id !== signer?.id);
-  if (!signer || !other || !own.some((issuer) => issuer.id === signer.id)) return undefined;
+  const isSigner = ({ certificate }: OwnIssuer) => certificate.fingerprint === signer?.certificate.fingerprint;
+  const other = own.find((issuer) => !isSigner(issuer));
+  if (!signer || !other || !own.some(isSigner)) return undefined;
   return { root: other, rotation: remainingRotation(issuedRoot(signer, s.desired.root), s.now) };
 }
 
@@ -195,7 +213,7 @@ export function intendedState(s: DerivedState): StateEntry {
   // all issuers of the mount count: this state entry is what makes the resource the owner of a root to adopt
   const inMount = s.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
   const exists = inMount || s.signer !== undefined || resumesForward(s);
-  const root = state.root && exists ? state.root : intendedRoot(s, state);
+  const root = outsideRootToRecord(s, state) ?? (state.root && exists ? state.root : intendedRoot(s, state));
   const unmanaged = unmanagedAccess(s);
   const managed = (names: string[]) => [...new Set(names)].filter((name) => !unmanaged.includes(name));
   const intended: StateEntry = {
@@ -212,6 +230,16 @@ export function intendedState(s: DerivedState): StateEntry {
   return s.stateEntry ? rotatedState(s, intended) : intended;
 }
 
+/**
+ * The record of a root outside, once it is known, and of another one as long as nothing is published under the recorded one; undefined: there is
+ * nothing to record.
+ */
+function outsideRootToRecord(s: DerivedState, { root, rotation }: StateEntry): IssuedRoot | undefined {
+  const offered = s.issuesRoot || rotation || wasPublished(s) ? undefined : offeredRoot(s);
+  if (!offered || (root?.fingerprint === offered.fingerprint && root?.issuerId === offered.issuerId)) return undefined;
+  return { generation: (root?.generation ?? 0) + 1, spec: s.desired.root, ...offered };
+}
+
 /** The name of the role that this resource owns or is about to create or adopt; empty: none, or this resource does not manage it. */
 function intendedRole(s: DerivedState, state: StateEntry): string {
   const { manage, role } = s.spec.kubernetesAuth;
@@ -224,7 +252,7 @@ function intendedRole(s: DerivedState, state: StateEntry): string {
  * The intent to create a root. `generation` is the CA generation before that of the new root: at least that of a lost root and of every root in
  * the mount, so that no root in the mount counts as the new one. `serial` is the serial number of the lost root, until the new one is created.
  */
-function intendedRoot(s: DerivedState, { root }: StateEntry): Issued<RootSpec> {
+function intendedRoot(s: DerivedState, { root }: StateEntry): IssuedRoot {
   const lostSerial = s.lastKnownRoot?.serial;
   const generation = root?.generation ?? 0;
   if (lostSerial === undefined) return { generation, spec: s.desired.root };
@@ -257,11 +285,13 @@ export function recordedState(s: DerivedState): StateEntry | undefined {
   const next: StateEntry = withGeneration(state, ca);
   const added: HistoryEntry[] = [];
   // the phases of a rotation record its new root
-  if (!state.rotation && state.root?.fingerprint !== root.certificate.fingerprint) {
+  if (!state.rotation && state.root?.fingerprint !== root.certificate.fingerprint)
     next.root = issuedRoot(root, state.root && state.root.fingerprint === undefined ? state.root.spec : s.desired.root);
-    added.push(
-      historyOf('Root', next.root, s.now, state.history.length === 0 ? 'first issue' : 'a lost root made anew'),
-    );
+  // a root outside is recorded before anything is published under it
+  const isFirst = !s.issuesRoot && !state.history.some(({ kind }) => kind === 'Root');
+  if (next.root && (next.root !== state.root || isFirst)) {
+    const reason = state.history.length === 0 ? 'first issue' : 'a lost root made anew';
+    added.push(historyOf('Root', next.root, s.now, reason));
   }
   if (state.intermediate?.fingerprint !== ca.certificate.fingerprint) {
     const staging = s.stagingEntry;

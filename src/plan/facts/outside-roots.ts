@@ -1,0 +1,194 @@
+/**
+ * Roots outside of this resource: the root above an issuer of others (`root.source: Existing`), and the root above a certificate that was signed
+ * outside of Vault (`External`), with what is checked of such a certificate before it is used. Pure.
+ */
+import { formatGoDuration } from '../../api/duration.ts';
+import { annotations as known } from '../../api/annotations.ts';
+import { rfc3339 } from '../../api/time.ts';
+import { brokenHash, extendedUsages, type CertificateFacts } from './certificate.ts';
+import { pathTo } from './certificate-path.ts';
+import { derivedOnce, type DerivedState } from './derived.ts';
+import { maxWorkloadCertTtlMs, pendingRequest } from './desired.ts';
+import type { GivenCertificates, StagingEntry } from './observed.ts';
+import type { IssuedRoot } from './state-entry.ts';
+
+/** Names a certificate in a message. */
+export const nameOfCertificate = ({ subject, serial, fingerprint }: CertificateFacts): string =>
+  `"${subject.commonName || subject.organization}" (serial ${serial}, SHA-256 ${fingerprint})`;
+
+/** Whether a certificate is a root: signed by its own key. */
+const isRoot = (certificate: CertificateFacts): boolean =>
+  certificate.selfIssued && pathTo(certificate, [], [certificate]) !== undefined;
+
+/** Self-signed certificates that a path can end at: with `rootCertRef` only those of its object, else those that came along. */
+const rootsAmong = (s: DerivedState, certificates: readonly CertificateFacts[]): CertificateFacts[] =>
+  (s.kubernetes.givenRoots?.certificates ?? certificates).filter(isRoot);
+
+/** With `root.source: Existing`: the root above the issuer that the spec names; undefined: the issuer does not exist, or no path leads to a root. */
+export const rootOfWantedIssuer = derivedOnce((s: DerivedState): CertificateFacts | undefined => {
+  const issuer = s.wantedIssuer;
+  if (!issuer) return undefined;
+  const all = [issuer.certificate, ...issuer.above];
+  return pathTo(issuer.certificate, issuer.above, rootsAmong(s, all))?.at(-1);
+});
+
+/** Whether a CA of this resource was published at any time. Before that, no workload trusts the root that is recorded. */
+export const wasPublished = ({ stateEntry, caEntry }: DerivedState): boolean =>
+  caEntry !== undefined || stateEntry?.intermediate?.fingerprint !== undefined;
+
+/** What became of the request for a signature outside of Vault. */
+export type Signature =
+  /** Nothing that answers the request is there. */
+  | { kind: 'awaited'; csr: { pem: string; madeAt: string } }
+  /** What is there cannot be used. `why` is a clause that names the fact. */
+  | { kind: 'refused'; why: string; place: string }
+  /** The certificate, the CAs above it in ascending order without the root, and the root. */
+  | { kind: 'accepted'; chain: CertificateFacts[]; root: CertificateFacts };
+
+/**
+ * What became of the request for a signature; undefined: none is made, or the certificate may not be read. With another root than the one that this
+ * CA has, a certificate is accepted only if annotation `rotate-root` has the fingerprint of that root as its text.
+ */
+export const signatureOf = derivedOnce((s: DerivedState): Signature | undefined => {
+  const staged = s.stagingEntry;
+  const { signed } = s.kubernetes;
+  if (s.spec.root.source !== 'External' || !staged?.csr || (signed && 'unreadable' in signed)) return undefined;
+  const awaited: Signature = { kind: 'awaited', csr: staged.csr };
+  if (!signed || answersAnotherRequest(s, staged, signed)) return awaited;
+  const refused = (why: string): Signature => ({ kind: 'refused', why, place: signed.place });
+  const [leaf, ...others] = signed.certificates;
+  if (!leaf) return refused('it holds no certificate that can be read');
+  if (signed.incomplete)
+    return refused('it holds something beside certificates that can be read, or more than 10 of them');
+  if (leaf.publicKey !== staged.publicKey)
+    return refused(
+      `its first certificate is for another key (SHA-256 ${leaf.publicKey}) than the request (SHA-256 ${staged.publicKey ?? ''})`,
+    );
+  const path = pathTo(leaf, others, rootsAmong(s, signed.certificates));
+  const defect = path ? (defectOfPath(s, path) ?? defectOfRoot(s, path)) : noPath(s, leaf, others);
+  const root = path?.at(-1);
+  if (defect !== undefined || !path || !root) return refused(defect ?? '');
+  return { kind: 'accepted', chain: path.slice(0, -1), root };
+});
+
+/**
+ * Whether what is there answered an earlier request: the certificate is for a key of an earlier CA generation, or is one that this resource has had. A
+ * renewal can keep its key (`rotationPolicy: Never`).
+ */
+function answersAnotherRequest(
+  s: DerivedState,
+  staged: StagingEntry,
+  { certificates: [leaf] }: GivenCertificates,
+): boolean {
+  if (!leaf) return false;
+  if (leaf.publicKey !== staged.publicKey)
+    return leaf.publicKey === s.caEntry?.publicKey || s.stateEntry?.publicKeys.includes(leaf.publicKey) === true;
+  const before = s.vault.intermediatePki?.issuers.filter(({ id }) => staged.before.includes(id)) ?? [];
+  const had = [s.caEntry?.certificate, ...before.map(({ certificate }) => certificate)];
+  return had.some((certificate) => certificate?.fingerprint === leaf.fingerprint);
+}
+
+function noPath(s: DerivedState, leaf: CertificateFacts, others: readonly CertificateFacts[]): string {
+  const { givenRoots } = s.kubernetes;
+  const signer = others.find((one) => pathTo(leaf, [], [one]));
+  const from = signer ? `${nameOfCertificate(signer)}, which signed it,` : 'it';
+  const what = givenRoots ? `a root in ${givenRoots.place}` : 'a self-signed root that comes along';
+  return `no chain of signatures leads from ${from} to ${what}: put the CAs above it behind it, in one text${givenRoots ? '' : ', the root last'}`;
+}
+
+/** Tolerated difference between clocks, milliseconds. */
+const skewMs = 5 * 60_000;
+
+/** How much longer than `intermediate.ttl` a certificate may be valid, as a factor: signers count in days, and begin before now. */
+const longestLife = 1.1;
+
+const hour = 3_600_000;
+
+/** A duration for a message, in whole hours if it has any. */
+const hours = (ms: number): string =>
+  formatGoDuration(ms >= hour ? Math.floor(ms / hour) * hour : Math.floor(ms / 1000) * 1000);
+
+/** Why a certificate with the CAs above it cannot be istiod's CA; undefined: it can. @param path the root last */
+function defectOfPath(s: DerivedState, path: readonly CertificateFacts[]): string | undefined {
+  const [leaf] = path;
+  if (!leaf) return undefined;
+  const each = path.map((certificate, below) => defectOfCa(certificate, below, path.length - 1, s.now));
+  const found = each.find((defect) => defect !== undefined);
+  if (found !== undefined) return found;
+  const { maxPathLength } = s.desired.intermediate;
+  // without a path length it could have CAs below it, but istiod signs none
+  if (leaf.maxPathLength !== undefined && leaf.maxPathLength > maxPathLength)
+    return `its path length is ${leaf.maxPathLength}, and spec.intermediate.maxPathLength is ${maxPathLength}`;
+  return defectOfLife(s, leaf, path.slice(1));
+}
+
+/** Why a certificate of a path cannot be in it; undefined: it can. @param below how many CAs of the path it is above */
+function defectOfCa(certificate: CertificateFacts, below: number, top: number, now: number): string | undefined {
+  const { isCa, canSignCertificates, maxPathLength, notBefore, notAfter, keyType, keyBits } = certificate;
+  const name = below === 0 ? 'it' : `${nameOfCertificate(certificate)} above it`;
+  // node:crypto also takes one without that key usage for no CA
+  if (!canSignCertificates) return `${name} has a key usage without certificate signing (keyCertSign)`;
+  if (!isCa) return `${name} is no CA certificate (basicConstraints CA:TRUE)`;
+  if (notBefore > now + skewMs) return `${name} is not valid before ${rfc3339(notBefore)}`;
+  if (notAfter <= now) return `${name} has expired on ${rfc3339(notAfter)}`;
+  if (below > 0 && maxPathLength !== undefined && maxPathLength < below)
+    return `${name} has path length ${maxPathLength}, and ${below} CAs are below it`;
+  if (keyType === 'other' || keyBits < (keyType === 'rsa' ? 2048 : 256))
+    return `${name} has a key that istiod does not take: RSA of 2048 bits and more, or P-256, P-384, P-521`;
+  // nobody verifies the signature of a root: it is trusted itself
+  const hash = below === top ? undefined : brokenHash(certificate.pem);
+  if (hash !== undefined) return `${name} is signed with ${hash}, which is broken`;
+  const usages = extendedUsages(certificate.pem);
+  if (usages && !usages.includes(anyUsage) && !tlsUsages.every((usage) => usages.includes(usage)))
+    return `${name} has an extended key usage without serverAuth and clientAuth, so that no workload certificate under it is taken`;
+  return undefined;
+}
+
+/** RFC 5280, section 4.2.1.12. */
+const anyUsage = '2.5.29.37.0';
+const tlsUsages: readonly string[] = ['1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2'];
+
+function defectOfLife(s: DerivedState, leaf: CertificateFacts, above: readonly CertificateFacts[]): string | undefined {
+  const { ttl } = s.spec.intermediate;
+  const life = leaf.notAfter - leaf.notBefore;
+  if (life > s.desired.intermediate.ttl * 1000 * longestLife)
+    return `it is valid for ${hours(life)}, longer than spec.intermediate.ttl (${ttl}): have it signed for that time`;
+  const first = above.find(({ notAfter }) => notAfter < leaf.notAfter);
+  if (first)
+    return `it ends on ${rfc3339(leaf.notAfter)}, after ${nameOfCertificate(first)} above it, which ends on ${rfc3339(first.notAfter)}: have it signed until then`;
+  const longest = maxWorkloadCertTtlMs(s.spec, s.kubernetes.maxWorkloadCertTtlMs);
+  const left = leaf.notAfter - s.now;
+  if (longest !== 'unknown' && left < 2 * longest)
+    return `it ends on ${rfc3339(leaf.notAfter)}, sooner than twice the longest workload certificate (${hours(longest)}) from now: have it signed for longer, or set spec.intermediate.maxWorkloadCertTTL`;
+  return undefined;
+}
+
+/** Why the root above a certificate is not the one that is to sign now; undefined: it is. */
+function defectOfRoot(s: DerivedState, path: readonly CertificateFacts[]): string | undefined {
+  const root = path.at(-1);
+  const state = s.stateEntry;
+  if (!root || !state?.root?.fingerprint || !wasPublished(s)) return undefined;
+  const { rotation } = state;
+  const expected = rotation && !rotation.back ? rotation.to : state.root;
+  const asked = rotation ? undefined : pendingRequest(s.desired, state.handled, known.rotateRoot);
+  if (root.fingerprint === expected.fingerprint)
+    return asked === undefined
+      ? undefined
+      : `it leads to the root in use, and annotation ${known.rotateRoot} asks for another one: have it signed under that one, or remove the annotation`;
+  const other = `it leads to the root ${nameOfCertificate(root)}`;
+  if (rotation) return `${other}, and the root rotation in progress needs a certificate under ${expected.serial ?? ''}`;
+  if (asked === root.fingerprint) return undefined;
+  return `${other}, which is not the root in use (serial ${expected.serial ?? ''}). If the root is to be replaced, annotate this resource with ${known.rotateRoot}=${root.fingerprint}, see docs/rotation.md`;
+}
+
+/** A root outside that is to be recorded as the root of this CA, or to be rotated to; undefined: none is known, or this resource issues its root. */
+export const offeredRoot = derivedOnce(
+  (s: DerivedState): Pick<IssuedRoot, 'certificate' | 'fingerprint' | 'serial' | 'issuerId'> | undefined => {
+    const signature = signatureOf(s);
+    const certificate = signature?.kind === 'accepted' ? signature.root : rootOfWantedIssuer(s);
+    if (!certificate) return undefined;
+    const { pem, fingerprint, serial } = certificate;
+    const id = s.wantedIssuer?.id;
+    return { certificate: pem, fingerprint, serial, ...(id === undefined ? {} : { issuerId: id }) };
+  },
+);

@@ -1,0 +1,142 @@
+/** Checks of a root outside of this resource: the issuer of others that is to sign, and the signature outside of Vault that is awaited. Pure. */
+import { annotations as known } from '../../api/annotations.ts';
+import type { DerivedState } from '../facts/derived.ts';
+import { existingRef } from '../facts/desired.ts';
+import {
+  nameOfCertificate,
+  rootOfWantedIssuer,
+  signatureOf,
+  wasPublished,
+  type Signature,
+} from '../facts/outside-roots.ts';
+import type { Problem } from '../facts/problem.ts';
+
+/** Until something is published nothing is written without a root; later the CA in use goes on, and everything else is kept. */
+const blocks = (s: DerivedState): Problem['blocks'] => (wasPublished(s) ? 'nothing' : 'all');
+
+/** With `root.source: Existing`: the issuer that is to sign does not exist. */
+export function issuerNotFound(s: DerivedState): Problem | undefined {
+  const { root } = s.spec;
+  if (root.source !== 'Existing') return undefined;
+  const problem = (message: string): Problem => ({
+    condition: 'RootReady',
+    reason: 'IssuerNotFound',
+    message,
+    blocks: blocks(s),
+  });
+  const { signer, signingIssuer, wantedIssuer: wanted } = s;
+  const ref = existingRef(root);
+  const name = ref === 'default' ? 'a default issuer' : `an issuer ${ref}`;
+  if (!signer && !wanted)
+    return problem(
+      `spec.root.existing: mount ${root.mount}/ has not ${name}, or does not exist. Correct spec.root.existing.issuerRef, or have the owner of the mount create it; \`vault list ${root.mount}/issuers\` shows those that exist.`,
+    );
+  if (!signer || signingIssuer) return undefined;
+  const remedy = wanted
+    ? `To have issuer ${wanted.name || wanted.id} (serial ${wanted.certificate.serial}) sign instead, annotate this resource with ${known.rotateRoot}=<any new text>`
+    : `Have the owner of the mount restore it, or set spec.root.existing.issuerRef to another one and annotate this resource with ${known.rotateRoot}=<any new text>`;
+  return problem(
+    `issuer ${signer.id} of mount ${root.mount}/, which signs for this resource, does not exist any more, or has another certificate. istiod goes on with the intermediate that it has, which cannot be renewed. ${remedy}; see docs/rotation.md`,
+  );
+}
+
+/** With `root.source: Existing`: no self-signed certificate is known at the top of the issuer, or `delivery.source: PKI` cannot deliver it. */
+export function rootNotServed(s: DerivedState): Problem | undefined {
+  const { root, delivery } = s.spec;
+  const wanted = s.wantedIssuer;
+  if (root.source !== 'Existing' || !wanted) return undefined;
+  const problem = (message: string): Problem => ({
+    condition: 'RootReady',
+    reason: 'RootNotServed',
+    message,
+    blocks: 'all',
+  });
+  const top = rootOfWantedIssuer(s);
+  if (!top && !s.signer) {
+    const { givenRoots } = s.kubernetes;
+    const where = givenRoots
+      ? `No path leads from it to a self-signed certificate in ${givenRoots.place}`
+      : `Mount ${root.mount}/ has no self-signed certificate above it`;
+    return problem(
+      `issuer ${nameOfCertificate(wanted.certificate)} of mount ${root.mount}/ is not a root. ${where}, so what root-cert.pem must hold is not known. Put the root of that PKI into a ConfigMap, and name it in spec.root.existing.rootCertRef.`,
+    );
+  }
+  const isMountsRoot = top?.fingerprint === wanted.certificate.fingerprint && s.vault.existing?.defaultId === wanted.id;
+  if (delivery.source === 'Bundle' || isMountsRoot) return undefined;
+  return problem(
+    `spec.delivery.source: PKI takes root-cert.pem from ${root.mount}/cert/ca, the default issuer of the mount, and issuer ${nameOfCertificate(wanted.certificate)} is not that or not self-signed. Set spec.delivery.source: Bundle.`,
+  );
+}
+
+/** Whether the CA in use goes on while a signature is awaited, so that nothing fails yet. */
+export const goesOnUnsigned = (s: DerivedState): boolean => {
+  const ca = s.currentCa;
+  if (!ca || s.isRevoked || !s.isUnderSigner(ca.certificate)) return false;
+  const due = s.renewAt ?? ca.certificate.notAfter;
+  // the second half of the time between the request and the end is the time to worry
+  return s.now < due + (ca.certificate.notAfter - due) / 2;
+};
+
+/** The kinds of a signature that has not come. */
+type Missing = Exclude<Signature, { kind: 'accepted' }>;
+
+const missingSignature = (s: DerivedState): Missing | undefined => {
+  const signature = signatureOf(s);
+  return signature?.kind === 'accepted' ? undefined : signature;
+};
+
+/** Where the signed certificate is expected, for the user. */
+function expectedPlace({ spec }: DerivedState): string {
+  const { signed } = spec.root.external ?? {};
+  const { configMapRef, secretRef } = signed ?? {};
+  if (configMapRef) return `ConfigMap ${configMapRef.name}, key ${configMapRef.key}`;
+  return secretRef ? `Secret ${secretRef.name}, key ${secretRef.key}` : 'the object that spec.root.external names';
+}
+
+/** Reason and message while a signature outside of Vault is missing; undefined: none is. */
+export function signatureNote(
+  s: DerivedState,
+): { reason: 'AwaitingSignature' | 'SignedCertificateRefused'; message: string } | undefined {
+  const missing = missingSignature(s);
+  const staged = s.stagingEntry;
+  if (!missing || !staged?.csr) return undefined;
+  const request = `the certificate signing request in status.csr (CA generation ${staged.generation}, SHA-256 of its public key ${staged.publicKey ?? ''})`;
+  const { namespace, name } = s.identity;
+  if (missing.kind === 'refused')
+    return {
+      reason: 'SignedCertificateRefused',
+      message: `The certificate in ${missing.place} was not used: ${missing.why}. Nothing was installed, and ${request} is still to be signed.`,
+    };
+  const wanted = s.spec.root.external?.signed?.secretRef ? 'Secret' : 'ConfigMap';
+  const root = s.signer ? `root ${s.signer.certificate.serial}` : 'your root CA';
+  return {
+    reason: 'AwaitingSignature',
+    message: `Since ${staged.csr.madeAt}, ${request} waits for a signature outside of Vault. Sign it under ${root} as a CA (\`kubectl get ivca -n ${namespace} ${name} -o jsonpath='{.status.csr}'\`), and put the certificate, with the CAs above it behind it, into ${expectedPlace(s)} of namespace ${namespace} (a ${wanted}). See docs/external-root.md.`,
+  };
+}
+
+/** A signature outside of Vault is missing, and there is no CA in use that goes on without it. */
+export function signatureMissing(s: DerivedState): Problem | undefined {
+  const note = signatureNote(s);
+  return note && !goesOnUnsigned(s) ? { condition: 'IntermediateReady', ...note, blocks: 'nothing' } : undefined;
+}
+
+/** The root is known only by the certificate that it signs: until then `RootReady` waits for the signature too. */
+export function rootAwaitsSignature(s: DerivedState): Problem | undefined {
+  const note = s.signer ? undefined : signatureNote(s);
+  return note && { condition: 'RootReady', ...note, blocks: 'nothing' };
+}
+
+/** The object with the signed certificate may not be read. */
+export function signedUnreadable(s: DerivedState): Problem | undefined {
+  const { signed } = s.kubernetes;
+  if (!signed || !('unreadable' in signed) || (!s.stagingEntry?.csr && s.currentCa)) return undefined;
+  return { condition: 'IntermediateReady', reason: 'Forbidden', message: signed.unreadable, blocks: 'nothing' };
+}
+
+/** How often the object with the signed certificate is read while a signature is awaited: no event shows its change. Milliseconds. */
+const signatureRecheckMs = 30_000;
+
+/** When a missing signature is looked for again, milliseconds since the epoch; undefined: none is missing. */
+export const signatureDueAt = (s: DerivedState): number | undefined =>
+  missingSignature(s) ? s.now + signatureRecheckMs : undefined;
