@@ -83,6 +83,8 @@ export const reasons = {
   MeshRootUnknown: waiting(15),
   AwaitingSignature: waiting(30),
   SignedCertificateRefused: waiting(30),
+  AwaitingImport: waiting(30),
+  ImportRefused: waiting(30),
   ControlPlaneNotFound: waiting(30),
   AwaitingCommit: waiting(30),
   NotReconciled: waiting(30),
@@ -133,8 +135,13 @@ export const holdingReason = {
 /** The reason of `AccessReady` while it is `True` and the token may not read what others manage (`manage: false`). */
 export const notVerifiedReason = 'NotVerified';
 
-/** Reasons of `IntermediateReady` while it is `True` and a signature outside of Vault is missing, each reported once in a Warning Event. */
-export const signatureReasons = ['AwaitingSignature', 'SignedCertificateRefused'] as const satisfies readonly Reason[];
+/** Reasons of `IntermediateReady` while it is `True` and a signature outside of Vault or a CA to import is missing, each reported once in a Warning Event. */
+export const outsideReasons = [
+  'AwaitingSignature',
+  'SignedCertificateRefused',
+  'AwaitingImport',
+  'ImportRefused',
+] as const satisfies readonly Reason[];
 
 /**
  * Reasons for a certificate that expires soon, each reported once in a Warning Event. `RootReady` stays `True`. An intermediate should have

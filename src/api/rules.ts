@@ -85,6 +85,12 @@ export const specRules: CelRule[] = [
     fieldPath: '.delivery.source',
   },
   {
+    rule: "self.intermediate.source != 'Import' || self.delivery.source != 'PKI'",
+    message:
+      'delivery.source: PKI reads certificates from PKI mounts, and with intermediate.source: Import there are none: use Bundle',
+    fieldPath: '.delivery.source',
+  },
+  {
     rule: 'self.keyStore.manage || !self.intermediate.manage',
     message: 'keyStore.manage: false goes only with intermediate.manage: false',
     fieldPath: '.keyStore.manage',

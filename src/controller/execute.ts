@@ -18,6 +18,7 @@ import type { VaultClient } from '../vault/client.ts';
 import { executeVaultStep, type VaultStep } from '../vault/execute.ts';
 import { applyWrites } from './apply-writes.ts';
 import { readReviewerToken } from './connection.ts';
+import { readGivenKey } from './given-ca.ts';
 import type { ConflictTracker } from './conflict-tracker.ts';
 import { configMaps, renderConfigMap } from './observe-kubernetes.ts';
 import { asProblem } from './problems.ts';
@@ -147,6 +148,7 @@ export class Executor {
     const reviewerJwt = () => readReviewerToken(kube, resource);
     const notice = (reason: string, message: string) =>
       this.#report.event(resource, 'Warning', reason, 'Sign', message);
-    await executeVaultStep({ client, desired, reviewerJwt, notice, now: () => this.#o.clock.now() }, step);
+    const givenKey = () => readGivenKey(kube, resource);
+    await executeVaultStep({ client, desired, reviewerJwt, givenKey, notice, now: () => this.#o.clock.now() }, step);
   }
 }

@@ -18,6 +18,7 @@ import type { Step } from '../plan/steps.ts';
 import { VaultError } from '../vault/errors.ts';
 import type { VaultObserver } from '../vault/observe.ts';
 import { readConfigMapKey, readReviewerToken } from './connection.ts';
+import { readGivenCa } from './given-ca.ts';
 import { readGivenCertificates } from './given-certificates.ts';
 import type { DecisionInput, ExecutionContext } from './execute.ts';
 import {
@@ -44,7 +45,7 @@ export interface ObservationContext extends ExecutionContext, LoopContext {
   /** What shows the roots of the mesh, as it was read last. */
   mesh?: MeshEvidence;
   /** Certificates that the spec refers to, read once for the reconcile. */
-  given?: ReturnType<typeof readGivenCertificates>;
+  given?: ReturnType<typeof readGiven>;
   /** What may forbid a write, as it was read last; only between steps in Vault. */
   cluster?: KeptCluster;
   /** Ends the reconcile. */
@@ -77,6 +78,12 @@ const needsRootsOfMesh = (since: readonly Step[]): boolean =>
 const leaveCluster = (since: readonly Step[]): boolean =>
   !needsRootsOfMesh(since) && !since.some((step) => writesToCluster(step) || step.kind === 'MountPKI');
 
+/** What users and other controllers put into objects that the spec refers to. @throws ProblemError, KubeError */
+const readGiven = async (kube: KubeClient, resource: IstioVaultCA) => ({
+  ...(await readGivenCertificates(kube, resource)),
+  ...(await readGivenCa(kube, resource)),
+});
+
 /** For a reference that does not exist or may not be read. */
 function undefinedIfProblem(error: unknown): undefined {
   if (!(error instanceof ProblemError)) throw error;
@@ -102,7 +109,7 @@ export interface FailedObservation {
 type VaultSide = {
   observed: ObservedVault;
   goneOwners: string[];
-} & Pick<ObservedKubernetes, 'kubernetesCa' | 'reviewerHash' | 'tokenIssuer' | 'signed' | 'givenRoots'>;
+} & Pick<ObservedKubernetes, 'kubernetesCa' | 'reviewerHash' | 'tokenIssuer' | 'signed' | 'givenRoots' | 'given'>;
 type ClusterSide = { gates: Gates; isCurrent: boolean; istiodUses: string[]; render: JsonObject | undefined };
 
 /** Reads what a plan is made from. */
@@ -169,7 +176,7 @@ export class Observer {
       reviewerHash: deleting ? undefined : await this.#reviewerHash(context, derived),
       tokenIssuer: await this.#tokenIssuer(context, observed),
       goneOwners: await goneResources(kube, otherOwners(derived)),
-      ...(deleting ? {} : await (context.given ??= readGivenCertificates(kube, context.resource))),
+      ...(deleting ? {} : await (context.given ??= readGiven(kube, context.resource))),
     };
   }
 

@@ -86,7 +86,7 @@ const intended = (intermediate: CertificateFacts = facts('intermediate2')): Expe
     { certificate: intermediate, generation: 2 },
     { certificate: facts('intermediate1'), generation: 1 },
   ],
-  above: [facts('root')],
+  path: [intermediate, facts('root')],
   ownRoots: [facts('root')],
 });
 const judged = async (port: number, ca = intended()) => {

@@ -161,6 +161,15 @@ export function signIntermediate(world: SimulatedWorld, step: StepOf<'SignInterm
   addIssuer(world, pki, key, plannedCertificate(facts, root.certificate.fingerprint));
 }
 
+export function importCa({ d, vault, kubernetes }: SimulatedWorld, step: StepOf<'ImportCA'>): void {
+  const { generation, spec, reason, publicKey, chain, root, secret } = step;
+  const { given } = kubernetes;
+  if (!given || 'unreadable' in given || given.publicKey !== publicKey) throw new Refused('changed meanwhile');
+  const imported = { chain, root, secret };
+  const entry = { generation, spec, reason, publicKey, before: [], request: undefined, keyRef: '', imported };
+  set(vault.staging, step.cas, entry, d.mark, d.spec.keyStore.version);
+}
+
 export function recordCsr({ d, vault, now }: SimulatedWorld, step: StepOf<'RecordCSR'>): void {
   const staged = ownEntry(vault.staging);
   if (staged?.generation !== step.generation) throw new Refused('nothing staged');
@@ -190,7 +199,10 @@ export function installSigned(world: SimulatedWorld, step: StepOf<'InstallSigned
 const defaultVersions = 10;
 
 export function publishLive({ d, vault }: SimulatedWorld, step: StepOf<'PublishLive'>): void {
-  const issuer = vault.intermediatePki?.issuers.find((i) => i.id === step.issuerId);
+  const imported = certificateFacts(step.chain?.[0] ?? '');
+  const issuer = imported
+    ? { id: '', certificate: imported }
+    : vault.intermediatePki?.issuers.find((i) => i.id === step.issuerId);
   const publicKey = {
     staging: ownEntry(vault.staging)?.publicKey,
     live: ownEntry(vault.live)?.publicKey,
@@ -204,11 +216,10 @@ export function publishLive({ d, vault }: SimulatedWorld, step: StepOf<'PublishL
   const all = vault.intermediatePki?.issuers.map((one) => one.certificate) ?? [];
   const known = [...all, ...(vault.existing?.found ?? []).flatMap((one) => [one.certificate, ...one.above])];
   const path = pathTo(certificate, known, bundleFacts(root)) ?? [certificate];
-  const chain = path
-    .filter((one, at) => at === 0 || !one.selfIssued)
-    .map(({ pem }) => pem)
-    .join('');
-  const entry = { generation, keyRef, certificate, chain, root, publicKey, ...lists };
+  const signed = path.filter((one, at) => at === 0 || !one.selfIssued).map(({ pem }) => pem);
+  const chain = (step.chain ?? signed).join('');
+  const origin = imported ? { imported: true as const } : {};
+  const entry = { generation, keyRef, certificate, chain, root, publicKey, ...lists, ...origin };
   if (d.spec.keyStore.version === 2 && vault.live.casVersion > 0) {
     const versions = [...vault.liveOlder, vault.live.casVersion, vault.live.casVersion + 1];
     vault.liveOlder = versions.slice(-(vault.liveVersions ?? defaultVersions)).slice(0, -1);

@@ -29,7 +29,11 @@ export function notYetSupported(d: Desired): Problem | undefined {
       `spec.delivery.crl with spec.root.source: ${spec.root.source}`,
     ],
     [!spec.root.manage, 'spec.root.manage: false'],
-    [spec.intermediate.source !== 'Issue', `spec.intermediate.source: ${spec.intermediate.source}`],
+    [
+      spec.delivery.crl && spec.intermediate.source === 'Import',
+      'spec.delivery.crl with spec.intermediate.source: Import',
+    ],
+    [spec.adopt && spec.intermediate.source === 'Import', 'spec.adopt with spec.intermediate.source: Import'],
     [!spec.intermediate.manage, 'spec.intermediate.manage: false'],
     [!spec.keyStore.manage, 'spec.keyStore.manage: false'],
   ];

@@ -28,7 +28,8 @@ export const keptLists = (listsEnd: number): string =>
 const forDays = ({ settings: { lifeMs } }: StepOf<'ConfigureCRL'>): string =>
   `for ${Math.floor(lifeMs / 86_400_000)} days, and to renew them by itself`;
 
-const eventOf = ({ from, same }: StepOf<'PublishLive'>): string => {
+const eventOf = ({ from, same, secret }: StepOf<'PublishLive'>): string => {
+  if (secret !== undefined) return 'Imported';
   if (from === 'adopted') return 'Adopted';
   if (same === 'lists' || same === 'revoked' || same === 'listsDue') return 'CRLPublished';
   if (same) return 'PublishedAgain';
@@ -36,6 +37,8 @@ const eventOf = ({ from, same }: StepOf<'PublishLive'>): string => {
 };
 
 const published = (step: StepOf<'PublishLive'>, verb: string): string => {
+  if (step.secret !== undefined)
+    return `${verb} the CA of Secret ${step.secret} as CA generation ${step.generation}: its key is in the key store then, and the Secret can be deleted. Keep a backup of it if it may be needed for a rollback of a root rotation`;
   if (step.from === 'adopted') return `${verb} the adopted CA: same key, same certificates`;
   if (step.same === 'lifetime') return `${verb} the CA entry unchanged, because Vault would delete its current version`;
   if (step.same === 'keyForm') return `${verb} the same CA with its key in a form that istiod reads`;
@@ -57,6 +60,7 @@ export const issuingRows: StepRows<
   | 'RemoveStaging'
   | 'ImportKey'
   | 'SignIntermediate'
+  | 'ImportCA'
   | 'RecordCSR'
   | 'InstallSigned'
   | 'InstallCertificate'
@@ -127,6 +131,18 @@ export const issuingRows: StepRows<
     done: (step) => `Signed the intermediate of CA generation ${step.generation} with the root`,
     rereads: ['intermediatePki'],
     simulate: effects.signIntermediate,
+  },
+  ImportCA: {
+    condition: 'KeyStored',
+    action: 'Create',
+    target: 'vault:staging',
+    event: 'CAStaged',
+    planned: (step) =>
+      `Take the CA of Secret ${step.secret} into the key store as CA generation ${step.generation} (${step.reason})`,
+    done: (step) =>
+      `Took the CA of Secret ${step.secret} into the key store as CA generation ${step.generation} (${step.reason})`,
+    rereads: ['staging'],
+    simulate: effects.importCa,
   },
   RecordCSR: {
     condition: 'IntermediateReady',

@@ -60,6 +60,21 @@ export type Step =
       request: string | undefined;
     }
   | {
+      kind: 'ImportCA';
+      generation: number;
+      spec: IntermediateSpec;
+      /** Name of the Secret. */
+      secret: string;
+      /** SHA-256 of the SubjectPublicKeyInfo of the key, hex. */
+      publicKey: string;
+      /** PEM: the certificate of the CA first, then those above it, without the root unless it is the CA itself. */
+      chain: string[];
+      /** PEM. */
+      root: string;
+      cas: number;
+      reason: string;
+    }
+  | {
       kind: 'RemoveStaging';
       generation: number;
       version: number;
@@ -100,7 +115,12 @@ export type Step =
       /** Where the key is: in staging, or in the CA entry itself, be it ours or taken over. */
       from: 'staging' | 'live' | 'adopted';
       generation: number;
+      /** Empty: the CA was imported. */
       issuerId: string;
+      /** Of an imported CA: its certificates, PEM, its own first. */
+      chain?: string[];
+      /** Of an imported CA that is published for the first time: the Secret that it is from. */
+      secret?: string;
       /** The roots that istiod hands out, PEM, in their order in root-cert.pem. */
       roots: readonly string[];
       /** The revocation lists, PEM; none: the entry gets no ca-crl.pem. */

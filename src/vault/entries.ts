@@ -19,6 +19,10 @@ const generationField = 'generation';
 const keyRefField = 'key-ref';
 const ttlField = 'ttl';
 const csrField = 'csr.pem';
+/** In a CA entry: `Import` for a CA that was imported. In a staging entry: the Secret that it is from. */
+const importField = 'imported';
+const chainField = 'cert-chain.pem';
+const rootField = 'root-cert.pem';
 const csrTimeField = 'csr-made-at';
 
 const intermediateSpecSchema = z.object({
@@ -99,7 +103,10 @@ const parseJson = (value: string): unknown => {
 };
 
 /** The known fields of a CA entry, with the ownership marker of an operator and without one. The next publication removes all other fields. */
-const markedFields: ReadonlySet<string> = new Set([...caFiles, crlFile, keyRefField, generationField, markerField]);
+const markedFields: ReadonlySet<string> = new Set([
+  ...[...caFiles, crlFile, keyRefField, generationField, markerField],
+  importField,
+]);
 const unmarkedFields: ReadonlySet<string> = new Set(caFiles);
 
 /** How much text before the first PEM block is looked at, in UTF-16 code units. */
@@ -123,6 +130,7 @@ export function parseLive(id: Identity, entry: KvEntry): Slot<CaEntry> {
     chain: str(data['cert-chain.pem']),
     root: str(data['root-cert.pem']),
     publicKey: publicKeyOfPrivate(str(data['ca-key.pem'])),
+    ...(importField in data ? { imported: true as const } : {}),
     ...(crlFile in data ? { lists: listsIn(str(data[crlFile])) } : {}),
     ...(istiodReads(str(data['ca-key.pem'])) ? {} : { unreadableKey: true as const }),
   }));
@@ -147,6 +155,8 @@ interface CaEntryContent {
   lists: string;
   /** Name or id of the key in the intermediate mount; empty: the key has the default name of its generation. */
   keyRef: string;
+  /** The CA was brought along by a user. */
+  imported: boolean;
 }
 
 /**
@@ -166,11 +176,24 @@ export function caEntryData(
     'root-cert.pem': content.root,
     ...(content.lists === '' ? {} : { [crlFile]: content.lists }),
     ...(content.keyRef === '' ? {} : { [keyRefField]: content.keyRef }),
+    ...(content.imported ? { [importField]: 'true' } : {}),
     [generationField]: String(generation),
     [markerField]: marker,
     ...(kvVersion === 1 ? { [ttlField]: '60s' } : {}),
   };
 }
+
+/** The certificates of an imported CA in a staging entry. */
+const importedPart = (data: JsonObject): Pick<StagingEntry, 'imported'> =>
+  typeof data[importField] === 'string'
+    ? {
+        imported: {
+          chain: splitPem(str(data[chainField])),
+          root: str(data[rootField]),
+          secret: data[importField],
+        },
+      }
+    : {};
 
 /** Parses the staging entry. The result has the hash of the public key instead of the private key. */
 export function parseStaging(id: Identity, entry: KvEntry): Slot<StagingEntry> {
@@ -182,6 +205,7 @@ export function parseStaging(id: Identity, entry: KvEntry): Slot<StagingEntry> {
     publicKey: publicKeyOfPrivate(str(data['ca-key.pem'])),
     reason: str(data['reason']),
     request: typeof data['request'] === 'string' ? data['request'] : undefined,
+    ...importedPart(data),
     ...(typeof data[csrField] === 'string' ? { csr: { pem: data[csrField], madeAt: str(data[csrTimeField]) } } : {}),
   }));
 }
@@ -192,6 +216,21 @@ export const withCsr = (data: JsonObject, csr: string, madeAt: string): Record<s
   [csrField]: csr,
   [csrTimeField]: madeAt,
 });
+
+/** Formats a staging entry with an imported CA. */
+export function importedData(
+  marker: string,
+  step: { generation: number; spec: IntermediateSpec; reason: string; chain: string[]; root: string; secret: string },
+  key: Secret,
+): Record<string, string> {
+  const { generation, spec, reason, chain, root, secret } = step;
+  return {
+    ...stagingData(marker, { generation, spec, reason, reuse: undefined, before: [], request: undefined }, key),
+    [chainField]: chain.join(''),
+    [rootField]: root,
+    [importField]: secret,
+  };
+}
 
 /** Formats a staging entry. */
 export function stagingData(

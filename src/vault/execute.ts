@@ -49,6 +49,7 @@ const executors: Executors = {
   ImportKey: async (ctx, step) =>
     await pki.importKey(ctx.client, step.mount, step.name, await issuing.storedKey(ctx, step.from, step.generation)),
   SignIntermediate: issuing.signIntermediate,
+  ImportCA: issuing.importCa,
   RecordCSR: issuing.recordCsr,
   InstallSigned: issuing.installSigned,
   InstallCertificate: issuing.installCertificate,

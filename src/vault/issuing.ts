@@ -22,7 +22,16 @@ import { keptLists } from '../plan/step-rows-issuing.ts';
 import type { Step } from '../plan/steps.ts';
 import { Secret } from '../observability/secret.ts';
 import type { VaultClient } from './client.ts';
-import { foreignKeyOf, keyOf, caEntryData, parseLive, parseStaging, stagingData, withCsr } from './entries.ts';
+import {
+  foreignKeyOf,
+  keyOf,
+  caEntryData,
+  parseLive,
+  importedData,
+  parseStaging,
+  stagingData,
+  withCsr,
+} from './entries.ts';
 import { VaultError } from './errors.ts';
 import { destroyKv, readKv, writeKv } from './kv.ts';
 import { readMaxLeaseTtl, readVisibleMaxLeaseTtl } from './mounts.ts';
@@ -37,6 +46,8 @@ export interface ExecuteContext {
   desired: Desired;
   /** Reads the token for TokenReview requests; undefined if the spec names none. */
   reviewerJwt: () => Promise<Secret | undefined>;
+  /** Reads the key of the CA that the spec imports; undefined: there is none. */
+  givenKey: () => Promise<Secret | undefined>;
   /** The time, milliseconds since the epoch. */
   now: () => number;
   /** Records an Event about a fact that only the execution of the step shows. */
@@ -94,6 +105,16 @@ export async function stageKey(ctx: ExecuteContext, step: StepOf<'StageKey'>): P
   const place = kvPlace(ctx.desired, '-staging');
   const key = step.reuse === undefined ? await generateKey(step.spec) : await publishedKey(ctx);
   await writeKv(ctx.client, place, stagingData(ctx.desired.mark, step, key), step.cas);
+}
+
+/**
+ * Takes a CA that a user brought along into the staging entry.
+ * @throws VaultError of kind `CheckAndSet` if the Secret has another key than it had when it was observed, or if the entry changed
+ */
+export async function importCa(ctx: ExecuteContext, step: StepOf<'ImportCA'>): Promise<void> {
+  const key = await ctx.givenKey();
+  if (!key || publicKeyOfPrivate(key.reveal()) !== step.publicKey) throw moved(`Secret ${step.secret}`);
+  await writeKv(ctx.client, kvPlace(ctx.desired, '-staging'), importedData(ctx.desired.mark, step, key), step.cas);
 }
 
 /** Reads the key of the CA entry, of any generation. @throws VaultError of kind `CheckAndSet` if this resource does not own the entry */
@@ -282,7 +303,7 @@ export async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive
   const { intermediate, delivery, keyStore } = desired.spec;
   const [key, signed] = await Promise.all([
     step.from === 'adopted' ? adoptedKey(ctx) : storedKey(ctx, step.from, step.generation),
-    pki.readChain(client, intermediate.mount, step.issuerId),
+    step.chain ?? pki.readChain(client, intermediate.mount, step.issuerId),
   ]);
   const cert = certificateFacts(signed[0] ?? '');
   const root = step.roots.join('');
@@ -292,7 +313,8 @@ export async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive
   const lists = step.lists.join('');
   if (!coversChain(lists, path)) throw moved('the revocation lists');
   const { keyRef } = step;
-  const content = { certificate: cert.pem, chain: signed.join(''), root, key: forIstiod(key), lists, keyRef };
+  const imported = step.chain !== undefined;
+  const content = { certificate: cert.pem, chain: signed.join(''), root, key: forIstiod(key), lists, keyRef, imported };
   const data = caEntryData(step.mark, step.generation, content, keyStore.version);
   await writeKv(client, kvPlace(desired, ''), data, step.cas);
   if (step.listsEnd !== undefined) ctx.notice('CRLWithdrawn', keptLists(step.listsEnd));

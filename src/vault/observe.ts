@@ -114,8 +114,8 @@ async function readLists(client: VaultClient, d: Desired, content: Content): Pro
 }
 
 /**
- * Every read there is, by the name of what it reads. A read that waits for others stands after them: `authConfig` after `authMount`, and the last
- * ones after the entries and the PKI mounts.
+ * Every read there is, by the name of what it reads. A read that waits for others stands after them: `authConfig` after `authMount`, all that depends on
+ * what is recorded after `state`, and the last ones after the entries and the PKI mounts.
  */
 function readers(client: VaultClient, d: Desired, now: () => number, deleting: boolean) {
   const { root, intermediate, keyStore, kubernetesAuth, policy, audit, delivery } = d.spec;
@@ -136,6 +136,14 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     intermediatePki: await intermediatePki.catch(() => noPki),
   });
   const issuesRoot = root.source === 'Generate';
+  // of an imported CA nothing is in the PKI mounts, unless they were made before, or a rotation is going on
+  const usesPki = async (): Promise<boolean> => {
+    if (intermediate.source === 'Issue') return true;
+    const recorded = ownEntry(await state.catch(() => empty));
+    return (
+      recorded?.rotation !== undefined || recorded?.made.some((name) => name === `mount:${intermediate.mount}`) === true
+    );
+  };
   let existing: Promise<ExistingIssuers | undefined> = Promise.resolve(undefined);
   const granted = async () => {
     // which of the issuers signs can change with the state entry: all are asked for
@@ -151,11 +159,12 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
   const listSettings = async (mount: string) => (readsLists ? await readListSettings(client, mount) : undefined);
   return {
     health: () => client.health(),
+    state: () => (state = readState()),
     authMount: () => (authMount = kubernetesAuth.manage ? readAuthMount(client, kubernetesAuth.mount) : authMount),
     auditDevice: async () => audit && (await readAuditDevice(client, audit.path)),
     kvMount: () => readSecretsMount(client, keyStore.mount),
-    rootMount: async () => (issuesRoot ? await readSecretsMount(client, root.mount) : undefined),
-    intermediateMount: () => readSecretsMount(client, intermediate.mount),
+    rootMount: async () => (issuesRoot && (await usesPki()) ? await readSecretsMount(client, root.mount) : undefined),
+    intermediateMount: async () => ((await usesPki()) ? await readSecretsMount(client, intermediate.mount) : undefined),
     policy: () => optionalUnless(policy.manage, readPolicy(client, policy.name)),
     role: () => optionalUnless(kubernetesAuth.manage, readRole(client, kubernetesAuth.mount, kubernetesAuth.role)),
     // the configuration of a mount that is not ours is only evaluated, and the token may not read it
@@ -167,7 +176,6 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     // reduced at once: an entry holds a private key, and what is kept of it for the reconcile must not
     live: () => (live = readLive()),
     staging: async () => parseStaging(d.identity, await readKv(client, kvPlace(d, '-staging'))),
-    state: () => (state = readState()),
     existing: () => (existing = readExisting(client, d, deleting, () => state)),
     capabilities: granted,
     liveVersions: async () => (keyStore.version === 2 ? await readVersions(client, kvPlace(d, '')) : noVersions),
@@ -176,10 +184,13 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     liveRevoked: async () => {
       const serial = ownEntry(await live)?.certificate?.serial;
       // Vault serves certificates to everybody, so this needs no right
-      return serial === undefined || root.source === 'External' ? false : await isRevoked(client, root.mount, serial);
+      const isOutside = root.source === 'External' || intermediate.source === 'Import';
+      return serial === undefined || isOutside ? false : await isRevoked(client, root.mount, serial);
     },
-    rootPki: () => (rootPki = issuesRoot ? readPki(client, root.mount) : noPki),
-    intermediatePki: () => (intermediatePki = readPki(client, intermediate.mount)),
+    rootPki: () =>
+      (rootPki = issuesRoot ? usesPki().then((uses) => (uses ? readPki(client, root.mount) : noPki)) : noPki),
+    intermediatePki: () =>
+      (intermediatePki = usesPki().then((uses) => (uses ? readPki(client, intermediate.mount) : noPki))),
     // Vault serves lists and certificates to everybody
     lists: async () => (readsLists ? await readLists(client, d, await content()) : {}),
     rootListSettings: async () => (issuesRoot ? await listSettings(root.mount) : undefined),

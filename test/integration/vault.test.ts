@@ -25,6 +25,7 @@ describe.each(products)('%s', (product) => {
         desired,
         reviewerJwt: () => Promise.resolve(undefined),
         notice: () => undefined,
+        givenKey: () => Promise.resolve(undefined),
         now: () => Date.now(),
       },
       step,

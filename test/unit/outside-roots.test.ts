@@ -13,7 +13,7 @@ import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { signatureOf } from '../../src/plan/facts/outside-roots.ts';
 import { plan } from '../../src/plan/plan.ts';
 import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
-import { signatureNote } from '../../src/plan/vault/outside-root-checks.ts';
+import { outsideNote } from '../../src/plan/vault/outside-root-checks.ts';
 import { leafOf, meshBundle, podOf, settingsOf, withIstiod } from './istiod-world.ts';
 import { converge, derived, desiredOf, emptyWorld, someCa, start } from './model.ts';
 
@@ -164,7 +164,7 @@ describe('another root', () => {
     const { world } = converge(desired, given(requested, answer(requested, start, tierB, rootB)));
     expect(rootsOf(world)).toEqual([rootA.fingerprint]);
     expect(phase(world)).toBeUndefined();
-    expect(signatureNote(derived(desired, world))?.message).toContain(text);
+    expect(outsideNote(derived(desired, world))?.message).toContain(text);
   });
 
   it('a certificate under the root in use is refused while another root is asked for', () => {
@@ -222,7 +222,7 @@ describe('a rollback', () => {
     const { world: switching } = runTo('Switching', world, desired);
     const back = wanted({ ...desired.annotations, [annotations.rollbackRotation]: 'back' });
     const waiting = converge(back, follow(switching, back), { now: start + 60 * hour }).world;
-    expect(signatureNote(derived(back, waiting, start + 60 * hour))?.reason).toBe('AwaitingSignature');
+    expect(outsideNote(derived(back, waiting, start + 60 * hour))?.reason).toBe('AwaitingSignature');
     expect(rootsOf(waiting)).toEqual([rootA.fingerprint, rootB.fingerprint]);
     const answered = given(waiting, answer(waiting, start + 60 * hour, tierA, rootA));
     const { world: end } = runTo(undefined, answered, back);

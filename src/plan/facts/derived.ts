@@ -3,10 +3,11 @@
  * owns, the current CA, and the root that signs. The first use of a value computes and caches it. Pure.
  */
 import { createHash } from 'node:crypto';
+import { annotations } from '../../api/annotations.ts';
 import type { Spec } from '../../api/schema.ts';
 import { bundleFacts, certificateFacts, isSignedBy, type CertificateFacts } from './certificate.ts';
 import { leadsTo, pathTo } from './certificate-path.ts';
-import { renewBeforeMs, type Desired } from './desired.ts';
+import { pendingRequest, renewBeforeMs, type Desired } from './desired.ts';
 import { generationName, generationOf, type Identity } from './identity.ts';
 import {
   ownEntry,
@@ -112,9 +113,35 @@ export class DerivedVault extends Memo {
     return ownEntry(this.vault.staging);
   }
 
+  /** Whether the CA is brought along by the user (`intermediate.source: Import`). */
+  get imports(): boolean {
+    return this.spec.intermediate.source === 'Import';
+  }
+
+  /** Whether certificates of intermediates come from outside of Vault: signed there (`root.source: External`), or imported. */
+  get signsOutside(): boolean {
+    return this.spec.root.source === 'External' || this.imports;
+  }
+
   /** Whether this resource issues its root, in a mount of its own. Otherwise the root is outside: it is known by its certificate alone. */
   get issuesRoot(): boolean {
-    return this.spec.root.source === 'Generate';
+    return this.spec.root.source === 'Generate' && !this.imports;
+  }
+
+  /**
+   * Whether the CA in use was imported and the spec asks for one that is issued: that has another root, so it waits until a rotation of the root is
+   * requested. Until then no PKI mount is needed.
+   */
+  get awaitsFirstIssue(): boolean {
+    const asked = pendingRequest(this.desired, this.stateEntry?.handled, annotations.rotateRoot) !== undefined;
+    return !this.imports && this.caEntry?.imported === true && this.rotation === undefined && !asked;
+  }
+
+  /** Whether certificates are signed, or about to be, so that the PKI mounts of this resource are needed. */
+  get usesPki(): boolean {
+    return this.imports
+      ? this.rotation !== undefined && this.vault.intermediateMount !== undefined
+      : !this.awaitsFirstIssue;
   }
 
   /**
@@ -122,7 +149,12 @@ export class DerivedVault extends Memo {
    * rolled-back roots; `keyId` of a root outside is empty, and so is `id` unless an issuer of others signs for it.
    */
   get ownRoots(): OwnIssuer[] {
-    return this.once('ownRoots', () => (this.issuesRoot ? this.#ownIssuers('root') : this.#outsideRoots()));
+    return this.once('ownRoots', () => {
+      const inMount = this.spec.root.source === 'Generate' ? this.#ownIssuers('root') : [];
+      const known = new Set(inMount.map(({ certificate }) => certificate.fingerprint));
+      const outside = this.#outsideRoots().filter(({ certificate }) => !known.has(certificate.fingerprint));
+      return [...inMount, ...outside].sort((a, b) => b.generation - a.generation);
+    });
   }
 
   /** CAs that can stand between a root and an intermediate: those of the CA entry, of the intermediate mount, and above an issuer of others. */
@@ -198,7 +230,10 @@ export class DerivedVault extends Memo {
     if (recorded?.fingerprint !== undefined) return this.recordedRoot;
     if (recorded) return this.ownRoots.find((issuer) => issuer.generation > recorded.generation);
     const signed = this.caEntry?.certificate ?? this.ownIntermediates[0]?.certificate;
-    return signed ? this.ownRoots.find((issuer) => this.leads(signed, issuer.certificate)) : this.ownRoots[0];
+    if (!signed) return this.ownRoots[0];
+    // a root that is lost is in the CA entry and not in its mount: it signs nothing
+    const signing = this.ownRoots.filter(({ id }) => id !== '' || this.#isOutside);
+    return signing.find((issuer) => this.leads(signed, issuer.certificate));
   }
 
   /**
@@ -251,6 +286,11 @@ export class DerivedVault extends Memo {
     return issuer?.keyId ?? pki.keys.find(({ id, name }) => id === ref || name === ref || name === generated)?.id;
   }
 
+  /** Whether the root of the current CA is outside of this resource. That of an imported CA is not in Vault either. */
+  get #isOutside(): boolean {
+    return this.spec.root.source !== 'Generate' || this.caEntry?.imported === true;
+  }
+
   /** Roots outside, as the state entry records them; before that, and if the state entry is lost, those in the CA entry. */
   #outsideRoots(): OwnIssuer[] {
     const { root, rotation } = this.stateEntry ?? {};
@@ -259,7 +299,9 @@ export class DerivedVault extends Memo {
     const ofRecord = (one: IssuedRoot | undefined): OwnIssuer[] =>
       outside(certificateFacts(one?.certificate ?? ''), one?.issuerId ?? '', one?.generation ?? 1);
     const recorded = [...ofRecord(rotation?.to), ...ofRecord(root)];
-    if (recorded.length > 0) return recorded;
+    if (recorded.length > 0 || this.stateEntry?.root?.fingerprint !== undefined) return recorded;
+    // if the state entry is lost, a root in the CA entry can be that of an imported CA, trusted beside the one in the mount
+    if (!this.#isOutside && (this.stateEntry || this.#ownIssuers('root').length === 0)) return [];
     const wanted = this.wantedIssuer;
     const signs = (certificate: CertificateFacts) => wanted && this.leads(wanted.certificate, certificate);
     return bundleFacts(this.caEntry?.root ?? '').flatMap((certificate) =>
@@ -337,7 +379,7 @@ export class DerivedState extends DerivedVault {
   isUnderSigner(certificate: CertificateFacts): boolean {
     const { signer, signingIssuer } = this;
     if (!signer) return false;
-    return signingIssuer && !this.issuesRoot
+    return signingIssuer && this.spec.root.source === 'Existing'
       ? isSignedBy(certificate, signingIssuer.certificate)
       : this.leads(certificate, signer.certificate);
   }
@@ -362,8 +404,7 @@ export class DerivedState extends DerivedVault {
   get renewAt(): number | undefined {
     const { currentCa, signer } = this;
     if (!currentCa || !signer) return undefined;
-    const asks = this.spec.root.source === 'External';
-    if (!asks && currentCa.certificate.notAfter >= (this.signingEnd ?? Infinity)) return undefined;
+    if (!this.signsOutside && currentCa.certificate.notAfter >= (this.signingEnd ?? Infinity)) return undefined;
     const lifetime = currentCa.certificate.notAfter - currentCa.certificate.notBefore;
     return currentCa.certificate.notAfter - renewBeforeMs(this.spec, lifetime, this.kubernetes.maxWorkloadCertTtlMs);
   }
@@ -371,7 +412,10 @@ export class DerivedState extends DerivedVault {
   #signingIssuer(): SigningIssuer | undefined {
     const { signer } = this;
     if (!signer) return undefined;
-    if (this.issuesRoot) return { id: signer.id, certificate: signer.certificate, end: signer.certificate.notAfter };
+    // a root that was imported with a CA signs nothing
+    if (this.spec.root.source === 'Generate' && signer.keyId === '') return undefined;
+    if (this.spec.root.source === 'Generate')
+      return { id: signer.id, certificate: signer.certificate, end: signer.certificate.notAfter };
     const issuer = this.vault.existing?.found.find(({ id }) => id === signer.id);
     const path = issuer && pathTo(issuer.certificate, issuer.above, [signer.certificate]);
     if (!issuer || !path) return undefined;

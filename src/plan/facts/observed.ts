@@ -64,6 +64,18 @@ export interface GivenCertificates {
   incomplete?: true;
 }
 
+/** A CA that a user brings along, from a Secret. Its key is reduced to the hash of its public half. */
+export interface GivenCa {
+  /** The Secret, for messages: `Secret istio-system/cacerts`. */
+  place: string;
+  /** Name of the Secret. */
+  secret: string;
+  /** SHA-256 of the SubjectPublicKeyInfo of the key, hex; undefined: there is no key, or none that can be read, such as an encrypted one. */
+  publicKey: string | undefined;
+  /** The certificate of the CA first, then those of its chain, then its roots. */
+  certificates: CertificateFacts[];
+}
+
 /** Public content of a PKI mount. */
 export interface Pki {
   issuers: Issuer[];
@@ -133,6 +145,8 @@ export interface CaEntry {
   publicKey: string | undefined;
   /** The lists in ca-crl.pem, in their order. Absent: the entry has no such file. */
   lists?: RevocationList[];
+  /** The CA was brought along by a user: Vault's PKI mounts have neither its key nor its certificate. Absent: it was issued. */
+  imported?: true;
   /** istiod cannot read ca-key.pem, although it holds the key: something else stands before it. Absent: istiod can. */
   unreadableKey?: true;
 }
@@ -153,6 +167,8 @@ export interface StagingEntry {
   reason: string;
   /** With `root.source: External`: the certificate signing request, PEM, and when it was made, RFC 3339. Absent: not made yet. */
   csr?: { pem: string; madeAt: string };
+  /** With `intermediate.source: Import`: certificates of the CA, PEM, its own first, and the Secret that they are from. Absent: a key to be signed. */
+  imported?: { chain: string[]; root: string; secret: string };
   /** The text of annotation `rotate-intermediate` that requested the CA generation; undefined: none did. */
   request: string | undefined;
 }
@@ -380,6 +396,8 @@ export interface ObservedKubernetes {
    * may not be read.
    */
   signed?: GivenCertificates | { unreadable: string };
+  /** With `intermediate.source: Import`: the CA in the Secret. Absent: the Secret does not exist, or another source. `unreadable`: why it may not be read. */
+  given?: GivenCa | { unreadable: string };
   /** Certificates in `rootCertRef`: roots that the CAs of others may lead to; none if the object does not exist. Absent: the spec has no such reference. */
   givenRoots?: GivenCertificates;
   injector: ObservedInjector;

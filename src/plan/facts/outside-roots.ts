@@ -52,7 +52,8 @@ export type Signature =
 export const signatureOf = derivedOnce((s: DerivedState): Signature | undefined => {
   const staged = s.stagingEntry;
   const { signed } = s.kubernetes;
-  if (s.spec.root.source !== 'External' || !staged?.csr || (signed && 'unreadable' in signed)) return undefined;
+  if (s.spec.root.source !== 'External' || s.imports || !staged?.csr || (signed && 'unreadable' in signed))
+    return undefined;
   const awaited: Signature = { kind: 'awaited', csr: staged.csr };
   if (!signed || answersAnotherRequest(s, staged, signed)) return awaited;
   const refused = (why: string): Signature => ({ kind: 'refused', why, place: signed.place });
@@ -181,14 +182,49 @@ function defectOfRoot(s: DerivedState, path: readonly CertificateFacts[]): strin
   return `${other}, which is not the root in use (serial ${expected.serial ?? ''}). If the root is to be replaced, annotate this resource with ${known.rotateRoot}=${root.fingerprint}, see docs/rotation.md`;
 }
 
+/** What is to be made of the CA in the Secret of `intermediate.importRef`. */
+export type Import =
+  | { kind: 'absent' }
+  /** `why` is a clause that names the fact. */
+  | { kind: 'refused'; why: string; place: string }
+  /** The certificates of the CA, its own first, without the root unless it is the CA itself; the root; and the hash of the public half of the key. */
+  | { kind: 'accepted'; chain: CertificateFacts[]; root: CertificateFacts; publicKey: string; secret: string };
+
+/** What is to be made of the CA in the Secret; undefined: nothing is imported, or the Secret may not be read. */
+export const importOf = derivedOnce((s: DerivedState): Import | undefined => {
+  const { given } = s.kubernetes;
+  if (!s.imports || (given && 'unreadable' in given)) return undefined;
+  if (!given) return { kind: 'absent' };
+  const refused = (why: string): Import => ({ kind: 'refused', why, place: given.place });
+  const [leaf, ...others] = given.certificates;
+  if (!leaf) return refused('it holds no certificate that can be read, in tls.crt or ca-cert.pem');
+  if (given.publicKey === undefined)
+    return refused(
+      'it holds no private key that can be read, in tls.key or ca-key.pem: PKCS #1, PKCS #8 or SEC 1, not encrypted',
+    );
+  if (given.publicKey !== leaf.publicKey) return refused('its key is not that of its certificate');
+  const path = pathTo(leaf, others, rootsAmong(s, given.certificates));
+  const root = path?.at(-1);
+  const each = (path ?? []).map((certificate, below) => defectOfCa(certificate, below, (path ?? []).length - 1, s.now));
+  const defect = path ? (each.find((one) => one !== undefined) ?? defectOfRoot(s, path)) : noPath(s, leaf, others);
+  if (defect !== undefined || !path || !root) return refused(defect ?? '');
+  const chain = path.length === 1 ? path : path.slice(0, -1);
+  return { kind: 'accepted', chain, root, publicKey: given.publicKey, secret: given.secret };
+});
+
+/** Whether the CA in use is due to be renewed. */
+export const isRenewalDue = ({ renewAt, now }: DerivedState): boolean => renewAt !== undefined && now >= renewAt;
+
 /** A root outside that is to be recorded as the root of this CA, or to be rotated to; undefined: none is known, or this resource issues its root. */
 export const offeredRoot = derivedOnce(
   (s: DerivedState): Pick<IssuedRoot, 'certificate' | 'fingerprint' | 'serial' | 'issuerId'> | undefined => {
     const signature = signatureOf(s);
-    const certificate = signature?.kind === 'accepted' ? signature.root : rootOfWantedIssuer(s);
+    const imported = importOf(s);
+    const accepted = imported?.kind === 'accepted' ? imported : signature?.kind === 'accepted' ? signature : undefined;
+    const certificate = accepted?.root ?? (s.imports ? undefined : rootOfWantedIssuer(s));
     if (!certificate) return undefined;
     const { pem, fingerprint, serial } = certificate;
-    const id = s.wantedIssuer?.id;
+    const id = s.imports ? undefined : s.wantedIssuer?.id;
     return { certificate: pem, fingerprint, serial, ...(id === undefined ? {} : { issuerId: id }) };
   },
 );

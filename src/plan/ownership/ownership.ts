@@ -24,7 +24,7 @@ export const ownables = derivedOnce((s: DerivedVault) => {
     object === undefined ? undefined : { name, text: text ?? '' };
   return {
     rootMount: ownable(
-      s.issuesRoot ? s.vault.rootMount : undefined,
+      s.spec.root.source === 'Generate' ? s.vault.rootMount : undefined,
       `mount:${root.mount}`,
       s.vault.rootMount?.description,
     ),

@@ -16,8 +16,8 @@ export interface ExpectedCa {
   generation: number;
   /** Roots of root-cert.pem. */
   roots: CertificateFacts[];
-  /** The CAs above the intermediate up to the root that it leads to, which is the last; empty: it leads to none. */
-  above: CertificateFacts[];
+  /** The path from the intermediate up to the root that it leads to: the last one, which can be the intermediate itself. Empty: it leads to none. */
+  path: CertificateFacts[];
   /** Value of annotation `istiovaultca.io/ca-digest` on the Pod template; `undefined`: the spec sets no digest (`hasDigest`). */
   digest: string | undefined;
   /** Every intermediate of this CA, current and earlier ones; `generation` is `undefined` if it is unknown. */
@@ -35,7 +35,7 @@ export const expectedCa = derivedOnce((s: DerivedVault): ExpectedCa | undefined 
     intermediate: ca.certificate,
     generation: ca.generation,
     roots,
-    above: pathTo(ca.certificate, bundleFacts(ca.chain), roots)?.slice(1) ?? [],
+    path: pathTo(ca.certificate, bundleFacts(ca.chain), roots) ?? [],
     digest: hasDigest(s.spec) ? caDigest(ca) : undefined,
     intermediates: [
       { certificate: ca.certificate, generation: ca.generation },
@@ -95,12 +95,12 @@ export function evaluateHandshake(served: Served, ca: ExpectedCa, now: number): 
   const { leaf, chain } = served;
   const shows = 'roots' in served ? 'asked for one, it signed a certificate' : 'it serves a certificate';
   const sends = (certificate: CertificateFacts) => chain.some((c) => c.fingerprint === certificate.fingerprint);
-  const root = ca.above.at(-1);
-  const sendsAll = [ca.intermediate, ...ca.above.slice(0, -1)].every(sends);
+  const root = ca.path.at(-1);
+  const sendsAll = [ca.intermediate, ...ca.path.slice(1, -1)].every(sends);
   if (isSignedBy(leaf, ca.intermediate) && root && sendsAll) {
     // a certificate that was signed just now lives for a minute, by the clock of istiod
     const lasting = 'roots' in served ? [] : [leaf];
-    const expired = [...lasting, ca.intermediate, ...ca.above].find((certificate) => certificate.notAfter <= now);
+    const expired = [...lasting, ...ca.path].find((certificate) => certificate.notAfter <= now);
     if (!expired) return { kind: 'Proven' };
     return {
       kind: 'Stale',

@@ -24,10 +24,10 @@ const sameSet = (one: readonly string[], other: readonly string[]): boolean =>
 
 type Replica = MeshView['replicas'][number];
 
-/** The staged CA generation was signed outside of Vault under the root that a rotation is about to switch to. It waits for that. */
-function isStagedForNextRoot({ spec, rotation }: DerivedState): boolean {
+/** The staged CA generation was signed outside of Vault, or imported, under the root that a rotation is about to switch to. It waits for that. */
+function isStagedForNextRoot({ signsOutside, rotation }: DerivedState): boolean {
   const before = rotation?.phase === 'Issuing' || rotation?.phase === 'Distributing';
-  return spec.root.source === 'External' && before && !rotation.back;
+  return signsOutside && before && !rotation.back;
 }
 
 /** Returns the current CA in Vault, if it matches the phase, with fingerprints of its roots; else what Vault lacks, as a noun phrase. */
@@ -36,9 +36,17 @@ function publishedCa(s: DerivedState): { ca: CurrentCa; signer: OwnIssuer; roots
   const { signer } = s.rootRoles;
   const bundle = s.trustBundle;
   if (!ca || !signer || (s.stagingEntry && !isStagedForNextRoot(s)) || !s.isUnderSigner(ca.certificate))
-    return 'an intermediate under the root that signs now';
+    return lackOfCa(s);
   if (bundle === undefined || ca.root !== bundle) return 'root-cert.pem in the key store';
   return { ca, signer, roots: bundleFacts(bundle).map((root) => root.fingerprint) };
+}
+
+/** What the current CA lacks, as a noun phrase. A root that was imported signs nothing: its CA has to be imported again. */
+function lackOfCa({ signer, imports, spec, stateEntry }: DerivedState): string {
+  const isImported = spec.root.source === 'Generate' && signer?.keyId === '' && !imports;
+  return isImported
+    ? `spec.intermediate.source: Import, with the Secret of the CA under root ${stateEntry?.root?.serial ?? ''}`
+    : 'an intermediate under the root that signs now';
 }
 
 type PublishedCa = Exclude<ReturnType<typeof publishedCa>, string>;
@@ -66,10 +74,10 @@ export const propagation = derivedOnce((s: DerivedState): Gate => {
   const { signer, roots } = published;
   // a replica with an older intermediate of the signing root is only late; a replica with another signing root or other roots revokes the
   // propagation
+  // an imported CA is in no mount
+  const known = [published.ca.certificate, ...(s.vault.intermediatePki?.issuers ?? []).map((one) => one.certificate)];
   const underSigner = (fingerprint: string) =>
-    s.vault.intermediatePki?.issuers.some(
-      ({ certificate }) => certificate.fingerprint === fingerprint && s.leads(certificate, signer.certificate),
-    ) === true;
+    known.some((certificate) => certificate.fingerprint === fingerprint && s.leads(certificate, signer.certificate));
   const contradicts = ({ serves, roots: held }: Replica) =>
     (serves !== undefined && !underSigner(serves)) || (held !== undefined && !sameSet(held, roots));
   const contradicting = mesh?.replicas.find(contradicts);

@@ -73,7 +73,7 @@ function nextRoot(s: DerivedState, state: StateEntry): IssuedRoot | undefined {
  * are not, or another source. Workloads trust the root, so only the next intermediate changes.
  */
 function withWantedIssuer(s: DerivedState, { root }: StateEntry): IssuedRoot | undefined {
-  const offered = s.spec.root.source === 'Existing' ? offeredRoot(s) : undefined;
+  const offered = s.spec.root.source === 'Existing' && !s.imports ? offeredRoot(s) : undefined;
   if (!root || !offered || offered.fingerprint !== root.fingerprint) return undefined;
   return { ...root, ...offered, spec: s.desired.root };
 }
@@ -86,8 +86,8 @@ function begin(s: DerivedState, state: StateEntry): StateEntry {
   if (root) return { ...state, root, handled: { ...state.handled, [known.rotateRoot]: rotate } };
   const to = nextRoot(s, state);
   if (!to || !s.currentCa || !s.signer || !s.kubernetes.istiod) return state;
-  // a certificate that was signed outside under the new root is the staged one
-  if (s.stagingEntry && !oldRootExpired(s) && s.spec.root.source !== 'External') return state;
+  // a certificate that was signed outside or imported under the new root is the staged one
+  if (s.stagingEntry && !oldRootExpired(s) && !s.signsOutside) return state;
   // a rollback request that was set before the rotation begins does not apply to it
   const rollBack = handledText(s.desired, known.rollbackRotation);
   const handled = {

@@ -1,5 +1,5 @@
 /** Derives Events from a status change. Only transitions create Events, so a condition that persists is reported once. Pure. */
-import { expiryReason, signatureReasons, type StageCondition } from '../../api/conditions.ts';
+import { expiryReason, outsideReasons, type StageCondition } from '../../api/conditions.ts';
 import { failingPhases, type IstiodPhase } from '../../api/istiod.ts';
 import type { Condition, Status } from '../../api/status-schema.ts';
 
@@ -37,10 +37,10 @@ function ofExpiry(before: Status | undefined, after: Status): TransitionEvent[] 
   });
 }
 
-/** Returns an Event if a signature outside of Vault is newly missing while the CA in use goes on: user action is required. */
-function ofSignature(before: Status | undefined, after: Status): TransitionEvent[] {
+/** Returns an Event if a signature outside of Vault, or a CA to import, is newly missing while the CA in use goes on: user action is required. */
+function ofOutside(before: Status | undefined, after: Status): TransitionEvent[] {
   const [was, is] = [find(before, 'IntermediateReady'), find(after, 'IntermediateReady')];
-  const reason = signatureReasons.find((one) => one === is?.reason);
+  const reason = outsideReasons.find((one) => one === is?.reason);
   if (!is || reason === undefined || was?.reason === reason) return [];
   return [{ type: 'Warning', reason, action: 'Check', message: is.message }];
 }
@@ -82,7 +82,7 @@ export function eventsForTransition(before: Status | undefined, after: Status): 
   const all = [
     ...ofReady(before, after),
     ...ofExpiry(before, after),
-    ...ofSignature(before, after),
+    ...ofOutside(before, after),
     ...ofReplicas(before, after),
     ...ofIstiod(before, after),
   ];

@@ -7,7 +7,7 @@ import { annotations as known } from '../../api/annotations.ts';
 import { expiryReason, type StageCondition } from '../../api/conditions.ts';
 import { formatGoDuration } from '../../api/duration.ts';
 import { rfc3339 } from '../../api/time.ts';
-import { goesOnUnsigned, signatureNote } from '../vault/outside-root-checks.ts';
+import { goesOn, outsideNote } from '../vault/outside-root-checks.ts';
 
 const hour = 3_600_000;
 
@@ -29,7 +29,7 @@ export function expiry(stage: StageCondition, s: DerivedState): string | undefin
   if (stage === 'RootReady' && root && s.now >= rootRenewAt(root)) return expiryReason.RootReady;
   // the plan renews an intermediate when it is due, so a due date in the past means that something prevents the renewal, unless a signature outside
   // of Vault is awaited
-  const isAwaited = signatureNote(s) !== undefined && goesOnUnsigned(s);
+  const isAwaited = outsideNote(s) !== undefined && goesOn(s);
   if (stage === 'IntermediateReady' && due !== undefined && s.now >= due && !isAwaited)
     return expiryReason.IntermediateReady;
   return undefined;
@@ -40,11 +40,9 @@ export function rootMessage(s: DerivedState): string | undefined {
   const root = s.signer;
   if (!root) return undefined;
   const { serial, notAfter } = root.certificate;
-  const where = {
-    Generate: `in ${s.spec.root.mount}`,
-    Existing: `above issuer ${s.signingIssuer?.id ?? root.id} of ${s.spec.root.mount}`,
-    External: 'outside of Vault',
-  }[s.spec.root.source];
+  const isExisting = s.spec.root.source === 'Existing' && root.id !== '';
+  const outside = isExisting ? `above issuer ${root.id} of ${s.spec.root.mount}` : 'outside of Vault';
+  const where = root.keyId === '' ? outside : `in ${s.spec.root.mount}`;
   const current = `root ${serial.slice(0, 11)}… ${where} until ${day(notAfter)}`;
   if (expiry('RootReady', s) === undefined) return current;
   return `${current}; since ${day(rootRenewAt(root))} it has less than a third of its life left. It is not replaced by itself: plan a rotation (annotation ${known.rotateRoot}) while the intermediates that it signs can still have their full life`;
@@ -60,7 +58,8 @@ export function intermediateMessage(s: DerivedState): string | undefined {
   const ca = s.currentCa;
   if (!ca) return undefined;
   const { notAfter } = ca.certificate;
-  const current = `generation ${ca.generation} in ${s.spec.intermediate.mount} until ${day(notAfter)}`;
+  const where = ca.imported ? 'imported, valid' : `in ${s.spec.intermediate.mount}`;
+  const current = `generation ${ca.generation} ${where} until ${day(notAfter)}`;
   const due = s.renewAt;
   if (due === undefined || s.now >= due) {
     const late = due === undefined ? '' : `; its renewal was due on ${day(due)}`;

@@ -8,19 +8,19 @@ import { accessSteps, keptRoleFields, namesAreAssumed } from '../vault/access.ts
 import { describeForeignRoles, unverified } from '../vault/foreign-roles.ts';
 import { newGenerationReason } from '../vault/intermediate.ts';
 import { describeUsage } from '../vault/issuer-usage.ts';
-import { goesOnUnsigned, signatureNote } from '../vault/outside-root-checks.ts';
+import { goesOn, outsideNote } from '../vault/outside-root-checks.ts';
 import { nameList, notVerified, unmanagedNotes } from '../vault/unmanaged-access.ts';
 import { intermediateMessage, rootMessage } from './expiry.ts';
 
 /** Returns the reason of a condition that is `True`. */
 export const reasonWhileTrue = (stage: StageCondition, s: DerivedState): string => {
   if (stage === 'AccessReady' && notVerified(s).length > 0) return notVerifiedReason;
-  return (stage === 'IntermediateReady' ? signatureNote(s)?.reason : undefined) ?? holdingReason[stage];
+  return (stage === 'IntermediateReady' ? outsideNote(s)?.reason : undefined) ?? holdingReason[stage];
 };
 
 /** A new intermediate is due, and nothing is amiss as long as its signature outside of Vault is awaited in time. */
 const isDue = (s: DerivedState): boolean => {
-  const awaits = signatureNote(s) !== undefined && goesOnUnsigned(s);
+  const awaits = outsideNote(s) !== undefined && goesOn(s);
   return newGenerationReason(s) !== undefined && !awaits;
 };
 
@@ -36,15 +36,15 @@ export function holdingMessage(stage: StageCondition, s: DerivedState): string |
       return vaultMessage(s);
     case 'RootReady':
       return root && root.certificate.notAfter > now
-        ? joined(rootMessage(s), s.issuesRoot ? describeUsage(s, s.spec.root.mount, root) : undefined)
+        ? joined(rootMessage(s), root.keyId === '' ? undefined : describeUsage(s, s.spec.root.mount, root))
         : undefined;
     case 'IntermediateReady':
-      return ca && issuer && !isDue(s) && ca.certificate.notAfter > now
+      return ca && (issuer ?? ca.imported) && !isDue(s) && ca.certificate.notAfter > now
         ? joined(
-            signatureNote(s)?.message,
+            outsideNote(s)?.message,
             intermediateMessage(s),
             describeForeignRoles(s),
-            describeUsage(s, s.spec.intermediate.mount, issuer),
+            issuer && describeUsage(s, s.spec.intermediate.mount, issuer),
           )
         : undefined;
     case 'KeyStored':

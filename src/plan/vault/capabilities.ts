@@ -19,11 +19,9 @@ export interface ToMake {
   signerId?: string | undefined;
 }
 
-/** The PKI mounts that this resource has for itself: the root mount only if it issues its root. */
-const ownPkiMounts = ({ root, intermediate }: Spec): string[] => [
-  ...(root.source === 'Generate' ? [root.mount] : []),
-  intermediate.mount,
-];
+/** The PKI mounts that this resource has for itself: the root mount only if it issues its root, none for a CA that is imported. */
+const ownPkiMounts = ({ root, intermediate }: Spec): string[] =>
+  intermediate.source === 'Import' ? [] : [...(root.source === 'Generate' ? [root.mount] : []), intermediate.mount];
 
 /**
  * The path where an intermediate is signed. Whoever owns the issuer can permit that one only.
@@ -38,9 +36,9 @@ const signs = ({ root }: Spec, { signerId }: ToMake): boolean =>
 
 /** Capabilities by API path: only those that the operator's requests need. */
 export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, string[]> {
-  const { root, intermediate, keyStore, policy, kubernetesAuth, delivery } = spec;
+  const { keyStore, policy, kubernetesAuth, delivery } = spec;
   const needed = new Map<string, string[]>();
-  const add = (path: string, ...capabilities: string[]) => needed.set(path, capabilities);
+  const add = (path: string, ...capabilities: string[]) => void needed.set(path, capabilities);
   const pkiMounts = ownPkiMounts(spec);
   for (const mount of new Set([keyStore.mount, ...pkiMounts])) {
     add(`sys/mounts/${mount}`, 'create', 'read', 'update');
@@ -59,16 +57,7 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
       add(`${mount}/config/crl`, ...(spec.adopt ? [] : ['create', 'update']), 'read');
     }
   }
-  if (root.source === 'Generate') {
-    add(`${root.mount}/root/generate/internal`, 'create', 'update');
-    add(`${root.mount}/root/generate/existing`, 'create', 'update');
-  }
-  if (signs(spec, make)) add(signPath(spec, make.signerId), 'create', 'update');
-  add(`${intermediate.mount}/keys/import`, 'create', 'update');
-  add(`${intermediate.mount}/intermediate/generate/existing`, 'create', 'update');
-  add(`${intermediate.mount}/intermediate/set-signed`, 'create', 'update');
-  add(`${intermediate.mount}/issuer/+`, 'read', 'delete');
-  add(`${intermediate.mount}/key/+`, 'delete');
+  if (pkiMounts.length > 0) addIssuing(spec, make, add);
   add(kvDataPath(spec), 'create', 'read', 'update');
   add(kvDataPath(spec, '-state'), 'create', 'read', 'update');
   if (keyStore.version === 2) {
@@ -96,12 +85,27 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
   return needed;
 }
 
+/** Adds the capabilities that issuing needs. */
+function addIssuing(spec: Spec, make: ToMake, add: (path: string, ...capabilities: string[]) => void): void {
+  const { root, intermediate } = spec;
+  if (root.source === 'Generate') {
+    add(`${root.mount}/root/generate/internal`, 'create', 'update');
+    add(`${root.mount}/root/generate/existing`, 'create', 'update');
+  }
+  if (signs(spec, make)) add(signPath(spec, make.signerId), 'create', 'update');
+  add(`${intermediate.mount}/keys/import`, 'create', 'update');
+  add(`${intermediate.mount}/intermediate/generate/existing`, 'create', 'update');
+  add(`${intermediate.mount}/intermediate/set-signed`, 'create', 'update');
+  add(`${intermediate.mount}/issuer/+`, 'read', 'delete');
+  add(`${intermediate.mount}/key/+`, 'delete');
+}
+
 /** Adds the capabilities that `deletionPolicy: Delete` needs. */
 function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): void {
   const { root, intermediate, keyStore, policy, kubernetesAuth } = spec;
   const add = (path: string, ...capabilities: string[]) =>
     needed.set(path, [...new Set([...(needed.get(path) ?? []), ...capabilities])]);
-  add(`sys/mounts/${intermediate.mount}`, 'delete');
+  if (intermediate.source === 'Issue') add(`sys/mounts/${intermediate.mount}`, 'delete');
   add(`sys/mounts/${keyStore.mount}`, 'delete');
   if (policy.manage) add(`sys/policies/acl/${policy.name}`, 'delete');
   if (kubernetesAuth.manage) {

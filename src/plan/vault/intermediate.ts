@@ -2,34 +2,29 @@
  * Steps that issue an intermediate. A crash between them does no harm: the key is stored before it is imported into Vault's PKI mount, every
  * later step can be repeated, and the CA entry alone decides which CA is current. See docs/adr/0002. Pure.
  */
-import type { CertificateFacts } from '../facts/certificate.ts';
-import type { OwnIssuer, CurrentCa, DerivedState } from '../facts/derived.ts';
+import { certificateFacts, type CertificateFacts } from '../facts/certificate.ts';
+import type { DerivedState } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
-import { abandonedStagingMarker, markerFor, ownables, owns } from '../ownership/ownership.ts';
-import { leadsTo } from '../facts/certificate-path.ts';
-import { signatureOf } from '../facts/outside-roots.ts';
-import { needsRewrite } from './entry-lifetime.ts';
+import { abandonedStagingMarker, ownables, owns } from '../ownership/ownership.ts';
+import { importOf, offeredRoot, signatureOf, type Import } from '../facts/outside-roots.ts';
 import { newKeyAtRenewal, pendingRequest } from '../facts/desired.ts';
-import { generationName, generationOf } from '../facts/identity.ts';
-import type { Issuer, Pki, StagingEntry } from '../facts/observed.ts';
-import { servedEverywhere } from '../rotation/gates.ts';
+import { generationName } from '../facts/identity.ts';
+import type { Issuer, StagingEntry } from '../facts/observed.ts';
 import { paused, rotationRequest as rootRotationRequest } from '../rotation/rotation.ts';
+import { collectUnused } from './collect.ts';
 import { restoreUsage } from './issuer-usage.ts';
 import { recordedState, withGeneration } from './state.ts';
-import {
-  firstEnd,
-  listsLead,
-  listsToPublish,
-  reasonToPublishLists,
-  rotateLists,
-  olderRunOutAt,
-} from './revocation-lists.ts';
-import type { RepeatReason, Step } from '../steps.ts';
+import { keepPublished, publishAgain, publishSteps } from './publish.ts';
+import { awaitsLists } from './revocation-lists.ts';
+import type { Step } from '../steps.ts';
 
 /** Why a new CA generation is needed, for the user; undefined: none is needed. */
 export function newGenerationReason(s: DerivedState): string | undefined {
+  if (s.imports) return newImportReason(s);
+  // the root of an imported CA signs nothing, and until a rotation is requested no other one does
+  if (s.awaitsFirstIssue || (s.spec.root.source === 'Generate' && s.signer?.keyId === '')) return undefined;
   const state = s.stateEntry;
   if (!s.currentCa) {
     if (state?.root !== undefined && state.root.fingerprint === undefined && state.history.length > 0)
@@ -46,6 +41,15 @@ export function newGenerationReason(s: DerivedState): string | undefined {
   return due !== undefined && s.now >= due ? 'renewal' : undefined;
 }
 
+/** Why the CA in the Secret is to be imported, for the user; undefined: it is in use, or cannot be. */
+function newImportReason(s: DerivedState): string | undefined {
+  const imported = importOf(s);
+  if (imported?.kind !== 'accepted') return undefined;
+  if (!s.currentCa) return s.caEntry ? 'the published key was lost or replaced' : 'first import';
+  const isInUse = s.currentCa.certificate.fingerprint === imported.chain[0]?.fingerprint;
+  return isInUse ? undefined : `another CA is in Secret ${imported.secret}`;
+}
+
 /** Whether a root, or an issuer of others, that no longer signs issued the current intermediate. */
 function signedByOtherRoot(s: DerivedState): boolean {
   const { currentCa, signer } = s;
@@ -54,7 +58,11 @@ function signedByOtherRoot(s: DerivedState): boolean {
 
 /** Whether another root is asked for that signs outside of Vault: it is known only by a certificate that it signs. */
 const asksForOtherRoot = (s: DerivedState): boolean =>
-  s.spec.root.source === 'External' && s.rotation === undefined && rootRotationRequest(s) !== undefined && !paused(s);
+  s.spec.root.source === 'External' &&
+  !s.imports &&
+  s.rotation === undefined &&
+  rootRotationRequest(s) !== undefined &&
+  !paused(s);
 
 /**
  * Lists the properties that differ, for the user.
@@ -181,6 +189,27 @@ function discardStaged(s: DerivedState, staged: StagingEntry, remove: Step): Ste
   return [{ kind: 'WriteState', state: next, cas: s.vault.state.casVersion, reason: 'a generation was given up' }];
 }
 
+/** The next step from an imported CA in the staging entry to the published one: when its root signs, it is published as it is. */
+function importedSteps(
+  s: DerivedState,
+  staged: StagingEntry,
+  { chain, root, secret }: NonNullable<StagingEntry['imported']>,
+  remove: Step,
+): Step[] {
+  const certificate = certificateFacts(chain[0] ?? '');
+  const top = certificateFacts(root)?.fingerprint;
+  if (!certificate || top === undefined) return discardStaged(s, staged, remove);
+  if (top === s.signer?.certificate.fingerprint) {
+    const issuer: Issuer = { id: '', keyId: '', keyName: '', certificate };
+    return publishSteps(s, { from: 'staging', issuer, generation: staged.generation, keyRef: '', chain, secret });
+  }
+  const { stateEntry: state, rotation } = s;
+  const isNext = top === (rotation?.back ? undefined : rotation?.to.fingerprint) || top === state?.root?.fingerprint;
+  return isNext || (rotation === undefined && top === offeredRoot(s)?.fingerprint)
+    ? []
+    : discardStaged(s, staged, remove);
+}
+
 /** Whether a staged CA generation was signed outside under a root from which a rotation goes back. */
 function isForGivenUpRoot(s: DerivedState, staged: StagingEntry): boolean {
   const to = s.rotation?.back ? s.findRoot(s.rotation.to) : undefined;
@@ -205,6 +234,7 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     isForGivenUpRoot(s, staged);
   if (useless || staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, s.desired.intermediate))
     return discardStaged(s, staged, remove);
+  if (staged.imported) return importedSteps(s, staged, staged.imported, remove);
   if (!pki) return [];
   const keyId = s.keyIdOf(pki, staged);
   if (keyId === undefined) {
@@ -218,163 +248,17 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     unpublishedIssuers(s, staged).find(
       ({ certificate }) => certificate.notAfter > s.now && s.isUnderSigner(certificate),
     );
-  if (!issuer) return s.spec.root.source === 'External' ? signatureSteps(s, staged, keyId) : signStep(s, staged, keyId);
-  const lead = listsLead(s, issuer.certificate);
-  if (lead) {
-    const rotating = rotateLists(s);
-    return rotating.length > 0 ? rotating : [...publishRoots(s), ...publishLists(s)].slice(0, 1);
-  }
+  if (!issuer) return s.signsOutside ? signatureSteps(s, staged, keyId) : signStep(s, staged, keyId);
+  if (awaitsLists(s, issuer.certificate)) return keepPublished(s);
   return publishSteps(s, { from: 'staging', issuer, ...staged });
-}
-
-/**
- * The lists for a publication, PEM; undefined: one is missing. The first lists of an adopted CA wait for another look, which knows the CA. A CA entry
- * that is only written again keeps those that it has.
- */
-function listsFor(
-  s: DerivedState,
-  { from, same }: { from: 'staging' | 'live' | 'adopted'; same?: RepeatReason },
-): string[] | undefined {
-  if (from === 'adopted') return [];
-  const kept = same === 'lifetime' || same === 'keyForm' ? (s.caEntry?.lists ?? []).map(({ pem }) => pem) : undefined;
-  return listsToPublish(s) ?? kept;
-}
-
-/**
- * The step that publishes an issuer as the current CA. None while the certificate of a trusted root is unknown, or if no trusted root signed
- * the issuer.
- */
-function publishSteps(
-  s: DerivedState,
-  what: {
-    from: 'staging' | 'live' | 'adopted';
-    issuer: Issuer;
-    generation: number;
-    keyRef: string;
-    same?: RepeatReason;
-  },
-): Step[] {
-  const { trusted } = s.rootRoles;
-  if (!trusted?.some((root) => leadsTo(what.issuer.certificate, s.knownCas, root))) return [];
-  const lists = listsFor(s, what);
-  if (!lists) return [];
-  const withdraws = lists.length === 0 && (s.caEntry?.lists ?? []).length > 0;
-  return [
-    {
-      kind: 'PublishLive',
-      from: what.from,
-      generation: what.generation,
-      issuerId: what.issuer.id,
-      roots: trusted.map(({ pem }) => pem),
-      lists,
-      keyRef: what.keyRef,
-      mark: markerFor(s, ownables(s).live),
-      cas: s.vault.live.casVersion,
-      ...(what.same ? { same: what.same } : {}),
-      ...(withdraws ? { listsEnd: firstEnd(s) } : {}),
-    },
-  ];
-}
-
-/**
- * Publishes the current CA again if root-cert.pem does not contain exactly the trusted roots.
- * @param same publishes it only if root-cert.pem does contain exactly these roots, for this reason
- */
-function publishRoots(s: DerivedState, same?: RepeatReason): Step[] {
-  const ca = s.currentCa;
-  const issuer = s.currentIssuer;
-  const bundle = s.trustBundle;
-  if (!ca || !issuer || bundle === undefined || (ca.root === bundle) !== (same !== undefined)) return [];
-  const { generation, keyRef } = ca;
-  return publishSteps(s, { from: 'live', issuer, generation, keyRef, ...(same ? { same } : {}) });
-}
-
-/** Why the current CA is published again with the same key and certificates; undefined: there is no reason. */
-function reasonToRepeat(s: DerivedState): RepeatReason | undefined {
-  // an earlier version published an adopted key as it was
-  if (s.currentCa?.unreadableKey) return 'keyForm';
-  return needsRewrite(s.vault.live, s) ? 'lifetime' : undefined;
-}
-
-/**
- * Publishes the current CA again, unchanged, before Vault deletes the CA entry, and if istiod cannot read its key. Takes precedence over
- * issuing and collecting.
- */
-function publishAgain(s: DerivedState): Step[] {
-  const reason = reasonToRepeat(s);
-  return reason === undefined ? [] : publishRoots(s, reason);
-}
-
-/** Publishes the current CA again for its revocation lists. */
-function publishLists(s: DerivedState): Step[] {
-  const reason = reasonToPublishLists(s);
-  return reason === undefined ? [] : publishRoots(s, reason);
-}
-
-/** Most intermediates that are kept for their revocation lists, newest first. */
-const mostKeptForLists = 10;
-
-/** Intermediates that Vault needs to go on signing their revocation lists: those that workload certificates can still be from. */
-function keptForLists(s: DerivedState): OwnIssuer[] {
-  if (!s.spec.delivery.crl || s.now >= olderRunOutAt(s)) return [];
-  return s.ownIntermediates.filter(({ certificate }) => certificate.notAfter > s.now).slice(0, mostKeptForLists);
-}
-
-/**
- * Garbage-collects own keys and issuers in the intermediate mount. The previous CA generation is kept until every istiod replica serves the
- * current one. Then it is removed, and after it the older versions of the CA entry, which contain its key. Removal does not affect workloads:
- * they verify certificates with the files that they have, not with issuers in Vault.
- */
-function collectUnused(s: DerivedState): Step[] {
-  const ca = s.currentCa;
-  const state = s.stateEntry;
-  const pki = s.vault.intermediatePki;
-  if (!ca || !pki || state?.intermediate?.fingerprint !== ca.certificate.fingerprint) return [];
-  const previous = state.history.find((e) => e.kind === 'Intermediate' && e.fingerprint !== ca.certificate.fingerprint);
-  const served = servedEverywhere(s).passed;
-  const own = s.ownIntermediates;
-  const kept = new Set([
-    ca.certificate.fingerprint,
-    served ? undefined : previous?.fingerprint,
-    ...keptForLists(s).map(({ certificate }) => certificate.fingerprint),
-  ]);
-  const issuers = own.filter((issuer) => !kept.has(issuer.certificate.fingerprint));
-  const neededKeys = new Set([
-    s.keyIdOf(pki, ca),
-    ...pki.issuers.filter((i) => kept.has(i.certificate.fingerprint)).map((i) => i.keyId),
-  ]);
-  const ownKeys = new Set(own.map((issuer) => issuer.keyId));
-  const isOwn = ({ id, name }: Pki['keys'][number]) =>
-    generationOf(s.identity, 'intermediate', name) !== undefined || ownKeys.has(id);
-  const keys = pki.keys.filter((key) => isOwn(key) && !neededKeys.has(key.id));
-  if (issuers.length + keys.length === 0) {
-    const versions = unusedVersions(s, ca, served);
-    return versions.length > 0 ? [{ kind: 'DestroyVersions', versions }] : [];
-  }
-  const what = `${issuers.length} issuers and ${keys.length} keys that nothing needs`;
-  const { mount } = s.spec.intermediate;
-  return [{ kind: 'Collect', mount, issuerIds: issuers.map((i) => i.id), keyIds: keys.map((k) => k.id), what }];
-}
-
-/**
- * Versions of the CA entry before the current one that can be destroyed. Of the operator's own versions: all of them if every istiod replica
- * serves the current CA, else all but the newest, which is what `max_versions` keeps if the operator wrote all versions. Of other versions: only
- * the adopted one, once its key is not in use.
- * @param served every istiod replica serves the current CA
- */
-function unusedVersions({ stateEntry, vault: { liveOlder } }: DerivedState, ca: CurrentCa, served: boolean): number[] {
-  const { version: adopted = 0, publicKey } = stateEntry?.stood ?? {};
-  const own = liveOlder.filter((version) => version > adopted).sort((a, b) => a - b);
-  if (!served) return own.slice(0, -1);
-  const keyRetired = publicKey !== undefined && publicKey !== ca.publicKey;
-  return [...liveOlder.filter((version) => version === adopted && keyRetired), ...own];
 }
 
 /** Restores the intermediate mount from the CA entry: the mount must contain its key and certificate, and have it as the default issuer. */
 function restoreMount(s: DerivedState): Step[] {
   const ca = s.currentCa;
   const pki = s.vault.intermediatePki;
-  if (!ca || !pki) return [];
+  // an imported CA is in no mount
+  if (!ca || !pki || ca.imported) return [];
   const { mount } = s.spec.intermediate;
   const issuer = s.currentIssuer;
   if (!issuer || issuer.keyId === '') {
@@ -407,6 +291,21 @@ function markCaEntry(s: DerivedState): Step[] | undefined {
   return publishSteps(s, { from: 'adopted', issuer, generation, keyRef: issuer.keyId });
 }
 
+/** The step that takes the CA in the Secret into the key store. */
+function importStep(s: DerivedState, imported: Extract<Import, { kind: 'accepted' }>, reason: string): Step {
+  return {
+    kind: 'ImportCA',
+    generation: s.highestGeneration + 1,
+    spec: s.desired.intermediate,
+    secret: imported.secret,
+    publicKey: imported.publicKey,
+    chain: imported.chain.map(({ pem }) => pem),
+    root: imported.root.pem,
+    cas: s.vault.staging.casVersion,
+    reason,
+  };
+}
+
 /** Steps for the intermediate and its key. */
 export function intermediateSteps(s: DerivedState): Step[] {
   const marking = markCaEntry(s);
@@ -418,18 +317,18 @@ export function intermediateSteps(s: DerivedState): Step[] {
   const staged = s.stagingEntry;
   const issuing = staged ? stagedSteps(s, staged) : [];
   // while a signature outside of Vault is awaited, or waits for its phase, everything else is kept
-  if (issuing.length > 0 || (staged && s.spec.root.source !== 'External')) return issuing;
+  if (issuing.length > 0 || (staged && !s.signsOutside)) return issuing;
   // the current CA is restored and recorded before a new generation starts: the record has the properties that it was issued with
   const restoring = [...restoreMount(s), ...recordStep(s)];
   if (restoring.length > 0) return restoring;
-  const rotating = rotateLists(s);
-  if (rotating.length > 0) return rotating;
-  const publishing = [...publishRoots(s), ...publishLists(s)];
+  const publishing = keepPublished(s);
   if (publishing.length > 0 || staged) return publishing;
   const reason = newGenerationReason(s);
   if (reason === undefined) return collectUnused(s);
   // a revoked root signs nothing: until it is replaced, the current CA goes on
   if (s.signer?.revoked) return [];
+  const imported = importOf(s);
+  if (imported) return imported.kind === 'accepted' ? [importStep(s, imported, reason)] : [];
   const reuse = reusedKey(s);
   return [
     {

@@ -28,6 +28,7 @@ function pkiMountSteps(
 export function mountSteps(s: DerivedState): Step[] {
   const { rootMount, intermediateMount } = ownables(s);
   const { root, intermediate } = s.desired;
+  if (!s.usesPki) return [];
   return [
     ...(s.issuesRoot ? pkiMountSteps(s, s.spec.root.mount, s.vault.rootMount, rootMount, root.ttl) : []),
     ...pkiMountSteps(s, s.spec.intermediate.mount, s.vault.intermediateMount, intermediateMount, intermediate.ttl),

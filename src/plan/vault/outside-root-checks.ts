@@ -2,7 +2,10 @@
 import { annotations as known } from '../../api/annotations.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import { existingRef } from '../facts/desired.ts';
+import { rfc3339 } from '../../api/time.ts';
 import {
+  importOf,
+  isRenewalDue,
   nameOfCertificate,
   rootOfWantedIssuer,
   signatureOf,
@@ -68,8 +71,8 @@ export function rootNotServed(s: DerivedState): Problem | undefined {
   );
 }
 
-/** Whether the CA in use goes on while a signature is awaited, so that nothing fails yet. */
-export const goesOnUnsigned = (s: DerivedState): boolean => {
+/** Whether the CA in use goes on while something is missing from outside, so that nothing fails yet. */
+export const goesOn = (s: DerivedState): boolean => {
   const ca = s.currentCa;
   if (!ca || s.isRevoked || !s.isUnderSigner(ca.certificate)) return false;
   const due = s.renewAt ?? ca.certificate.notAfter;
@@ -93,10 +96,40 @@ function expectedPlace({ spec }: DerivedState): string {
   return secretRef ? `Secret ${secretRef.name}, key ${secretRef.key}` : 'the object that spec.root.external names';
 }
 
+/** What is missing from outside of Vault. */
+interface OutsideNote {
+  reason: 'AwaitingSignature' | 'SignedCertificateRefused' | 'AwaitingImport' | 'ImportRefused';
+  message: string;
+}
+
+/** Reason and message while a signature outside of Vault or a CA to import is missing; undefined: none is. */
+export const outsideNote = (s: DerivedState): OutsideNote | undefined => (s.imports ? importNote(s) : signatureNote(s));
+
+/** The CA to import is missing, cannot be used, or is due to be replaced by a new one. */
+function importNote(s: DerivedState): OutsideNote | undefined {
+  const imported = importOf(s);
+  const name = s.spec.intermediate.importRef?.secretRef.name ?? '';
+  const { namespace } = s.identity;
+  if (imported?.kind === 'refused')
+    return {
+      reason: 'ImportRefused',
+      message: `The CA in ${imported.place} was not imported: ${imported.why}. Nothing was changed.`,
+    };
+  const what = `Secret ${name} of namespace ${namespace}, with tls.crt, tls.key and ca.crt, or with the keys of Secret cacerts. See docs/import.md.`;
+  if (imported?.kind === 'absent' && !s.currentCa)
+    return { reason: 'AwaitingImport', message: `There is no CA to import. Put it into ${what}` };
+  const ca = s.currentCa?.certificate;
+  const isNew = imported?.kind === 'accepted' && imported.chain[0]?.fingerprint !== ca?.fingerprint;
+  if (!ca || isNew || !isRenewalDue(s)) return undefined;
+  const since = rfc3339(s.renewAt ?? s.now);
+  return {
+    reason: 'AwaitingImport',
+    message: `Since ${since}, the imported CA is due to be renewed: it ends on ${rfc3339(ca.notAfter)}. Put a new one, under root ${s.signer?.certificate.serial ?? ''}, into ${what}`,
+  };
+}
+
 /** Reason and message while a signature outside of Vault is missing; undefined: none is. */
-export function signatureNote(
-  s: DerivedState,
-): { reason: 'AwaitingSignature' | 'SignedCertificateRefused'; message: string } | undefined {
+function signatureNote(s: DerivedState): OutsideNote | undefined {
   const missing = missingSignature(s);
   const staged = s.stagingEntry;
   if (!missing || !staged?.csr) return undefined;
@@ -115,28 +148,41 @@ export function signatureNote(
   };
 }
 
-/** A signature outside of Vault is missing, and there is no CA in use that goes on without it. */
-export function signatureMissing(s: DerivedState): Problem | undefined {
-  const note = signatureNote(s);
-  return note && !goesOnUnsigned(s) ? { condition: 'IntermediateReady', ...note, blocks: 'nothing' } : undefined;
+/** A signature outside of Vault or a CA to import is missing, and there is no CA in use that goes on without it. */
+export function outsideMissing(s: DerivedState): Problem | undefined {
+  const note = outsideNote(s);
+  return note && !goesOn(s) ? { condition: 'IntermediateReady', ...note, blocks: 'nothing' } : undefined;
 }
 
-/** The root is known only by the certificate that it signs: until then `RootReady` waits for the signature too. */
-export function rootAwaitsSignature(s: DerivedState): Problem | undefined {
-  const note = s.signer ? undefined : signatureNote(s);
+/** The root is known only by what comes from outside: until then `RootReady` waits for it too. */
+export function rootAwaited(s: DerivedState): Problem | undefined {
+  const note = s.signer ? undefined : outsideNote(s);
   return note && { condition: 'RootReady', ...note, blocks: 'nothing' };
 }
 
-/** The object with the signed certificate may not be read. */
-export function signedUnreadable(s: DerivedState): Problem | undefined {
-  const { signed } = s.kubernetes;
-  if (!signed || !('unreadable' in signed) || (!s.stagingEntry?.csr && s.currentCa)) return undefined;
-  return { condition: 'IntermediateReady', reason: 'Forbidden', message: signed.unreadable, blocks: 'nothing' };
+/** The object with the signed certificate, or with the CA to import, may not be read. */
+export function outsideUnreadable(s: DerivedState): Problem | undefined {
+  const { signed, given } = s.kubernetes;
+  const object = s.imports ? given : signed;
+  const isNeeded = !s.currentCa || (s.imports ? isRenewalDue(s) : s.stagingEntry?.csr !== undefined);
+  if (!object || !('unreadable' in object) || !isNeeded) return undefined;
+  return { condition: 'IntermediateReady', reason: 'Forbidden', message: object.unreadable, blocks: 'nothing' };
 }
 
-/** How often the object with the signed certificate is read while a signature is awaited: no event shows its change. Milliseconds. */
-const signatureRecheckMs = 30_000;
+/** The CA in use was imported, and the spec asks for one that is issued: that waits until a rotation of the root is requested. */
+export function importAwaitsRotation(s: DerivedState): Problem | undefined {
+  if (!s.awaitsFirstIssue) return undefined;
+  return {
+    condition: 'RootReady',
+    reason: 'RootSpecChanged',
+    message: `the CA in use was imported, and its root ${s.signer?.certificate.serial ?? ''} is not in Vault. spec.intermediate.source: Issue has a CA under another root issued, which waits for a rotation of the root: annotation ${known.rotateRoot}, see docs/migration.md. Until then nothing is made in Vault's PKI mounts`,
+    blocks: 'nothing',
+  };
+}
 
-/** When a missing signature is looked for again, milliseconds since the epoch; undefined: none is missing. */
-export const signatureDueAt = (s: DerivedState): number | undefined =>
-  missingSignature(s) ? s.now + signatureRecheckMs : undefined;
+/** How often an object of users is read while something is awaited from there: no event shows its change. Milliseconds. */
+const outsideRecheckMs = 30_000;
+
+/** When what is missing from outside is looked for again, milliseconds since the epoch; undefined: nothing is missing. */
+export const outsideDueAt = (s: DerivedState): number | undefined =>
+  outsideNote(s) ? s.now + outsideRecheckMs : undefined;

@@ -183,23 +183,19 @@ export function reasonToPublishLists(s: DerivedState): RepeatReason | undefined 
 }
 
 /**
- * What a new intermediate waits for before it is published, for the user; undefined: nothing. Proxies must have its list before the first workload has a
- * certificate of it. Without lists in the mesh, or with the key of a CA that has one, there is nothing to wait for.
+ * Whether a new intermediate waits for its list before it is published: proxies must have the list before the first workload has a certificate of it.
+ * Without lists in the mesh, or with the key of a CA that has one, there is nothing to wait for.
  */
-export function listsLead(
-  s: DerivedState,
-  intermediate: CertificateFacts,
-): { until: number } | 'unpublished' | undefined {
+export function awaitsLists(s: DerivedState, intermediate: CertificateFacts): boolean {
   const ofVault = s.vault.lists[intermediate.fingerprint];
-  if (!s.spec.delivery.crl || s.currentCa?.lists === undefined || isOver(s) || !ofVault) return undefined;
+  if (!s.spec.delivery.crl || s.currentCa?.lists === undefined || isOver(s) || !ofVault) return false;
   const published = publishedLists(s).get(ofVault.ca);
-  if (!published) return 'unpublished';
+  if (!published) return true;
   // istiod has not taken up the list, or its ConfigMap is not written yet
   const { meshLists } = s.kubernetes;
   const inNamespace = meshLists === undefined || meshLists.lists.some(({ ca }) => ca === ofVault.ca);
   const sharesList = s.vault.lists[s.currentCa.certificate.fingerprint]?.ca === ofVault.ca;
-  const until = published.thisUpdate + s.desired.crlLeadMs;
-  return sharesList || (inNamespace && s.vault.time >= until) ? undefined : { until };
+  return !sharesList && !(inNamespace && s.vault.time >= published.thisUpdate + s.desired.crlLeadMs);
 }
 
 /** When the first of the published lists ends, milliseconds since the epoch; Infinity: none is published, or none ends. */

@@ -20,10 +20,12 @@ export function rootSteps(s: DerivedState): Step[] {
   if (!root) return [generate((state?.root?.generation ?? 0) + 1, s.desired.root)];
   const steps: Step[] = [];
   // with `delivery.source: PKI`, root-cert.pem is the default issuer; otherwise, others can rely on the default issuer of an adopted mount
+  // a root that came with an imported CA is not in the mount
+  const inMount = root.keyId !== '';
   const setsDefault = s.spec.delivery.source === 'PKI' || !state?.adopted.includes(`mount:${mount}`);
-  if (setsDefault && (rootPki.defaultIssuerId !== root.id || rootPki.followsLatest))
+  if (inMount && setsDefault && (rootPki.defaultIssuerId !== root.id || rootPki.followsLatest))
     steps.push({ kind: 'SetDefaultIssuer', mount, issuerId: root.id });
-  steps.push(...restoreUsage(s, mount, root));
+  if (inMount) steps.push(...restoreUsage(s, mount, root));
   const next = state?.rotation?.phase === 'Issuing' ? state.rotation.to : undefined;
   if (next && !s.ownRoots.some((issuer) => issuer.generation === next.generation))
     steps.push(generate(next.generation, next.spec));

@@ -288,7 +288,7 @@ export function recordedState(s: DerivedState): StateEntry | undefined {
   if (!state.rotation && state.root?.fingerprint !== root.certificate.fingerprint)
     next.root = issuedRoot(root, state.root && state.root.fingerprint === undefined ? state.root.spec : s.desired.root);
   // a root outside is recorded before anything is published under it
-  const isFirst = !s.issuesRoot && !state.history.some(({ kind }) => kind === 'Root');
+  const isFirst = next.root?.certificate !== undefined && !state.history.some(({ kind }) => kind === 'Root');
   if (next.root && (next.root !== state.root || isFirst)) {
     const reason = state.history.length === 0 ? 'first issue' : 'a lost root made anew';
     added.push(historyOf('Root', next.root, s.now, reason));

@@ -1,0 +1,222 @@
+/** A CA that is brought along (`intermediate.source: Import`), and the way from it to a root in Vault. */
+import { describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
+import { annotations, digestAnnotation } from '../../src/api/annotations.ts';
+import { bundleFacts, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
+import { leadsTo } from '../../src/plan/facts/certificate-path.ts';
+import { caEntryDefect } from '../../src/plan/facts/derived.ts';
+import type { Desired } from '../../src/plan/facts/desired.ts';
+import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
+import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
+import { plan } from '../../src/plan/plan.ts';
+import { rotationView } from '../../src/plan/rotation/view.ts';
+import { outsideNote } from '../../src/plan/vault/outside-root-checks.ts';
+import { leafOf, meshBundle, podOf, settingsOf, withIstiod } from './istiod-world.ts';
+import { converge, derived, desiredOf, emptyWorld, someCa, start } from './model.ts';
+
+const hour = 3_600_000;
+const year = 365 * 24 * hour;
+const maxWorkloadCertTTL = '24h';
+const wanted = (texts: Record<string, string> = {}): Desired =>
+  desiredOf({ intermediate: { source: 'Import', importRef: { secretRef: { name: 'cacerts' } }, maxWorkloadCertTTL } }, texts); // prettier-ignore
+const issued = (texts: Record<string, string> = {}): Desired =>
+  desiredOf({ intermediate: { maxWorkloadCertTTL } }, texts);
+const d = wanted();
+
+const own = someCa('cluster.local', undefined);
+const root = someCa('Old Root', undefined);
+const plugged = someCa('Old Intermediate', root);
+
+const live = (world: Observed) => ownEntry(world.vault.live)!;
+const state = (world: Observed) => ownEntry(world.vault.state)!;
+const phase = (world: Observed): RotationPhase | undefined => state(world).rotation?.phase;
+const rootsOf = (world: Observed): string[] => bundleFacts(live(world).root).map(({ fingerprint }) => fingerprint);
+
+/** The world with these certificates in the Secret, the first with its key. */
+const given = (world: Observed, ...certificates: CertificateFacts[]): Observed => {
+  const ca = { place: 'Secret istio-system/cacerts', secret: 'cacerts', publicKey: certificates[0]?.publicKey, certificates }; // prettier-ignore
+  return { ...world, kubernetes: { ...world.kubernetes, given: ca } };
+};
+const withoutSecret = (world: Observed): Observed => {
+  const kubernetes = { ...world.kubernetes };
+  delete kubernetes.given;
+  return { ...world, kubernetes };
+};
+
+/** All replicas and namespaces take over the current CA. */
+function follow(world: Observed, desired: Desired): Observed {
+  const chain = bundleFacts(live(world).chain);
+  const served = { leaf: leafOf(live(world).certificate!), chain, issuer: 'CN=Old Intermediate' };
+  const settings = settingsOf(world, desired);
+  const annotated = { ...settings, annotations: { ...settings.annotations, [digestAnnotation]: 'unknown' } };
+  const pod = podOf(world, 'istiod-0', { settings: annotated, served, signed: { ...served, roots: rootsOf(world) } }, desired); // prettier-ignore
+  const bundles = [meshBundle(desired.identity.namespace, rootsOf(world))];
+  return withIstiod(world, [pod], { bundles }, desired);
+}
+
+const imported = (): Observed => follow(converge(d, given(emptyWorld(), plugged, root)).world, d);
+
+/** Lets time pass until a phase, or until the rotation is over. */
+function runTo(wantedPhase: RotationPhase | undefined, from: Observed, desired: Desired, seen: Observed[] = []) {
+  let world = from;
+  for (let now = start; now < start + 300 * hour; now += 25 * hour) {
+    world = converge(desired, world, { now }).world;
+    seen.push(world);
+    if (phase(world) === wantedPhase && (wantedPhase !== undefined || seen.length > 1)) return { world, now, seen };
+    world = follow(world, desired);
+  }
+  throw new Error(`never in ${wantedPhase ?? 'the end'}, but in ${phase(world) ?? 'none'}`);
+}
+
+/** Whether a workload with the roots of one world takes a certificate of another one. */
+const takes = (verifier: Observed, prover: Observed): boolean =>
+  bundleFacts(live(verifier).root).some((one) =>
+    leadsTo(live(prover).certificate!, bundleFacts(live(prover).chain), one),
+  );
+
+describe('what is imported', () => {
+  it.each([
+    ['a CA with its root', [plugged, root], [plugged], root],
+    ['a CA that is its own root, as istiod makes one', [own], [own], own],
+  ])('%s, without any PKI mount', (_, certificates, chain, top) => {
+    const { world, done } = converge(d, given(emptyWorld(), ...certificates));
+    expect(done.map(({ kind }) => kind)).not.toContain('MountPKI');
+    expect(bundleFacts(live(world).chain)).toEqual(chain);
+    expect([rootsOf(world), live(world).imported]).toEqual([[top.fingerprint], true]);
+    expect(caEntryDefect(live(world))).toBeUndefined();
+    const seen = follow(world, d);
+    expect(plan(d, seen, start)).toEqual({ steps: [], problems: [] });
+    // the Secret may go
+    expect(plan(d, withoutSecret(seen), start)).toEqual({ steps: [], problems: [] });
+  });
+
+  it('is waited for, and nothing else is missing', () => {
+    const { last, world } = converge(d, emptyWorld());
+    expect(last.problems.map(({ reason }) => reason)).toEqual(['AwaitingImport', 'AwaitingImport']);
+    expect(world.vault.role).toBeDefined();
+  });
+
+  const noCa = { ...plugged, isCa: false };
+  it.each<[string, Observed, RegExp]>([
+    ['without its root', given(emptyWorld(), plugged), /no chain of signatures leads from it to a self-signed root/],
+    ['with another key', { ...given(emptyWorld(), plugged, root), kubernetes: { ...emptyWorld().kubernetes, given: { place: 'Secret a/b', secret: 'b', publicKey: 'other', certificates: [plugged, root] } } }, /its key is not that of its certificate/], // prettier-ignore
+    ['that is none', given(emptyWorld(), noCa, root), /no CA certificate/],
+    ['that has expired', given(emptyWorld(), someCa('over', root, -1), root), /has expired/],
+    [
+      'with a small key',
+      given(emptyWorld(), { ...plugged, keyBits: 1024 }, root),
+      /has a key that istiod does not take/,
+    ],
+  ])('a CA %s is refused', (_, world, why) => {
+    const { last } = converge(d, world);
+    expect(last.problems[0]).toMatchObject({ reason: 'ImportRefused', message: expect.stringMatching(why) as unknown });
+    expect(ownEntry(world.vault.live)).toBeUndefined();
+  });
+
+  it('a mesh with another root has to be asked first', () => {
+    const world = given({ ...emptyWorld() }, plugged, root);
+    world.kubernetes.meshRoots = [own];
+    expect(converge(d, world).last.problems[0]).toMatchObject({ reason: 'WouldReplaceRoot' });
+  });
+
+  it('is renewed with another one under the same root; before, from its renewal on, it is said', () => {
+    const world = imported();
+    const due = start + 1300 * 24 * hour;
+    expect(outsideNote(derived(d, world, due))).toMatchObject({ reason: 'AwaitingImport' });
+    const next = someCa('New Intermediate', root, 3000);
+    const { world: renewed } = converge(d, given(world, next, root), { now: due });
+    expect(bundleFacts(live(renewed).chain)).toEqual([next]);
+    expect(live(renewed).generation).toBe(2);
+  });
+
+  it('one under another root is refused until that is asked for', () => {
+    const other = someCa('Other Root', undefined);
+    const next = someCa('Other Intermediate', other);
+    const refused = converge(d, given(imported(), next, other));
+    expect(outsideNote(derived(d, refused.world))?.message).toContain(`${annotations.rotateRoot}=${other.fingerprint}`);
+    const asked = wanted({ [annotations.rotateRoot]: other.fingerprint });
+    const { world: end, seen } = runTo(undefined, follow(given(imported(), next, other), asked), asked);
+    expect(rootsOf(end)).toEqual([other.fingerprint]);
+    for (const [i, one] of seen.entries()) expect(takes(one, seen[i + 1] ?? one)).toBe(true);
+  });
+
+  it('only some steps of any iteration are carried out: the end is the same', () => {
+    fc.assert(
+      fc.property(fc.array(fc.boolean(), { maxLength: 60 }), (luck) => {
+        const pick = <T>(steps: T[], round: number): T[] => steps.filter((_, i) => luck[round + i] ?? true);
+        const { world } = converge(d, given(emptyWorld(), plugged, root), { pick });
+        expect(caEntryDefect(live(world))).toBeUndefined();
+        expect([live(world).generation, ownEntry(world.vault.staging)]).toEqual([1, undefined]);
+      }),
+      { numRuns: 40 },
+    );
+  });
+});
+
+describe.each([
+  ['of Secret cacerts', [plugged, root]],
+  ['that istiod made', [own]],
+])('from a CA %s to a root in Vault', (_, certificates) => {
+  const before = (): Observed => follow(converge(d, given(emptyWorld(), ...certificates)).world, d);
+  const old = certificates.at(-1)!;
+
+  it('nothing is made in Vault before a rotation is asked for', () => {
+    const { world, done, last } = converge(issued(), before());
+    expect(done).toEqual([]);
+    expect(last.problems).toMatchObject([{ reason: 'RootSpecChanged', blocks: 'nothing' }]);
+    expect(world.vault.rootMount).toBeUndefined();
+  });
+
+  it('goes through the four phases; any two workloads on the way accept each other', () => {
+    const desired = issued({ [annotations.rotateRoot]: 'now' });
+    const { world: end, seen } = runTo(undefined, withoutSecret(before()), desired);
+    const [made] = end.vault.rootPki!.issuers;
+    expect(rootsOf(end)).toEqual([made!.certificate.fingerprint]);
+    expect(live(end).imported).toBeUndefined();
+    expect(state(end).root?.certificate).toBeUndefined();
+    const way = [before(), ...seen];
+    for (const [i, one] of way.entries()) {
+      const next = way[i + 1] ?? one;
+      expect([takes(one, next), takes(next, one)]).toEqual([true, true]);
+    }
+    expect(plan(desired, follow(end, desired), start + 300 * hour)).toEqual({ steps: [], problems: [] });
+  });
+
+  it('is rolled back before the switch without the Secret', () => {
+    const desired = issued({ [annotations.rotateRoot]: 'now' });
+    const { world } = runTo('Distributing', withoutSecret(before()), desired);
+    const back = issued({ ...desired.annotations, [annotations.rollbackRotation]: 'back' });
+    const { world: end } = runTo(undefined, follow(world, back), back);
+    expect(rootsOf(end)).toEqual([old.fingerprint]);
+    expect(converge(back, follow(end, back), { now: start + year }).world.vault.live).toEqual(end.vault.live);
+  });
+
+  it('is rolled back after the switch with the Secret, and says that it needs it', () => {
+    const desired = issued({ [annotations.rotateRoot]: 'now' });
+    const { world, now } = runTo('Switching', withoutSecret(before()), desired);
+    const texts = { ...desired.annotations, [annotations.rollbackRotation]: 'back' };
+    const waiting = converge(issued(texts), follow(world, issued(texts)), { now }).world;
+    expect(rotationView(derived(issued(texts), waiting, now))?.waitingFor).toContain(
+      'spec.intermediate.source: Import',
+    );
+    expect(new Set(rootsOf(waiting))).toEqual(new Set(rootsOf(world)));
+    const back = wanted(texts);
+    const { world: end } = runTo(undefined, given(waiting, ...certificates), back);
+    expect(rootsOf(end)).toEqual([old.fingerprint]);
+    expect(live(end)).toMatchObject({ imported: true });
+  });
+
+  it.each(['Distributing', 'Switching'] as const)(
+    'the state entry is lost in %s: no root is taken away at once',
+    (at) => {
+      const desired = issued({ [annotations.rotateRoot]: 'now' });
+      const { world, now } = runTo(at, withoutSecret(before()), desired);
+      const roots = rootsOf(world);
+      const lost = follow(world, desired);
+      lost.vault.state = { casVersion: lost.vault.state.casVersion, entry: undefined };
+      const settled = converge(desired, lost, { now: now + 1 }).world;
+      expect(new Set(rootsOf(settled))).toEqual(new Set(roots));
+      expect(roots).toHaveLength(2);
+    },
+  );
+});
