@@ -275,7 +275,8 @@ export function loginProblem(error: unknown, { spec, metadata }: IstioVaultCA): 
           ? jwtHint(jwt, metadata.namespace)
           : 'check spec.vault.auth';
   const { namespace } = spec.vault;
-  const inNamespace = namespace === undefined ? '' : `; and spec.vault.namespace ${namespace} must exist`;
+  const inNamespace =
+    namespace === undefined ? '' : `; all of it in Vault namespace ${namespace} (spec.vault.namespace)`;
   return problem('VaultReady', 'LoginFailed', `the login was refused (${error.message}): ${hint}${inNamespace}`);
 }
 
