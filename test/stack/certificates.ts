@@ -26,7 +26,10 @@ export interface IssueOptions {
 export interface Authority {
   readonly caPem: string;
   /** Writes a certificate and its key to `<name>.pem` and `<name>.key` in the folder of the CA. */
-  issue(name: string, options: IssueOptions): Promise<{ readonly certFile: string; readonly keyFile: string }>;
+  readonly issue: (
+    name: string,
+    options: IssueOptions,
+  ) => Promise<{ readonly certFile: string; readonly keyFile: string }>;
 }
 
 async function openssl(...args: string[]): Promise<void> {
