@@ -33,41 +33,60 @@ function problem(condition: Problem['condition'], reason: Problem['reason'], mes
   return new ProblemError({ condition, reason, message, blocks: 'all' });
 }
 
+type Kind = 'ConfigMap' | 'Secret';
+
+/** Where a reference of the spec leads. */
+interface Reference {
+  kind: Kind;
+  namespace: string;
+  name: string;
+  /** Path of the reference in the spec, for messages. */
+  field: string;
+  /** The condition of a problem. */
+  condition: Problem['condition'];
+}
+
 /**
- * Returns the value of a key of a ConfigMap or, decoded, of a Secret.
- * @param field path of the reference in the spec, for messages
- * @throws ProblemError if the object or key does not exist, the value is empty, or the operator lacks the permission
+ * Reads a ConfigMap or Secret; undefined: it does not exist.
+ * @throws ProblemError if the operator lacks the permission
  * @throws KubeError for other failures
  */
+async function readReferenced(kube: ReferenceReader, { kind, namespace, name, field, condition }: Reference) {
+  const gvr = kind === 'Secret' ? secrets : configMaps;
+  return await kube.getObject(gvr, namespace, name).catch((error: unknown) => {
+    if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;
+    const secretRemedy = grantedSecrets.includes(name)
+      ? grantedBy('secrets')
+      : `Grant get on Secret ${name} of that namespace`;
+    const message = messageOf(error, kind === 'Secret' ? secretRemedy : undefined);
+    throw problem(condition, 'Forbidden', `${field}: ${message}`);
+  });
+}
+
+/**
+ * Returns the value of a key of what `readReferenced` has read; of a Secret decoded.
+ * @throws ProblemError if the object or key does not exist, or the value is empty
+ */
+function valueOf(object: unknown, key: string, { kind, namespace, name, field, condition }: Reference): string {
+  const value = dig(object, 'data', key);
+  if (typeof value !== 'string' || value === '') {
+    const message = `${field}: ${kind} ${name} in namespace ${namespace} has no key ${key}`;
+    throw problem(condition, 'ReferenceNotFound', message);
+  }
+  return kind === 'Secret' ? Buffer.from(value, 'base64').toString('utf8') : value;
+}
+
+/** Returns the value of a key of a ConfigMap or, decoded, of a Secret. @throws as `readReferenced` and `valueOf` */
 async function readKey(
   kube: ReferenceReader,
-  kind: 'ConfigMap' | 'Secret',
+  kind: Kind,
   namespace: string,
-  ref: { name: string; key: string },
+  { name, key }: { name: string; key: string },
   field: string,
   condition: Problem['condition'] = 'VaultReady',
 ): Promise<string> {
-  const gvr = kind === 'Secret' ? secrets : configMaps;
-  const object = await kube.getObject(gvr, namespace, ref.name).catch((error: unknown) => {
-    if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;
-    const secretRemedy = grantedSecrets.includes(ref.name)
-      ? grantedBy('secrets')
-      : `Grant get on Secret ${ref.name} of that namespace`;
-    throw problem(
-      condition,
-      'Forbidden',
-      `${field}: ${messageOf(error, kind === 'Secret' ? secretRemedy : undefined)}`,
-    );
-  });
-  const value = dig(object, 'data', ref.key);
-  if (typeof value !== 'string' || value === '') {
-    throw problem(
-      condition,
-      'ReferenceNotFound',
-      `${field}: ${kind} ${ref.name} in namespace ${namespace} has no key ${ref.key}`,
-    );
-  }
-  return kind === 'Secret' ? Buffer.from(value, 'base64').toString('utf8') : value;
+  const reference: Reference = { kind, namespace, name, field, condition };
+  return valueOf(await readReferenced(kube, reference), key, reference);
 }
 
 /** Returns the value of a key of a ConfigMap, such as a PEM certificate. @throws ProblemError, KubeError */
@@ -109,18 +128,13 @@ async function tlsMaterial(kube: ReferenceReader, namespace: string, tls: Spec['
   const { caConfigMapRef, caSecretRef, clientCertSecretRef, serverName } = tls;
   const field = 'spec.vault.tls';
   const clientField = `${field}.clientCertSecretRef`;
-  const ofClient = (key: string) =>
-    clientCertSecretRef && readKey(kube, 'Secret', namespace, { ...clientCertSecretRef, key }, clientField);
-  const [givenCa, clientCa, cert, key] = await Promise.all([
+  const [givenCa, client] = await Promise.all([
     caConfigMapRef
       ? readKey(kube, 'ConfigMap', namespace, caConfigMapRef, `${field}.caConfigMapRef`)
       : caSecretRef && readKey(kube, 'Secret', namespace, caSecretRef, `${field}.caSecretRef`),
-    // istiod's Vault Agent verifies Vault with it, unless caSecretRef names another key
-    caSecretRef ? undefined : ofClient(clientCertificateKeys.ca),
-    ofClient(clientCertificateKeys.cert),
-    ofClient(clientCertificateKeys.key),
+    clientCertSecretRef && readClientCertificate(kube, namespace, clientCertSecretRef, clientField, !caSecretRef),
   ]);
-  const ca = givenCa ?? clientCa;
+  const ca = givenCa ?? client?.ca;
   const caSource = caConfigMapRef
     ? describeSource(`${field}.caConfigMapRef`, 'ConfigMap', caConfigMapRef)
     : caSecretRef
@@ -128,22 +142,42 @@ async function tlsMaterial(kube: ReferenceReader, namespace: string, tls: Spec['
       : clientCertSecretRef &&
         describeSource(clientField, 'Secret', { ...clientCertSecretRef, key: clientCertificateKeys.ca });
   const clientSource = clientCertSecretRef && `Secret ${clientCertSecretRef.name} (${clientField})`;
-  if (clientSource !== undefined && cert !== undefined && key !== undefined) {
-    const defect = defectOfKeyPair(cert, key);
+  if (client) {
+    const defect = defectOfKeyPair(client.cert, client.key);
     if (defect !== undefined)
       throw problem('VaultReady', 'TLSFailed', `The client certificate in ${clientSource} cannot be used: ${defect}.`);
   }
   return {
     tls: {
       ...(ca === undefined ? {} : { ca }),
-      ...(cert === undefined ? {} : { cert }),
-      ...(key === undefined ? {} : { key }),
+      ...(client && { cert: client.cert, key: client.key }),
       ...(serverName === undefined ? {} : { serverName }),
     },
     tlsSources: {
       ...(caSource === undefined ? {} : { ca: caSource }),
       ...(clientSource === undefined ? {} : { clientCert: clientSource }),
     },
+  };
+}
+
+/**
+ * Reads a client certificate in one request, so that no key is taken for that of another certificate while the Secret changes.
+ * @param withCa whether the Secret must hold Vault's CA, by which istiod's Vault Agent verifies Vault
+ */
+async function readClientCertificate(
+  kube: ReferenceReader,
+  namespace: string,
+  { name }: { name: string },
+  field: string,
+  withCa: boolean,
+): Promise<{ ca: string | undefined; cert: string; key: string }> {
+  const reference: Reference = { kind: 'Secret', namespace, name, field, condition: 'VaultReady' };
+  const secret = await readReferenced(kube, reference);
+  const { ca, cert, key } = clientCertificateKeys;
+  return {
+    ca: withCa ? valueOf(secret, ca, reference) : undefined,
+    cert: valueOf(secret, cert, reference),
+    key: valueOf(secret, key, reference),
   };
 }
 
@@ -286,21 +320,20 @@ function tokenHint({ name, key }: { name: string; key: string }, { message }: Va
   return `the token in Secret ${name} (key ${key}) was revoked or has run out${otherCause}; put one into it that is valid`;
 }
 
-/** The command that creates a secret ID. */
-const secretIdCommand = (mount: string, flags = ''): string =>
-  `vault write ${flags}-f auth/${mount}/role/<role>/secret-id`;
-
 /** Vault gives one answer for an unknown role ID and for an invalid secret ID, and refuses any login to a locked role ID. */
 function appRoleHint({ mount, secretIdRef: { name, key } }: AppRoleAuth, { kind }: VaultError): string {
   const again =
     'The operator logs in again when the Secret changes, when annotation istiovaultca.io/reconcile-requested-at changes, or after 16m';
   if (kind !== 'Invalid')
     return `auth/${mount} must exist (spec.vault.auth.appRole.mount), and its role ID must not be locked: Vault locks a role ID for 15m after five refused logins. ${again}`;
-  return `spec.vault.auth.appRole.roleId is unknown to auth/${mount}, or the secret ID in Secret ${name} (key ${key}, spec.vault.auth.appRole.secretIdRef) is wrong, used up, has expired, or is bound to other addresses. Put one into it that is valid: ${secretIdCommand(mount)}. ${again}`;
+  return `spec.vault.auth.appRole.roleId is unknown to auth/${mount}, or the secret ID in Secret ${name} (key ${key}, spec.vault.auth.appRole.secretIdRef) is wrong, used up, has expired, or is bound to other addresses. Put one into it that is valid: vault write -f auth/${mount}/role/<role>/secret-id. ${again}`;
 }
 
-function wrappingTokenMessage({ mount, secretIdRef: { name, key } }: AppRoleAuth, { message }: VaultError): string {
-  return `The wrapping token in Secret ${name} (key ${key}, spec.vault.auth.appRole.secretIdRef) gives no secret ID (${message}). The operator unwraps such a token once and keeps the secret ID in memory only, so it needs a new one after a restart: ${secretIdCommand(mount, '-wrap-ttl=10m ')}. If the operator was not restarted and the token is new, somebody else has unwrapped it: destroy its secret ID`;
+function wrappingTokenMessage(
+  { secretIdRef: { name, key } }: AppRoleAuth,
+  { message, remedy = '' }: VaultError,
+): string {
+  return `The wrapping token in Secret ${name} (key ${key}, spec.vault.auth.appRole.secretIdRef) gives no secret ID (${message}). ${remedy}`;
 }
 
 /** Returns what the Vault role of a Kubernetes login must be bound to. */

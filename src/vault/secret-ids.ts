@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { Secret } from '../observability/secret.ts';
 import type { VaultClient } from './client.ts';
-import { VaultError } from './errors.ts';
+import { isRefusal, VaultError } from './errors.ts';
 
 /** The login with a role ID and a secret ID. */
 export interface AppRoleLogin {
@@ -36,8 +36,19 @@ const tokenShape = /^(hv[sbr]\.[A-Za-z0-9_-]{16,}|[sbr]\.[A-Za-z0-9]{20,}(\.[A-Z
 /** The paths below an AppRole mount that return a secret ID. */
 const secretIdPath = /^role\/[^/]+\/(secret-id|custom-secret-id)$/;
 
-const unusable = (path: string, detail: string): VaultError =>
-  new VaultError('WrappingToken', 'unwrap', path, 0, detail);
+/** The command that creates a wrapped secret ID. */
+const command = (mount: string): string => `vault write -wrap-ttl=10m -f auth/${mount}/role/<role>/secret-id`;
+
+const unusable = (mount: string, detail: string, remedy: string): VaultError =>
+  new VaultError('WrappingToken', 'unwrap', `auth/${mount}`, 0, detail, remedy);
+
+/** The error for a token that was valid before, or is none at all. */
+const spent = (mount: string, detail: string): VaultError =>
+  unusable(
+    mount,
+    detail,
+    `The operator unwraps a token once and keeps the secret ID in memory only, so it needs a new one after a restart: ${command(mount)}. If the operator was not restarted and the token is new, somebody else has unwrapped it: destroy its secret ID`,
+  );
 
 const keyOf = (server: string, { mount, secretId }: AppRoleLogin): string =>
   createHash('sha256')
@@ -57,6 +68,8 @@ export class SecretIds {
   /** Records that a resource logs in with a secret ID, which is then kept until `forget`, or until another one has replaced it. */
   use(server: string, user: string, login: AppRoleLogin): void {
     const key = keyOf(server, login);
+    for (const [other, entry] of this.#entries)
+      if (other !== key && entry.secretId === undefined) this.#leave(entry, [user]);
     const entry = this.#entries.get(key) ?? { secretId: undefined, users: new Set<string>() };
     entry.users.add(user);
     this.#entries.set(key, entry);
@@ -72,13 +85,13 @@ export class SecretIds {
   async resolve(client: VaultClient, server: string, login: AppRoleLogin): Promise<Secret> {
     const entry = this.#entries.get(keyOf(server, login));
     if (!entry) return await this.#read(client, login);
-    entry.secretId ??= this.#read(client, login);
+    const reading = (entry.secretId ??= this.#read(client, login));
     try {
-      const secretId = await entry.secretId;
+      const secretId = await reading;
       for (const other of this.#entries.values()) if (other !== entry) this.#leave(other, entry.users);
       return secretId;
     } catch (error) {
-      entry.secretId = undefined;
+      if (entry.secretId === reading) entry.secretId = undefined;
       throw error;
     }
   }
@@ -96,20 +109,30 @@ export class SecretIds {
 
   async #read(client: VaultClient, { mount, secretId }: AppRoleLogin): Promise<Secret> {
     if (uuid.test(secretId.reveal())) return secretId;
-    const path = `auth/${mount}`;
     const looksLikeToken = tokenShape.test(secretId.reveal());
-    if (looksLikeToken && !this.#unwraps) throw unusable(path, 'it is left to the running operator');
+    if (looksLikeToken && !this.#unwraps) {
+      const remedy =
+        'It can be unwrapped once only, so this command cannot log in; the status of the resource shows how the operator fares';
+      throw unusable(mount, 'it is left to the running operator', remedy);
+    }
     const origin = await creationPath(client, secretId);
     if (origin === undefined) {
       if (!looksLikeToken) return secretId;
-      throw unusable(path, 'it was already used, or has expired');
+      throw spent(mount, 'it was already used, or has expired');
     }
-    const below = origin.startsWith(`${path}/`) ? origin.slice(path.length + 1) : '';
-    if (!secretIdPath.test(below)) throw unusable(path, 'it does not wrap a secret ID of this mount');
+    const below = origin.startsWith(`auth/${mount}/`) ? origin.slice(`auth/${mount}/`.length) : '';
+    if (!secretIdPath.test(below)) {
+      const remedy = `It was not unwrapped. Find out who put it there, and issue one with: ${command(mount)}`;
+      throw unusable(mount, 'it does not wrap a secret ID of this mount', remedy);
+    }
     client.useToken(secretId);
     try {
       const { data } = await client.write('sys/wrapping/unwrap', {});
       return new Secret(secretIdSchema.parse(data).secret_id);
+    } catch (error) {
+      if (error instanceof VaultError && isRefusal(error))
+        throw spent(mount, `Vault refused it, status ${error.status}`);
+      throw error;
     } finally {
       client.useToken(undefined);
     }
