@@ -317,7 +317,7 @@ export function loginProblem(error: unknown, { spec, metadata }: IstioVaultCA): 
 /** Vault since 1.17 reports an unknown token as `invalid token`. OpenBao gives the same answer as for a missing permission. */
 function tokenHint({ name, key }: { name: string; key: string }, { message }: VaultError): string {
   const otherCause = /invalid token/i.test(message) ? '' : ', or lacks policy default and may not look itself up';
-  return `the token in Secret ${name} (key ${key}) was revoked or has run out${otherCause}; put one into it that is valid`;
+  return `the token in Secret ${name} (key ${key}) was revoked or has run out${otherCause}; put one into it that is valid (spec.vault.auth.token.secretRef)`;
 }
 
 /** Vault gives one answer for an unknown role ID and for an invalid secret ID, and refuses any login to a locked role ID. */
