@@ -15,7 +15,7 @@ export interface ServingCertificate {
   readonly keyFile: string;
 }
 
-export interface IssueOptions {
+interface IssueOptions {
   /** For the server side of TLS, with these DNS names and IP addresses, or for the client side. */
   readonly for: { readonly servers: readonly string[] } | 'clients';
   /** Lifetime in days; negative: it has ended. Default: 30. */
