@@ -4,12 +4,14 @@
  */
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { enableKubernetesAuth, sharedStack, waitFor } from '../stack/index.ts';
+import { call } from '../stack/http.ts';
 import { vaultEntries, vaultWrites } from '../support/audit.ts';
 import { defects, readCaFiles } from '../support/certificates.ts';
-import { applyOk, conditionOf, requestReconcile, waitForCondition } from '../support/cluster.ts';
+import { applyOk, conditionOf, requestReconcile, resourcePath, waitForCondition } from '../support/cluster.ts';
 import { useOperator } from '../support/harness.ts';
 import { logins } from '../support/outage.ts';
 import { renderFiles } from '../support/render.ts';
+import { secretOf } from '../support/samples.ts';
 import { grantOperator, makeScene, type Scene, type Vault } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
@@ -92,6 +94,25 @@ describe('a namespace of OpenBao', () => {
     expect(template.annotations['vault.hashicorp.com/namespace']).toBe(inVault);
     expect(await mounts(root)).toEqual(before);
     expect(await mounts(scene.vault)).toEqual(expect.arrayContaining([`${namespace}-pki/`, `${namespace}-kv/`]));
+  });
+
+  it('has an AppRole too, whose wrapped secret ID is unwrapped in it', async () => {
+    await ok(scene.vault.request('POST', 'sys/auth/approle', { type: 'approle' }));
+    await ok(scene.vault.request('POST', 'auth/approle/role/operator', { token_policies: `operator-${namespace}` }));
+    const read = await ok(scene.vault.request('GET', 'auth/approle/role/operator/role-id'));
+    const { role_id: roleId } = (read as { data: { role_id: string } }).data;
+    const wrapped = await call(`${root.address}/v1/auth/approle/role/operator/secret-id`, {
+      method: 'POST',
+      ca: root.caPem,
+      headers: { 'x-vault-token': root.rootToken, 'x-vault-namespace': inVault, 'x-vault-wrap-ttl': '600' },
+    });
+    const { token } = (wrapped.body as { wrap_info: { token: string } }).wrap_info;
+    await applyOk(kube, secretOf(namespace, 'istio-vault-ca-approle', 'secret-id', token));
+    const appRole = { roleId, secretIdRef: { name: 'istio-vault-ca-approle' } };
+    const auth = { method: 'AppRole', kubernetes: null, appRole };
+    await kube.request('PATCH', resourcePath(namespace, 'istioca'), { spec: { vault: { auth } } });
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    expect((await scene.vault.request('POST', 'sys/wrapping/lookup', { token })).status).toBe(400);
   });
 
   it('sealed by itself is VaultNamespaceSealed until it is unsealed', async () => {
