@@ -220,6 +220,7 @@ async function loginOf(kube: ReferenceReader, { metadata, spec }: IstioVaultCA):
     const { mount, roleId, secretIdRef } = appRole;
     return {
       method: 'appRole',
+      namespace,
       mount,
       roleId,
       secretId: await readSecretKey(kube, namespace, secretIdRef, `${field}.appRole.secretIdRef`),

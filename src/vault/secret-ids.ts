@@ -11,6 +11,8 @@ import { isRefusal, VaultError } from './errors.ts';
 /** The login with a role ID and a secret ID. */
 export interface AppRoleLogin {
   method: 'appRole';
+  /** The namespace whose Secret it is. A used wrapping token is no secret any more: others who know it must not get what it gave. */
+  namespace: string;
   mount: string;
   roleId: string;
   /** The secret ID, or a wrapping token for it. */
@@ -50,13 +52,13 @@ const spent = (mount: string, detail: string): VaultError =>
     `The operator unwraps a token once and keeps the secret ID in memory only, so it needs a new one after a restart: ${command(mount)}. If the operator was not restarted and the token is new, somebody else has unwrapped it: destroy its secret ID`,
   );
 
-const keyOf = (server: string, { mount, secretId }: AppRoleLogin): string =>
+const keyOf = (server: string, { namespace, mount, secretId }: AppRoleLogin): string =>
   createHash('sha256')
-    .update(JSON.stringify([server, mount, secretId.reveal()]))
+    .update(JSON.stringify([server, namespace, mount, secretId.reveal()]))
     .digest('hex');
 
 export class SecretIds {
-  /** By server, mount, and what the Secret holds. */
+  /** By server, namespace, mount, and what the Secret holds. */
   readonly #entries = new Map<string, Entry>();
   readonly #unwraps: boolean;
 

@@ -139,7 +139,7 @@ const given = (token: string, user = 'istio-system/istioca'): SessionRequest => 
 const appRole = (secretId: string, { user = 'istio-system/istioca', attempt = '', serverName = '' } = {}): SessionRequest => ({
   user,
   connection: { address: vault.address, ...(serverName === '' ? {} : { tls: { serverName } }) },
-  login: { method: 'appRole', mount: 'approle', roleId: 'role-1', secretId: new Secret(secretId), attempt },
+  login: { method: 'appRole', namespace: user.replace(/\/.*/, ''), mount: 'approle', roleId: 'role-1', secretId: new Secret(secretId), attempt },
 }); // prettier-ignore
 
 /** Waits for a condition that depends on the loopback server. The time limit of the test ends the wait. */
@@ -248,10 +248,13 @@ describe('an AppRole', () => {
     const users = ['istio-system/istioca', 'istio-system/other'];
     await Promise.all(users.map((user) => sessions.open(appRole(wrapping, { user }), unbounded)));
     await sessions.open(appRole(wrapping, { serverName: 'renewed.example' }), unbounded);
+    // another namespace gets nothing for a token that was used already
+    const stranger = appRole(wrapping, { user: 'elsewhere/istioca' });
+    await expect(sessions.open(stranger, unbounded)).rejects.toMatchObject({ kind: 'WrappingToken' });
     for (const user of users) sessions.release(user);
     for (const user of users) await sessions.open(appRole(wrapping, { user }), unbounded);
     const unwraps = () => vault.count(`sys/wrapping/unwrap ${wrapping}`);
-    expect([unwraps(), vault.count('sys/wrapping/lookup')]).toEqual([1, 1]);
+    expect([unwraps(), vault.count('sys/wrapping/lookup')]).toEqual([1, 2]);
     expect(vault.bodies.filter((body) => JSON.stringify(body).includes(first))).toHaveLength(3);
     sessions.forget('istio-system/istioca');
     await sessions.open(appRole(wrapping, { user: 'istio-system/other', serverName: 'kept.example' }), unbounded);

@@ -80,7 +80,8 @@ const lookupSchema = z.object({ ttl: z.number(), renewable: z.boolean().default(
 /** What tells the identity of a login from others. */
 function whoOf(login: Login): string[] {
   if (login.method === 'token') return ['token', login.token.reveal()];
-  if (login.method === 'appRole') return ['appRole', login.mount, login.roleId, login.secretId.reveal()];
+  if (login.method === 'appRole')
+    return ['appRole', login.namespace, login.mount, login.roleId, login.secretId.reveal()];
   return [login.mount, login.role, login.identity];
 }
 
