@@ -8,9 +8,13 @@ export const fieldDocs: Record<string, string> = {
   'spec.vault.injectorAddress': "As istiod's Vault agent reaches it, if that is another address.",
   'spec.vault.namespace': 'Vault Enterprise, HCP or OpenBao namespace; the agent uses it too.',
   'spec.vault.tls': 'How the server certificate is verified; verification cannot be switched off.',
+  'spec.vault.tls.clientCertSecretRef':
+    'Secret with ca.crt, tls.crt and tls.key: client certificate of operator and agent, and the CA of Vault.',
   'spec.vault.auth': 'How the operator logs in: exactly the sub-object of method.',
   'spec.vault.auth.kubernetes.audiences':
     "Audiences of the requested token. The Vault role must carry one of them; [] means the API server's own audience.",
+  'spec.vault.auth.appRole.secretIdRef':
+    'A secret ID, or a response-wrapping token for one, which is unwrapped once and kept in memory only.',
   'spec.audit': 'An audit device that must exist.',
   'spec.root.source':
     'Generate: a key made in Vault, never exported. Existing: an issuer that others own. External: a root outside Vault.',

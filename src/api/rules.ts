@@ -91,6 +91,11 @@ export const specRules: CelRule[] = [
     fieldPath: '.delivery.source',
   },
   {
+    rule: `!has(self.audit) || !has(self.vault.${celName('namespace')})`,
+    message: 'audit cannot be used with vault.namespace: audit devices belong to the root namespace; remove audit',
+    fieldPath: '.audit',
+  },
+  {
     rule: 'self.keyStore.manage || !self.intermediate.manage',
     message: 'keyStore.manage: false goes only with intermediate.manage: false',
     fieldPath: '.keyStore.manage',

@@ -63,6 +63,7 @@ async function dryRunOnce(
     onLogin: () => undefined,
     retirementMs: 0,
     proxyFor: config.proxyFor,
+    unwraps: false,
   });
   const stop = new AbortController();
   const onSignal = () => {

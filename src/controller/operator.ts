@@ -174,6 +174,7 @@ export class Operator {
       onLogin: () => metrics.vaultLogin(),
       retirementMs: config.reconcileTimeoutMs,
       proxyFor: config.proxyFor,
+      unwraps: true,
     });
   }
 

@@ -9,13 +9,20 @@ import { reasonOfKind, VaultError } from '../vault/errors.ts';
 /** Actions by kind of Vault error. */
 const remedies: Partial<Record<VaultError['kind'], string>> = {
   Unreachable: 'check spec.vault.address, DNS and network policies',
-  TLSFailed: 'check spec.vault.tls: the CA that signs the server certificate, and serverName',
   Redirected:
     'this node sends clients to the active node, which is not followed; during an election the operator goes on by itself, if it lasts give the address of the active node, or of a service that selects it',
   Sealed: 'unseal it; the operator goes on by itself',
   Uninitialized: 'initialize and unseal it',
   Standby: 'the operator goes on by itself when a node is active',
   RateLimited: 'a rate limit quota of Vault; the operator slows down and goes on',
+  NamespaceNotFound:
+    'create the Vault namespace of spec.vault.namespace, unseal the namespace above it if that is sealed, or correct spec.vault.address; the operator goes on by itself',
+  NamespaceSealed:
+    'unseal the Vault namespace of spec.vault.namespace with its own keys (bao namespace unseal <namespace>); the operator goes on by itself',
+  NamespaceLocked:
+    'unlock the Vault namespace of spec.vault.namespace (bao namespace unlock <namespace>); the operator goes on by itself',
+  NamespaceUnsupported:
+    'nothing was sent to it but questions. Delete this resource and create it again without spec.vault.namespace, or correct spec.vault.address: namespaces are part of OpenBao, Vault Enterprise and HCP Vault',
   Forbidden: "add the path to the operator's policy (deploy/vault/operator-policy.hcl)",
 };
 
@@ -23,7 +30,8 @@ const remedies: Partial<Record<VaultError['kind'], string>> = {
 const tokenRefused =
   "policy default and the operator's policy (deploy/vault/operator-policy.hcl) both allow this: the operator's token was revoked, or its role has lost the policy, or the policy is gone. It logs in anew within five minutes; a token from a Secret must be replaced there";
 
-function remedyOf({ kind, path }: VaultError): string | undefined {
+function remedyOf({ kind, path, remedy }: VaultError): string | undefined {
+  if (remedy !== undefined) return remedy;
   return kind === 'Forbidden' && path === 'sys/capabilities-self' ? tokenRefused : remedies[kind];
 }
 
@@ -39,6 +47,10 @@ function vaultProblem(error: VaultError, condition: StageCondition): Problem {
     'Standby',
     'RateLimited',
     'Forbidden',
+    'NamespaceNotFound',
+    'NamespaceSealed',
+    'NamespaceLocked',
+    'NamespaceUnsupported',
   ];
   return {
     condition: aboutServer.includes(error.kind) ? 'VaultReady' : condition,

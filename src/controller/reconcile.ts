@@ -91,7 +91,7 @@ export class Reconciler {
     const [namespace = '', name = ''] = key.split('/');
     const raw = await this.#o.kube.getObject(resources, namespace, name, { signal });
     if (raw === undefined) {
-      this.#o.sessions.release(key);
+      this.#o.sessions.forget(key);
       this.#o.istiod.forget(key);
       this.#o.conflicts.forget(key);
       this.#loop.forget(key);

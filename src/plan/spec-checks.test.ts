@@ -16,3 +16,27 @@ it.each(kinds)('a revision of %s is refused where its operator names the revisio
   expect(refused[0]?.message).toContain(`canary cannot be set with kind ${kind}: ${namesRevisions}`);
   expect(refused[0]?.message).toContain(`revisions of ${objectKind} mesh`);
 });
+
+const client = { clientCertSecretRef: { name: 'client' } };
+const annotations = { 'vault.hashicorp.com/tls-secret': 'other', 'vault.hashicorp.com/ca-cert': '/vault/tls/ca.crt' };
+const agentTls = (tls: object, given: object = {}) =>
+  desiredOf({
+    vault: {
+      address: 'https://vault.example:8200',
+      auth: { method: 'Kubernetes', kubernetes: { role: 'istio-vault-ca' } },
+      tls,
+    },
+    delivery: { annotations: given },
+  });
+
+it.each<[string, object, object, string | undefined]>([
+  ['a client certificate', client, {}, undefined],
+  ['and a CA in its Secret', { ...client, caSecretRef: { name: 'client' } }, {}, undefined],
+  ['and a CA in a ConfigMap for the operator', { ...client, caConfigMapRef: { name: 'ca' } }, {}, undefined],
+  ['and a CA in another Secret', { ...client, caSecretRef: { name: 'ca' } }, {}, 'AgentCAMissing'],
+  ['and another Secret for the agent', { ...client, caConfigMapRef: { name: 'ca' } }, annotations, 'InvalidSpec'],
+])("%s: refused where istiod's agent would need two Secrets", (_, tls, given, reason) => {
+  const refused = checkSpec(agentTls(tls, given), true);
+  expect(refused.map((problem) => problem.reason)).toEqual(reason === undefined ? [] : [reason]);
+  if (reason === 'AgentCAMissing') expect(refused[0]?.message).toContain('Secret client as ca.crt');
+});

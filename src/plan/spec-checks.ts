@@ -19,10 +19,6 @@ const refuse = (condition: Problem['condition'], reason: Problem['reason'], mess
 export function notYetSupported(d: Desired): Problem | undefined {
   const { spec } = d;
   const unsupported: [boolean, string][] = [
-    [
-      spec.vault.auth.method !== 'Kubernetes' && spec.vault.auth.method !== 'Token',
-      `spec.vault.auth.method: ${spec.vault.auth.method}`,
-    ],
     [spec.root.external?.certManagerIssuerRef !== undefined, 'spec.root.external.certManagerIssuerRef'],
     [
       spec.delivery.crl && spec.root.source !== 'Generate',
@@ -80,10 +76,22 @@ export function renewBeforeTooLong({ spec }: Desired): Problem | undefined {
   );
 }
 
-/** Vault's CA certificate is in a ConfigMap, and istiod's Vault Agent, which can mount only a Secret, does not get it otherwise. */
+/**
+ * istiod's Vault Agent, which mounts one Secret, does not get what it needs for TLS: Vault's CA is in a ConfigMap, or it is in another Secret than the
+ * client certificate.
+ */
 export function agentCaMissing({ spec }: Desired): Problem | undefined {
   const isSet = (name: string) => `vault.hashicorp.com/${name}` in spec.delivery.annotations;
-  if (spec.vault.tls?.caConfigMapRef === undefined || (isSet('ca-cert') && isSet('tls-secret'))) return undefined;
+  const { caConfigMapRef, caSecretRef, clientCertSecretRef } = spec.vault.tls ?? {};
+  if (clientCertSecretRef) {
+    if (caSecretRef === undefined || caSecretRef.name === clientCertSecretRef.name) return undefined;
+    return refuse(
+      'VaultReady',
+      'AgentCAMissing',
+      `spec.vault.tls.caSecretRef: istiod's Vault agent can mount one Secret only, so Vault's CA must be in the Secret of the client certificate: add it to Secret ${clientCertSecretRef.name} as ca.crt, and remove caSecretRef`,
+    );
+  }
+  if (caConfigMapRef === undefined || (isSet('ca-cert') && isSet('tls-secret'))) return undefined;
   return refuse(
     'VaultReady',
     'AgentCAMissing',
@@ -98,7 +106,15 @@ export function deliveryAnnotationsRefused({ spec }: Desired): Problem | undefin
   const refused = refusedTexts(field, annotations, deliveryAnnotations);
   if (refused !== undefined) return refuse('ControlPlanePatched', 'InvalidSpec', refused);
   const ca = agentCaAnnotations.filter((key) => key in annotations);
-  if (ca.length === 0 || spec.vault.tls?.caConfigMapRef !== undefined) return undefined;
+  if (ca.length === 0) return undefined;
+  if (spec.vault.tls?.clientCertSecretRef !== undefined) {
+    return refuse(
+      'ControlPlanePatched',
+      'InvalidSpec',
+      `${field}: ${ca.join(', ')}: not with spec.vault.tls.clientCertSecretRef, whose Secret istiod's Vault agent mounts; remove it, and put the CA into that Secret as ca.crt`,
+    );
+  }
+  if (spec.vault.tls?.caConfigMapRef !== undefined) return undefined;
   return refuse(
     'ControlPlanePatched',
     'InvalidSpec',
@@ -106,8 +122,15 @@ export function deliveryAnnotationsRefused({ spec }: Desired): Problem | undefin
   );
 }
 
-/** `audit` names another type than `file`, or has options that are not permitted. */
-export function auditRefused({ spec: { audit } }: Desired): Problem | undefined {
+/** `audit` names another type than `file`, has options that are not permitted, or goes with a Vault namespace. */
+export function auditRefused({ spec: { audit, vault } }: Desired): Problem | undefined {
+  if (audit && vault.namespace !== undefined) {
+    return refuse(
+      'VaultReady',
+      'InvalidSpec',
+      `spec.audit: cannot be used with spec.vault.namespace ${vault.namespace}: audit devices belong to the root namespace; remove spec.audit, the device itself stays`,
+    );
+  }
   const refused =
     audit && audit.type !== 'file'
       ? `spec.audit.type: ${audit.type}: must be file; remove spec.audit, the device itself stays`

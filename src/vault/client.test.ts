@@ -71,6 +71,13 @@ describe('an answer', () => {
     { status: 400, errors: ['path is already in use at kv/'], kind: 'InUse' },
     { status: 403, errors: ['permission denied'], kind: 'Forbidden' },
     { status: 404, errors: [], kind: 'NotFound' },
+    { status: 404, errors: ['namespace not found'], kind: 'NamespaceNotFound' },
+    { status: 503, errors: ['namespace is sealed'], kind: 'NamespaceSealed' },
+    {
+      status: 503,
+      errors: ['API access to this namespace has been locked by an administrator'],
+      kind: 'NamespaceLocked',
+    },
     { status: 405, errors: ['unsupported operation'], kind: 'Invalid' },
     { status: 412, errors: ['required index state not present'], kind: 'Standby' },
     { status: 429, errors: ['request path "x": rate limit quota exceeded'], kind: 'RateLimited' },
@@ -109,6 +116,14 @@ describe('an answer', () => {
     const { address } = await serve((_, response) => json(response, status, body));
     const reply = await client({ address }).call('POST', 'x', {});
     expect(reply).toEqual({ status, data, auth: undefined });
+  });
+
+  it('404 of a read or a list for want of the Vault namespace is an error: the object is not known to be absent', async () => {
+    const { address } = await serve(vault((_, response) => json(response, 404, { errors: ['namespace not found'] })));
+    const asked = client({ address, namespace: 'team' });
+    await asked.health();
+    expect((await failure(asked.read('kv/data/istioca'))).kind).toBe('NamespaceNotFound');
+    expect((await failure(asked.list('pki/issuers'))).kind).toBe('NamespaceNotFound');
   });
 
   it('404 of a read is nothing, also of a path that warns', async () => {

@@ -9,7 +9,7 @@ import { dig, isObject, type JsonObject } from '../api/json.ts';
 import type { Secret } from '../observability/secret.ts';
 import { sleep, systemClock } from '../runtime/clock.ts';
 import type { Proxy } from '../runtime/proxy.ts';
-import { errorOfReply, errorOfTransport, VaultError } from './errors.ts';
+import { concernsNamespace, errorOfReply, errorOfTransport, VaultError, type TlsSources } from './errors.ts';
 import { aborted, createTransport, type TlsOptions, type TransportReply, type TransportRequest } from './transport.ts';
 
 export type Method = 'GET' | 'LIST' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
@@ -25,6 +25,8 @@ export interface VaultClientOptions {
   address: string;
   namespace?: string;
   tls?: TlsOptions;
+  /** Where `tls` is from, for messages. */
+  tlsSources?: TlsSources;
   /** The proxy that the connection goes through; undefined: none. */
   proxy?: Proxy | undefined;
   /** Deadline of one HTTP request, in milliseconds; default 20 s. */
@@ -145,6 +147,7 @@ class Connection {
   /** The product according to the last health response; undefined before the first one, and if the server is not Vault. */
   product: Health['product'] | undefined;
   readonly proxy: Proxy | undefined;
+  readonly tlsSources: TlsSources;
   readonly #transport: ReturnType<typeof createTransport>;
   readonly #patienceMs: number;
   /** The storage index of the latest write. Standbys of OpenBao and Vault Enterprise process reads themselves and can lag behind. */
@@ -153,6 +156,7 @@ class Connection {
   constructor(options: VaultClientOptions) {
     const address = options.address.replace(/\/$/, '');
     this.proxy = options.proxy;
+    this.tlsSources = options.tlsSources ?? {};
     this.#transport = createTransport(address, options.tls ?? {}, options.timeoutMs ?? 20_000, options.proxy);
     this.#patienceMs = options.patienceMs ?? 15_000;
     this.onRequest = options.onRequest ?? (() => undefined);
@@ -251,11 +255,11 @@ export class VaultClient {
       method === 'GET' ? 'read' : method === 'POST' || method === 'PUT' ? 'write' : method.toLowerCase();
     const reply = await this.#exchange(method, path, body, operation);
     const ok = reply.statusCode >= 200 && reply.statusCode < 300;
-    const allowed = options.allow?.includes(reply.statusCode) === true;
-    if (!ok && !allowed) {
-      const messages = this.#connection.product ? (errorsOf(reply.body) ?? []) : [];
-      throw errorOfReply(operation, path, reply.statusCode, messages);
-    }
+    const messages = this.#connection.product ? (errorsOf(reply.body) ?? []) : [];
+    // an object of a namespace that does not exist is not an object that does not exist
+    const allowed =
+      options.allow?.includes(reply.statusCode) === true && !concernsNamespace(reply.statusCode, messages);
+    if (!ok && !allowed) throw errorOfReply(operation, path, reply.statusCode, messages);
     const parsed = replySchema.safeParse(reply.body ?? {});
     // The response of an ingress, or the error page of a proxy, shows neither success nor absence.
     if (reply.foreign || !parsed.success || (allowed && !isVaultErrorBody(reply.body))) {
@@ -342,7 +346,7 @@ export class VaultClient {
     } catch (error) {
       if (!call.reply) {
         onRequest(operation, 0);
-        throw errorOfTransport(operation, path, error, this.#connection.proxy);
+        throw errorOfTransport(operation, path, error, this.#connection);
       }
       // node-vault rejects error statuses; the caller evaluates the response.
     }

@@ -23,6 +23,13 @@ export type VaultErrorKind =
   | 'InUse'
   /** A mount has more issuers or keys than the operator reads. */
   | 'TooMany'
+  /** The Vault namespace does not exist; sealed by itself; locked by an administrator; or the server has no namespaces. */
+  | 'NamespaceNotFound'
+  | 'NamespaceSealed'
+  | 'NamespaceLocked'
+  | 'NamespaceUnsupported'
+  /** A response-wrapping token does not give a secret ID. */
+  | 'WrappingToken'
   | 'Server';
 
 export class VaultError extends Error {
@@ -32,15 +39,21 @@ export class VaultError extends Error {
   readonly path: string;
   /** HTTP status; 0 if there was no response, or if the failure is not that of a response. */
   readonly status: number;
+  /** What to do, if the error shows more than its kind. */
+  readonly remedy: string | undefined;
 
-  constructor(kind: VaultErrorKind, operation: string, path: string, status: number, detail: string) {
+  constructor(kind: VaultErrorKind, operation: string, path: string, status: number, detail: string, remedy?: string) {
     super(`${operation} ${path}: ${detail}`);
+    this.remedy = remedy;
     this.kind = kind;
     this.operation = operation;
     this.path = path;
     this.status = status;
   }
 }
+
+/** Whether an error of a login shows that Vault refused it, rather than that it could not answer. */
+export const isRefusal = ({ kind }: VaultError): boolean => ['Forbidden', 'Invalid', 'NotFound'].includes(kind);
 
 /** The condition reason of a failed call. */
 export const reasonOfKind: Record<VaultErrorKind, Reason> = {
@@ -57,6 +70,11 @@ export const reasonOfKind: Record<VaultErrorKind, Reason> = {
   CheckAndSet: 'Conflict',
   InUse: 'Conflict',
   TooMany: 'TooManyIssuers',
+  NamespaceNotFound: 'VaultNamespaceNotFound',
+  NamespaceSealed: 'VaultNamespaceSealed',
+  NamespaceLocked: 'VaultNamespaceLocked',
+  NamespaceUnsupported: 'VaultNamespaceUnsupported',
+  WrappingToken: 'WrappingTokenInvalid',
   Server: 'VaultError',
 };
 
@@ -77,7 +95,21 @@ export function clean(text: string): string {
 const noLeader =
   /active cluster node not found|in standby mode|node is not the leader|leadership lost|leadership transfer/i;
 
+/** The kind of an error that concerns the whole Vault namespace, as OpenBao and Vault Enterprise word it. */
+function kindOfNamespace(status: number, text: string): VaultErrorKind | undefined {
+  if (status === 404 && /\bnamespace not found\b/i.test(text)) return 'NamespaceNotFound';
+  if (status === 503 && /\bnamespace is sealed\b/i.test(text)) return 'NamespaceSealed';
+  if (status === 503 && /\baccess to this namespace has been locked\b/i.test(text)) return 'NamespaceLocked';
+  return undefined;
+}
+
+/** Whether an error response concerns the whole Vault namespace, and not the path of the request. */
+export const concernsNamespace = (status: number, messages: readonly string[]): boolean =>
+  kindOfNamespace(status, messages.join('; ')) !== undefined;
+
 function kindOfStatus(status: number, text: string): VaultErrorKind {
+  const ofNamespace = kindOfNamespace(status, text);
+  if (ofNamespace !== undefined) return ofNamespace;
   if (status === 403) return 'Forbidden';
   if (status === 404) return 'NotFound';
   if (status === 429) return 'RateLimited';
@@ -102,11 +134,43 @@ export function errorOfReply(operation: string, path: string, status: number, me
 
 const tlsCodes = /CERT|TLS|SSL|ALTNAME|SELF_SIGNED|ISSUER|UNABLE_TO|SIGNATURE/;
 
+/** Where the certificates of a connection are from, for messages: kind and name of the object, and the field of the spec. */
+export interface TlsSources {
+  ca?: string;
+  clientCert?: string;
+}
+
+/** TLS alerts (RFC 8446, section 6.2) by which a server asks for a client certificate, or refuses the one it got. */
+const certificateMissing = /alert (certificate required|handshake failure)/;
+const certificateRefused =
+  /alert (bad certificate|unsupported certificate|certificate (revoked|expired|unknown)|unknown ca|access denied|decrypt error)/;
+
+/** What to do about a failed TLS handshake. @param text code and message of the error, which are not shown */
+function tlsRemedy(text: string, { ca, clientCert }: TlsSources): string {
+  const said = text.toLowerCase().replaceAll('_', ' ');
+  if (certificateMissing.test(said) && clientCert === undefined)
+    return 'Vault asks for a client certificate: name its Secret in spec.vault.tls.clientCertSecretRef';
+  if (certificateMissing.test(said) || certificateRefused.test(said)) {
+    return clientCert === undefined
+      ? "Vault ended the handshake: check spec.vault.tls and the configuration of Vault's listener"
+      : `Vault refused the client certificate in ${clientCert}: it has expired, is not for client authentication, or its CA is not in tls_client_ca_file of Vault's listener. Put another one into that Secret`;
+  }
+  const server = 'the CA that signs the server certificate, and serverName';
+  return ca === undefined
+    ? `check spec.vault.tls: ${server}`
+    : `check spec.vault.tls: ${server}. The CA given is that of ${ca}`;
+}
+
 /**
- * Creates the error of a failed connection. It keeps only the code: messages and causes can contain request headers.
- * @param proxy the proxy that the connection went through; undefined: none
+ * Creates the error of a failed connection. Of the failure it shows only the code: messages and causes can contain request headers.
+ * @param connection the proxy that the connection went through (undefined: none), and where its certificates are from
  */
-export function errorOfTransport(operation: string, path: string, error: unknown, proxy?: Proxy): VaultError {
+export function errorOfTransport(
+  operation: string,
+  path: string,
+  error: unknown,
+  { proxy, tlsSources = {} }: { proxy?: Proxy | undefined; tlsSources?: TlsSources } = {},
+): VaultError {
   if (error instanceof VaultError) return error;
   const code =
     typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string'
@@ -122,6 +186,8 @@ export function errorOfTransport(operation: string, path: string, error: unknown
       0,
       'the answer is larger than this operator accepts (1 MiB, a list 4 MiB)',
     );
-  const kind = tlsCodes.test(code) || code === 'EPROTO' ? 'TLSFailed' : 'Unreachable';
-  return new VaultError(kind, operation, path, 0, `${code}${proxy ? throughProxy(proxy) : ''}`);
+  const detail = `${code}${proxy ? throughProxy(proxy) : ''}`;
+  if (!tlsCodes.test(code) && code !== 'EPROTO') return new VaultError('Unreachable', operation, path, 0, detail);
+  const text = `${code} ${error instanceof Error ? error.message : ''}`;
+  return new VaultError('TLSFailed', operation, path, 0, detail, tlsRemedy(text, tlsSources));
 }

@@ -29,6 +29,8 @@ class FakeVault {
   renewable = true;
   isVault = true;
   sealed = false;
+  /** What `sys/wrapping/unwrap` returns once, by wrapping token. */
+  readonly wrapped = new Map<unknown, string>();
   /** Tokens that the server rejects. */
   readonly revoked = new Set<unknown>();
   readonly #server = http.createServer((request, response) => {
@@ -56,6 +58,16 @@ class FakeVault {
       if (this.loginStatus !== 200) return [this.loginStatus, refused];
       this.logins += 1;
       return [200, auth(`token-${this.logins}`, this.lease)];
+    }
+    if (path === 'sys/wrapping/lookup') {
+      const known = this.wrapped.has((this.bodies.at(-1) as { token: unknown }).token);
+      if (!known) return [400, { errors: ['wrapping token is not valid or does not exist'] }];
+      return [200, { data: { creation_path: 'auth/approle/role/operator/secret-id' } }];
+    }
+    if (path === 'sys/wrapping/unwrap') {
+      const secretId = this.wrapped.get(token);
+      this.wrapped.delete(token);
+      return secretId === undefined ? [400, refused] : [200, { data: { secret_id: secretId } }];
     }
     if (path === 'auth/token/renew-self') return [this.renewStatus, auth('same', this.renewedLease)];
     if (path === 'auth/token/lookup-self') return [200, { data: { ttl: this.lease, renewable: this.renewable } }];
@@ -96,6 +108,7 @@ beforeEach(async () => {
     onLogin: () => (loginsCounted += 1),
     retirementMs: 60_000,
     proxyFor: () => undefined,
+    unwraps: true,
   });
 });
 afterEach(async () => {
@@ -122,6 +135,12 @@ const given = (token: string, user = 'istio-system/istioca'): SessionRequest => 
   connection: { address: vault.address },
   login: { method: 'token', token: new Secret(token) },
 });
+
+const appRole = (secretId: string, { user = 'istio-system/istioca', attempt = '', serverName = '' } = {}): SessionRequest => ({
+  user,
+  connection: { address: vault.address, ...(serverName === '' ? {} : { tls: { serverName } }) },
+  login: { method: 'appRole', namespace: user.replace(/\/.*/, ''), mount: 'approle', roleId: 'role-1', secretId: new Secret(secretId), attempt },
+}); // prettier-ignore
 
 /** Waits for a condition that depends on the loopback server. The time limit of the test ends the wait. */
 async function until(condition: () => boolean): Promise<void> {
@@ -184,6 +203,72 @@ describe('logging in', () => {
     vault.loginStatus = 200;
     await sessions.open(request(), unbounded);
     expect(vault.logins).toBe(1);
+  });
+});
+
+describe('an AppRole', () => {
+  const [first, second] = ['11111111-1111-1111-1111-111111111111', '22222222-2222-2222-2222-222222222222'];
+  const wrapping = 's.0123456789abcdefghijklmn';
+  const logins = () => vault.count('auth/approle/login');
+
+  it('logs in once with a secret ID, and again with another one', async () => {
+    for (let i = 0; i < 3; i += 1) await sessions.open(appRole(first), unbounded);
+    expect(vault.calls).toEqual(['sys/health', 'auth/approle/login']);
+    expect(vault.bodies).toEqual([{ role_id: 'role-1', secret_id: first }]);
+    await sessions.open(appRole(second), unbounded);
+    expect(vault.bodies.at(-1)).toEqual({ role_id: 'role-1', secret_id: second });
+    expect([logins(), loginsCounted]).toEqual([2, 2]);
+    await until(() => vault.count('auth/token/revoke-self token-1') === 1);
+  });
+
+  it('is not locked by refused logins: the same secret ID is tried again on request, or after 16 minutes', async () => {
+    vault.loginStatus = 400;
+    const refused = (request: SessionRequest) =>
+      expect(sessions.open(request, unbounded)).rejects.toMatchObject({ kind: 'Invalid' });
+    for (let i = 0; i < 30; i += 1) {
+      await refused(appRole(first));
+      await refused(appRole(first, { user: 'istio-system/other', attempt: 'text of its own' }));
+      await clock.advance(30_000);
+    }
+    expect(logins()).toBe(1);
+    await refused(appRole(first, { attempt: 'now' }));
+    await refused(appRole(first, { attempt: 'now' }));
+    expect(logins()).toBe(2);
+    await refused(appRole(second));
+    expect(logins()).toBe(3);
+    vault.loginStatus = 200;
+    await refused(appRole(second));
+    await clock.advance(16 * minute);
+    await sessions.open(appRole(second), unbounded);
+    expect(logins()).toBe(4);
+  });
+
+  it('gets its secret ID by unwrapping a token once, for every session, until the resource is gone', async () => {
+    vault.wrapped.set(wrapping, first);
+    const users = ['istio-system/istioca', 'istio-system/other'];
+    await Promise.all(users.map((user) => sessions.open(appRole(wrapping, { user }), unbounded)));
+    await sessions.open(appRole(wrapping, { serverName: 'renewed.example' }), unbounded);
+    // another namespace gets nothing for a token that was used already
+    const stranger = appRole(wrapping, { user: 'elsewhere/istioca' });
+    await expect(sessions.open(stranger, unbounded)).rejects.toMatchObject({ kind: 'WrappingToken' });
+    for (const user of users) sessions.release(user);
+    for (const user of users) await sessions.open(appRole(wrapping, { user }), unbounded);
+    const unwraps = () => vault.count(`sys/wrapping/unwrap ${wrapping}`);
+    expect([unwraps(), vault.count('sys/wrapping/lookup')]).toEqual([1, 2]);
+    expect(vault.bodies.filter((body) => JSON.stringify(body).includes(first))).toHaveLength(3);
+    sessions.forget('istio-system/istioca');
+    await sessions.open(appRole(wrapping, { user: 'istio-system/other', serverName: 'kept.example' }), unbounded);
+    expect(unwraps()).toBe(1);
+    sessions.forget('istio-system/other');
+    await expect(sessions.open(appRole(wrapping), unbounded)).rejects.toMatchObject({ kind: 'WrappingToken' });
+    expect(log).not.toContain(wrapping);
+  });
+
+  it('takes a secret ID that somebody chose for what it is, and no login follows a used wrapping token', async () => {
+    await sessions.open(appRole('chosen by hand'), unbounded);
+    expect(vault.bodies.at(-1)).toEqual({ role_id: 'role-1', secret_id: 'chosen by hand' });
+    await expect(sessions.open(appRole(wrapping), unbounded)).rejects.toMatchObject({ kind: 'WrappingToken' });
+    expect(logins()).toBe(1);
   });
 });
 

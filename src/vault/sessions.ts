@@ -5,17 +5,20 @@
  */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import type { JsonObject } from '../api/json.ts';
 import type { Logger } from '../observability/logger.ts';
 import { Secret } from '../observability/secret.ts';
 import { sleep, type Clock } from '../runtime/clock.ts';
 import { abortable } from '../runtime/deadline.ts';
-import type { ProxyFor } from '../runtime/proxy.ts';
+import type { Proxy, ProxyFor } from '../runtime/proxy.ts';
 import { assertServing, VaultClient, type VaultClientOptions } from './client.ts';
-import { errorOfTransport, VaultError } from './errors.ts';
+import { errorOfTransport, isRefusal, VaultError } from './errors.ts';
+import { SecretIds, type AppRoleLogin } from './secret-ids.ts';
 import { aborted } from './transport.ts';
 
-/** The login: with the token of a Kubernetes service account, or with a given Vault token. */
+/** The login: with the token of a Kubernetes service account, with an AppRole, or with a given Vault token. */
 export type Login =
+  | AppRoleLogin
   | { method: 'serviceAccount'; mount: string; role: string; identity: string; requestJwt: () => Promise<Secret> }
   | { method: 'token'; token: Secret };
 
@@ -48,22 +51,57 @@ export interface SessionsOptions {
   retirementMs: number;
   /** The proxy for the address of a server. */
   proxyFor: ProxyFor;
+  /** Whether wrapping tokens are unwrapped, which only one process can do. */
+  unwraps: boolean;
+}
+
+/** A refused AppRole login. */
+interface Refusal {
+  error: VaultError;
+  /** When the login may be repeated, in milliseconds since the epoch. */
+  untilMs: number;
+  /** What each resource asked for an attempt with when it last met the refusal, by `namespace/name`. */
+  readonly attempts: Map<string, string>;
 }
 
 /** The shortest time between two drops of a session because of denied requests, in milliseconds. */
 const reloginIntervalMs = 5 * 60_000;
+/**
+ * The shortest time between two AppRole logins with the same refused secret ID, in milliseconds. Vault and OpenBao lock a role ID for 15 minutes
+ * after five refused logins with less than 15 minutes between them, also for a valid secret ID.
+ * https://developer.hashicorp.com/vault/docs/concepts/user-lockout
+ */
+const refusedAppRoleMs = 16 * 60_000;
 /** How long the end waits for logins that are in progress, and for the revocation of tokens, in milliseconds. */
 const closingMs = 10_000;
 const authSchema = z.object({ client_token: z.string(), lease_duration: z.number(), renewable: z.boolean() });
 const lookupSchema = z.object({ ttl: z.number(), renewable: z.boolean().default(false) });
 
+/** What tells the identity of a login from others. */
+function whoOf(login: Login): string[] {
+  if (login.method === 'token') return ['token', login.token.reveal()];
+  if (login.method === 'appRole')
+    return ['appRole', login.namespace, login.mount, login.roleId, login.secretId.reveal()];
+  return [login.mount, login.role, login.identity];
+}
+
+const serverOf = ({ address, namespace }: VaultClientOptions): string => JSON.stringify([address, namespace]);
+
 function keyOf({ connection, login }: SessionRequest): string {
-  const { address, namespace, tls } = connection;
-  const who = login.method === 'token' ? ['token', login.token.reveal()] : [login.mount, login.role, login.identity];
+  const { address, namespace, tls, tlsSources } = connection;
+  const who = whoOf(login);
   return createHash('sha256')
-    .update(JSON.stringify([address, namespace, tls, who]))
+    .update(JSON.stringify([address, namespace, tls, tlsSources, who]))
     .digest('hex');
 }
+
+/** A path that every namespace has, and that needs no token. */
+const namespacedPath = 'sys/internal/ui/mounts';
+/** The name of a namespace that does not exist. */
+const impossibleNamespace = 'istio-vault-ca-asks-for-what-does-not-exist';
+
+const answersWithoutToken = async (client: VaultClient): Promise<boolean> =>
+  (await client.call('GET', namespacedPath, undefined, { allow: [400, 401, 403, 404, 405] })).status === 200;
 
 /** The delay before a token is renewed, in milliseconds: two thirds of its TTL. */
 const untilRenewal = (ttlSeconds: number): number => (ttlSeconds * 1000 * 2) / 3;
@@ -81,8 +119,13 @@ export class Sessions {
   /** Logins in progress, by session key. */
   readonly #pending = new Map<string, Promise<Session>>();
 
+  /** Refused AppRole logins, by session key. */
+  readonly #refusals = new Map<string, Refusal>();
+  readonly #secretIds: SecretIds;
+
   constructor(options: SessionsOptions) {
     this.#options = options;
+    this.#secretIds = new SecretIds(options.unwraps);
   }
 
   /**
@@ -96,12 +139,15 @@ export class Sessions {
     this.#leave(request.user, key);
     const users = this.#users.get(key) ?? new Set();
     this.#users.set(key, users.add(request.user));
+    if (request.login.method === 'appRole')
+      this.#secretIds.use(serverOf(request.connection), request.user, request.login);
     const current = this.#sessions.get(key);
     if (
       current &&
       (current.expiresAt === undefined || current.expiresAt > this.#options.clock.now() + current.marginMs)
     )
       return current.client.within(signal);
+    this.#throwRefusal(key, request);
     let pending = this.#pending.get(key);
     if (!pending) {
       pending = this.#login(key, request).finally(() => this.#pending.delete(key));
@@ -145,9 +191,25 @@ export class Sessions {
     this.#retired.add(session);
   }
 
-  /** Ends the session of a deleted resource, unless other resources use it. */
+  /** Ends the session of a resource that makes no requests for now, unless other resources use it. */
   release(user: string): void {
     this.#leave(user, undefined);
+  }
+
+  /** The same for a deleted resource, whose unwrapped secret ID is forgotten too. */
+  forget(user: string): void {
+    this.release(user);
+    this.#secretIds.forget(user);
+  }
+
+  /** Throws the refusal of an AppRole login that may not be repeated yet. */
+  #throwRefusal(key: string, { user, login }: SessionRequest): void {
+    const refusal = this.#refusals.get(key);
+    if (login.method !== 'appRole' || !refusal || refusal.untilMs <= this.#options.clock.now()) return;
+    const met = refusal.attempts.get(user);
+    if (met !== undefined && met !== login.attempt) return;
+    refusal.attempts.set(user, login.attempt);
+    throw refusal.error;
   }
 
   /**
@@ -170,6 +232,7 @@ export class Sessions {
     for (const [key, users] of this.#users) {
       if (key === exceptKey || !users.delete(user) || users.size > 0) continue;
       this.#users.delete(key);
+      this.#refusals.delete(key);
       const unused = [...this.#sessions.values(), ...this.#retired].filter((session) => session.key === key);
       for (const session of unused) void this.#end(session, true);
     }
@@ -182,15 +245,12 @@ export class Sessions {
     try {
       // The health check comes first: a token is sent only to a Vault server, and no token is requested while it cannot respond.
       assertServing(await client.health(), request.connection.address);
-      const { login } = request;
-      const token =
-        login.method === 'token'
-          ? await this.#useGivenToken(client, login.token)
-          : await this.#byServiceAccount(client, login);
+      await this.#assertNamespace(client, request.connection, proxy);
+      const token = await this.#authenticate(client, key, request);
       const session: Session = {
         key,
         client,
-        owned: login.method !== 'token',
+        owned: request.login.method !== 'token',
         timer: undefined,
         marginMs: Math.min(5_000, token.ttlSeconds * 100),
         expiresAt: token.ttlSeconds === 0 ? undefined : this.#options.clock.now() + token.ttlSeconds * 1000,
@@ -209,10 +269,56 @@ export class Sessions {
     }
   }
 
-  async #byServiceAccount(client: VaultClient, login: Login & { method: 'serviceAccount' }) {
-    const jwt = await login.requestJwt();
+  /**
+   * Checks that the server uses the Vault namespace, before anything is sent to it. Vault's Community edition ignores the header and would use its root
+   * namespace; a namespace that cannot exist shows whether the header has an effect.
+   * @throws VaultError of kind `NamespaceNotFound`, `NamespaceSealed`, `NamespaceLocked`, `NamespaceUnsupported`; any other if a request fails
+   */
+  async #assertNamespace(client: VaultClient, connection: VaultClientOptions, proxy: Proxy | undefined): Promise<void> {
+    const { address, namespace } = connection;
+    if (namespace === undefined) return;
+    // a server that does not answer this without a token shows nothing here; the login does then
+    if (!(await answersWithoutToken(client))) return;
+    const other = new VaultClient({ ...connection, namespace: `${namespace}/${impossibleNamespace}`, proxy });
+    try {
+      if (!(await answersWithoutToken(other))) return;
+    } finally {
+      other.close();
+    }
+    const detail = `the server at ${address} ignores namespaces, so that everything would go to its root namespace`;
+    throw new VaultError('NamespaceUnsupported', 'read', namespacedPath, 200, detail);
+  }
+
+  async #authenticate(client: VaultClient, key: string, { user, connection, login }: SessionRequest) {
+    switch (login.method) {
+      case 'token':
+        return await this.#useGivenToken(client, login.token);
+      case 'serviceAccount':
+        return await this.#logIn(client, login.mount, {
+          role: login.role,
+          jwt: (await login.requestJwt()).reveal(),
+        });
+      case 'appRole': {
+        const secretId = await this.#secretIds.resolve(client, serverOf(connection), login);
+        const credentials = { role_id: login.roleId, secret_id: secretId.reveal() };
+        try {
+          const token = await this.#logIn(client, login.mount, credentials);
+          this.#refusals.delete(key);
+          return token;
+        } catch (error) {
+          if (error instanceof VaultError && isRefusal(error)) {
+            const untilMs = this.#options.clock.now() + refusedAppRoleMs;
+            this.#refusals.set(key, { error, untilMs, attempts: new Map([[user, login.attempt]]) });
+          }
+          throw error;
+        }
+      }
+    }
+  }
+
+  async #logIn(client: VaultClient, mount: string, credentials: JsonObject) {
     this.#options.onLogin();
-    const reply = await client.call('POST', `auth/${login.mount}/login`, { role: login.role, jwt: jwt.reveal() });
+    const reply = await client.call('POST', `auth/${mount}/login`, credentials);
     const auth = authSchema.parse(reply.auth);
     client.useToken(new Secret(auth.client_token));
     return { ttlSeconds: auth.lease_duration, renewable: auth.renewable };

@@ -267,7 +267,7 @@ describe('a Vault that does not serve', () => {
   it.each([
     ['a token', { method: 'Token', kubernetes: undefined, token: { secretRef: { name: 'istio-vault-ca-token' } } }],
     ['a service account', { method: 'Kubernetes' }],
-  ])('is LoginFailed in a namespace that does not exist, with %s', async (_, auth) => {
+  ])('is VaultNamespaceNotFound in a namespace that does not exist, with %s', async (_, auth) => {
     const namespace = `bad-namespace-${auth.method.toLowerCase()}`;
     const spec = { vault: { namespace: 'nowhere', auth } };
     const scene = await makeScene(kube, vaults.OpenBao, { namespace, spec, withoutRole: true });
@@ -281,8 +281,11 @@ describe('a Vault that does not serve', () => {
       data,
     });
     await applyOk(kube, scene.resource);
-    const resource = await waitForCondition(kube, namespace, 'istioca', { type: 'VaultReady', reason: 'LoginFailed' });
-    expect(readyMessage(resource)).toContain('spec.vault.namespace nowhere must exist');
+    const resource = await waitForCondition(kube, namespace, 'istioca', {
+      type: 'VaultReady',
+      reason: 'VaultNamespaceNotFound',
+    });
+    expect(readyMessage(resource)).toContain('spec.vault.namespace');
   });
 
   it('is LoginFailed without the audience in the role, and without echoing the token', async () => {

@@ -4,12 +4,14 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { dumpYaml, loadYaml } from '../../src/runtime/yaml.ts';
 import { makeTemporaryDir, products, sharedStack } from '../stack/index.ts';
+import { call } from '../stack/http.ts';
 import { kubeWrites, vaultEntries, vaultWrites } from '../support/audit.ts';
 import { leaks, secretsOf, tokenAccessors } from '../support/canary.ts';
 import { applyOk, getResource, manifest, resourcePath, waitForCondition, type Json } from '../support/cluster.ts';
 import { trustForeignRoot } from '../support/foreign-root.ts';
 import { useOperator } from '../support/harness.ts';
 import { runProgram, type Said } from '../support/operator.ts';
+import { secretOf } from '../support/samples.ts';
 import { grantLongTokens, makeScene, merge, type Scene, type Vault } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
@@ -165,6 +167,27 @@ describe('what stands in the way', () => {
     expect(listed.code).toBe(1);
     expect(listed.stdout).toContain('AddressNotAllowed');
     expect(await logins(vault)).toBe(before);
+  });
+
+  it('is a wrapping token, which it leaves to the operator', async () => {
+    const namespace = 'plan-wrapped';
+    await vault.request('POST', 'sys/auth/plan-approle', { type: 'approle' });
+    await vault.request('POST', 'auth/plan-approle/role/operator', {});
+    const wrapped = await call(`${vault.address}/v1/auth/plan-approle/role/operator/secret-id`, {
+      method: 'POST',
+      ca: vault.caPem,
+      headers: { 'x-vault-token': vault.rootToken, 'x-vault-wrap-ttl': '600' },
+    });
+    const { token } = (wrapped.body as { wrap_info: { token: string } }).wrap_info;
+    const appRole = { mount: 'plan-approle', roleId: 'r', secretIdRef: { name: 'istio-vault-ca-approle' } };
+    const auth = { method: 'AppRole', kubernetes: undefined, appRole };
+    const { resource } = await longScene(kube, vault, { namespace, spec: { vault: { auth } } });
+    await applyOk(kube, secretOf(namespace, 'istio-vault-ca-approle', 'secret-id', token));
+    const said = await plan(resource, '-o', 'json');
+    expect(said.code).toBe(1);
+    expect(planned(said).problems.map(({ reason }) => reason)).toEqual(['WrappingTokenInvalid']);
+    expect(said.stdout).toContain('left to the running operator');
+    expect((await vault.request('POST', 'sys/wrapping/lookup', { token }, '')).status).toBe(200);
   });
 
   it('is a suspended resource, or a mistake, on one line', async () => {

@@ -382,7 +382,13 @@ const cases: Record<string, Case> = {
     condition: ['reviewer', 'AccessReady'],
   },
   'istio-vault-ca-secrets: get secrets istio-vault-ca-approle': {
-    refused: ['token', { vault: { auth: { method: 'AppRole', token: undefined, appRole: { roleId: 'r', secretIdRef: { name: 'istio-vault-ca-approle' } } } } }], // prettier-ignore
+    use: () => {
+      const appRole = { roleId: 'r', secretIdRef: { name: 'istio-vault-ca-approle' } };
+      const auth = { method: 'AppRole', token: undefined, appRole };
+      return applyOk(kube, merge(scenes.token.resource, { spec: { vault: { auth } } }));
+    },
+    undo: () => applyOk(kube, scenes.token.resource),
+    condition: ['token', 'VaultReady'],
   },
   'istio-vault-ca-secrets: get secrets istio-vault-ca-signed': {
     use: () => applyOk(kube, scenes.signed.resource),

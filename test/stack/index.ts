@@ -30,7 +30,7 @@ export type { SharedStack } from './shared.ts';
 export { sharedStack } from './shared.ts';
 export type { Answer, KubeServer, Product, RunningServer, Stack, StackMode, VaultServer } from './types.ts';
 export { products } from './types.ts';
-export type { VaultOptions } from './vault.ts';
+export type { StartedVault, VaultOptions } from './vault.ts';
 export { enableKubernetesAuth, startVault } from './vault.ts';
 export { ensureServers } from './servers.ts';
 export { waitFor } from './wait.ts';

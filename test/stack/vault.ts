@@ -23,6 +23,8 @@ export interface VaultOptions {
   readonly devListen?: string;
   /** Folder for its files; default: a temporary one, which is removed at the end. */
   readonly dir?: string;
+  /** A further configuration file in HCL, for example with another listener. */
+  readonly config?: string;
   /** For very many requests: no audit device, and memory rather than garbage collection. */
   readonly lean?: boolean;
 }
@@ -52,6 +54,13 @@ export const productTraits: Readonly<
 /** The configuration of OpenBao's audit device, which OpenBao does not accept through the API. */
 export const auditConfig = (path: string): string =>
   `audit "file" "to-file" {\n  options {\n    file_path = ${JSON.stringify(path)}\n  }\n}\n`;
+
+/** A server, and what only its owner can do. */
+export interface StartedVault extends VaultServer {
+  readonly facts: VaultFacts;
+  /** Has it read the certificates of its listeners again. Vault in dev mode does not survive that. */
+  reload(): void;
+}
 
 /** The part of the interface that needs only the facts. */
 export function vaultClient(facts: VaultFacts): Omit<VaultServer, 'stop'> {
@@ -141,10 +150,7 @@ export async function finishVaultStart(
  * audit device, and TLS unless told otherwise. The Kubernetes auth method can be enabled on both.
  * @throws if it is not available or does not become ready; the message contains the end of its log
  */
-export async function startVault(
-  product: Product,
-  options: VaultOptions = {},
-): Promise<VaultServer & { readonly facts: VaultFacts }> {
+export async function startVault(product: Product, options: VaultOptions = {}): Promise<StartedVault> {
   const traits = productTraits[product];
   const files = await ensureServer(traits.server);
   const dir = options.dir ?? makeTemporaryDir(traits.binary);
@@ -164,6 +170,7 @@ export async function startVault(
       const auditLog = join(dir, 'audit.log');
       const logPath = join(dir, `${traits.binary}-${listen.replace(/.*:/, '')}.log`);
       await writeFile(join(dir, 'audit.hcl'), auditConfig(auditLog));
+      if (options.config !== undefined) await writeFile(join(dir, 'more.hcl'), options.config);
       child = startProcess({
         name: product,
         command: files.binary,
@@ -171,6 +178,7 @@ export async function startVault(
           ...['server', '-dev', '-dev-no-store-token', `-dev-listen-address=${listen}`],
           ...(tls ? ['-dev-tls', `-dev-tls-cert-dir=${dir}`] : []),
           ...(traits.auditByConfig && !lean ? [`-config=${join(dir, 'audit.hcl')}`] : []),
+          ...(options.config === undefined ? [] : [`-config=${join(dir, 'more.hcl')}`]),
           ...(files.plugins === undefined ? [] : [`-dev-plugin-dir=${files.plugins}`]),
         ],
         // In the environment and not in the arguments, which other users can read.
@@ -196,7 +204,8 @@ export async function startVault(
         lean ? undefined : auditLog,
         { process: child },
       );
-      return { ...vaultClient(facts), facts, stop };
+      const { pid } = child;
+      return { ...vaultClient(facts), facts, stop, reload: () => process.kill(pid, 'SIGHUP') };
     });
   } catch (error) {
     await stop();

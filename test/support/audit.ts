@@ -31,7 +31,7 @@ export async function vaultWrites(vault: Vault): Promise<string[]> {
     .filter(({ type }) => type === 'request')
     .map(({ operation, path }) => `${operation} ${path}`)
     .filter((line) => /^(create|update|patch|delete) /.test(line))
-    .filter((line) => !/ (auth\/[^/]+\/login|auth\/token\/.*|sys\/capabilities-self)$/.test(line));
+    .filter((line) => !/ (auth\/[^/]+\/login|auth\/token\/.*|sys\/capabilities-self|sys\/wrapping\/.*)$/.test(line));
 }
 
 interface KubeLine {

@@ -50,6 +50,7 @@ export const breaking: [string, Json][] = [
   ['spec.intermediate.ttl', { intermediate: { ttl: '24h', maxWorkloadCertTTL: '12h' } }],
   ['spec.intermediate.renewBefore', { intermediate: { renewBefore: '43800h' } }],
   ['spec', { root: { mount: 'pki' }, intermediate: { mount: 'pki/below' } }],
+  ['spec.audit', { vault: { namespace: 'team' }, audit: { path: 'file' } }],
   ['spec.keyStore.manage', { keyStore: { manage: false } }],
   ['spec.kubernetesAuth.config.manage', { kubernetesAuth: { manage: false, config: { manage: true } } }],
   // at the boundary of a rule

@@ -1,5 +1,6 @@
 /** The istiod fields of the control plane: environment variables and Pod annotations that istiod's Pod template must carry. Pure. */
 import { digestAnnotation } from '../../api/annotations.ts';
+import { clientCertificateKeys } from '../../api/client-certificate.ts';
 import type { Spec } from '../../api/schema.ts';
 import { deliveredFiles, fileSource } from '../facts/ca-files.ts';
 import type { Desired } from '../facts/desired.ts';
@@ -23,6 +24,22 @@ export interface IstiodFields {
 
 const vaultAnnotation = (name: string) => `vault.hashicorp.com/${name}`;
 
+/** The directory of the agent at which the injector mounts the Secret of annotation `tls-secret`. */
+const tlsDirectory = '/vault/tls';
+
+/** Settings for Vault's CA and the client certificate. The agent mounts one Secret only: `agentCaMissing` refuses a second one. */
+function tlsSettings({ vault: { tls } }: Spec): Record<string, string> {
+  const { caSecretRef, clientCertSecretRef } = tls ?? {};
+  const { ca, cert, key } = clientCertificateKeys;
+  const secret = clientCertSecretRef ?? caSecretRef;
+  if (secret === undefined) return {};
+  return {
+    'tls-secret': secret.name,
+    'ca-cert': `${tlsDirectory}/${caSecretRef?.key ?? ca}`,
+    ...(clientCertSecretRef && { 'client-cert': `${tlsDirectory}/${cert}`, 'client-key': `${tlsDirectory}/${key}` }),
+  };
+}
+
 /**
  * Returns the Pod annotations that configure Vault Agent Injector.
  * Source: https://developer.hashicorp.com/vault/docs/platform/k8s/injector/annotations
@@ -39,10 +56,7 @@ function agentAnnotations(spec: Spec): Record<string, string> {
   };
   if (vault.namespace !== undefined) settings['namespace'] = vault.namespace;
   if (vault.tls?.serverName !== undefined) settings['tls-server-name'] = vault.tls.serverName;
-  if (vault.tls?.caSecretRef !== undefined) {
-    settings['tls-secret'] = vault.tls.caSecretRef.name;
-    settings['ca-cert'] = `/vault/tls/${vault.tls.caSecretRef.key}`;
-  }
+  Object.assign(settings, tlsSettings(spec));
   if (kubernetesAuth.audience !== undefined) settings['agent-service-account-token-volume-name'] = 'istio-token';
   for (const file of deliveredFiles(spec)) {
     const { path, template } = fileSource(spec, file);

@@ -121,6 +121,28 @@ describe("the fields of istiod's pod", () => {
       },
     },
     {
+      name: 'a client certificate, with the CA in its Secret',
+      spec: { vault: { ...vault, tls: { clientCertSecretRef: { name: 'vault-client' } } } },
+      expected: {
+        ...always,
+        'tls-secret': 'vault-client',
+        'ca-cert': '/vault/tls/ca.crt',
+        'client-cert': '/vault/tls/tls.crt',
+        'client-key': '/vault/tls/tls.key',
+      },
+    },
+    {
+      name: 'a client certificate, with the CA under another key',
+      spec: { vault: { ...vault, tls: { ...ca.secret, clientCertSecretRef: { name: 'vault-ca' } } } },
+      expected: {
+        ...always,
+        'tls-secret': 'vault-ca',
+        'ca-cert': '/vault/tls/tls.ca',
+        'client-cert': '/vault/tls/tls.crt',
+        'client-key': '/vault/tls/tls.key',
+      },
+    },
+    {
       name: 'a CA in a ConfigMap, which the agent cannot mount',
       spec: { vault: { ...vault, tls: ca.configMap } },
       expected: always,
