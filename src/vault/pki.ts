@@ -46,6 +46,74 @@ async function listDetails<T>(client: VaultClient, path: string, schema: z.ZodTy
   return schema.parse(reply.data);
 }
 
+const namedItems = z.record(
+  z.string(),
+  z.looseObject({ issuer_name: z.string().default(''), key_name: z.string().default('') }),
+);
+
+/** Whether the list of a mount has no issuer, or no key, of an id or name; of issuer `default`, whether the mount has none. */
+async function isAbsent(client: VaultClient, mount: string, kind: 'issuers' | 'keys', ref: string): Promise<boolean> {
+  if (kind === 'issuers' && ref === 'default')
+    return configSchema.parse((await client.read(`${mount}/config/issuers`)) ?? {}).default === '';
+  const reply = await client.call('LIST', `${mount}/${kind}`, undefined, { allow: [404] });
+  if (reply.status === 404) return true;
+  const items = Object.entries(namedItems.parse(reply.data['key_info']));
+  return !items.some(([id, names]) => id === ref || (ref !== '' && Object.values(names).includes(ref)));
+}
+
+/** Whether a request failed in a way in which requests for absent issuers and keys do: with status 500, as failures of the server, or 400. */
+const mayBeAbsence = (error: unknown): error is VaultError =>
+  error instanceof VaultError && [400, 500].includes(error.status);
+
+/**
+ * A read of an issuer; undefined if it does not exist. Vault and OpenBao answer a read of an absent issuer with status 500, as they do when they
+ * fail (findings/openbao-absent-issuer.sh), so the list of issuers decides.
+ * @param ref id or name of the issuer
+ * @throws VaultError if the issuer exists and cannot be read, or if the list cannot be read either
+ */
+async function unlessAbsent<T>(
+  client: VaultClient,
+  mount: string,
+  ref: string,
+  read: Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await read;
+  } catch (error) {
+    if (mayBeAbsence(error) && (await isAbsent(client, mount, 'issuers', ref))) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * A write that names an issuer or a key which was observed.
+ * @throws VaultError of kind `CheckAndSet` if it does not exist any more
+ */
+async function unlessGone<T>(
+  client: VaultClient,
+  mount: string,
+  [kind, ref]: ['issuers' | 'keys', string],
+  write: Promise<T>,
+): Promise<T> {
+  try {
+    return await write;
+  } catch (error) {
+    if (!mayBeAbsence(error) || !(await isAbsent(client, mount, kind, ref))) throw error;
+    const what = kind === 'issuers' ? 'issuer' : 'key';
+    throw new VaultError(
+      'CheckAndSet',
+      error.operation,
+      error.path,
+      0,
+      `the ${what} does not exist any more; looking again`,
+    );
+  }
+}
+
+/** Reads an issuer; undefined if it does not exist. @throws VaultError */
+const readIssuer = (client: VaultClient, mount: string, ref: string): Promise<JsonObject | undefined> =>
+  unlessAbsent(client, mount, ref, client.read(`${mount}/issuer/${ref}`));
+
 /** A usage is a word of a list that Vault knows; nothing else is sent back to it. */
 const shownUsage = (usage: string): string => cut(printable(usage), 40);
 
@@ -59,7 +127,7 @@ export async function readPki(client: VaultClient, mount: string): Promise<Pki> 
   const keyNames = Object.entries(keys?.key_info ?? {}).map(([id, key]) => ({ id, name: key.key_name }));
   const read = await Promise.all(
     Object.keys(issuers?.key_info ?? {}).map(async (id): Promise<Issuer | undefined> => {
-      const body = await client.read(`${mount}/issuer/${id}`);
+      const body = await readIssuer(client, mount, id);
       if (!body) return undefined; // removed between the list and the read
       const { certificate, key_id, revoked, usage } = issuerSchema.parse(body);
       const facts = certificateFacts(certificate);
@@ -126,11 +194,9 @@ export async function csrForKey(
   keyRef: string,
   spec: IntermediateSpec,
 ): Promise<string> {
-  const reply = await client.write(`${mount}/intermediate/generate/existing`, {
-    ...subject(spec),
-    key_ref: keyRef,
-    format: 'pem',
-  });
+  const request = { ...subject(spec), key_ref: keyRef, format: 'pem' };
+  const write = client.write(`${mount}/intermediate/generate/existing`, request);
+  const reply = await unlessGone(client, mount, ['keys', keyRef], write);
   return z.object({ csr: z.string() }).parse(reply.data).csr;
 }
 
@@ -147,7 +213,7 @@ export async function signIntermediate(
   spec: IntermediateSpec,
   notAfter: string | undefined,
 ): Promise<string[]> {
-  const reply = await client.write(`${mount}/issuer/${issuerId}/sign-intermediate`, {
+  const write = client.write(`${mount}/issuer/${issuerId}/sign-intermediate`, {
     ...subject(spec),
     csr,
     use_csr_values: false,
@@ -155,6 +221,7 @@ export async function signIntermediate(
     max_path_length: spec.maxPathLength,
     ...(notAfter === undefined ? { ttl: `${spec.ttl}s` } : { not_after: notAfter }),
   });
+  const reply = await unlessGone(client, mount, ['issuers', issuerId], write);
   const signed = signedSchema.parse(reply.data);
   return chainWithoutRoots([signed.certificate, ...(signed.ca_chain ?? [])]);
 }
@@ -177,7 +244,7 @@ function chainWithoutRoots(pems: string[]): string[] {
  * does not exist.
  */
 export async function readChain(client: VaultClient, mount: string, issuerId: string): Promise<string[]> {
-  const body = await client.read(`${mount}/issuer/${issuerId}`);
+  const body = await readIssuer(client, mount, issuerId);
   const issuer = z.object({ certificate: z.string(), ca_chain: z.array(z.string()).nullish() }).safeParse(body).data;
   return issuer ? chainWithoutRoots([issuer.certificate, ...(issuer.ca_chain ?? [])]) : [];
 }
@@ -196,7 +263,7 @@ export async function readList(
   mount: string,
   issuerId: string,
 ): Promise<RevocationList | undefined> {
-  const body = await client.read(`${mount}/issuer/${issuerId}/crl`);
+  const body = await unlessAbsent(client, mount, issuerId, client.read(`${mount}/issuer/${issuerId}/crl`));
   const { crl } = z.object({ crl: z.string().default('') }).parse(body ?? {});
   return listsIn(crl.slice(0, longestList))[0];
 }
@@ -254,7 +321,8 @@ export async function rotateLists(client: VaultClient, mount: string): Promise<v
 
 /** Sets the default issuer, which then stays the default when further issuers are made. */
 export async function setDefaultIssuer(client: VaultClient, mount: string, issuerId: string): Promise<void> {
-  await client.write(`${mount}/config/issuers`, { default: issuerId, default_follows_latest_issuer: false });
+  const write = client.write(`${mount}/config/issuers`, { default: issuerId, default_follows_latest_issuer: false });
+  await unlessGone(client, mount, ['issuers', issuerId], write);
 }
 
 /**
@@ -267,7 +335,8 @@ export async function addIssuingUsage(
   issuerId: string,
   usages: string[],
 ): Promise<void> {
-  await client.patch(`${mount}/issuer/${issuerId}`, { usage: [...usages, issuingUsage].join(',') });
+  const write = client.patch(`${mount}/issuer/${issuerId}`, { usage: [...usages, issuingUsage].join(',') });
+  await unlessGone(client, mount, ['issuers', issuerId], write);
 }
 
 /** Returns whether a mount has revoked a certificate that it issued. False: it has not, or does not know the certificate. */
