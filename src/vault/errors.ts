@@ -21,6 +21,8 @@ export type VaultErrorKind =
   | 'Invalid'
   | 'CheckAndSet'
   | 'InUse'
+  /** Nothing can be mounted at a path, or no audit device enabled. */
+  | 'MountRefused'
   /** A mount has more issuers or keys than the operator reads. */
   | 'TooMany'
   | 'Server';
@@ -32,6 +34,8 @@ export class VaultError extends Error {
   readonly path: string;
   /** HTTP status; 0 if there was no response, or if the failure is not that of a response. */
   readonly status: number;
+  /** The message without operation and path. */
+  readonly detail: string;
 
   constructor(kind: VaultErrorKind, operation: string, path: string, status: number, detail: string) {
     super(`${operation} ${path}: ${detail}`);
@@ -39,6 +43,7 @@ export class VaultError extends Error {
     this.operation = operation;
     this.path = path;
     this.status = status;
+    this.detail = detail;
   }
 }
 
@@ -56,6 +61,7 @@ export const reasonOfKind: Record<VaultErrorKind, Reason> = {
   Invalid: 'VaultError',
   CheckAndSet: 'Conflict',
   InUse: 'Conflict',
+  MountRefused: 'MountRefused',
   TooMany: 'TooManyIssuers',
   Server: 'VaultError',
 };
