@@ -134,7 +134,7 @@ require (
 	github.com/hashicorp/vault-plugin-secrets-openldap v0.14.3 // indirect
 	github.com/hashicorp/vault-plugin-secrets-terraform v0.10.0 // indirect
 	github.com/hashicorp/vault-testing-stepwise v0.3.1 // indirect
-	github.com/hashicorp/vault/api v1.15.0 // indirect
+	github.com/hashicorp/vault/api v1.16.0 // indirect
 	github.com/hashicorp/vault/api/auth/approle v0.1.0 // indirect
 	github.com/hashicorp/vault/api/auth/userpass v0.1.0 // indirect
 	github.com/hashicorp/vault/vault/hcp_link/proto v0.0.0-20230201201504-b741fa893d77 // indirect
