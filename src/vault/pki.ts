@@ -52,7 +52,12 @@ const namedItems = z.record(
 );
 
 /** Whether the list of a mount has no issuer, or no key, of an id or name; of issuer `default`, whether the mount has none. */
-async function isAbsent(client: VaultClient, mount: string, kind: 'issuers' | 'keys', ref: string): Promise<boolean> {
+async function isNotListed(
+  client: VaultClient,
+  mount: string,
+  kind: 'issuers' | 'keys',
+  ref: string,
+): Promise<boolean> {
   if (kind === 'issuers' && ref === 'default')
     return configSchema.parse((await client.read(`${mount}/config/issuers`)) ?? {}).default === '';
   const reply = await client.call('LIST', `${mount}/${kind}`, undefined, { allow: [404] });
@@ -61,15 +66,29 @@ async function isAbsent(client: VaultClient, mount: string, kind: 'issuers' | 'k
   return !items.some(([id, names]) => id === ref || (ref !== '' && Object.values(names).includes(ref)));
 }
 
-/** Whether a request failed in a way in which requests for absent issuers and keys do: with status 500, as failures of the server, or 400. */
-const mayBeAbsence = (error: unknown): error is VaultError =>
-  error instanceof VaultError && [400, 500].includes(error.status);
+/**
+ * Whether a request failed because an issuer or a key does not exist. Vault and OpenBao answer such requests with status 500, as they do when
+ * they fail (findings/openbao-absent-issuer.sh), or with 400, so the list decides. If it cannot be read, nothing shows that the object is absent.
+ * @param ref id or name
+ */
+async function isAbsence(
+  error: unknown,
+  client: VaultClient,
+  mount: string,
+  kind: 'issuers' | 'keys',
+  ref: string,
+): Promise<boolean> {
+  if (!(error instanceof VaultError && [400, 500].includes(error.status))) return false;
+  return await isNotListed(client, mount, kind, ref).catch((second: unknown) => {
+    if (second instanceof VaultError) return false;
+    throw second;
+  });
+}
 
 /**
- * A read of an issuer; undefined if it does not exist. Vault and OpenBao answer a read of an absent issuer with status 500, as they do when they
- * fail (findings/openbao-absent-issuer.sh), so the list of issuers decides.
+ * A read of an issuer; undefined if it does not exist.
  * @param ref id or name of the issuer
- * @throws VaultError if the issuer exists and cannot be read, or if the list cannot be read either
+ * @throws VaultError if the issuer exists and cannot be read, or if it is not known whether it exists
  */
 async function unlessAbsent<T>(
   client: VaultClient,
@@ -80,7 +99,7 @@ async function unlessAbsent<T>(
   try {
     return await read;
   } catch (error) {
-    if (mayBeAbsence(error) && (await isAbsent(client, mount, 'issuers', ref))) return undefined;
+    if (await isAbsence(error, client, mount, 'issuers', ref)) return undefined;
     throw error;
   }
 }
@@ -98,15 +117,9 @@ async function unlessGone<T>(
   try {
     return await write;
   } catch (error) {
-    if (!mayBeAbsence(error) || !(await isAbsent(client, mount, kind, ref))) throw error;
-    const what = kind === 'issuers' ? 'issuer' : 'key';
-    throw new VaultError(
-      'CheckAndSet',
-      error.operation,
-      error.path,
-      0,
-      `the ${what} does not exist any more; looking again`,
-    );
+    if (!(await isAbsence(error, client, mount, kind, ref))) throw error;
+    const what = kind === 'issuers' ? 'the issuer' : 'the key';
+    throw new VaultError('CheckAndSet', 'write', what, 0, 'does not exist any more; looking again');
   }
 }
 
