@@ -35,7 +35,7 @@ export const rootSources: Readonly<Record<string, Prepare>> = {
 export const deliveries: Readonly<Record<string, Json>> = {
   Bundle: { source: 'Bundle' },
   PKI: { source: 'PKI' },
-  'PKI with lists': { source: 'PKI', crl: true },
+  'PKI, crl: true': { source: 'PKI', crl: true },
 };
 
 /** One combination. */
@@ -47,9 +47,15 @@ export interface Cell {
   readonly kv: 1 | 2;
 }
 
-/** Combinations that are refused, each with a part of the message from the API server or of the condition `Ready`, its reason before it. */
-const refusals: readonly { readonly when: Partial<Cell>; readonly says: string }[] = [
-  { when: { delivery: 'PKI with lists' }, says: 'delivery.crl cannot be used with delivery.source: PKI' },
+/** Combinations that are refused. */
+interface Refusal {
+  readonly when: Partial<Cell>;
+  /** Part of the message of the API server, or of `<reason>: <message>` of the condition `Ready`. */
+  readonly says: string;
+}
+
+const refusals: readonly Refusal[] = [
+  { when: { delivery: 'PKI, crl: true' }, says: 'delivery.crl cannot be used with delivery.source: PKI' },
   { when: { delivery: 'PKI', root: 'External' }, says: 'RootNotServed' },
 ];
 

@@ -1,6 +1,6 @@
 /** The results of `npm run test:matrix`, as the table in docs/compatibility.md. Pure. */
 import { products, type Product } from '../stack/types.ts';
-import { nameHead, nameOf, refusalOf, type Cell } from './cells.ts';
+import { cells as combinations, nameHead, nameOf, refusalOf, type Cell } from './cells.ts';
 
 export type Outcome = 'works' | 'refused' | 'failed';
 
@@ -59,7 +59,17 @@ const shown: Record<Outcome, string> = { works: '✓', refused: 'refused', faile
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
   [head, head.map(() => '---'), ...rows].map((row) => `| ${row.join(' | ')} |`).join('\n');
 
-/** The two tables: what works with which version, and when each version ran. */
+/** Why combinations are refused, a line for each answer, of those that ran. */
+function reasons(names: readonly string[]): string[] {
+  const refused = combinations.filter((cell) => refusalOf(cell) !== undefined && names.includes(nameOf(cell)));
+  const answers = new Set(refused.map((cell) => refusalOf(cell)!));
+  return [...answers].map((says) => {
+    const which = new Set(refused.filter((cell) => refusalOf(cell) === says).map(nameOf));
+    return `Refused with "${says}": ${[...which].map((name) => name.split(' | ').join(' / ')).join('; ')}.`;
+  });
+}
+
+/** What works with which version, why the rest is refused, and when each version ran. */
 export function tables(results: readonly VersionResult[]): string {
   const names = [...new Set(results.flatMap(({ cells }) => Object.keys(cells)))];
   const rows = names.map((name) => [
@@ -74,6 +84,7 @@ export function tables(results: readonly VersionResult[]): string {
   });
   return [
     table([...nameHead.split(' | '), ...titles], rows),
+    ...reasons(names),
     table(['version', 'run on', 'commit', 'works', 'refused', 'fails'], runs),
   ].join('\n\n');
 }

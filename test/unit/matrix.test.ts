@@ -93,6 +93,7 @@ describe('results', () => {
     const text = tables(all);
     expect(text).toContain(`| ${nameOf(one)} | ✓ | – |`);
     expect(text).toContain(`| ${nameOf(refused)} | – | refused |`);
+    expect(text).toContain(`Refused with "${refusalOf(refused)}": ${nameOf(refused).replaceAll(' | ', ' / ')}.`);
     expect(text).toContain(`| ${product} 2.7.0 | 2026-01-02 | abc | 1 | 0 | 0 |`);
     const page = 'a\n<!-- matrix: begin -->\nold\n<!-- matrix: end -->\nb\n';
     expect(withTables(page, 'new')).toBe('a\n<!-- matrix: begin -->\n\nnew\n\n<!-- matrix: end -->\nb\n');
