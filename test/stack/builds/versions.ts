@@ -15,8 +15,8 @@ interface VaultVersion {
 }
 
 /**
- * Newest first; the first is the default. Of each minor version the newest patch that the Go module proxy has. Later ones than 1.19 do not
- * compile with any published version of their own sdk module.
+ * Newest first; the first is the default. Of each minor version the newest patch that compiles with published versions of Vault's own modules
+ * sdk and api: 1.18.2 to 1.18.5 need code of the sdk that no published version has, and so does everything after 1.19.
  */
 export const vaultVersions: readonly [VaultVersion, ...VaultVersion[]] = [
   { version: '1.19.5', module: 'vault', minimal: true },
