@@ -92,15 +92,15 @@ const valuesOf = (cell: Cell): string[] => Object.entries(cell).map(([name, valu
 /** Few cells with every value of every dimension, if possible in a cell that has to work; of those that cover as many, the first. */
 export function covering(all: readonly Cell[]): Cell[] {
   const chosen: Cell[] = [];
-  const ordered = [...all].sort((a, b) => Number(refusalOf(a) !== undefined) - Number(refusalOf(b) !== undefined));
   const open = new Set(all.flatMap(valuesOf));
-  const gain = (cell: Cell): number => valuesOf(cell).filter((value) => open.has(value)).length;
+  const score = (cell: Cell): number => {
+    const values = valuesOf(cell);
+    const gain = values.filter((value) => open.has(value)).length;
+    const works = refusalOf(cell) === undefined;
+    return gain > 0 && works ? gain + values.length : gain;
+  };
   while (open.size > 0) {
-    const best = ordered.reduce((one, other) => {
-      const refused = Number(refusalOf(one) !== undefined) - Number(refusalOf(other) !== undefined);
-      if (gain(one) === 0) return other;
-      return refused === 0 && gain(other) > gain(one) ? other : one;
-    });
+    const best = all.reduce((one, other) => (score(other) > score(one) ? other : one));
     chosen.push(best);
     for (const value of valuesOf(best)) open.delete(value);
   }
