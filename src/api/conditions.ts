@@ -48,6 +48,7 @@ export const reasons = {
   // an object is not owned by this resource, or the user must decide
   MountNotOwned: stalled,
   MountTypeMismatch: stalled,
+  MountRefused: stalledRecheck(60),
   KVVersionMismatch: stalled,
   ControlPlaneConflict: stalled,
   ControlPlaneUnfit: stalledRecheck(30),

@@ -12,8 +12,21 @@ export async function readPolicy(client: VaultClient, name: string): Promise<str
   return body && z.object({ policy: z.string() }).parse(body).policy;
 }
 
+/** What OpenBao says of a policy besides its text. Vault says neither. https://openbao.org/api-docs/system/policies/ */
+const policyVersionSchema = z.object({ version: z.int().exactOptional(), cas_required: z.boolean().default(false) });
+
+/**
+ * Writes an ACL policy, in OpenBao by check-and-set: a policy can require that (`cas_required`), and goes on requiring it.
+ * @throws VaultError of kind `CheckAndSet` if somebody else wrote the policy meanwhile
+ */
 export async function writePolicy(client: VaultClient, name: string, policy: string): Promise<void> {
-  await client.call('PUT', `sys/policies/acl/${name}`, { policy });
+  const path = `sys/policies/acl/${name}`;
+  const { version, cas_required } = policyVersionSchema.parse((await client.read(path)) ?? {});
+  await client.call('PUT', path, {
+    policy,
+    ...(version === undefined ? {} : { cas: version }),
+    ...(cas_required ? { cas_required } : {}),
+  });
 }
 
 export async function deletePolicy(client: VaultClient, name: string): Promise<void> {
@@ -34,12 +47,13 @@ const roleSchema = z.object({
   bound_service_account_namespaces: z.array(z.string()).nullish(),
   token_policies: z.array(z.string()).nullish(),
   token_ttl: z.number().default(0),
+  token_max_ttl: z.number().default(0),
   audience: z.string().nullish(),
 });
 
 /** Fields that `writeRole` writes, and deprecated names of fields, with which the server answers in addition to the present names. */
 const knownFields: ReadonlySet<string> = new Set([
-  ...Object.keys(roleSchema.shape),
+  ...Object.keys(roleSchema.shape).filter((name) => name !== 'token_max_ttl'),
   ...['policies', 'ttl', 'max_ttl', 'period', 'num_uses', 'bound_cidrs'],
 ]);
 
@@ -87,6 +101,7 @@ export function roleOf(body: JsonObject): KubernetesRole {
     tokenTtl: fields.token_ttl,
     audience: boundedName(fields.audience ?? ''),
     otherFields: otherFields(body, knownFields),
+    ...(fields.token_max_ttl > 0 ? { tokenMaxTtl: fields.token_max_ttl } : {}),
     ...([names, namespaces, policies].some((list) => list.length > mostNames) ? { more: true } : {}),
   };
 }

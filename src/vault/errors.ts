@@ -21,6 +21,8 @@ export type VaultErrorKind =
   | 'Invalid'
   | 'CheckAndSet'
   | 'InUse'
+  /** Nothing can be mounted at a path, or no audit device enabled. */
+  | 'MountRefused'
   /** A mount has more issuers or keys than the operator reads. */
   | 'TooMany'
   /** The Vault namespace does not exist; sealed by itself; locked by an administrator; or the server has no namespaces. */
@@ -41,6 +43,8 @@ export class VaultError extends Error {
   readonly status: number;
   /** What to do, if the error shows more than its kind. */
   readonly remedy: string | undefined;
+  /** The message without operation and path. */
+  readonly detail: string;
 
   constructor(kind: VaultErrorKind, operation: string, path: string, status: number, detail: string, remedy?: string) {
     super(`${operation} ${path}: ${detail}`);
@@ -49,6 +53,7 @@ export class VaultError extends Error {
     this.operation = operation;
     this.path = path;
     this.status = status;
+    this.detail = detail;
   }
 }
 
@@ -69,6 +74,7 @@ export const reasonOfKind: Record<VaultErrorKind, Reason> = {
   Invalid: 'VaultError',
   CheckAndSet: 'Conflict',
   InUse: 'Conflict',
+  MountRefused: 'MountRefused',
   TooMany: 'TooManyIssuers',
   NamespaceNotFound: 'VaultNamespaceNotFound',
   NamespaceSealed: 'VaultNamespaceSealed',

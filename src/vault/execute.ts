@@ -8,6 +8,7 @@ import { deleteKv, destroyAfter, destroyVersions, readKv, writeKv, writeMaxVersi
 import { disableAuth, enableAudit, enableKubernetesAuth, mountKv, mountPki, tuneMount, unmount } from './mounts.ts';
 import { kvPlace } from './observe.ts';
 import * as pki from './pki.ts';
+import { withField } from './refused-mount.ts';
 
 type ClusterStep = Extract<Step, { kind: `${string}ControlPlane` | `${string}Render` }>;
 export type VaultStep = Exclude<Step, ClusterStep>;
@@ -75,5 +76,9 @@ const executors: Executors = {
 export async function executeVaultStep(ctx: issuing.ExecuteContext, step: VaultStep): Promise<void> {
   // the type checker does not see that an executor belongs to the kind it stands under
   const execute = executors[step.kind] as (ctx: issuing.ExecuteContext, step: VaultStep) => Promise<void>;
-  await execute(ctx, step);
+  try {
+    await execute(ctx, step);
+  } catch (error) {
+    throw withField(error, ctx.desired.spec);
+  }
 }

@@ -68,23 +68,30 @@ export interface KvVersions {
   limit: number | undefined;
   /** Numbers of the versions that are neither current nor destroyed. */
   older: number[];
+  /** OpenBao: the version of the metadata, which a check-and-set of them must name; 0 if the entry was never written. Absent: Vault has none. */
+  metadataVersion?: number;
 }
 
 const metadataSchema = z.object({
   max_versions: z.int(),
   current_version: z.int().default(0),
+  current_metadata_version: z.int().exactOptional(),
   versions: z.record(z.string(), z.object({ destroyed: z.boolean() })).nullish(),
 });
 
 /** Reads the metadata of a KV 2 entry. */
 export async function readVersions(client: VaultClient, { mount, path }: KvPlace): Promise<KvVersions> {
   const body = await client.read(`${mount}/metadata/${path}`);
-  if (!body) return { limit: undefined, older: [] };
-  const { max_versions, current_version, versions } = metadataSchema.parse(body);
+  if (!body) return { limit: undefined, older: [], metadataVersion: 0 };
+  const { max_versions, current_version, current_metadata_version, versions } = metadataSchema.parse(body);
   const older = Object.entries(versions ?? {})
     .filter(([number, { destroyed }]) => Number(number) !== current_version && !destroyed)
     .map(([number]) => Number(number));
-  return { limit: max_versions || undefined, older };
+  return {
+    limit: max_versions || undefined,
+    older,
+    ...(current_metadata_version === undefined ? {} : { metadataVersion: current_metadata_version }),
+  };
 }
 
 /** Destroys versions of a KV 2 entry irreversibly. */
@@ -111,9 +118,18 @@ export async function destroyAfter(
   );
 }
 
-/** Limits the number of versions that KV 2 keeps of an entry. The entry does not need to exist. */
-export async function writeMaxVersions(client: VaultClient, { mount, path }: KvPlace, versions: number): Promise<void> {
-  await client.write(`${mount}/metadata/${path}`, { max_versions: versions });
+/**
+ * Limits the number of versions that KV 2 keeps of an entry. The entry does not need to exist. The write is a check-and-set, because a mount
+ * or an entry of OpenBao can require that (`metadata_cas_required`). Vault ignores the parameter.
+ * https://openbao.org/api-docs/secret/kv/kv-v2/#create-update-metadata
+ * @throws VaultError of kind `CheckAndSet` if somebody else wrote the metadata meanwhile
+ */
+export async function writeMaxVersions(client: VaultClient, place: KvPlace, versions: number): Promise<void> {
+  const { metadataVersion } = await readVersions(client, place);
+  await client.write(`${place.mount}/metadata/${place.path}`, {
+    max_versions: versions,
+    ...(metadataVersion === undefined ? {} : { metadata_cas: metadataVersion }),
+  });
 }
 
 /** Deletes an entry with all its versions. On KV 2 this resets the version counter too, so only cleanup uses it. */

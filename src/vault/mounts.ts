@@ -1,8 +1,13 @@
 /** Secrets engines (`sys/mounts/<path>`), auth methods (`sys/auth/<path>`), audit devices (`sys/audit`) and capabilities of the token. */
 import { z } from 'zod';
+import type { JsonObject } from '../api/json.ts';
 import type { Mount } from '../plan/facts/observed.ts';
+import { cut, printable } from '../text/bounded.ts';
 import type { VaultClient } from './client.ts';
 import { VaultError } from './errors.ts';
+
+/** The longest path of a mount in a message, in UTF-16 code units. */
+const longestShownPath = 100;
 
 const mountSchema = z.object({
   type: z.string(),
@@ -37,7 +42,7 @@ async function readMount(client: VaultClient, path: string): Promise<Mount | und
 
 /**
  * Reads a secrets engine mount; undefined if it does not exist.
- * @throws VaultError of kind `InUse` if the path is below another mount: Vault then returns that mount, and refuses a mount at the path
+ * @throws VaultError of kind `MountRefused` if the path is below another mount: Vault then returns that mount, and refuses a mount at the path
  */
 export async function readSecretsMount(client: VaultClient, mount: string): Promise<Mount | undefined> {
   const read = await readMount(client, `sys/mounts/${mount}`);
@@ -45,19 +50,41 @@ export async function readSecretsMount(client: VaultClient, mount: string): Prom
   const { path } = z.object({ path: z.string() }).parse(await client.read(`sys/internal/ui/mounts/${mount}`));
   if (path === `${mount}/`) return read;
   throw new VaultError(
-    'InUse',
+    'MountRefused',
     'read',
     `sys/mounts/${mount}`,
     0,
-    `it lies below the mount ${path}, so nothing can be mounted there; choose another mount`,
+    `it is below the mount ${cut(printable(path), longestShownPath)}, so nothing can be mounted there`,
   );
+}
+
+/**
+ * Mounts at a path, or enables an audit device, where nothing was when it was read.
+ * @param read reads the path again
+ * @throws VaultError of kind `InUse` if somebody else mounted there meanwhile; of kind `MountRefused` if nothing is mounted there and the server
+ * refuses it all the same: a mount is above or below, the path belongs to a namespace or to the server itself, or the type is not available
+ */
+async function mountAt(
+  client: VaultClient,
+  path: string,
+  body: JsonObject,
+  read: () => Promise<unknown>,
+): Promise<void> {
+  try {
+    await client.write(path, body);
+  } catch (error) {
+    if (!(error instanceof VaultError && error.status === 400)) throw error;
+    const kind = (await read()) ? 'InUse' : 'MountRefused';
+    throw new VaultError(kind, error.operation, path, error.status, error.detail);
+  }
 }
 
 /** Reads an auth mount; undefined if it does not exist. */
 export const readAuthMount = (client: VaultClient, mount: string) => readMount(client, `sys/auth/${mount}`);
 
 export async function mountKv(client: VaultClient, mount: string, version: 1 | 2, description: string): Promise<void> {
-  await client.write(`sys/mounts/${mount}`, { type: 'kv', description, options: { version: String(version) } });
+  const body = { type: 'kv', description, options: { version: String(version) } };
+  await mountAt(client, `sys/mounts/${mount}`, body, () => readSecretsMount(client, mount));
 }
 
 /** Enables a PKI secrets engine. @param maxLeaseTtl in seconds. Without it, the server's default of 768h limits the certificates */
@@ -67,7 +94,8 @@ export async function mountPki(
   maxLeaseTtl: number,
   description: string,
 ): Promise<void> {
-  await client.write(`sys/mounts/${mount}`, { type: 'pki', description, config: { max_lease_ttl: `${maxLeaseTtl}s` } });
+  const body = { type: 'pki', description, config: { max_lease_ttl: `${maxLeaseTtl}s` } };
+  await mountAt(client, `sys/mounts/${mount}`, body, () => readSecretsMount(client, mount));
 }
 
 /** Sets the maximum lease TTL and the description of a mount. @param maxLeaseTtl in seconds */
@@ -110,7 +138,7 @@ export async function disableAuth(client: VaultClient, mount: string): Promise<v
 }
 
 export async function enableKubernetesAuth(client: VaultClient, mount: string, description: string): Promise<void> {
-  await client.write(`sys/auth/${mount}`, { type: 'kubernetes', description });
+  await mountAt(client, `sys/auth/${mount}`, { type: 'kubernetes', description }, () => readAuthMount(client, mount));
 }
 
 const auditSchema = z.record(
@@ -128,13 +156,14 @@ export async function readAuditDevice(
   return device && { type: device.type, options: device.options ?? {} };
 }
 
+/** Enables an audit device. @throws VaultError of kind `MountRefused` if the server refuses it, for example because it cannot write to the file */
 export async function enableAudit(
   client: VaultClient,
   path: string,
   type: string,
   options: Record<string, string>,
 ): Promise<void> {
-  await client.write(`sys/audit/${path}`, { type, options });
+  await mountAt(client, `sys/audit/${path}`, { type, options }, () => readAuditDevice(client, path));
 }
 
 /** Returns the capabilities of the token by path. The capability `root` permits everything. */

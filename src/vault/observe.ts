@@ -29,6 +29,7 @@ import { readExisting, signerIdOf } from './existing-issuers.ts';
 import { listKv, readKv, readVersions, type KvPlace, type KvVersions } from './kv.ts';
 import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
 import { isRevoked, listPkiRoles, readList, readListSettings, readPki, readSigned } from './pki.ts';
+import { withField } from './refused-mount.ts';
 
 /** The place of an entry in the key store. */
 export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): KvPlace {
@@ -236,7 +237,8 @@ export class VaultObserver {
 
   /**
    * @param since the steps carried out since the last call; undefined reads everything
-   * @throws VaultError of the first read that failed: then nothing is known, and nothing is planned
+   * @throws VaultError of the first read that failed, ProblemError if nothing can be mounted at a path of the spec: then nothing is known, and
+   * nothing is planned
    */
   async observe(since: readonly Step[] | undefined): Promise<ObservedVault> {
     const names =
@@ -247,7 +249,9 @@ export class VaultObserver {
     const reads = { ...this.#reads, ...started } as Reads;
     this.#reads = reads;
     for (const step of since ?? []) if (step.kind === 'WriteAuthConfig') this.#reviewerWritten = step.reviewer;
-    const observed = await assemble(reads, this.#desired, this.#deleting);
+    const observed = await assemble(reads, this.#desired, this.#deleting).catch((error: unknown) => {
+      throw withField(error, this.#desired.spec);
+    });
     return { ...observed, reviewerWritten: this.#reviewerWritten };
   }
 }

@@ -46,6 +46,87 @@ async function listDetails<T>(client: VaultClient, path: string, schema: z.ZodTy
   return schema.parse(reply.data);
 }
 
+const namedItems = z.record(
+  z.string(),
+  z.looseObject({ issuer_name: z.string().default(''), key_name: z.string().default('') }),
+);
+
+/** Whether the list of a mount has no issuer, or no key, of an id or name; of issuer `default`, whether the mount has none. */
+async function isNotListed(
+  client: VaultClient,
+  mount: string,
+  kind: 'issuers' | 'keys',
+  ref: string,
+): Promise<boolean> {
+  if (kind === 'issuers' && ref === 'default')
+    return configSchema.parse((await client.read(`${mount}/config/issuers`)) ?? {}).default === '';
+  const reply = await client.call('LIST', `${mount}/${kind}`, undefined, { allow: [404] });
+  if (reply.status === 404) return true;
+  const items = Object.entries(namedItems.parse(reply.data['key_info']));
+  return !items.some(([id, names]) => id === ref || (ref !== '' && Object.values(names).includes(ref)));
+}
+
+/**
+ * Whether a request failed because an issuer or a key does not exist. Vault and OpenBao answer such requests with status 500, as they do when
+ * they fail (findings/openbao-absent-issuer.sh), or with 400, so the list decides. If it cannot be read, nothing shows that the object is absent.
+ * @param ref id or name
+ */
+async function isAbsence(
+  error: unknown,
+  client: VaultClient,
+  mount: string,
+  kind: 'issuers' | 'keys',
+  ref: string,
+): Promise<boolean> {
+  if (!(error instanceof VaultError && [400, 500].includes(error.status))) return false;
+  return await isNotListed(client, mount, kind, ref).catch((second: unknown) => {
+    if (second instanceof VaultError) return false;
+    throw second;
+  });
+}
+
+/**
+ * A read of an issuer; undefined if it does not exist.
+ * @param ref id or name of the issuer
+ * @throws VaultError if the issuer exists and cannot be read, or if it is not known whether it exists
+ */
+async function unlessAbsent<T>(
+  client: VaultClient,
+  mount: string,
+  ref: string,
+  read: Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await read;
+  } catch (error) {
+    if (await isAbsence(error, client, mount, 'issuers', ref)) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * A write that names an issuer or a key which was observed.
+ * @throws VaultError of kind `CheckAndSet` if it does not exist any more
+ */
+async function unlessGone<T>(
+  client: VaultClient,
+  mount: string,
+  [kind, ref]: ['issuers' | 'keys', string],
+  write: Promise<T>,
+): Promise<T> {
+  try {
+    return await write;
+  } catch (error) {
+    if (!(await isAbsence(error, client, mount, kind, ref))) throw error;
+    const what = kind === 'issuers' ? 'the issuer' : 'the key';
+    throw new VaultError('CheckAndSet', 'write', what, 0, 'does not exist any more; looking again');
+  }
+}
+
+/** Reads an issuer; undefined if it does not exist. @throws VaultError */
+const readIssuer = (client: VaultClient, mount: string, ref: string): Promise<JsonObject | undefined> =>
+  unlessAbsent(client, mount, ref, client.read(`${mount}/issuer/${ref}`));
+
 /** A usage is a word of a list that Vault knows; nothing else is sent back to it. */
 const shownUsage = (usage: string): string => cut(printable(usage), 40);
 
@@ -59,7 +140,7 @@ export async function readPki(client: VaultClient, mount: string): Promise<Pki> 
   const keyNames = Object.entries(keys?.key_info ?? {}).map(([id, key]) => ({ id, name: key.key_name }));
   const read = await Promise.all(
     Object.keys(issuers?.key_info ?? {}).map(async (id): Promise<Issuer | undefined> => {
-      const body = await client.read(`${mount}/issuer/${id}`);
+      const body = await readIssuer(client, mount, id);
       if (!body) return undefined; // removed between the list and the read
       const { certificate, key_id, revoked, usage } = issuerSchema.parse(body);
       const facts = certificateFacts(certificate);
@@ -126,11 +207,9 @@ export async function csrForKey(
   keyRef: string,
   spec: IntermediateSpec,
 ): Promise<string> {
-  const reply = await client.write(`${mount}/intermediate/generate/existing`, {
-    ...subject(spec),
-    key_ref: keyRef,
-    format: 'pem',
-  });
+  const request = { ...subject(spec), key_ref: keyRef, format: 'pem' };
+  const write = client.write(`${mount}/intermediate/generate/existing`, request);
+  const reply = await unlessGone(client, mount, ['keys', keyRef], write);
   return z.object({ csr: z.string() }).parse(reply.data).csr;
 }
 
@@ -147,7 +226,7 @@ export async function signIntermediate(
   spec: IntermediateSpec,
   notAfter: string | undefined,
 ): Promise<string[]> {
-  const reply = await client.write(`${mount}/issuer/${issuerId}/sign-intermediate`, {
+  const write = client.write(`${mount}/issuer/${issuerId}/sign-intermediate`, {
     ...subject(spec),
     csr,
     use_csr_values: false,
@@ -155,6 +234,7 @@ export async function signIntermediate(
     max_path_length: spec.maxPathLength,
     ...(notAfter === undefined ? { ttl: `${spec.ttl}s` } : { not_after: notAfter }),
   });
+  const reply = await unlessGone(client, mount, ['issuers', issuerId], write);
   const signed = signedSchema.parse(reply.data);
   return chainWithoutRoots([signed.certificate, ...(signed.ca_chain ?? [])]);
 }
@@ -177,7 +257,7 @@ function chainWithoutRoots(pems: string[]): string[] {
  * does not exist.
  */
 export async function readChain(client: VaultClient, mount: string, issuerId: string): Promise<string[]> {
-  const body = await client.read(`${mount}/issuer/${issuerId}`);
+  const body = await readIssuer(client, mount, issuerId);
   const issuer = z.object({ certificate: z.string(), ca_chain: z.array(z.string()).nullish() }).safeParse(body).data;
   return issuer ? chainWithoutRoots([issuer.certificate, ...(issuer.ca_chain ?? [])]) : [];
 }
@@ -219,7 +299,7 @@ export async function readPublicIssuer(
   };
 }
 
-/** Vault answers 500 if it has no such issuer (findings/pki-absent-issuer.sh), and 403 if there is no such mount. */
+/** Vault answers 500 if it has no such issuer (findings/openbao-absent-issuer.sh), and 403 if there is no such mount. */
 const isAbsent = ({ kind, message }: VaultError): boolean =>
   kind === 'Forbidden' || (kind === 'Server' && /unable to find PKI issuer|no default issuer/i.test(message));
 
@@ -237,7 +317,7 @@ export async function readList(
   mount: string,
   issuerId: string,
 ): Promise<RevocationList | undefined> {
-  const body = await client.read(`${mount}/issuer/${issuerId}/crl`);
+  const body = await unlessAbsent(client, mount, issuerId, client.read(`${mount}/issuer/${issuerId}/crl`));
   const { crl } = z.object({ crl: z.string().default('') }).parse(body ?? {});
   return listsIn(crl.slice(0, longestList))[0];
 }
@@ -295,7 +375,8 @@ export async function rotateLists(client: VaultClient, mount: string): Promise<v
 
 /** Sets the default issuer, which then stays the default when further issuers are made. */
 export async function setDefaultIssuer(client: VaultClient, mount: string, issuerId: string): Promise<void> {
-  await client.write(`${mount}/config/issuers`, { default: issuerId, default_follows_latest_issuer: false });
+  const write = client.write(`${mount}/config/issuers`, { default: issuerId, default_follows_latest_issuer: false });
+  await unlessGone(client, mount, ['issuers', issuerId], write);
 }
 
 /**
@@ -308,7 +389,8 @@ export async function addIssuingUsage(
   issuerId: string,
   usages: string[],
 ): Promise<void> {
-  await client.patch(`${mount}/issuer/${issuerId}`, { usage: [...usages, issuingUsage].join(',') });
+  const write = client.patch(`${mount}/issuer/${issuerId}`, { usage: [...usages, issuingUsage].join(',') });
+  await unlessGone(client, mount, ['issuers', issuerId], write);
 }
 
 /** Returns whether a mount has revoked a certificate that it issued. False: it has not, or does not know the certificate. */

@@ -8,6 +8,7 @@ import {
   type Product,
   type StackMode,
 } from '../stack/index.ts';
+import { chooseVersion } from '../stack/builds/versions.ts';
 import { serverVersion } from '../stack/servers.ts';
 import { productTraits } from '../stack/vault.ts';
 import type { Cleanup } from '../support/cleanup.ts';
@@ -51,6 +52,7 @@ async function startContainers(product: Product, cleanup: Cleanup): Promise<Serv
 /** Gets and starts the servers that the options request. istiod is only built here. */
 export async function startServers(options: DemoOptions, cleanup: Cleanup): Promise<Servers> {
   title('Servers');
+  if (options.version !== undefined) chooseVersion(productTraits[options.product].server, options.version);
   const mode = await chooseMode();
   if (options.istiod) await ensureServers(['istiod'], { onProgress: step });
   const start = mode === 'containers' ? startContainers : startProcesses;

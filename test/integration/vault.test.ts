@@ -8,7 +8,17 @@ import { VaultClient } from '../../src/vault/client.ts';
 import { executeVaultStep, type VaultStep } from '../../src/vault/execute.ts';
 import { destroyAfter, destroyKv, listKv, readKv, readVersions, writeKv, type KvPlace } from '../../src/vault/kv.ts';
 import { readSecretsMount } from '../../src/vault/mounts.ts';
-import { generateRoot, readPki, readSigned } from '../../src/vault/pki.ts';
+import {
+  addIssuingUsage,
+  csrForKey,
+  generateRoot,
+  readChain,
+  readList,
+  readPki,
+  readSigned,
+  setDefaultIssuer,
+  signIntermediate,
+} from '../../src/vault/pki.ts';
 import { products, sharedStack, waitFor } from '../stack/index.ts';
 
 const { vaults } = sharedStack();
@@ -182,10 +192,36 @@ describe.each(products)('%s', (product) => {
     await expect(execute(publish)).rejects.toMatchObject({ kind: 'CheckAndSet' });
   });
 
+  it('reads an absent issuer as absent, and says which object of a write is gone', async () => {
+    const mount = `${prefix}-pki`;
+    const absent = '00000000-0000-0000-0000-000000000000';
+    await execute({ kind: 'MountPKI', mount: `${prefix}-empty`, maxLeaseTtl: 3600, description: '' });
+    for (const ref of [absent, 'absent', 'default']) {
+      const of = ref === 'default' ? `${prefix}-empty` : mount;
+      expect({ ref, chain: await readChain(client, of, ref) }).toEqual({ ref, chain: [] });
+      expect(await readList(client, of, ref)).toBeUndefined();
+    }
+    const [root] = (await readPki(client, mount)).issuers;
+    expect(await readChain(client, mount, root?.id ?? '')).toEqual([root?.certificate.pem]);
+    expect(await readChain(client, mount, generationName(desired.identity, 'root', 1))).toHaveLength(1);
+    const csr = await csrForKey(client, mount, root?.keyId ?? '', desired.intermediate);
+    const gone = { kind: 'CheckAndSet', message: expect.stringContaining('does not exist any more') };
+    await expect(addIssuingUsage(client, mount, absent, [])).rejects.toMatchObject(gone);
+    await expect(setDefaultIssuer(client, mount, absent)).rejects.toMatchObject(gone);
+    await expect(csrForKey(client, mount, absent, desired.intermediate)).rejects.toMatchObject(gone);
+    const sign = (issuer: string) => signIntermediate(client, mount, issuer, csr, desired.intermediate, undefined);
+    await expect(sign(absent)).rejects.toMatchObject(gone);
+    // the server fails for another cause: the issuer exists
+    const issuer = `${mount}/issuer/${root?.id}`;
+    await vault.request('POST', issuer, { usage: 'read-only' });
+    await expect(sign(root?.id ?? '')).rejects.toMatchObject({ status: 500, kind: 'Server' });
+    await vault.request('POST', issuer, { usage: 'read-only,issuing-certificates,crl-signing,ocsp-signing' });
+  });
+
   it('keeps two versions of the live entry, and never collects what is published', async () => {
     const place: KvPlace = { mount: `${prefix}-kv`, path: 'deep/path', version: 2 };
     await execute({ kind: 'LimitVersions', versions: 2 });
-    expect(await readVersions(client, place)).toEqual({ limit: 2, older: [] });
+    expect(await readVersions(client, place)).toMatchObject({ limit: 2, older: [] });
     const { issuers, keys } = await readPki(client, `${prefix}-ca`);
     const all = { issuerIds: issuers.map((i) => i.id), keyIds: keys.map((k) => k.id) };
     await expect(execute({ kind: 'Collect', mount: `${prefix}-ca`, ...all, what: 'all' })).rejects.toMatchObject({

@@ -33,13 +33,17 @@ export const images: Readonly<Record<ImageName, ImageKind>> = {
   },
   openbao: {
     repository: 'openbao/openbao',
-    tag: serverVersion('openbao'),
+    get tag() {
+      return serverVersion('openbao');
+    },
     variable: 'TEST_STACK_IMAGE_OPENBAO',
     program: '/bin/bao',
   },
   vault: {
     repository: 'hashicorp/vault',
-    tag: serverVersion('vault'),
+    get tag() {
+      return serverVersion('vault');
+    },
     variable: 'TEST_STACK_IMAGE_VAULT',
     program: '/bin/vault',
   },

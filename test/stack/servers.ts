@@ -3,7 +3,8 @@
  *
  * They are built, or downloaded, once into a cache folder outside the repository, in a folder named by version:
  * `$ISTIO_VAULT_CA_CACHE`, else `$XDG_CACHE_HOME/istio-vault-ca`, else `~/.cache/istio-vault-ca`; then `servers/`.
- * `node test/stack/servers.ts [names…]` fetches them ahead of time.
+ * `node test/stack/servers.ts [names…]` fetches them ahead of time, with TEST_OPENBAO_VERSION or TEST_VAULT_VERSION another version
+ * of these products than the default.
  */
 import { existsSync, mkdirSync } from 'node:fs';
 import { homedir } from 'node:os';
@@ -27,7 +28,7 @@ export interface ServerFiles {
   /** The server's folder in the cache. */
   readonly dir: string;
   readonly binary: string;
-  /** Folder of plugins; Vault only. */
+  /** Folder of plugins; only of a Vault whose build leaves out the Kubernetes auth method. */
   readonly plugins: string | undefined;
 }
 
@@ -42,10 +43,11 @@ export function serverFiles(name: ServerName): ServerFiles {
     process.env['ISTIO_VAULT_CA_CACHE'] ??
     join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'istio-vault-ca');
   const dir = join(base, 'servers', `${name}-${serverVersion(name)}`);
+  const files = filesOf(servers[name]);
   return {
     dir,
-    binary: join(dir, filesOf(servers[name])[0]!),
-    plugins: name === 'vault' ? join(dir, 'plugins') : undefined,
+    binary: join(dir, files[0]!),
+    plugins: files.some((file) => file.startsWith('plugins/')) ? join(dir, 'plugins') : undefined,
   };
 }
 

@@ -12,7 +12,8 @@ import {
   startProcess,
   type ManagedProcess,
 } from './processes.ts';
-import { ensureServer, type ServerName } from './servers.ts';
+import type { VersionedServer } from './builds/versions.ts';
+import { ensureServer } from './servers.ts';
 import type { Answer, KubeServer, Product, StackMode, VaultServer } from './types.ts';
 import { waitFor, type WaitOptions } from './wait.ts';
 
@@ -45,7 +46,7 @@ export interface VaultFacts {
 
 /** The differences between the two products in starting a dev server. */
 export const productTraits: Readonly<
-  Record<Product, { server: ServerName; binary: string; envPrefix: string; auditByConfig: boolean }>
+  Record<Product, { server: VersionedServer; binary: string; envPrefix: string; auditByConfig: boolean }>
 > = {
   OpenBao: { server: 'openbao', binary: 'bao', envPrefix: 'BAO', auditByConfig: true },
   Vault: { server: 'vault', binary: 'vault', envPrefix: 'VAULT', auditByConfig: false },

@@ -187,6 +187,8 @@ export interface RoleFields {
 export interface KubernetesRole extends RoleFields {
   /** Names of the fields, as in the API, that the operator does not write and that have another value than the default; sorted. */
   otherFields: string[];
+  /** `token_max_ttl`, seconds; absent: not set. The server refuses a longer `token_ttl`. */
+  tokenMaxTtl?: number;
   /** One of the lists has more items than the operator reads. */
   more?: true;
 }

@@ -51,7 +51,11 @@ function serviceAccountNames(spec: Spec, observed: string[] | 'unreadable', curr
   return observed.length > 0 ? observed : defaults;
 }
 
-/** The Kubernetes auth role of istiod's Vault Agent. @param current the existing role; undefined: there is none */
+/**
+ * The Kubernetes auth role of istiod's Vault Agent. A shorter `token_max_ttl`, which somebody else set, limits its `token_ttl`: the server refuses
+ * a longer one, and the agent logs in again when its token ends.
+ * @param current the existing role; undefined: there is none
+ */
 export function desiredRole(
   { spec, identity }: Desired,
   k: ObservedKubernetes,
@@ -62,7 +66,7 @@ export function desiredRole(
     serviceAccountNames: [...new Set(names)].sort(),
     serviceAccountNamespaces: [identity.namespace],
     policies: [spec.policy.name],
-    tokenTtl: seconds(spec.kubernetesAuth.tokenTTL),
+    tokenTtl: Math.min(seconds(spec.kubernetesAuth.tokenTTL), current?.tokenMaxTtl ?? Infinity),
     audience: spec.kubernetesAuth.audience ?? '',
   };
 }
@@ -193,6 +197,12 @@ export function reviewerSteps(s: DerivedState): Step[] {
   return step && !configDiffers(s, step) ? [step] : [];
 }
 
+/** Whether a role has exactly these fields, whatever else somebody set of it. */
+function hasFields(role: KubernetesRole, fields: RoleFields): boolean {
+  const others = role.tokenMaxTtl === undefined ? {} : { tokenMaxTtl: role.tokenMaxTtl };
+  return isDeepStrictEqual({ ...role, otherFields: [] }, { ...fields, ...others, otherFields: [] });
+}
+
 /** Steps that write the policy, enable the auth mount, and write its configuration and role. */
 export function accessSteps(s: DerivedState): Step[] {
   const steps: Step[] = [];
@@ -207,11 +217,7 @@ export function accessSteps(s: DerivedState): Step[] {
   const fields = desiredRole(s.desired, s.kubernetes, s.vault.role);
   const current = s.vault.role;
   const resets = resetsOf(current);
-  if (
-    !current ||
-    !isDeepStrictEqual({ ...current, otherFields: [] }, { ...fields, otherFields: [] }) ||
-    Object.keys(resets).length > 0
-  )
+  if (!current || !hasFields(current, fields) || Object.keys(resets).length > 0)
     steps.push({ kind: 'WriteRole', mount, role, fields, resets });
   return steps;
 }

