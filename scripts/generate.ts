@@ -77,6 +77,12 @@ const generated: Record<string, string> = {
     { authMount: false, authConfig: false, auditDevice: false },
     { root: { ...(await specOf('deploy/samples/minimal.yaml')).root, source: 'External' } },
   ),
+  'deploy/vault/operator-policy-import.hcl': await policy(
+    'deploy/samples/minimal.yaml',
+    'The same with intermediate.source: Import: there is no PKI mount.',
+    { authMount: false, authConfig: false, auditDevice: false },
+    { intermediate: { ...(await specOf('deploy/samples/minimal.yaml')).intermediate, source: 'Import' } },
+  ),
   'deploy/vault/operator-policy-least.hcl': await policy(
     leastRights,
     "The same with policy.manage and kubernetesAuth.manage: false: writes neither policies nor roles, and can do without 'read' on both.",

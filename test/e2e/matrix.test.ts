@@ -14,11 +14,12 @@ import {
   rootSources,
   type Cell,
 } from '../matrix/cells.ts';
+import { renew, type Source } from '../matrix/preparations.ts';
 import { defects, readCaFiles, type CaFiles } from '../support/certificates.ts';
 import { apply, applyOk, conditionOf, getResource, resourcePath, waitForCondition, type Json } from '../support/cluster.ts'; // prettier-ignore
 import { useOperator } from '../support/harness.ts';
 import { renderFiles } from '../support/render.ts';
-import { makeScene, merge, prepareVault, type Scene, type Vault } from '../support/scene.ts';
+import { grantOperator, makeScene, merge, prepareVault, type Scene, type Vault } from '../support/scene.ts';
 
 const { kube } = sharedStack();
 useOperator();
@@ -31,8 +32,10 @@ const chosen =
 async function sceneOf(cell: Cell, vault: Vault): Promise<Scene> {
   const namespace = `matrix-${cells.indexOf(cell)}`;
   const scene = await makeScene(kube, vault, { namespace, spec: { keyStore: { version: cell.kv } } });
-  const parts = { root: await rootSources[cell.root]!(scene), delivery: deliveries[cell.delivery]! };
+  const parts = { ...(await rootSources[cell.root]!.prepare(scene)), delivery: deliveries[cell.delivery]! };
   const spec = merge(scene.resource['spec'] as Json, parts);
+  // exactly the rights that this combination needs
+  await grantOperator(vault, `operator-${namespace}`, namespace, spec);
   const auth = await authMethods[cell.auth]!(scene);
   const resource = { ...scene.resource, spec: { ...spec, vault: { ...(spec['vault'] as Json), auth } } };
   return { ...scene, resource };
@@ -46,13 +49,13 @@ async function filesOf(scene: Scene): Promise<CaFiles> {
 }
 
 /** From nothing to a provisioned CA, and to the next one. */
-async function works(scene: Scene): Promise<void> {
+async function works(scene: Scene, source: Source): Promise<void> {
   const { namespace, name } = scene;
   await applyOk(kube, scene.resource);
+  await source.answer?.(scene);
   await waitForCondition(kube, namespace, name, { type: 'Provisioned', status: 'True' });
   const first = await filesOf(scene);
-  const annotations = { 'istiovaultca.io/rotate-intermediate': 'once' };
-  await kube.request('PATCH', resourcePath(namespace, name), { metadata: { annotations } });
+  await renew(scene, source);
   await waitFor('the second CA generation', async () => {
     const resource = await getResource(kube, namespace, name);
     const isProvisioned = conditionOf(resource, 'Provisioned')?.status === 'True';
@@ -83,7 +86,7 @@ describe.each([...new Set(chosen.map(({ product }) => product))])('%s', (product
       await prepareVault(kube, server);
       const scene = await sceneOf(cell, server);
       const says = refusalOf(cell);
-      await (says === undefined ? works(scene) : isRefused(scene, says));
+      await (says === undefined ? works(scene, rootSources[cell.root]!) : isRefused(scene, says));
       // a resource that is left would be tried again without its server
       await kube.request('DELETE', resourcePath(scene.namespace, scene.name));
     } finally {

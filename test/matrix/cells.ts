@@ -3,32 +3,23 @@
  * refused. Pure, but for what an entry prepares.
  */
 import { products, type Product } from '../stack/types.ts';
-import { applyOk, type Json } from '../support/cluster.ts';
-import type { Scene } from '../support/scene.ts';
-
-/** Makes what a resource refers to. Returns its part of the spec. */
-type Prepare = (scene: Scene) => Json | Promise<Json>;
-
-/** A token of Vault with the operator's policy, in a Secret. */
-async function tokenSecret({ kube, vault, namespace }: Scene): Promise<Json> {
-  const body = { policies: [`operator-${namespace}`], no_default_policy: true, ttl: '1h' };
-  const { body: answer } = await vault.request('POST', 'auth/token/create', body);
-  const token = (answer as { auth: { client_token: string } }).auth.client_token;
-  const name = 'istio-vault-ca-token';
-  const data = { token: Buffer.from(token).toString('base64') };
-  await applyOk(kube, { apiVersion: 'v1', kind: 'Secret', metadata: { name, namespace }, data });
-  return { method: 'Token', token: { secretRef: { name } } };
-}
+import type { Json } from '../support/json.ts';
+import { byAppRole, byJwt, byToken, existing, external, imported, type Prepare, type Source } from './preparations.ts';
 
 /** How the operator logs in to Vault: `spec.vault.auth`. */
 export const authMethods: Readonly<Record<string, Prepare>> = {
   Kubernetes: ({ namespace }) => ({ method: 'Kubernetes', kubernetes: { role: `operator-${namespace}` } }),
-  Token: tokenSecret,
+  AppRole: byAppRole,
+  JWT: byJwt,
+  Token: byToken,
 };
 
-/** Where the root comes from: merged into `spec.root`. */
-export const rootSources: Readonly<Record<string, Prepare>> = {
-  Generate: () => ({ source: 'Generate' }),
+/** Where the CA comes from: merged into the spec. */
+export const rootSources: Readonly<Record<string, Source>> = {
+  Generate: { prepare: () => ({ root: { source: 'Generate' } }) },
+  Existing: existing,
+  External: external,
+  Import: imported,
 };
 
 /** How istiod gets the files: `spec.delivery`. */
@@ -56,7 +47,8 @@ interface Refusal {
 
 const refusals: readonly Refusal[] = [
   { when: { delivery: 'PKI, crl: true' }, says: 'delivery.crl cannot be used with delivery.source: PKI' },
-  { when: { delivery: 'PKI', root: 'External' }, says: 'RootNotServed' },
+  { when: { delivery: 'PKI', root: 'External' }, says: 'delivery.source: PKI reads the root from its mount' },
+  { when: { delivery: 'PKI', root: 'Import' }, says: 'delivery.source: PKI reads certificates from PKI mounts' },
 ];
 
 const dimensions = {

@@ -74,6 +74,7 @@ export class OfflineCa {
   readonly #dir = makeTemporaryDir('offline-ca');
   /** PEM. */
   readonly certificate: string;
+  readonly keyFile: string;
 
   /**
    * @param signer undefined: a root
@@ -86,6 +87,7 @@ export class OfflineCa {
     key = ['-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256'],
   ) {
     const keyFile = join(this.#dir, 'ca.key');
+    this.keyFile = keyFile;
     openssl(['genpkey', ...key, '-out', keyFile]);
     const csr = openssl(['req', '-new', '-key', keyFile, '-subj', `/O=Example/CN=${commonName}`]);
     const life = { days: 3600, constraints: 'critical,CA:TRUE', ...signing };

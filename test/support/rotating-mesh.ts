@@ -14,7 +14,7 @@ import {
 } from '../stack/index.ts';
 import { podsCome } from './admission.ts';
 import { blocks } from './certificates.ts';
-import { applyOk, getResource, installOperator, resourcePath, waitForCondition, type Resource } from './cluster.ts';
+import { applyOk, getResource, installOperator, resourcePath, waitForCondition, type Json, type Kube, type Resource } from './cluster.ts'; // prettier-ignore
 import { startOperator, type RunningOperator } from './operator.ts';
 import { makeScene, prepareVault } from './scene.ts';
 import { startTetrateOperator, type TetrateOperator } from './tetrate-operator.ts';
@@ -30,6 +30,24 @@ const multiRoot = [
     patches: [{ path: 'spec.values.pilot.env.ISTIO_MULTIROOT_MESH', value: 'true' }],
   },
 ];
+
+const secretOf = (namespace: string, name: string, data: Record<string, string>): Json => ({
+  apiVersion: 'v1',
+  kind: 'Secret',
+  metadata: { name, namespace },
+  data: Object.fromEntries(Object.entries(data).map(([key, text]) => [key, Buffer.from(text).toString('base64')])),
+});
+
+/** The operator may read one Secret, as an administrator grants it. */
+async function grantSecret(kube: Kube, namespace: string, secret: string): Promise<void> {
+  const group = 'rbac.authorization.k8s.io';
+  const apiVersion = `${group}/v1`;
+  const metadata = { name: 'import', namespace };
+  const rules = [{ apiGroups: [''], resources: ['secrets'], resourceNames: [secret], verbs: ['get'] }];
+  const subjects = [{ kind: 'ServiceAccount', name: 'istio-vault-ca-operator', namespace: 'istio-vault-ca' }];
+  await applyOk(kube, { apiVersion, kind: 'Role', metadata, rules });
+  await applyOk(kube, { apiVersion, kind: 'RoleBinding', metadata, subjects, roleRef: { apiGroup: group, kind: 'Role', name: 'import' } }); // prettier-ignore
+}
 
 interface Rotation {
   phase?: string;
@@ -116,6 +134,23 @@ export function useRotatingMesh(more: string[] = []) {
         const roots = await meshRoots(namespace);
         return roots.length === 1 && roots[0] === status?.root?.fingerprint;
       });
+    },
+    /**
+     * Starts three replicas of istiod that sign without Vault, and waits until they have published their root.
+     * @param cacerts data of Secret `cacerts`, PEM; undefined: istiod makes a CA of its own
+     * @returns what applies the resource, with these fields of `spec.intermediate`
+     */
+    meshWithout: async (namespace: string, cacerts?: Record<string, string>) => {
+      const intermediate = { mount: `${namespace}-ca`, key: { type: 'ec' }, ttl: '24h', maxWorkloadCertTTL: `${certificateSeconds}s` }; // prettier-ignore
+      const scene = await makeScene(kube, vault, { namespace, overlays: multiRoot, spec: { intermediate, delivery: { refreshInterval: '1s' } } }); // prettier-ignore
+      if (cacerts) await applyOk(kube, secretOf(namespace, 'cacerts', cacerts));
+      await grantSecret(kube, namespace, cacerts ? 'cacerts' : 'istio-ca-secret');
+      tetrate.push(startTetrateOperator({ kube, namespace, replicas: 3 }));
+      await waitFor('the root of istiod', async () => (await meshRoots(namespace)).length === 1, patience);
+      return async (over: Json): Promise<void> => {
+        const spec = { ...(scene.resource['spec'] as Json), intermediate: { ...intermediate, ...over } };
+        await applyOk(kube, { ...scene.resource, spec });
+      };
     },
     /** A request to Vault as administrator. */
     request: (method: string, path: string, body?: unknown) => vault.request(method, path, body),

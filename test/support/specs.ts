@@ -32,6 +32,10 @@ export const breaking: [string, Json][] = [
     { root: { source: 'External', external: { signed: { configMapRef: { name: 'a' }, secretRef } } } },
   ],
   ['spec.delivery.source', { root: { source: 'External', external }, delivery: { source: 'PKI' } }],
+  [
+    'spec.delivery.source',
+    { intermediate: { source: 'Import', importRef: { secretRef } }, delivery: { source: 'PKI' } },
+  ],
   ['spec.intermediate.importRef', { intermediate: { source: 'Import' } }],
   ['spec.keyStore.path', { keyStore: { path: 'istioca-state' } }],
   ['spec.delivery.directory', { delivery: { directory: '/etc/cacerts' } }],

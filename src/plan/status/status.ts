@@ -80,7 +80,7 @@ function lastingProblems(s: DerivedState): Problem[] {
       'RootNearEnd',
       `the root ended on ${day(root.certificate.notAfter)}; a new root is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
     );
-  } else if (root && ca && !replacing && ca.certificate.notAfter >= (s.signingEnd ?? Infinity)) {
+  } else if (root && ca && !ca.imported && !replacing && ca.certificate.notAfter >= (s.signingEnd ?? Infinity)) {
     const end = day(s.signingEnd ?? root.certificate.notAfter);
     const what = s.signingEnd === root.certificate.notAfter ? 'its root' : 'the issuer that signed it';
     const needed = s.signingEnd === root.certificate.notAfter ? 'a new root' : 'another issuer';
