@@ -3,8 +3,12 @@ import { deletion, deletionWithRoot } from './deletion.ts';
 import { provisioning } from './provisioning.ts';
 import { renewal } from './renewal.ts';
 import type { Scenario } from './scenario.ts';
+import { existing, external, imported } from './sources.ts';
 
-export { adoption, deletion, deletionWithRoot, provisioning, renewal };
+export { adoption, deletion, deletionWithRoot, existing, external, imported, provisioning, renewal };
 export type { Scenario } from './scenario.ts';
 
-export const scenarios: readonly Scenario[] = [provisioning, renewal, deletion, deletionWithRoot, adoption];
+export const scenarios: readonly Scenario[] = [
+  ...[provisioning, renewal, deletion, deletionWithRoot, adoption],
+  ...[existing, external, imported],
+];
