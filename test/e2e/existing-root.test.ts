@@ -241,6 +241,52 @@ describe('what stands in the way is said before anything is written', () => {
   });
 });
 
+describe('a CA by hand whose intermediate an issuing CA signed', () => {
+  const namespace = 'tiers-adopted';
+  const request = requester('OpenBao');
+  const corporation = new Corporation('OpenBao', namespace);
+  const adopt = { adopt: true, root: { source: 'Existing' } };
+  let root = '';
+  let certificate = '';
+  let key = '';
+
+  beforeAll(async () => {
+    root = await corporation.makeRoot();
+    await corporation.mount(`${namespace}-pki`);
+    await corporation.makeIssuing(`${namespace}-pki`, 'one', root);
+    await corporation.mount(`${namespace}-ca`);
+    const made = await request('POST', `${namespace}-ca/intermediate/generate/exported`, { common_name: 'By Hand', key_type: 'ec', key_bits: 256 }); // prettier-ignore
+    const body = { csr: made['csr'] as string, common_name: 'By Hand', ttl: '40000h' };
+    const signed = await request('POST', `${namespace}-pki/root/sign-intermediate`, body);
+    certificate = `${String(signed['certificate']).trim()}\n`;
+    key = String(made['private_key']);
+    await request('POST', `${namespace}-ca/intermediate/set-signed`, { certificate: [certificate, ...(signed['ca_chain'] as string[])].join('\n') }); // prettier-ignore
+    await request('POST', `sys/mounts/${namespace}-kv`, { type: 'kv', options: { version: '2' } });
+    await request('POST', `${namespace}-kv/data/istioca`, { data: { 'ca-key.pem': key, 'root-cert.pem': root } });
+  });
+
+  it('as Generate is refused: the issuer is no root, and the remedy is named', async () => {
+    const scene = await makeScene(kube, vaults.OpenBao, { namespace, spec: { adopt: true } });
+    await applyOk(kube, scene.resource);
+    const refused = await waitForCondition(kube, namespace, 'istioca', { type: 'KeyStored', reason: 'AdoptionMismatch' }); // prettier-ignore
+    expect(conditionOf(refused, 'KeyStored')?.message).toMatch(
+      /the issuer "one".* is no root: set spec.root.source: Existing/,
+    );
+    await kube.request('DELETE', `/apis/istiovaultca.io/v1alpha1/namespaces/${namespace}/istiovaultcas/istioca`);
+    await waitFor('the resource to be gone', async () => (await getResource(kube, namespace, 'istioca')).metadata.uid === undefined); // prettier-ignore
+  });
+
+  it('as Existing is adopted with its three tiers: same certificate, same key', async () => {
+    const scene = await makeScene(kube, vaults.OpenBao, { namespace, spec: adopt });
+    await applyOk(kube, scene.resource);
+    await provisioned(namespace);
+    const files = await filesOf(scene);
+    expect([files.cert, files.key.trim(), files.root]).toEqual([certificate, key.trim(), root]);
+    expect(namesIn(files.chain)).toEqual(['By Hand', 'one']);
+    expect(defects(files)).toEqual([]);
+  });
+});
+
 it('two revisions of one mesh: the refusal shows the lines, and with them both have CAs under one root', async () => {
   const namespace = 'tiers-canary';
   const scene = await makeScene(kube, vaults.OpenBao, { namespace, overlays: null });

@@ -212,7 +212,9 @@ export function intendedState(s: DerivedState): StateEntry {
   const state = s.stateEntry ?? initialState(s);
   // all issuers of the mount count: this state entry is what makes the resource the owner of a root to adopt
   const inMount = s.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
-  const exists = inMount || s.signer !== undefined || resumesForward(s);
+  // a root outside is there as long as its certificate is recorded
+  const isOutside = state.root?.certificate !== undefined;
+  const exists = inMount || isOutside || s.signer !== undefined || resumesForward(s);
   const root = outsideRootToRecord(s, state) ?? (state.root && exists ? state.root : intendedRoot(s, state));
   const unmanaged = unmanagedAccess(s);
   const managed = (names: string[]) => [...new Set(names)].filter((name) => !unmanaged.includes(name));
