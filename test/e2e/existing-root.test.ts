@@ -1,9 +1,13 @@
-/** An issuer of others signs (`root.source: Existing`): a root, or an issuing CA below one, in a mount that this resource never touches. */
+/**
+ * An issuer of others signs (`root.source: Existing`): a root, or an issuing CA below one, in a mount that this resource never touches.
+ * @servers kubectl
+ */
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { products, sharedStack, waitFor, type Product } from '../stack/index.ts';
 import { vaultEntries, vaultWrites } from '../support/audit.ts';
 import { blocks, defects } from '../support/certificates.ts';
 import { applyOk, conditionOf, getResource, requestReconcile, waitForCondition, type Json, type Resource } from '../support/cluster.ts'; // prettier-ignore
+import { expectDescribed } from '../support/described.ts';
 import { useOperator } from '../support/harness.ts';
 import { entry } from '../support/look.ts';
 import { makeScene, merge, type Scene } from '../support/scene.ts';
@@ -145,6 +149,7 @@ describe.each(products)('an issuing CA below a root, %s', (product) => {
     const gone = await requestReconcile(kube, namespace, 'istioca', 'gone');
     expect(conditionOf(gone, 'RootReady')).toMatchObject({ status: 'False', reason: 'IssuerNotFound' });
     expect(conditionOf(gone, 'IntermediateReady')).toMatchObject({ status: 'True' });
+    await expectDescribed(kube, namespace, 'IssuerNotFound-in-use');
     const back = { metadata: { annotations: { 'istiovaultca.io/rotate-root': 'to the other' } }, spec: { root: { existing: { issuerRef: 'one' } } } }; // prettier-ignore
     await applyOk(kube, merge(scene.resource, back));
     await waitFor('the first issuer', async () => namesIn((await filesOf(scene)).chain)[1] === 'one');
@@ -175,6 +180,7 @@ describe('what stands in the way is said before anything is written', () => {
     expect(conditionOf(resource, 'RootReady')).toMatchObject({ reason: 'IssuerNotFound' });
     expect(conditionOf(resource, 'RootReady')?.message).toContain('mount tiers-absent-pki/ has not an issuer mine');
     expect(await writes(scene)).toEqual([]);
+    await expectDescribed(kube, 'tiers-absent', 'IssuerNotFound');
     const root = await corporation.makeRoot();
     await corporation.mount('tiers-absent-pki');
     await corporation.makeIssuing('tiers-absent-pki', 'mine', root);
@@ -191,6 +197,7 @@ describe('what stands in the way is said before anything is written', () => {
     expect(conditionOf(resource, 'RootReady')).toMatchObject({ reason: 'RootNotServed' });
     expect(conditionOf(resource, 'RootReady')?.message).toContain('"issuing"');
     expect(await writes(scene)).toEqual([]);
+    await expectDescribed(kube, 'tiers-top', 'RootNotServed');
     await applyOk(kube, { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'corporate', namespace: 'tiers-top' }, data: { 'ca.crt': root } }); // prettier-ignore
     const named = { root: { existing: { rootCertRef: { configMapRef: { name: 'corporate' } } } } };
     await applyOk(kube, merge(scene.resource, { spec: named }));

@@ -1,10 +1,14 @@
-/** A root outside of Vault (`root.source: External`): what is asked for, what is taken for an answer, and what is refused. */
+/**
+ * A root outside of Vault (`root.source: External`): what is asked for, what is taken for an answer, and what is refused.
+ * @servers kubectl
+ */
 import { execFileSync } from 'node:child_process';
 import { beforeAll, describe, expect, it } from '@jest/globals';
 import { products, sharedStack, waitFor } from '../stack/index.ts';
 import { vaultWrites } from '../support/audit.ts';
 import { defects } from '../support/certificates.ts';
 import { apply, applyOk, conditionOf, getResource, requestReconcile, waitForCondition, type Json, type Resource } from '../support/cluster.ts'; // prettier-ignore
+import { expectDescribed } from '../support/described.ts';
 import { eventsOf } from '../support/events.ts';
 import { useOperator } from '../support/harness.ts';
 import { entry } from '../support/look.ts';
@@ -51,10 +55,11 @@ describe.each(products)('%s', (product) => {
   it('asks for a signature, with a request that OpenSSL verifies, and makes no root mount', async () => {
     const waiting = await waitForCondition(kube, namespace, 'istioca', { type: 'IntermediateReady', status: 'False', reason: 'AwaitingSignature' }); // prettier-ignore
     expect(conditionOf(waiting, 'Reconciling')).toMatchObject({ status: 'True', reason: 'AwaitingSignature' });
-    expect(intermediate(waiting)?.message).toMatch(/ConfigMap signed, key tls.crt.*of namespace external-/s);
+    expect(intermediate(waiting)?.message).toMatch(/into ConfigMap external-\w+\/signed, key tls.crt/);
     expect(requestText(waiting.status?.csr ?? '')).toContain('CN = Istio Intermediate CA');
     expect((await scene.vault.request('GET', `sys/mounts/${namespace}-pki`)).status).not.toBe(200);
     expect(await entry(scene)).toBeUndefined();
+    await expectDescribed(kube, namespace, 'AwaitingSignature');
   });
 
   it('goes on asking with the same request, also after a restart, and writes nothing meanwhile', async () => {
@@ -96,13 +101,14 @@ describe.each(products)('%s', (product) => {
         return [await signed({}, short), short.certificate, root.certificate];
       }, /after "Short CA".* above it, which ends on/], // prettier-ignore
       ['more than certificates', async () => [await signed({}), '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n', ...chain()], /something beside certificates/], // prettier-ignore
-    ])('%s', async (_, pems, reason) => {
+    ])('%s', async (name, pems, reason) => {
       const csr = await csrOf();
       const refused = await give(...(await pems()));
       expect(intermediate(refused)).toMatchObject({ status: 'False', reason: 'SignedCertificateRefused' });
       expect(intermediate(refused)?.message).toMatch(reason);
       expect(refused.status?.csr).toBe(csr);
       expect(await entry(scene)).toBeUndefined();
+      if (name === 'no issuing CA') await expectDescribed(kube, namespace, 'SignedCertificateRefused');
     });
   });
 
@@ -130,6 +136,7 @@ describe.each(products)('%s', (product) => {
     await applyOk(kube, merge(scene.resource, { metadata: { annotations: { 'istiovaultca.io/rotate-intermediate': 'one' } } })); // prettier-ignore
     const asked = await waitForCondition(kube, namespace, 'istioca', { type: 'IntermediateReady', status: 'True', reason: 'AwaitingSignature' }); // prettier-ignore
     expect(conditionOf(asked, 'Provisioned')).toMatchObject({ status: 'True' });
+    await expectDescribed(kube, namespace, 'AwaitingSignature-renewal');
     expect(await eventsOf(kube, namespace)).toContainEqual(expect.objectContaining({ type: 'Warning', reason: 'AwaitingSignature' })); // prettier-ignore
     const refused = await give(
       issuing.sign(await csrOf(), { constraints: 'critical,CA:FALSE' }),
@@ -155,6 +162,7 @@ describe.each(products)('%s', (product) => {
     const refused = await give(other.sign(await csrOf()), other.certificate);
     expect(intermediate(refused)?.message).toContain(`istiovaultca.io/rotate-root=${other.fingerprint}`);
     expect((await files()).root).toBe(root.certificate);
+    await expectDescribed(kube, namespace, 'SignedCertificateRefused-other-root');
   });
 
   it('the metric says since when a signature is awaited', async () => {

@@ -1,4 +1,7 @@
-/** A CA that is brought along in a Secret (`intermediate.source: Import`), and what follows when the spec asks for one from Vault. */
+/**
+ * A CA that is brought along in a Secret (`intermediate.source: Import`), and what follows when the spec asks for one from Vault.
+ * @servers kubectl
+ */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from '@jest/globals';
@@ -6,6 +9,7 @@ import { products, sharedStack, waitFor } from '../stack/index.ts';
 import { vaultWrites } from '../support/audit.ts';
 import { defects } from '../support/certificates.ts';
 import { apply, applyOk, conditionOf, getResource, requestReconcile, waitForCondition, type Json, type Resource } from '../support/cluster.ts'; // prettier-ignore
+import { expectDescribed } from '../support/described.ts';
 import { eventsOf } from '../support/events.ts';
 import { useOperator } from '../support/harness.ts';
 import { entry } from '../support/look.ts';
@@ -66,6 +70,7 @@ describe.each(products)('%s', (product) => {
       await grantSecret();
       const absent = await reconciled();
       expect(intermediate(absent)).toMatchObject({ status: 'False', reason: 'AwaitingImport' });
+      await expectDescribed(kube, namespace, 'AwaitingImport');
     });
 
   it.each<[string, Record<string, string>, RegExp]>([
@@ -73,13 +78,14 @@ describe.each(products)('%s', (product) => {
     ['a key of another CA', { ...asTls, 'tls.key': readFileSync(tier.keyFile, 'utf8') }, /its key is not that of its certificate/], // prettier-ignore
     ['no root', { ...asTls, 'ca.crt': '' }, /no chain of signatures leads from "Old Issuing CA".*, which signed it, to a self-signed root/], // prettier-ignore
     ['no certificate', { 'tls.key': asTls['tls.key'] }, /holds no certificate that can be read/],
-  ])('%s is refused, and nothing is written', async (_, data, why) => {
+  ])('%s is refused, and nothing is written', async (name, data, why) => {
     await kube.request('DELETE', `/api/v1/namespaces/${namespace}/secrets/ca`);
     await give(namespace, data);
     const refused = await reconciled();
     expect(intermediate(refused)).toMatchObject({ status: 'False', reason: 'ImportRefused' });
     expect(intermediate(refused)?.message).toMatch(why);
     expect(await entry(scene)).toBeUndefined();
+    if (name === 'no root') await expectDescribed(kube, namespace, 'ImportRefused');
   });
 
   it.each([
@@ -141,6 +147,7 @@ describe.each(products)('%s', (product) => {
     expect(conditionOf(waiting, 'RootReady')?.message).toContain('annotation istiovaultca.io/rotate-root');
     expect((await scene.vault.request('GET', `sys/mounts/${namespace}-pki`)).status).not.toBe(200);
     expect((await filesOf(scene)).root).toBe(root.certificate);
+    await expectDescribed(kube, namespace, 'RootSpecChanged-import');
   });
 });
 

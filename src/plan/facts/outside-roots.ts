@@ -66,7 +66,9 @@ export const signatureOf = derivedOnce((s: DerivedState): Signature | undefined 
       `its first certificate is for another key (SHA-256 ${leaf.publicKey}) than the request (SHA-256 ${staged.publicKey ?? ''})`,
     );
   const path = pathTo(leaf, others, rootsAmong(s, signed.certificates));
-  const defect = path ? (defectOfPath(s, path) ?? defectOfRoot(s, path)) : noPath(s, leaf, others);
+  const defect = path
+    ? (defectOfPath(s, path) ?? defectOfRoot(s, path))
+    : noPath(s, leaf, others, 'behind it, in one text');
   const root = path?.at(-1);
   if (defect !== undefined || !path || !root) return refused(defect ?? '');
   return { kind: 'accepted', chain: path.slice(0, -1), root };
@@ -89,12 +91,13 @@ function answersAnotherRequest(
   return had.some((certificate) => certificate?.fingerprint === leaf.fingerprint);
 }
 
-function noPath(s: DerivedState, leaf: CertificateFacts, others: readonly CertificateFacts[]): string {
+/** @param where the certificates belong, for the user */
+function noPath(s: DerivedState, leaf: CertificateFacts, others: readonly CertificateFacts[], where: string): string {
   const { givenRoots } = s.kubernetes;
   const signer = others.find((one) => pathTo(leaf, [], [one]));
   const from = signer ? `${nameOfCertificate(signer)}, which signed it,` : 'it';
   const what = givenRoots ? `a root in ${givenRoots.place}` : 'a self-signed root that comes along';
-  return `no chain of signatures leads from ${from} to ${what}: put the CAs above it behind it, in one text${givenRoots ? '' : ', the root last'}`;
+  return `no chain of signatures leads from ${from} to ${what}: put the CAs above it${givenRoots ? '' : ' and the root'} ${where}`;
 }
 
 /** Tolerated difference between clocks, milliseconds. */
@@ -206,7 +209,9 @@ export const importOf = derivedOnce((s: DerivedState): Import | undefined => {
   const path = pathTo(leaf, others, rootsAmong(s, given.certificates));
   const root = path?.at(-1);
   const each = (path ?? []).map((certificate, below) => defectOfCa(certificate, below, (path ?? []).length - 1, s.now));
-  const defect = path ? (each.find((one) => one !== undefined) ?? defectOfRoot(s, path)) : noPath(s, leaf, others);
+  const defect = path
+    ? (each.find((one) => one !== undefined) ?? defectOfRoot(s, path))
+    : noPath(s, leaf, others, 'into tls.crt and ca.crt, or into cert-chain.pem and root-cert.pem');
   if (defect !== undefined || !path || !root) return refused(defect ?? '');
   const chain = path.length === 1 ? path : path.slice(0, -1);
   return { kind: 'accepted', chain, root, publicKey: given.publicKey, secret: given.secret };

@@ -4,6 +4,7 @@ import { injectorNotes } from '../control-plane/checks.ts';
 import { objectName } from '../control-plane/istiod-fields.ts';
 import { kindOfControlPlane } from '../control-plane/kinds.ts';
 import type { DerivedState } from '../facts/derived.ts';
+import type { Issuer } from '../facts/observed.ts';
 import { accessSteps, keptRoleFields, namesAreAssumed } from '../vault/access.ts';
 import { describeForeignRoles, unverified } from '../vault/foreign-roles.ts';
 import { newGenerationReason } from '../vault/intermediate.ts';
@@ -40,12 +41,7 @@ export function holdingMessage(stage: StageCondition, s: DerivedState): string |
         : undefined;
     case 'IntermediateReady':
       return ca && (issuer ?? ca.imported) && !isDue(s) && ca.certificate.notAfter > now
-        ? joined(
-            outsideNote(s)?.message,
-            intermediateMessage(s),
-            describeForeignRoles(s),
-            issuer && describeUsage(s, s.spec.intermediate.mount, issuer),
-          )
+        ? intermediateHolds(s, ca.imported ? undefined : issuer)
         : undefined;
     case 'KeyStored':
       return ca ? `key of generation ${ca.generation} in ${s.spec.keyStore.mount}/${s.spec.keyStore.path}` : undefined;
@@ -58,6 +54,14 @@ export function holdingMessage(stage: StageCondition, s: DerivedState): string |
     case 'IstiodReady':
       return undefined;
   }
+}
+
+/** Message of `IntermediateReady` while it is `True`. @param issuer undefined: the CA was imported */
+function intermediateHolds(s: DerivedState, issuer: Issuer | undefined): string {
+  const usage = issuer && describeUsage(s, s.spec.intermediate.mount, issuer);
+  const holds = joined(intermediateMessage(s), describeForeignRoles(s), usage);
+  const note = outsideNote(s)?.message;
+  return note === undefined ? holds : `${note} The CA in use goes on: ${holds}`;
 }
 
 /** Message of `VaultReady` while it is `True`. */

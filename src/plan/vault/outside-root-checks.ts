@@ -89,11 +89,14 @@ const missingSignature = (s: DerivedState): Missing | undefined => {
 };
 
 /** Where the signed certificate is expected, for the user. */
-function expectedPlace({ spec }: DerivedState): string {
+function expectedPlace({ spec, identity }: DerivedState): string {
   const { signed } = spec.root.external ?? {};
   const { configMapRef, secretRef } = signed ?? {};
-  if (configMapRef) return `ConfigMap ${configMapRef.name}, key ${configMapRef.key}`;
-  return secretRef ? `Secret ${secretRef.name}, key ${secretRef.key}` : 'the object that spec.root.external names';
+  const { namespace } = identity;
+  if (configMapRef) return `ConfigMap ${namespace}/${configMapRef.name}, key ${configMapRef.key}`;
+  return secretRef
+    ? `Secret ${namespace}/${secretRef.name}, key ${secretRef.key}`
+    : 'the object that spec.root.external names';
 }
 
 /** What is missing from outside of Vault. */
@@ -115,7 +118,7 @@ function importNote(s: DerivedState): OutsideNote | undefined {
       reason: 'ImportRefused',
       message: `The CA in ${imported.place} was not imported: ${imported.why}. Nothing was changed.`,
     };
-  const what = `Secret ${name} of namespace ${namespace}, with tls.crt, tls.key and ca.crt, or with the keys of Secret cacerts. See docs/import.md.`;
+  const what = `Secret ${namespace}/${name}, with tls.crt, tls.key and ca.crt, or with the keys of Secret cacerts. See docs/import.md.`;
   if (imported?.kind === 'absent' && !s.currentCa)
     return { reason: 'AwaitingImport', message: `There is no CA to import. Put it into ${what}` };
   const ca = s.currentCa?.certificate;
@@ -140,11 +143,10 @@ function signatureNote(s: DerivedState): OutsideNote | undefined {
       reason: 'SignedCertificateRefused',
       message: `The certificate in ${missing.place} was not used: ${missing.why}. Nothing was installed, and ${request} is still to be signed.`,
     };
-  const wanted = s.spec.root.external?.signed?.secretRef ? 'Secret' : 'ConfigMap';
-  const root = s.signer ? `root ${s.signer.certificate.serial}` : 'your root CA';
+  const root = s.signer ? `with root ${s.signer.certificate.serial} at its top` : 'under the root of your choice';
   return {
     reason: 'AwaitingSignature',
-    message: `Since ${staged.csr.madeAt}, ${request} waits for a signature outside of Vault. Sign it under ${root} as a CA (\`kubectl get ivca -n ${namespace} ${name} -o jsonpath='{.status.csr}'\`), and put the certificate, with the CAs above it behind it, into ${expectedPlace(s)} of namespace ${namespace} (a ${wanted}). See docs/external-root.md.`,
+    message: `Since ${staged.csr.madeAt}, ${request} waits for a signature outside of Vault. Have it signed as a CA, ${root} (\`kubectl get ivca -n ${namespace} ${name} -o jsonpath='{.status.csr}'\`). Put the certificate, followed by the CAs above it and the root, into ${expectedPlace(s)}. See docs/external-root.md.`,
   };
 }
 

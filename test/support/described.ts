@@ -1,0 +1,41 @@
+/** What `kubectl describe` says of a resource, as a golden file: an engineer at night has nothing else. */
+import type { Kube } from './cluster.ts';
+import { expectGolden } from './golden.ts';
+import { kubectl } from './kubectl.ts';
+
+/** What differs from run to run. */
+const changing: readonly [RegExp, string][] = [
+  [/-----BEGIN CERTIFICATE REQUEST-----[^-]+-----END CERTIFICATE REQUEST-----/g, '<certificate signing request>'],
+  [/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ/g, '<time>'],
+  [/\b\d{4}-\d\d-\d\d\b/g, '<date>'],
+  [/\b[0-9a-f]{64}\b/g, '<sha-256>'],
+  [/\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g, '<id>'],
+  [/\b([0-9a-f]{2}:){7,}[0-9a-f]{2}\b/g, '<serial>'],
+  [/\b[0-9a-f]{2}(:[0-9a-f]{2}){2,6}:[0-9a-f]{0,2}…/g, '<serial>…'],
+  [/127\.0\.0\.1:\d+/g, '<address>'],
+];
+
+/** The conditions that say what is awaited or refused. */
+const types: readonly string[] = ['Ready', 'RootReady', 'IntermediateReady', 'Stalled', 'Reconciling'];
+
+/**
+ * Compares what `kubectl describe` prints of the conditions about the CA: status and reason of each, and the messages of those with other reasons than
+ * that it is well or that another condition says why.
+ * @param name of the golden file
+ * @param namespace also replaced in the text
+ */
+export async function expectDescribed(kube: Kube, namespace: string, name: string): Promise<void> {
+  const text = await kubectl(kube, '--namespace', namespace, 'describe', 'ivca', 'istioca');
+  const section = /\n {2}Conditions:\n([\s\S]*?)\n {2}\S/.exec(text)?.[1] ?? '';
+  const shown = changing.reduce((part, [pattern, put]) => part.replaceAll(pattern, put), section);
+  const conditions: Record<string, string> = {};
+  const messages = new Set<string>();
+  for (const block of shown.replaceAll(namespace, '<namespace>').split(/\n(?= {4}Last Transition Time:)/)) {
+    const field = (label: string): string => new RegExp(`^ +${label}: +(.*)$`, 'm').exec(block)?.[1] ?? '';
+    if (!types.includes(field('Type'))) continue;
+    conditions[field('Type')] = `${field('Status')} ${field('Reason')}`;
+    if (!/RootValid|IntermediateValid|IstiodNotFound/.test(field('Reason')) && !field('Message').endsWith('says why'))
+      messages.add(field('Message'));
+  }
+  expectGolden(`describe/${name}`, { conditions, messages: [...messages] });
+}
