@@ -392,6 +392,11 @@ export class DerivedState extends DerivedVault {
     return this.signingIssuer?.end ?? this.signer?.certificate.notAfter;
   }
 
+  /** Whether the root that signs came with an imported CA: no mount of this resource has it, so it signs nothing. */
+  get hasImportedRoot(): boolean {
+    return this.spec.root.source === 'Generate' && this.signer?.id === '';
+  }
+
   /** The desired content of root-cert.pem: PEM blocks; undefined as in {@link RootRoles.trusted}. */
   get trustBundle(): string | undefined {
     return this.rootRoles.trusted?.map(({ pem }) => pem).join('');
@@ -413,7 +418,7 @@ export class DerivedState extends DerivedVault {
     const { signer } = this;
     if (!signer) return undefined;
     // a root that was imported with a CA signs nothing
-    if (this.spec.root.source === 'Generate' && signer.keyId === '') return undefined;
+    if (this.hasImportedRoot) return undefined;
     if (this.spec.root.source === 'Generate')
       return { id: signer.id, certificate: signer.certificate, end: signer.certificate.notAfter };
     const issuer = this.vault.existing?.found.find(({ id }) => id === signer.id);

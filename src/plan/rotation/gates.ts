@@ -42,9 +42,8 @@ function publishedCa(s: DerivedState): { ca: CurrentCa; signer: OwnIssuer; roots
 }
 
 /** What the current CA lacks, as a noun phrase. A root that was imported signs nothing: its CA has to be imported again. */
-function lackOfCa({ signer, imports, spec, stateEntry }: DerivedState): string {
-  const isImported = spec.root.source === 'Generate' && signer?.keyId === '' && !imports;
-  return isImported
+function lackOfCa({ hasImportedRoot, imports, stateEntry }: DerivedState): string {
+  return hasImportedRoot && !imports
     ? `spec.intermediate.source: Import, with the Secret of the CA under root ${stateEntry?.root?.serial ?? ''}`
     : 'an intermediate under the root that signs now';
 }

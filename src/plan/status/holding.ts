@@ -37,7 +37,10 @@ export function holdingMessage(stage: StageCondition, s: DerivedState): string |
       return vaultMessage(s);
     case 'RootReady':
       return root && root.certificate.notAfter > now
-        ? joined(rootMessage(s), root.keyId === '' ? undefined : describeUsage(s, s.spec.root.mount, root))
+        ? joined(
+            rootMessage(s),
+            !s.issuesRoot || s.hasImportedRoot ? undefined : describeUsage(s, s.spec.root.mount, root),
+          )
         : undefined;
     case 'IntermediateReady':
       return ca && (issuer ?? ca.imported) && !isDue(s) && ca.certificate.notAfter > now

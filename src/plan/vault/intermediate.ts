@@ -24,7 +24,7 @@ import type { Step } from '../steps.ts';
 export function newGenerationReason(s: DerivedState): string | undefined {
   if (s.imports) return newImportReason(s);
   // the root of an imported CA signs nothing, and until a rotation is requested no other one does
-  if (s.awaitsFirstIssue || (s.spec.root.source === 'Generate' && s.signer?.keyId === '')) return undefined;
+  if (s.awaitsFirstIssue || s.hasImportedRoot) return undefined;
   const state = s.stateEntry;
   if (!s.currentCa) {
     if (state?.root !== undefined && state.root.fingerprint === undefined && state.history.length > 0)

@@ -21,7 +21,7 @@ export function rootSteps(s: DerivedState): Step[] {
   const steps: Step[] = [];
   // with `delivery.source: PKI`, root-cert.pem is the default issuer; otherwise, others can rely on the default issuer of an adopted mount
   // a root that came with an imported CA is not in the mount
-  const inMount = root.keyId !== '';
+  const inMount = root.id !== '';
   const setsDefault = s.spec.delivery.source === 'PKI' || !state?.adopted.includes(`mount:${mount}`);
   if (inMount && setsDefault && (rootPki.defaultIssuerId !== root.id || rootPki.followsLatest))
     steps.push({ kind: 'SetDefaultIssuer', mount, issuerId: root.id });
