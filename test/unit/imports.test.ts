@@ -1,18 +1,16 @@
 /** A CA that is brought along (`intermediate.source: Import`), and the way from it to a root in Vault. */
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { annotations, digestAnnotation } from '../../src/api/annotations.ts';
+import { annotations } from '../../src/api/annotations.ts';
 import { bundleFacts, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
-import { leadsTo } from '../../src/plan/facts/certificate-path.ts';
 import { caEntryDefect } from '../../src/plan/facts/derived.ts';
 import type { Desired } from '../../src/plan/facts/desired.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
-import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { rotationView } from '../../src/plan/rotation/view.ts';
 import { outsideNote } from '../../src/plan/vault/outside-root-checks.ts';
-import { leafOf, meshBundle, podOf, settingsOf, withIstiod } from './istiod-world.ts';
 import { converge, derived, desiredOf, emptyWorld, someCa, start } from './model.ts';
+import { follow, live, rootsOf, runTo, state, takes } from './rotating-world.ts';
 
 const hour = 3_600_000;
 const year = 365 * 24 * hour;
@@ -27,11 +25,6 @@ const own = someCa('cluster.local', undefined);
 const root = someCa('Old Root', undefined);
 const plugged = someCa('Old Intermediate', root);
 
-const live = (world: Observed) => ownEntry(world.vault.live)!;
-const state = (world: Observed) => ownEntry(world.vault.state)!;
-const phase = (world: Observed): RotationPhase | undefined => state(world).rotation?.phase;
-const rootsOf = (world: Observed): string[] => bundleFacts(live(world).root).map(({ fingerprint }) => fingerprint);
-
 /** The world with these certificates in the Secret, the first with its key. */
 const given = (world: Observed, ...certificates: CertificateFacts[]): Observed => {
   const ca = { place: 'Secret istio-system/cacerts', secret: 'cacerts', publicKey: certificates[0]?.publicKey, certificates }; // prettier-ignore
@@ -43,36 +36,7 @@ const withoutSecret = (world: Observed): Observed => {
   return { ...world, kubernetes };
 };
 
-/** All replicas and namespaces take over the current CA. */
-function follow(world: Observed, desired: Desired): Observed {
-  const chain = bundleFacts(live(world).chain);
-  const served = { leaf: leafOf(live(world).certificate!), chain, issuer: 'CN=Old Intermediate' };
-  const settings = settingsOf(world, desired);
-  const annotated = { ...settings, annotations: { ...settings.annotations, [digestAnnotation]: 'unknown' } };
-  const pod = podOf(world, 'istiod-0', { settings: annotated, served, signed: { ...served, roots: rootsOf(world) } }, desired); // prettier-ignore
-  const bundles = [meshBundle(desired.identity.namespace, rootsOf(world))];
-  return withIstiod(world, [pod], { bundles }, desired);
-}
-
 const imported = (): Observed => follow(converge(d, given(emptyWorld(), plugged, root)).world, d);
-
-/** Lets time pass until a phase, or until the rotation is over. */
-function runTo(wantedPhase: RotationPhase | undefined, from: Observed, desired: Desired, seen: Observed[] = []) {
-  let world = from;
-  for (let now = start; now < start + 300 * hour; now += 25 * hour) {
-    world = converge(desired, world, { now }).world;
-    seen.push(world);
-    if (phase(world) === wantedPhase && (wantedPhase !== undefined || seen.length > 1)) return { world, now, seen };
-    world = follow(world, desired);
-  }
-  throw new Error(`never in ${wantedPhase ?? 'the end'}, but in ${phase(world) ?? 'none'}`);
-}
-
-/** Whether a workload with the roots of one world takes a certificate of another one. */
-const takes = (verifier: Observed, prover: Observed): boolean =>
-  bundleFacts(live(verifier).root).some((one) =>
-    leadsTo(live(prover).certificate!, bundleFacts(live(prover).chain), one),
-  );
 
 describe('what is imported', () => {
   it.each([

@@ -4,7 +4,7 @@
  */
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
-import { annotations, digestAnnotation } from '../../src/api/annotations.ts';
+import { annotations } from '../../src/api/annotations.ts';
 import { bundleFacts, plannedCertificate, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
 import { leadsTo } from '../../src/plan/facts/certificate-path.ts';
 import { caEntryDefect } from '../../src/plan/facts/derived.ts';
@@ -12,10 +12,9 @@ import type { Desired } from '../../src/plan/facts/desired.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { signatureOf } from '../../src/plan/facts/outside-roots.ts';
 import { plan } from '../../src/plan/plan.ts';
-import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
 import { outsideNote } from '../../src/plan/vault/outside-root-checks.ts';
-import { leafOf, meshBundle, podOf, settingsOf, withIstiod } from './istiod-world.ts';
 import { converge, derived, desiredOf, emptyWorld, someCa, start } from './model.ts';
+import { follow, live, phase, rootsOf, runTo, state, takes } from './rotating-world.ts';
 
 const hour = 3_600_000;
 const spec = {
@@ -31,11 +30,6 @@ const tierA = someCa('issuing CA of A', rootA, 3000);
 const tierB = someCa('issuing CA of B', rootB, 3000);
 
 const staged = (world: Observed) => ownEntry(world.vault.staging);
-const live = (world: Observed) => ownEntry(world.vault.live)!;
-const state = (world: Observed) => ownEntry(world.vault.state)!;
-const phase = (world: Observed): RotationPhase | undefined => state(world).rotation?.phase;
-const rootsOf = (world: Observed): string[] => bundleFacts(live(world).root).map(({ fingerprint }) => fingerprint);
-
 /** What a CA outside makes of the request that waits. @param above the issuing CA, then what is above it */
 function answer(world: Observed, now: number, ...above: CertificateFacts[]): CertificateFacts[] {
   const facts = {
@@ -59,27 +53,6 @@ const given = (world: Observed, certificates: CertificateFacts[]): Observed => (
   kubernetes: { ...world.kubernetes, signed: { place: 'ConfigMap istio-system/signed, key tls.crt', certificates } },
 });
 
-/** All replicas and namespaces take over the current CA. */
-function follow(world: Observed, desired: Desired): Observed {
-  const certificate = live(world).certificate!;
-  const chain = bundleFacts(live(world).chain);
-  const served = { leaf: leafOf(certificate), chain, issuer: 'CN=Istio Intermediate CA' };
-  const settings = settingsOf(world, desired);
-  const pod = (name: string) =>
-    podOf(
-      world,
-      name,
-      {
-        settings: { ...settings, annotations: { ...settings.annotations, [digestAnnotation]: 'unknown' } },
-        served,
-        signed: { ...served, roots: rootsOf(world) },
-      },
-      desired,
-    );
-  const bundles = [meshBundle(desired.identity.namespace, rootsOf(world))];
-  return withIstiod(world, [pod('istiod-0'), pod('istiod-1')], { bundles }, desired);
-}
-
 /** A provisioned world under root A, and the certificates that were handed in. */
 function provisioned(): Observed {
   const waiting = converge(d, emptyWorld()).world;
@@ -92,24 +65,6 @@ function askedForB(texts: Record<string, string> = {}): { world: Observed; desir
   const requested = converge(desired, provisioned()).world;
   return { world: given(requested, answer(requested, start, tierB, rootB)), desired };
 }
-
-/** Lets time pass until a phase, or until the rotation is over. @param seen each settled world on the way */
-function runTo(wantedPhase: RotationPhase | undefined, from: Observed, desired: Desired, seen: Observed[] = []) {
-  let world = from;
-  for (let now = start; now < start + 300 * hour; now += 25 * hour) {
-    world = converge(desired, world, { now }).world;
-    seen.push(world);
-    if (phase(world) === wantedPhase && (wantedPhase !== undefined || seen.length > 1)) return { world, now, seen };
-    world = follow(world, desired);
-  }
-  throw new Error(`never in ${wantedPhase ?? 'the end'}, but in ${phase(world) ?? 'none'}`);
-}
-
-/** Whether a workload with the roots of one world takes a certificate of another one. */
-const takes = (verifier: Observed, prover: Observed): boolean =>
-  bundleFacts(live(verifier).root).some((root) =>
-    leadsTo(live(prover).certificate!, bundleFacts(live(prover).chain), root),
-  );
 
 describe('the first certificate', () => {
   it('is awaited with everything else done, and published with its tiers', () => {
