@@ -222,7 +222,12 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
   const root = s.signer;
   const { mount } = s.spec.intermediate;
   const pki = s.vault.intermediatePki;
-  const remove: Step = { kind: 'RemoveStaging', generation: staged.generation, version: s.vault.staging.casVersion };
+  const remove: Step = {
+    kind: 'RemoveStaging',
+    generation: staged.generation,
+    version: s.vault.staging.casVersion,
+    ...(staged.csr ? { twice: true } : {}),
+  };
   if (staged.generation <= (s.caEntry?.generation ?? 0)) {
     const record = recordStep(s);
     return [...restoreMount(s), ...(record.length > 0 ? record : [remove])];
