@@ -13,6 +13,8 @@ import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { signatureOf } from '../../src/plan/facts/outside-roots.ts';
 import { plan } from '../../src/plan/plan.ts';
 import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
+import { expiry } from '../../src/plan/status/expiry.ts';
+import { holdingMessage } from '../../src/plan/status/holding.ts';
 import { outsideNote } from '../../src/plan/vault/outside-root-checks.ts';
 import { leafOf, meshBundle, podOf, settingsOf, withIstiod } from './istiod-world.ts';
 import { converge, derived, desiredOf, emptyWorld, someCa, start } from './model.ts';
@@ -22,7 +24,8 @@ const spec = {
   root: { source: 'External', external: { signed: { configMapRef: { name: 'signed' } } } },
   intermediate: { maxWorkloadCertTTL: '24h' },
 };
-const wanted = (texts: Record<string, string> = {}): Desired => desiredOf(spec, texts);
+const wanted = (texts: Record<string, string> = {}, intermediate = {}): Desired =>
+  desiredOf({ ...spec, intermediate: { ...spec.intermediate, ...intermediate } }, texts);
 const d = wanted();
 
 const rootA = someCa('root A', undefined);
@@ -81,9 +84,9 @@ function follow(world: Observed, desired: Desired): Observed {
 }
 
 /** A provisioned world under root A, and the certificates that were handed in. */
-function provisioned(): Observed {
-  const waiting = converge(d, emptyWorld()).world;
-  return follow(converge(d, given(waiting, answer(waiting, start, tierA, rootA))).world, d);
+function provisioned(desired = d): Observed {
+  const waiting = converge(desired, emptyWorld()).world;
+  return follow(converge(desired, given(waiting, answer(waiting, start, tierA, rootA))).world, desired);
 }
 
 /** Asks for root B and hands in a certificate under it. @returns the world, and what is desired from then on */
@@ -93,10 +96,11 @@ function askedForB(texts: Record<string, string> = {}): { world: Observed; desir
   return { world: given(requested, answer(requested, start, tierB, rootB)), desired };
 }
 
-/** Lets time pass until a phase, or until the rotation is over. @param seen each settled world on the way */
-function runTo(wantedPhase: RotationPhase | undefined, from: Observed, desired: Desired, seen: Observed[] = []) {
+/** Lets time pass until a phase, or until the rotation is over. */
+function runTo(wantedPhase: RotationPhase | undefined, from: Observed, desired: Desired, begin = start) {
+  const seen: Observed[] = [];
   let world = from;
-  for (let now = start; now < start + 300 * hour; now += 25 * hour) {
+  for (let now = begin; now < begin + 300 * hour; now += 25 * hour) {
     world = converge(desired, world, { now }).world;
     seen.push(world);
     if (phase(world) === wantedPhase && (wantedPhase !== undefined || seen.length > 1)) return { world, now, seen };
@@ -195,6 +199,30 @@ describe('another root', () => {
     expect(rootsOf(runTo(undefined, follow(distributing, desired), desired).world)).toEqual([rootB.fingerprint]);
   });
 
+  it('asked for at a renewal: nothing is amiss while both are distributed', () => {
+    const due = start + 1300 * 24 * hour;
+    const next = someCa('root C', undefined, 5000);
+    const requested = converge(d, provisioned(), { now: due }).world;
+    const desired = wanted({ [annotations.rotateRoot]: next.fingerprint });
+    const offered = follow(given(requested, answer(requested, due, next)), desired);
+    const { world, now } = runTo('Distributing', offered, desired, due);
+    const s = derived(desired, follow(world, desired), now);
+    expect([expiry('IntermediateReady', s), holdingMessage('IntermediateReady', s)]).toEqual([undefined, expect.stringContaining('generation 1')]); // prettier-ignore
+  });
+
+  it('a request is made when the root in use has expired', () => {
+    const desired = wanted({ [annotations.rotateRoot]: 'now' });
+    expect(staged(converge(desired, provisioned(), { now: start + 3700 * 24 * hour }).world)?.csr).toBeDefined();
+  });
+
+  it('a tier that somebody takes out of the mount while the next CA waits is put back', () => {
+    const { world, desired } = askedForB();
+    const { world: distributing } = runTo('Distributing', world, desired);
+    const pki = distributing.vault.intermediatePki!;
+    pki.issuers = pki.issuers.filter(({ certificate }) => certificate.fingerprint !== tierB.fingerprint);
+    expect(rootsOf(runTo(undefined, follow(distributing, desired), desired).world)).toEqual([rootB.fingerprint]);
+  });
+
   it('a third root is refused while one is distributed', () => {
     const { world, desired } = askedForB();
     const { world: switching } = runTo('Switching', world, desired);
@@ -203,6 +231,20 @@ describe('another root', () => {
     const third = someCa('root C', undefined);
     const offered = given(requested, answer(requested, start, third));
     expect(signatureOf(derived(renewing, offered))).toMatchObject({ kind: 'refused', why: expect.stringContaining('root rotation in progress') as unknown }); // prettier-ignore
+  });
+});
+
+describe('with rotationPolicy: Never', () => {
+  it('the certificate of any earlier request is none', () => {
+    const never = (text: string) => wanted({ [annotations.rotateIntermediate]: text }, { key: { rotationPolicy: 'Never' } }); // prettier-ignore
+    let world = provisioned(never('1'));
+    const { signed } = world.kubernetes;
+    world = converge(never('2'), world).world;
+    world = follow(converge(never('2'), given(world, answer(world, start, tierA, rootA))).world, never('2'));
+    world = converge(never('2'), world).world;
+    world = { ...world, kubernetes: { ...world.kubernetes, signed: signed! } };
+    world = converge(never('3'), world).world;
+    expect([live(world).generation, outsideNote(derived(never('3'), world))?.reason]).toEqual([2, 'AwaitingSignature']);
   });
 });
 
@@ -217,6 +259,16 @@ describe('a rollback', () => {
     expect(converge(back, follow(end, back), { now: start + 300 * hour }).done).toEqual([]);
   });
 
+  it('before the switch needs no signature, whatever request is waiting', () => {
+    const { world, desired } = askedForB();
+    const { world: distributing } = runTo('Distributing', world, desired);
+    const changed = wanted(desired.annotations, { organization: 'changed' });
+    const again = converge(changed, follow(distributing, changed)).world;
+    expect(staged(again)?.csr).toBeDefined();
+    const back = wanted({ ...changed.annotations, [annotations.rollbackRotation]: 'back' }, { organization: 'changed' }); // prettier-ignore
+    expect(rootsOf(runTo(undefined, follow(again, back), back).world)).toEqual([rootA.fingerprint]);
+  });
+
   it('after the switch waits for a certificate under the old root, with both roots trusted', () => {
     const { world, desired } = askedForB();
     const { world: switching } = runTo('Switching', world, desired);
@@ -228,6 +280,34 @@ describe('a rollback', () => {
     const { world: end } = runTo(undefined, answered, back);
     expect(rootsOf(end)).toEqual([rootA.fingerprint]);
     expect(leadsTo(live(end).certificate!, [tierA], rootA)).toBe(true);
+  });
+});
+
+/** What the message about a refused certificate says that `rotate-root` must be. */
+function textAskedFor(desired: Desired, world: Observed, now = start): Record<string, string> {
+  const message = outsideNote(derived(desired, world, now))?.message ?? '';
+  return { [annotations.rotateRoot]: new RegExp(`${annotations.rotateRoot}=([^ ,]+)`).exec(message)?.[1] ?? '' };
+}
+
+describe('a root that was asked for before', () => {
+  it('can be asked for again after a rollback', () => {
+    const { world, desired } = askedForB();
+    const { world: distributing } = runTo('Distributing', world, desired);
+    const back = wanted({ ...desired.annotations, [annotations.rollbackRotation]: 'back' });
+    const { world: end, now } = runTo(undefined, follow(distributing, back), back);
+    const anew = wanted({ ...back.annotations, [annotations.rotateIntermediate]: 'again' });
+    const requested = converge(anew, end, { now }).world;
+    const offered = given(requested, answer(requested, now, tierB, rootB));
+    const asked = wanted({ ...anew.annotations, ...textAskedFor(anew, offered, now) });
+    expect(phase(converge(asked, follow(offered, asked), { now }).world)).toBe('Distributing');
+  });
+
+  it('can be asked for again when the state entry was lost with the request', () => {
+    const { world, desired } = askedForB();
+    world.vault.state = { casVersion: world.vault.state.casVersion, entry: undefined };
+    const settled = converge(desired, world).world;
+    const asked = wanted({ ...desired.annotations, ...textAskedFor(desired, settled) });
+    expect(phase(converge(asked, follow(settled, asked)).world)).toBe('Distributing');
   });
 });
 

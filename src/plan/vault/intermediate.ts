@@ -126,8 +126,10 @@ function signatureSteps(s: DerivedState, staged: StagingEntry, keyId: string): S
   if (signature?.kind !== 'accepted') return [];
   // the root is recorded before anything under it is installed
   const recorded = [state?.root, rotation?.to].some((one) => one?.fingerprint === signature.root.fingerprint);
+  // without the CAs between it is installed again
   const installed = s.vault.intermediatePki?.issuers.some(
-    ({ certificate }) => certificate.fingerprint === signature.chain[0]?.fingerprint,
+    ({ certificate }) =>
+      certificate.fingerprint === signature.chain[0]?.fingerprint && s.leads(certificate, signature.root),
   );
   if (!recorded || installed) return [];
   return [
@@ -246,8 +248,8 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     const name = generationName(s.identity, 'intermediate', staged.generation);
     return [{ kind: 'ImportKey', mount, from: 'staging', generation: staged.generation, name }];
   }
-  // an expired root signs nothing; the reason RootNearEnd reports it
-  if (root && root.certificate.notAfter <= s.now) return [];
+  // an expired root signs nothing; the reason RootNearEnd reports it. Outside of Vault the request can be answered under another one
+  if (root && !s.signsOutside && root.certificate.notAfter <= s.now) return [];
   const issuer =
     root &&
     unpublishedIssuers(s, staged).find(

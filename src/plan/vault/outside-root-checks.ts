@@ -13,6 +13,7 @@ import {
   type Signature,
 } from '../facts/outside-roots.ts';
 import type { Problem } from '../facts/problem.ts';
+import { isStagedForNextRoot } from '../rotation/gates.ts';
 
 /** Until something is published nothing is written without a root; later the CA in use goes on, and everything else is kept. */
 const blocks = (s: DerivedState): Problem['blocks'] => (wasPublished(s) ? 'nothing' : 'all');
@@ -79,6 +80,10 @@ export const goesOn = (s: DerivedState): boolean => {
   // the second half of the time between the request and the end is the time to worry
   return s.now < due + (ca.certificate.notAfter - due) / 2;
 };
+
+/** What is to follow the CA in use is awaited from outside, or waits for its phase of a root rotation, and nothing is amiss yet. */
+export const isAwaited = (s: DerivedState): boolean =>
+  (outsideNote(s) !== undefined || isStagedForNextRoot(s)) && goesOn(s);
 
 /** The kinds of a signature that has not come. */
 type Missing = Exclude<Signature, { kind: 'accepted' }>;
