@@ -1,5 +1,5 @@
 /**
- * A root outside of Vault: rotations begin only when asked for, no workload is left without a root, and every interruption ends like an undisturbed run.
+ * Roots outside, of Vault or in a mount of others: rotations begin only when asked for, no workload is left without a root, and every interruption ends like an undisturbed run.
  * A signer outside is played by certificates that do not exist; test/e2e/external-root.test.ts has real ones.
  */
 import { describe, expect, it } from '@jest/globals';
@@ -15,7 +15,8 @@ import { plan } from '../../src/plan/plan.ts';
 import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
 import { expiry } from '../../src/plan/status/expiry.ts';
 import { holdingMessage } from '../../src/plan/status/holding.ts';
-import { outsideNote } from '../../src/plan/vault/outside-root-checks.ts';
+import { issuerNotFound, outsideNote } from '../../src/plan/vault/outside-root-checks.ts';
+import { signerIdOf } from '../../src/vault/existing-issuers.ts';
 import { leafOf, meshBundle, podOf, settingsOf, withIstiod } from './istiod-world.ts';
 import { converge, derived, desiredOf, emptyWorld, someCa, start } from './model.ts';
 
@@ -348,4 +349,88 @@ describe('interruptions', () => {
     const same = given(requested, answer(requested, start, tierA, rootA));
     expect(rootsOf(converge(d, same).world)).toEqual([rootA.fingerprint]);
   });
+});
+
+describe('an issuer of others', () => {
+  const due = start + 1300 * 24 * hour;
+  const above: Record<string, CertificateFacts[]> = { a: [tierA, rootA], b: [tierB, rootB] };
+  /** The resource with this issuer in its spec. */
+  const by = (issuerRef: string, texts: Record<string, string> = {}): Desired =>
+    desiredOf({ root: { source: 'Existing', mount: 'corp', existing: { issuerRef } }, intermediate: spec.intermediate }, texts); // prettier-ignore
+  /** The mount of others has these issuers, and the spec names one. */
+  const mountHas = (world: Observed, wantedId: string | undefined, ...ids: string[]): Observed => {
+    const found = ids.map((id) => ({ id, name: id, certificate: above[id]![0]!, above: above[id]!.slice(1) }));
+    return { ...world, vault: { ...world.vault, existing: { found, wantedId, defaultId: undefined } } };
+  };
+  const underA = (): Observed => follow(converge(by('a'), mountHas(emptyWorld(), 'a', 'a')).world, by('a'));
+  const toB = by('b', { [annotations.rotateRoot]: 'now' });
+  const back = by('b', { ...toB.annotations, [annotations.rollbackRotation]: 'back' });
+  const rotating = (at: RotationPhase, begin = start) => runTo(at, mountHas(underA(), 'b', 'a', 'b'), toB, begin);
+  const issuerProblem = (desired: Desired, world: Observed): string => issuerNotFound(derived(desired, world))?.message ?? ''; // prettier-ignore
+
+  it('signs, and goes through a rotation to another one', () => {
+    expect(plan(by('a'), underA(), start)).toEqual({ steps: [], problems: [] });
+    expect(rootsOf(runTo(undefined, mountHas(underA(), 'b', 'a', 'b'), toB).world)).toEqual([rootB.fingerprint]);
+  });
+
+  it('that is gone when a renewal is due does not keep another one from being rotated to', () => {
+    const waiting = converge(by('a'), mountHas(underA(), undefined), { now: due }).world;
+    expect(staged(waiting)).toBeUndefined();
+    const { world } = runTo(undefined, mountHas(follow(waiting, toB), 'b', 'b'), toB, due);
+    expect(rootsOf(world)).toEqual([rootB.fingerprint]);
+  });
+
+  it('that goes while both roots are distributed, and a renewal is due, does not stop the rotation', () => {
+    const { world, now } = rotating('Distributing', start + 1215 * 24 * hour);
+    const gone = mountHas(follow(world, toB), 'b', 'b');
+    expect(rootsOf(runTo(undefined, gone, toB, now + 240 * hour).world)).toEqual([rootB.fingerprint]);
+  });
+
+  it('that is gone is not gone back to after the switch', () => {
+    const { world, now } = rotating('Switching');
+    expect(rootsOf(runTo(undefined, mountHas(follow(world, back), 'b', 'b'), back, now).world)).toEqual([rootB.fingerprint]); // prettier-ignore
+  });
+
+  it('that is gone before the switch needs not exist to go back', () => {
+    const { world, now } = rotating('Distributing');
+    expect(rootsOf(runTo(undefined, mountHas(follow(world, back), 'b', 'b'), back, now).world)).toEqual([rootA.fingerprint]); // prettier-ignore
+  });
+
+  it('to which a rotation leads, and that is gone, does not begin to sign; the message names the way back', () => {
+    const { world, now } = rotating('Distributing');
+    const gone = mountHas(follow(world, toB), undefined, 'a');
+    const reached = follow(converge(toB, gone, { now: now + hour }).world, toB);
+    expect(phase(converge(toB, reached, { now: now + 30 * hour }).world)).toBe('Distributing');
+    expect(issuerProblem(toB, gone)).toContain(annotations.rollbackRotation);
+    const switched = rotating('Switching').world;
+    expect(issuerProblem(toB, mountHas(follow(switched, toB), undefined, 'a'))).toContain(annotations.rollbackRotation);
+  });
+
+  it('needs the right to sign from the phase on in which it signs', async () => {
+    const signerIn = ({ vault }: Observed) => signerIdOf(Promise.resolve(vault.existing), vault.state);
+    expect(await signerIn(rotating('Distributing').world)).toBe('a');
+    expect(await signerIn(rotating('Switching').world)).toBe('b');
+  });
+
+  it('that is only named in the spec does not make its root one that istiod distributes', () => {
+    const without = emptyWorld();
+    without.kubernetes.controlPlane = undefined;
+    const published = converge(by('a'), mountHas(without, 'a', 'a')).world;
+    const { controlPlane } = emptyWorld().kubernetes;
+    const mesh = { ...published, kubernetes: { ...published.kubernetes, controlPlane, meshRoots: [rootB] } };
+    const { last } = converge(by('b'), mountHas(mesh, 'b', 'a', 'b'));
+    expect(last.problems[0]).toMatchObject({ reason: 'WouldReplaceRoot', blocks: 'all' });
+  });
+
+  it.each(['Distributing', 'Switching', 'Retiring'] as const)(
+    'the state entry is lost in %s: no root is taken away at once, and the message has no gap',
+    (at) => {
+      const { world, now } = rotating(at);
+      const lost = mountHas(follow(world, toB), 'b', 'b');
+      lost.vault.state = { casVersion: lost.vault.state.casVersion, entry: undefined };
+      const settled = converge(toB, lost, { now: now + 1 }).world;
+      expect(new Set(rootsOf(settled))).toEqual(new Set(rootsOf(world)));
+      expect(issuerProblem(toB, settled)).not.toMatch(/ {2}/);
+    },
+  );
 });

@@ -177,6 +177,12 @@ export class DerivedVault extends Memo {
     return found?.find(({ id }) => id === wantedId);
   }
 
+  /** With `root.source: Existing`: whether the issuer of others that signs under a root does not exist any more. */
+  lacksIssuer(root: { id: string } | undefined): boolean {
+    const { existing } = this.vault;
+    return !this.imports && existing !== undefined && !existing.found.some(({ id }) => id === root?.id);
+  }
+
   /** Intermediates that this resource owns, newest CA generation first. */
   get ownIntermediates(): OwnIssuer[] {
     return this.once('ownIntermediates', () => this.#ownIssuers('intermediate'));

@@ -219,6 +219,9 @@ function isForGivenUpRoot(s: DerivedState, staged: StagingEntry): boolean {
   return unpublishedIssuers(s, staged).some(({ certificate }) => s.leads(certificate, to.certificate));
 }
 
+/** Whether the root that is to sign is revoked, or the issuer of others that signs under it is gone. */
+const signsNothing = (s: DerivedState): boolean => s.signer?.revoked === true || (s.signer !== undefined && s.lacksIssuer(s.signer)); // prettier-ignore
+
 /** The next step from a staged key to the published CA. */
 function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
   const root = s.signer;
@@ -234,11 +237,9 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     const record = recordStep(s);
     return [...restoreMount(s), ...(record.length > 0 ? record : [remove])];
   }
-  // a revoked root signs nothing, and a staged key would keep a rotation from beginning; a revoked key is not certified again
+  // what is revoked or gone signs nothing, and a staged key would keep a rotation from going on; a revoked key is not certified again
   const useless =
-    root?.revoked === true ||
-    (s.isRevoked && staged.publicKey === s.currentCa?.publicKey) ||
-    isForGivenUpRoot(s, staged);
+    signsNothing(s) || (s.isRevoked && staged.publicKey === s.currentCa?.publicKey) || isForGivenUpRoot(s, staged);
   if (useless || staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, s.desired.intermediate))
     return discardStaged(s, staged, remove);
   if (staged.imported) return importedSteps(s, staged, staged.imported, remove);
@@ -332,8 +333,8 @@ export function intermediateSteps(s: DerivedState): Step[] {
   if (publishing.length > 0 || staged) return publishing;
   const reason = newGenerationReason(s);
   if (reason === undefined) return collectUnused(s);
-  // a revoked root signs nothing: until it is replaced, the current CA goes on
-  if (s.signer?.revoked) return [];
+  // until it is replaced, the current CA goes on
+  if (signsNothing(s)) return [];
   const imported = importOf(s);
   if (imported) return imported.kind === 'accepted' ? [importStep(s, imported, reason)] : [];
   const reuse = reusedKey(s);

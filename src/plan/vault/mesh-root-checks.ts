@@ -6,7 +6,7 @@ import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { missingPermission } from '../../api/permissions.ts';
 import { bundleFacts, isSignedBy, signedPath, type CertificateFacts } from '../facts/certificate.ts';
-import { offeredRoot } from '../facts/outside-roots.ts';
+import { offeredRoot, wasPublished } from '../facts/outside-roots.ts';
 import { adoptionOf } from '../ownership/adoption.ts';
 import { ownables, owns } from '../ownership/ownership.ts';
 import { fieldsWereApplied } from '../facts/applied.ts';
@@ -28,7 +28,8 @@ function rootsToDistribute(s: DerivedState): CertificateFacts[] {
   const { rootMount } = ownables(s);
   const all = rootMount && !owns(s, rootMount) ? (s.vault.rootPki?.issuers ?? []) : [];
   const foreign = all.filter(({ id }) => !ownIds.includes(id));
-  const offered = bundleFacts(offeredRoot(s)?.certificate ?? '');
+  // once something is published, another root is not distributed before a rotation
+  const offered = wasPublished(s) ? [] : bundleFacts(offeredRoot(s)?.certificate ?? '');
   return [...(s.rootRoles.trusted ?? []), ...offered, ...foreign.map(({ certificate }) => certificate)];
 }
 

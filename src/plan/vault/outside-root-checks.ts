@@ -21,7 +21,7 @@ const blocks = (s: DerivedState): Problem['blocks'] => (wasPublished(s) ? 'nothi
 /** With `root.source: Existing`: the issuer that is to sign does not exist. */
 export function issuerNotFound(s: DerivedState): Problem | undefined {
   const { root } = s.spec;
-  if (root.source !== 'Existing') return undefined;
+  if (root.source !== 'Existing' || s.imports) return undefined;
   const problem = (message: string): Problem => ({
     condition: 'RootReady',
     reason: 'IssuerNotFound',
@@ -35,12 +35,22 @@ export function issuerNotFound(s: DerivedState): Problem | undefined {
     return problem(
       `spec.root.existing: mount ${root.mount}/ has not ${name}, or does not exist. Correct spec.root.existing.issuerRef, or have the owner of the mount create it; \`vault list ${root.mount}/issuers\` shows those that exist.`,
     );
+  const { rotation } = s;
+  const next = rotation && !rotation.back && !rotation.found ? s.findRoot(rotation.to) : undefined;
+  if (next && s.lacksIssuer(next))
+    return problem(
+      `issuer ${next.id} of mount ${root.mount}/, to whose root the root rotation in progress leads, does not exist any more: the rotation stops. Have the owner of the mount restore it, or roll the rotation back (annotation ${known.rollbackRotation}=<any new text>), see docs/rotation.md`,
+    );
   if (!signer || signingIssuer) return undefined;
   const remedy = wanted
     ? `To have issuer ${wanted.name || wanted.id} (serial ${wanted.certificate.serial}) sign instead, annotate this resource with ${known.rotateRoot}=<any new text>`
     : `Have the owner of the mount restore it, or set spec.root.existing.issuerRef to another one and annotate this resource with ${known.rotateRoot}=<any new text>`;
+  const gone =
+    signer.id === ''
+      ? `which issuer of mount ${root.mount}/ signs under root ${signer.certificate.serial} is not known, because the state entry was lost`
+      : `issuer ${signer.id} of mount ${root.mount}/, which signs for this resource, does not exist any more, or has another certificate`;
   return problem(
-    `issuer ${signer.id} of mount ${root.mount}/, which signs for this resource, does not exist any more, or has another certificate. istiod goes on with the intermediate that it has, which cannot be renewed. ${remedy}; see docs/rotation.md`,
+    `${gone}. istiod goes on with the intermediate that it has, which cannot be renewed. ${remedy}; see docs/rotation.md`,
   );
 }
 
@@ -48,7 +58,7 @@ export function issuerNotFound(s: DerivedState): Problem | undefined {
 export function rootNotServed(s: DerivedState): Problem | undefined {
   const { root, delivery } = s.spec;
   const wanted = s.wantedIssuer;
-  if (root.source !== 'Existing' || !wanted) return undefined;
+  if (root.source !== 'Existing' || !wanted || s.imports) return undefined;
   const problem = (message: string): Problem => ({
     condition: 'RootReady',
     reason: 'RootNotServed',
