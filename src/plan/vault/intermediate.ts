@@ -219,6 +219,12 @@ function isForGivenUpRoot(s: DerivedState, staged: StagingEntry): boolean {
   return unpublishedIssuers(s, staged).some(({ certificate }) => s.leads(certificate, to.certificate));
 }
 
+/** Whether a staged CA generation is what the spec asks for. An imported one has no properties of the spec: it is from the Secret that it names. */
+function isForSpec({ desired: { intermediate: wanted } }: DerivedState, { spec, imported }: StagingEntry): boolean {
+  if (imported) return spec?.source === wanted.source && spec.importRef === wanted.importRef;
+  return isDeepStrictEqual(spec, wanted);
+}
+
 /** Whether the root that is to sign is revoked, or the issuer of others that signs under it is gone. */
 const signsNothing = (s: DerivedState): boolean => s.signer?.revoked === true || (s.signer !== undefined && s.lacksIssuer(s.signer)); // prettier-ignore
 
@@ -240,8 +246,7 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
   // what is revoked or gone signs nothing, and a staged key would keep a rotation from going on; a revoked key is not certified again
   const useless =
     signsNothing(s) || (s.isRevoked && staged.publicKey === s.currentCa?.publicKey) || isForGivenUpRoot(s, staged);
-  if (useless || staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, s.desired.intermediate))
-    return discardStaged(s, staged, remove);
+  if (useless || staged.publicKey === undefined || !isForSpec(s, staged)) return discardStaged(s, staged, remove);
   if (staged.imported) return importedSteps(s, staged, staged.imported, remove);
   if (!pki) return [];
   const keyId = s.keyIdOf(pki, staged);

@@ -133,6 +133,17 @@ function importNote(s: DerivedState): OutsideNote | undefined {
   const what = `Secret ${name} of namespace ${namespace}, with tls.crt, tls.key and ca.crt, or with the keys of Secret cacerts. See docs/import.md.`;
   if (imported?.kind === 'absent' && !s.currentCa)
     return { reason: 'AwaitingImport', message: `There is no CA to import. Put it into ${what}` };
+  if (
+    imported?.kind === 'absent' &&
+    s.currentCa &&
+    s.signer &&
+    !s.isUnderSigner(s.currentCa.certificate) &&
+    !s.stagingEntry
+  )
+    return {
+      reason: 'AwaitingImport',
+      message: `There is no CA to import under root ${s.signer.certificate.serial}, which signs in this phase of the root rotation. Put it into ${what}`,
+    };
   const ca = s.currentCa?.certificate;
   const isNew = imported?.kind === 'accepted' && imported.chain[0]?.fingerprint !== ca?.fingerprint;
   if (!ca || isNew || !isRenewalDue(s)) return undefined;
@@ -182,6 +193,18 @@ export function outsideUnreadable(s: DerivedState): Problem | undefined {
   const isNeeded = !s.currentCa || (s.imports ? isRenewalDue(s) : s.stagingEntry?.csr !== undefined);
   if (!object || !('unreadable' in object) || !isNeeded) return undefined;
   return { condition: 'IntermediateReady', reason: 'Forbidden', message: object.unreadable, blocks: 'nothing' };
+}
+
+/** The imported CA is gone from the key store, and the spec asks for one that is issued, which needs another root than workloads trust. */
+export function importedCaLost(s: DerivedState): Problem | undefined {
+  const { signer, spec } = s;
+  if (s.imports || s.currentCa || spec.root.source !== 'Generate' || signer?.keyId !== '') return undefined;
+  return {
+    condition: 'IntermediateReady',
+    reason: 'AwaitingImport',
+    message: `the imported CA is not in ${spec.keyStore.mount}/${spec.keyStore.path} any more, and root ${signer.certificate.serial}, which workloads trust, is not in Vault. Restore the entry, or set spec.intermediate.source: Import, with the Secret of that CA`,
+    blocks: 'nothing',
+  };
 }
 
 /** The CA in use was imported, and the spec asks for one that is issued: that waits until a rotation of the root is requested. */
