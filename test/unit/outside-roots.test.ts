@@ -12,6 +12,7 @@ import type { Desired } from '../../src/plan/facts/desired.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { signatureOf } from '../../src/plan/facts/outside-roots.ts';
 import { plan } from '../../src/plan/plan.ts';
+import { cleanup } from '../../src/plan/vault/cleanup.ts';
 import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
 import { expiry } from '../../src/plan/status/expiry.ts';
 import { holdingMessage } from '../../src/plan/status/holding.ts';
@@ -349,6 +350,26 @@ describe('interruptions', () => {
     const same = given(requested, answer(requested, start, tierA, rootA));
     expect(rootsOf(converge(d, same).world)).toEqual([rootA.fingerprint]);
   });
+});
+
+it('deletion removes the intermediate mount with the tiers that came along', () => {
+  const goes = desiredOf({ ...spec, deletionPolicy: 'Delete' });
+  const world = provisioned(goes);
+  world.vault.remains = { otherEntries: [], otherRoles: [], rootMountRoles: undefined, signed: undefined };
+  expect(world.vault.intermediatePki?.issuers.map(({ keyId }) => keyId)).toContain('');
+  expect(converge(goes, world, { next: cleanup }).world.vault.intermediateMount).toBeUndefined();
+});
+
+it('both entries that name the root are lost: the message says which, and no mount', () => {
+  const world = provisioned();
+  const gone = { casVersion: 5, entry: undefined };
+  Object.assign(world.vault, { live: { ...gone }, state: { ...gone } });
+  const [problem] = plan(d, world, start).problems;
+  expect(problem).toMatchObject({
+    reason: 'RootLost',
+    message: expect.stringContaining('kv/istioca-state') as unknown,
+  });
+  expect(problem?.message).not.toContain('pki/');
 });
 
 describe('an issuer of others', () => {
