@@ -370,6 +370,14 @@ it('both entries that name the root are lost: the message says which, and no mou
     message: expect.stringContaining('kv/istioca-state') as unknown,
   });
   expect(problem?.message).not.toContain('pki/');
+  // the user goes on, and the roots of the mesh are looked at all the same
+  world.kubernetes.meshRoots = [rootA];
+  const allowed = wanted({ [annotations.allowReissue]: rootA.serial });
+  const asked = converge(allowed, given(world, [])).world;
+  const { last } = converge(allowed, given(asked, answer(asked, start, tierB, rootB)));
+  expect(last.problems[0]).toMatchObject({ reason: 'WouldReplaceRoot', blocks: 'all' });
+  const same = converge(allowed, given(asked, answer(asked, start, tierA, rootA))).world;
+  expect(rootsOf(same)).toEqual([rootA.fingerprint]);
 });
 
 describe('an issuer of others', () => {

@@ -124,7 +124,8 @@ const describeRoot = ({ subject, fingerprint }: NamedRoot): string =>
  * check applies until the fields of the control plane are written for the first time.
  */
 export function wouldReplaceRoot(s: DerivedState): Problem | undefined {
-  if (fieldsWereApplied(s)) return undefined;
+  // if both entries of a root outside were lost, the next root comes from outside again, and nothing says that it is the same
+  if (fieldsWereApplied(s) && (s.issuesRoot || wasPublished(s))) return undefined;
   const distributed = rootsToDistribute(s);
   // nothing is distributed before a certificate is signed under a root outside, which is judged then
   if (!s.issuesRoot && distributed.length === 0) return undefined;

@@ -33,7 +33,7 @@ export function rootLost(s: DerivedState): Problem | undefined {
       : `Mount ${mount} no longer contains the root certificate with ${recorded}. Restore the Vault data, or correct spec.vault.address.`;
   const remedy = s.issuesRoot
     ? `The operator does not create a new root automatically. If the root is permanently lost, set annotation ${known.allowReissue}=${text}, then restart istiod and all workloads.`
-    : `If they are permanently lost, set annotation ${known.allowReissue}=${text}: the next root can then be another one than workloads trust.`;
+    : `If they are permanently lost, set annotation ${known.allowReissue}=${text}: the operator then looks for the root anew.`;
   return {
     condition: 'RootReady',
     reason: 'RootLost',
