@@ -79,6 +79,7 @@ function checkObserved(s: DerivedState): Problem[] {
     outside.outsideUnreadable(s),
     outside.rootAwaited(s),
     outside.outsideMissing(s),
+    outside.importedCaLost(s),
     outside.importAwaitsRotation(s),
     controlPlane.istiodSignsNothing(s),
     wouldReplaceRoot(s),

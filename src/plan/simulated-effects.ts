@@ -159,6 +159,20 @@ export function signIntermediate(world: SimulatedWorld, step: StepOf<'SignInterm
   if (!staged?.publicKey || !root || !key || !pki) throw new Refused('nothing to sign');
   const facts = caFacts(step.spec, staged.publicKey, now, root.certificate.notAfter, false);
   addIssuer(world, pki, key, plannedCertificate(facts, root.certificate.fingerprint));
+  const existing = vault.existing?.found.find(({ id }) => id === root.id);
+  addAbove(pki, existing ? [existing.certificate, ...existing.above].filter(({ selfIssued }) => !selfIssued) : []);
+}
+
+/** Vault also takes the CAs above an installed certificate. */
+function addAbove(pki: Pki, above: CertificateFacts[]): void {
+  for (const certificate of above)
+    if (!pki.issuers.some((issuer) => issuer.certificate.fingerprint === certificate.fingerprint))
+      pki.issuers.push({
+        id: `planned issuer ${certificate.fingerprint.slice(0, 8)}`,
+        keyId: '',
+        keyName: '',
+        certificate,
+      });
 }
 
 export function importCa({ d, vault, kubernetes }: SimulatedWorld, step: StepOf<'ImportCA'>): void {
@@ -185,14 +199,7 @@ export function installSigned(world: SimulatedWorld, step: StepOf<'InstallSigned
   const key = pki.keys.find(({ id }) => id === keyId);
   if (!leaf || !key || leaf.publicKey !== staged?.publicKey) throw new Refused('not for the staged key');
   addIssuer(world, pki, key, leaf);
-  for (const certificate of above)
-    if (!pki.issuers.some((issuer) => issuer.certificate.fingerprint === certificate.fingerprint))
-      pki.issuers.push({
-        id: `planned issuer ${certificate.fingerprint.slice(0, 8)}`,
-        keyId: '',
-        keyName: '',
-        certificate,
-      });
+  addAbove(pki, above);
 }
 
 /** How many versions KV 2 keeps of an entry when nobody has said it. */

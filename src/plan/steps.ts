@@ -78,6 +78,8 @@ export type Step =
       kind: 'RemoveStaging';
       generation: number;
       version: number;
+      /** KV 2: the version before it holds the same key, without the certificate signing request. */
+      twice?: true;
       /** The mark of the gone resource that left it; undefined: it is ours. */
       left?: string;
     }

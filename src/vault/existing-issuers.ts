@@ -41,6 +41,8 @@ export async function signerIdOf(
   state: Slot<StateEntry>,
 ): Promise<string | undefined> {
   const { found, wantedId } = (await existing.catch(() => undefined)) ?? {};
-  const recorded = ownEntry(state)?.root?.issuerId;
+  const { root, rotation } = ownEntry(state) ?? {};
+  const isNew = rotation && !rotation.back && /Switching|Retiring/.test(rotation.phase);
+  const recorded = (isNew ? rotation.to : root)?.issuerId;
   return found?.some(({ id }) => id === recorded) ? recorded : wantedId;
 }

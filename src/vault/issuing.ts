@@ -127,7 +127,8 @@ async function publishedKey({ client, desired }: ExecuteContext): Promise<Secret
 }
 
 /**
- * Removes the staging entry. KV 2 destroys only the observed version. KV 1 has no versions, so the entry is read and compared again.
+ * Removes the staging entry. KV 2 destroys only the observed version, and the one before it if that holds the same key. KV 1 has no versions, so
+ * the entry is read and compared again.
  * @throws VaultError of kind `CheckAndSet` if the entry changed (KV 1)
  */
 export async function removeStaging(ctx: ExecuteContext, step: StepOf<'RemoveStaging'>): Promise<void> {
@@ -137,7 +138,7 @@ export async function removeStaging(ctx: ExecuteContext, step: StepOf<'RemoveSta
     const { mark } = parseStaging(ctx.desired.identity, await readKv(ctx.client, place));
     if (mark !== step.left) throw moved('the staging entry');
   }
-  await destroyKv(ctx.client, place, step.version);
+  await destroyKv(ctx.client, place, step.twice ? [step.version - 1, step.version] : [step.version]);
 }
 
 /** Compares a signed certificate with what was requested. Returns the problem; undefined if the certificate can be installed. */

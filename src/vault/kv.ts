@@ -54,12 +54,12 @@ export async function writeKv(
 }
 
 /**
- * Destroys the content of an entry. On KV 2 only the given version is destroyed: a version written meanwhile remains, and the next
+ * Destroys the content of an entry. On KV 2 only the given versions are destroyed: a version written meanwhile remains, and the next
  * check-and-set write names the destroyed version.
  */
-export async function destroyKv(client: VaultClient, place: KvPlace, version: number): Promise<void> {
+export async function destroyKv(client: VaultClient, place: KvPlace, versions: number[]): Promise<void> {
   if (place.version === 1) await client.delete(`${place.mount}/${place.path}`);
-  else await destroyVersions(client, place, [version]);
+  else await destroyVersions(client, place, versions);
 }
 
 /** The versions that KV 2 keeps of an entry besides the current one. */

@@ -11,7 +11,7 @@ import { apply, applyOk, conditionOf, getResource, requestReconcile, waitForCond
 import { expectDescribed } from '../support/described.ts';
 import { eventsOf } from '../support/events.ts';
 import { useOperator } from '../support/harness.ts';
-import { entry } from '../support/look.ts';
+import { entry, heldVersions } from '../support/look.ts';
 import { OfflineCa, type Signing } from '../support/offline-ca.ts';
 import { makeScene, merge, type Scene } from '../support/scene.ts';
 
@@ -126,6 +126,8 @@ describe.each(products)('%s', (product) => {
       ['Intermediate', 'first issue'],
       ['Root', 'first issue'],
     ]);
+    // neither the version with the request nor the one before it, which has the key too
+    expect(await heldVersions(scene, '-staging')).toEqual([]);
     const before = (await vaultWrites(scene.vault)).length;
     await reconciled();
     expect((await vaultWrites(scene.vault)).slice(before)).toEqual([]);

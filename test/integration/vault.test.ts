@@ -85,11 +85,11 @@ describe.each(products)('%s', (product) => {
     expect(await readKv(client, place)).toEqual({ casVersion: 0, data: undefined });
     await writeKv(client, place, { a: '1' }, 0);
     await expect(writeKv(client, place, { a: '2' }, 0)).rejects.toMatchObject({ kind: 'CheckAndSet' });
-    await destroyKv(client, place, 1);
+    await destroyKv(client, place, [1]);
     expect(await readKv(client, place)).toEqual({ casVersion: 1, data: undefined });
     await expect(writeKv(client, place, { a: '3' }, 0)).rejects.toMatchObject({ kind: 'CheckAndSet' });
     await writeKv(client, place, { a: '4' }, 1);
-    await destroyKv(client, place, 1); // late, of a version that is not current: what was written since stays
+    await destroyKv(client, place, [1]); // late, of a version that is not current: what was written since stays
     expect(await readKv(client, place)).toEqual({ casVersion: 2, data: { a: '4' } });
   });
 

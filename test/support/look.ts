@@ -26,6 +26,14 @@ export async function entry(
   return (version === 1 ? data : (data?.['data'] ?? undefined)) as Record<string, string> | undefined;
 }
 
+/** Numbers of the versions of an entry that KV 2 still holds; none: the entry was never written, or every version is destroyed. */
+export async function heldVersions(scene: Scene, suffix: '' | '-staging' | '-state'): Promise<string[]> {
+  const { mount, path } = storeOf(scene);
+  const { body } = await scene.vault.request('GET', `${mount}/metadata/${path}${suffix}`);
+  const { versions = {} } = (body as { data?: { versions?: Record<string, { destroyed: boolean }> } }).data ?? {};
+  return Object.entries(versions).flatMap(([number, { destroyed }]) => (destroyed ? [] : [number]));
+}
+
 /** Writes an entry as another client than the operator. */
 export async function writeEntry(
   scene: Scene,

@@ -2,21 +2,24 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { annotations } from '../../src/api/annotations.ts';
+import { resourceSchema } from '../../src/api/schema.ts';
 import { bundleFacts, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
 import { caEntryDefect } from '../../src/plan/facts/derived.ts';
 import type { Desired } from '../../src/plan/facts/desired.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
+import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
 import { plan } from '../../src/plan/plan.ts';
+import { statusOf } from '../../src/plan/status/status.ts';
 import { rotationView } from '../../src/plan/rotation/view.ts';
 import { outsideNote } from '../../src/plan/vault/outside-root-checks.ts';
-import { converge, derived, desiredOf, emptyWorld, someCa, start } from './model.ts';
+import { converge, derived, desiredOf, emptyWorld, identity, someCa, start } from './model.ts';
 import { follow, live, rootsOf, runTo, state, takes } from './rotating-world.ts';
 
 const hour = 3_600_000;
 const year = 365 * 24 * hour;
 const maxWorkloadCertTTL = '24h';
-const wanted = (texts: Record<string, string> = {}): Desired =>
-  desiredOf({ intermediate: { source: 'Import', importRef: { secretRef: { name: 'cacerts' } }, maxWorkloadCertTTL } }, texts); // prettier-ignore
+const wanted = (texts: Record<string, string> = {}, over: object = {}): Desired =>
+  desiredOf({ intermediate: { source: 'Import', importRef: { secretRef: { name: 'cacerts' } }, maxWorkloadCertTTL, ...over } }, texts); // prettier-ignore
 const issued = (texts: Record<string, string> = {}): Desired =>
   desiredOf({ intermediate: { maxWorkloadCertTTL } }, texts);
 const d = wanted();
@@ -104,6 +107,56 @@ describe('what is imported', () => {
     for (const [i, one] of seen.entries()) expect(takes(one, seen[i + 1] ?? one)).toBe(true);
   });
 
+  const other = someCa('Other Root', undefined);
+  const next = someCa('Other Intermediate', other);
+  const asked = { [annotations.rotateRoot]: other.fingerprint };
+  const toOther = (at: RotationPhase) => runTo(at, follow(given(imported(), next, other), wanted(asked)), wanted(asked)); // prettier-ignore
+
+  it('has nothing of spec.root, which can be prepared for the way to Vault', () => {
+    const prepared = desiredOf({ ...d.spec, root: { commonName: 'Next Root' } });
+    const resource = resourceSchema.parse({ apiVersion: 'istiovaultca.io/v1alpha1', kind: 'IstioVaultCA', metadata: identity, spec: prepared.spec }); // prettier-ignore
+    const status = statusOf({ resource, desired: prepared, observed: imported(), problems: [], now: start });
+    expect(status.conditions?.find(({ type }) => type === 'RootReady')).toMatchObject({ status: 'True' });
+  });
+
+  it('waits for its phase whatever else of the spec changes', () => {
+    const { world, now } = toOther('Distributing');
+    const changed = wanted(asked, { ttl: '40000h', commonName: 'Another' });
+    const settled = converge(changed, withoutSecret(follow(world, changed)), { now }).world;
+    expect(ownEntry(settled.vault.staging)?.imported?.chain).toEqual([next.pem]);
+  });
+
+  it('that is lost before its phase is asked for', () => {
+    const { world, now } = toOther('Distributing');
+    const lost = withoutSecret(follow(world, wanted(asked)));
+    lost.vault.staging = { casVersion: lost.vault.staging.casVersion, entry: undefined };
+    const { world: switching, now: then } = runTo('Switching', lost, wanted(asked), now);
+    const { problems } = plan(wanted(asked), follow(switching, wanted(asked)), then);
+    expect(problems).toMatchObject([{ condition: 'IntermediateReady', reason: 'AwaitingImport', message: expect.stringContaining(other.serial) as unknown }]); // prettier-ignore
+  });
+
+  it('under a root that a rotation has switched to is named when the spec asks for another source', () => {
+    const { world, now } = toOther('Distributing');
+    const left = converge(issued(asked), withoutSecret(follow(world, issued(asked))), { now }).world;
+    const { world: switched, now: then } = runTo('Switching', follow(left, issued(asked)), issued(asked), now);
+    expect(rotationView(derived(issued(asked), switched, then))?.waitingFor).toContain(`under root ${other.serial}`);
+  });
+
+  it('needs no issuer of others, and goes over to one under the same root when that is asked for', () => {
+    const root = { source: 'Existing', mount: 'corp', existing: { issuerRef: 'a' } };
+    const tier = someCa('Corporate Issuing CA', own);
+    const first = someCa('First Intermediate', tier);
+    const from = desiredOf({ ...d.spec, root });
+    const to = desiredOf({ ...issued().spec, root }, { [annotations.rotateRoot]: 'now' });
+    const before = given(emptyWorld(), first, tier, own);
+    before.vault.existing = { found: [], wantedId: undefined, defaultId: undefined };
+    const { world, last } = converge(from, before);
+    expect([last.problems, rootsOf(world)]).toEqual([[], [own.fingerprint]]);
+    world.vault.existing = { found: [{ id: 'a', name: 'a', certificate: tier, above: [own] }], wantedId: 'a', defaultId: undefined }; // prettier-ignore
+    const { world: end } = converge(to, follow(world, to));
+    expect([rootsOf(end), live(end).imported, live(end).generation]).toEqual([[own.fingerprint], undefined, 2]);
+  });
+
   it('only some steps of any iteration are carried out: the end is the same', () => {
     fc.assert(
       fc.property(fc.array(fc.boolean(), { maxLength: 60 }), (luck) => {
@@ -129,6 +182,15 @@ describe.each([
     expect(done).toEqual([]);
     expect(last.problems).toMatchObject([{ reason: 'RootSpecChanged', blocks: 'nothing' }]);
     expect(world.vault.rootMount).toBeUndefined();
+  });
+
+  it.each(['before a rotation', 'in Distributing'])('the CA entry is lost %s: it is said what brings it back', (at) => {
+    const to = issued(at === 'before a rotation' ? {} : { [annotations.rotateRoot]: 'now' });
+    const { world, now } = to.annotations[annotations.rotateRoot]
+      ? runTo('Distributing', withoutSecret(before()), to)
+      : { world: withoutSecret(before()), now: start };
+    world.vault.live = { casVersion: 3, entry: undefined };
+    expect(converge(to, world, { now }).last.problems).toMatchObject([{ reason: 'AwaitingImport', message: expect.stringContaining(old.serial) as unknown }]); // prettier-ignore
   });
 
   it('goes through the four phases; any two workloads on the way accept each other', () => {

@@ -29,11 +29,15 @@ export function follow(world: Observed, desired: Desired): Observed {
   return withIstiod(world, pods, { bundles }, desired);
 }
 
-/** Lets time pass until a phase, or until the rotation is over. @returns also each settled world on the way */
-export function runTo(wantedPhase: RotationPhase | undefined, from: Observed, desired: Desired) {
+/**
+ * Lets time pass until a phase, or until the rotation is over.
+ * @param begin milliseconds since the epoch
+ * @returns also each settled world on the way
+ */
+export function runTo(wantedPhase: RotationPhase | undefined, from: Observed, desired: Desired, begin = start) {
   const seen: Observed[] = [];
   let world = from;
-  for (let now = start; now < start + 300 * hour; now += 25 * hour) {
+  for (let now = begin; now < begin + 300 * hour; now += 25 * hour) {
     world = converge(desired, world, { now }).world;
     seen.push(world);
     if (phase(world) === wantedPhase && (wantedPhase !== undefined || seen.length > 1)) return { world, now, seen };

@@ -130,11 +130,12 @@ export class DerivedVault extends Memo {
 
   /**
    * Whether the CA in use was imported and the spec asks for one that is issued: that has another root, so it waits until a rotation of the root is
-   * requested. Until then no PKI mount is needed.
+   * requested. Until then no PKI mount is needed. An issuer of others under the same root is recorded at that request, and signs.
    */
   get awaitsFirstIssue(): boolean {
     const asked = pendingRequest(this.desired, this.stateEntry?.handled, annotations.rotateRoot) !== undefined;
-    return !this.imports && this.caEntry?.imported === true && this.rotation === undefined && !asked;
+    const isKept = this.caEntry?.imported === true && this.stateEntry?.root?.issuerId === undefined;
+    return !this.imports && isKept && this.rotation === undefined && !asked;
   }
 
   /** Whether certificates are signed, or about to be, so that the PKI mounts of this resource are needed. */
@@ -175,6 +176,12 @@ export class DerivedVault extends Memo {
   get wantedIssuer(): ExistingIssuer | undefined {
     const { found, wantedId } = this.vault.existing ?? {};
     return found?.find(({ id }) => id === wantedId);
+  }
+
+  /** With `root.source: Existing`: whether the issuer of others that signs under a root does not exist any more. */
+  lacksIssuer(root: { id: string } | undefined): boolean {
+    const { existing } = this.vault;
+    return !this.imports && existing !== undefined && !existing.found.some(({ id }) => id === root?.id);
   }
 
   /** Intermediates that this resource owns, newest CA generation first. */

@@ -47,7 +47,7 @@ export type Signature =
 
 /**
  * What became of the request for a signature; undefined: none is made, or the certificate may not be read. With another root than the one that this
- * CA has, a certificate is accepted only if annotation `rotate-root` has the fingerprint of that root as its text.
+ * CA has, a certificate is accepted only if the text of annotation `rotate-root` begins with the fingerprint of that root.
  */
 export const signatureOf = derivedOnce((s: DerivedState): Signature | undefined => {
   const staged = s.stagingEntry;
@@ -87,8 +87,12 @@ function answersAnotherRequest(
   if (leaf.publicKey !== staged.publicKey)
     return leaf.publicKey === s.caEntry?.publicKey || s.stateEntry?.publicKeys.includes(leaf.publicKey) === true;
   const before = s.vault.intermediatePki?.issuers.filter(({ id }) => staged.before.includes(id)) ?? [];
-  const had = [s.caEntry?.certificate, ...before.map(({ certificate }) => certificate)];
-  return had.some((certificate) => certificate?.fingerprint === leaf.fingerprint);
+  const had = [
+    s.caEntry?.certificate,
+    ...before.map(({ certificate }) => certificate),
+    ...(s.stateEntry?.history ?? []),
+  ];
+  return had.some((one) => one?.fingerprint === leaf.fingerprint);
 }
 
 /** @param where the certificates belong, for the user */
@@ -181,8 +185,11 @@ function defectOfRoot(s: DerivedState, path: readonly CertificateFacts[]): strin
       : `it leads to the root in use, and annotation ${known.rotateRoot} asks for another one: have it signed under that one, or remove the annotation`;
   const other = `it leads to the root ${nameOfCertificate(root)}`;
   if (rotation) return `${other}, and the root rotation in progress needs a certificate under ${expected.serial ?? ''}`;
-  if (asked === root.fingerprint) return undefined;
-  return `${other}, which is not the root in use (serial ${expected.serial ?? ''}). If the root is to be replaced, annotate this resource with ${known.rotateRoot}=${root.fingerprint}, see docs/rotation.md`;
+  if (asked?.startsWith(root.fingerprint)) return undefined;
+  // the same root can have been asked for before, and rolled back from
+  const before = state.handled[known.rotateRoot] ?? '';
+  const text = before.startsWith(root.fingerprint) ? `${before}-again` : root.fingerprint;
+  return `${other}, which is not the root in use (serial ${expected.serial ?? ''}). If the root is to be replaced, annotate this resource with ${known.rotateRoot}=${text}, see docs/rotation.md`;
 }
 
 /** What is to be made of the CA in the Secret of `intermediate.importRef`. */

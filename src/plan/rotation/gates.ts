@@ -25,9 +25,9 @@ const sameSet = (one: readonly string[], other: readonly string[]): boolean =>
 type Replica = MeshView['replicas'][number];
 
 /** The staged CA generation was signed outside of Vault, or imported, under the root that a rotation is about to switch to. It waits for that. */
-function isStagedForNextRoot({ signsOutside, rotation }: DerivedState): boolean {
+export function isStagedForNextRoot({ signsOutside, rotation, stagingEntry }: DerivedState): boolean {
   const before = rotation?.phase === 'Issuing' || rotation?.phase === 'Distributing';
-  return signsOutside && before && !rotation.back;
+  return signsOutside && stagingEntry !== undefined && before && !rotation.back;
 }
 
 /** Returns the current CA in Vault, if it matches the phase, with fingerprints of its roots; else what Vault lacks, as a noun phrase. */
@@ -35,16 +35,16 @@ function publishedCa(s: DerivedState): { ca: CurrentCa; signer: OwnIssuer; roots
   const ca = s.currentCa;
   const { signer } = s.rootRoles;
   const bundle = s.trustBundle;
-  if (!ca || !signer || (s.stagingEntry && !isStagedForNextRoot(s)) || !s.isUnderSigner(ca.certificate))
-    return lackOfCa(s);
+  // what is staged for a signature outside of Vault can wait for days, and the CA in use goes on meanwhile
+  if (!ca || !signer || (s.stagingEntry && !s.signsOutside) || !s.isUnderSigner(ca.certificate)) return lackOfCa(s);
   if (bundle === undefined || ca.root !== bundle) return 'root-cert.pem in the key store';
   return { ca, signer, roots: bundleFacts(bundle).map((root) => root.fingerprint) };
 }
 
 /** What the current CA lacks, as a noun phrase. A root that was imported signs nothing: its CA has to be imported again. */
-function lackOfCa({ hasImportedRoot, imports, stateEntry }: DerivedState): string {
+function lackOfCa({ hasImportedRoot, imports, signer }: DerivedState): string {
   return hasImportedRoot && !imports
-    ? `spec.intermediate.source: Import, with the Secret of the CA under root ${stateEntry?.root?.serial ?? ''}`
+    ? `spec.intermediate.source: Import, with the Secret of the CA under root ${signer?.certificate.serial ?? ''}`
     : 'an intermediate under the root that signs now';
 }
 

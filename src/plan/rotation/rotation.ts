@@ -50,9 +50,12 @@ function longestAllowed(s: DerivedState, before = 0): number {
  */
 const oldRootExpired = (s: DerivedState): boolean => (s.recordedRoot?.certificate.notAfter ?? Infinity) <= s.now;
 
-/** The old root can sign again: the root mount holds it, and it is neither expired nor revoked. */
-export const canRollBack = (s: DerivedState): boolean =>
-  s.recordedRoot !== undefined && !s.recordedRoot.revoked && !oldRootExpired(s);
+/** The old root can sign again: it is neither lost, expired nor revoked. Until the new root signs, it need not. */
+export function canRollBack(s: DerivedState): boolean {
+  const { recordedRoot: root, rotation } = s;
+  const needsToSign = rotation?.phase === 'Switching';
+  return root !== undefined && !root.revoked && !oldRootExpired(s) && !(needsToSign && s.lacksIssuer(root));
+}
 
 /**
  * The next root, under the next CA generation: the intent to issue one for the current spec, or a root outside that is known already; undefined: the
@@ -164,7 +167,7 @@ function rollBack(s: DerivedState, state: StateEntry, rotation: Rotation, lost: 
 export function resumesForward(s: DerivedState): boolean {
   const { rotation } = s.stateEntry ?? {};
   const to = rotation && s.findRoot(rotation.to);
-  if (!rotation?.back || canRollBack(s) || !to || to.revoked) return false;
+  if (!rotation?.back || canRollBack(s) || !to || to.revoked || s.lacksIssuer(to)) return false;
   return rotation.phase === 'Switching' || oldRootExpired(s);
 }
 
@@ -213,8 +216,9 @@ function advance(s: DerivedState, state: StateEntry, rotation: Rotation): StateE
     const ids = created.keyId === '' ? {} : { issuerId: created.id, keyId: created.keyId };
     return inPhase(expired ? 'Switching' : 'Distributing', { ...to, ...ids, serial, fingerprint });
   }
-  // a revoked root must not begin to sign; RootReady asks for a rollback
-  if (!rotation.back && s.findRoot(to)?.revoked) return state;
+  // what is revoked or gone must not begin to sign; RootReady asks for a rollback
+  const next = s.findRoot(to);
+  if (!rotation.back && (next?.revoked || (phase === 'Distributing' && s.lacksIssuer(next)))) return state;
   if (phase === 'Distributing' && expired && !paused(s)) return inPhase('Switching');
   if (phase === 'Retiring') return gate.passed && !paused(s) ? finish(s, state, rotation) : state;
   if (reachedAt === undefined)

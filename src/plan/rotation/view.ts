@@ -25,8 +25,15 @@ function rollbackObstacle(s: DerivedState, { phase, back, found }: Rotation): st
   if (found)
     return `; no way back: it was found under way, and not all may trust root ${s.stateEntry?.root?.serial ?? ''}`;
   if (canRollBack(s)) return '';
-  const obstacle = !s.recordedRoot ? 'is lost' : s.recordedRoot.revoked ? 'was revoked' : 'has run out';
-  return `; no way back: root ${s.stateEntry?.root?.serial ?? ''} ${obstacle}`;
+  return `; no way back: root ${s.stateEntry?.root?.serial ?? ''} ${whyLost(s)}`;
+}
+
+/** Why the root that a rotation began with cannot sign again, as a predicate. */
+function whyLost(s: DerivedState): string {
+  const root = s.recordedRoot;
+  if (!root) return 'is lost';
+  if (root.revoked) return 'was revoked';
+  return root.certificate.notAfter <= s.now ? 'has run out' : 'has no issuer any more';
 }
 
 /** Returns `status.rotation`; `undefined`: no root rotation is requested or in progress. */

@@ -7,7 +7,7 @@ import { annotations as known } from '../../api/annotations.ts';
 import { expiryReason, type StageCondition } from '../../api/conditions.ts';
 import { formatGoDuration } from '../../api/duration.ts';
 import { rfc3339 } from '../../api/time.ts';
-import { goesOn, outsideNote } from '../vault/outside-root-checks.ts';
+import { isAwaited } from '../vault/outside-root-checks.ts';
 
 const hour = 3_600_000;
 
@@ -29,8 +29,7 @@ export function expiry(stage: StageCondition, s: DerivedState): string | undefin
   if (stage === 'RootReady' && root && s.now >= rootRenewAt(root)) return expiryReason.RootReady;
   // the plan renews an intermediate when it is due, so a due date in the past means that something prevents the renewal, unless a signature outside
   // of Vault is awaited
-  const isAwaited = outsideNote(s) !== undefined && goesOn(s);
-  if (stage === 'IntermediateReady' && due !== undefined && s.now >= due && !isAwaited)
+  if (stage === 'IntermediateReady' && due !== undefined && s.now >= due && !isAwaited(s))
     return expiryReason.IntermediateReady;
   return undefined;
 }

@@ -9,7 +9,7 @@ import { accessSteps, keptRoleFields, namesAreAssumed } from '../vault/access.ts
 import { describeForeignRoles, unverified } from '../vault/foreign-roles.ts';
 import { newGenerationReason } from '../vault/intermediate.ts';
 import { describeUsage } from '../vault/issuer-usage.ts';
-import { goesOn, outsideNote } from '../vault/outside-root-checks.ts';
+import { isAwaited, outsideNote } from '../vault/outside-root-checks.ts';
 import { nameList, notVerified, unmanagedNotes } from '../vault/unmanaged-access.ts';
 import { intermediateMessage, rootMessage } from './expiry.ts';
 
@@ -20,10 +20,7 @@ export const reasonWhileTrue = (stage: StageCondition, s: DerivedState): string 
 };
 
 /** A new intermediate is due, and nothing is amiss as long as its signature outside of Vault is awaited in time. */
-const isDue = (s: DerivedState): boolean => {
-  const awaits = outsideNote(s) !== undefined && goesOn(s);
-  return newGenerationReason(s) !== undefined && !awaits;
-};
+const isDue = (s: DerivedState): boolean => newGenerationReason(s) !== undefined && !isAwaited(s);
 
 /** Joins the clauses of a message, without those that do not apply. */
 const joined = (...clauses: (string | undefined)[]): string =>

@@ -48,6 +48,7 @@ function lastingProblems(s: DerivedState): Problem[] {
   if (
     root &&
     !state?.rotation &&
+    !s.imports &&
     !s.awaitsFirstIssue &&
     state?.root?.fingerprint !== undefined &&
     !isDeepStrictEqual(state.root.spec, s.desired.root)

@@ -9,7 +9,7 @@ import { created, ownables, ownsRole } from '../ownership/ownership.ts';
 import type { Desired } from '../facts/desired.ts';
 import { objectName } from '../control-plane/istiod-fields.ts';
 import { generationOf } from '../facts/identity.ts';
-import { ownEntry, type Observed } from '../facts/observed.ts';
+import { ownEntry, type Issuer, type Observed } from '../facts/observed.ts';
 import type { StateEntry } from '../facts/state-entry.ts';
 import { describeManager } from '../control-plane/field-ownership.ts';
 import { forbidden } from './server-checks.ts';
@@ -59,8 +59,11 @@ function foreignContent(s: DerivedState, tier: Tier): string | undefined {
   const own = s.ownIssuers(tier);
   const ownKeyIds = new Set([...own.map((issuer) => issuer.keyId), ...recordedKeys(s)]);
   const ownPublicKeys = new Set([...(s.stateEntry?.publicKeys ?? []), ...own.map((i) => i.certificate.publicKey)]);
+  // the CAs above an intermediate come along with it, without keys: they sign nothing here
+  const comesAlong = ({ keyId }: Issuer) =>
+    tier === 'intermediate' && s.spec.root.source !== 'Generate' && keyId === '';
   const issuer = pki?.issuers.find(
-    ({ id, certificate }) => !own.some((one) => one.id === id) && !ownPublicKeys.has(certificate.publicKey),
+    (one) => !own.some(({ id }) => id === one.id) && !ownPublicKeys.has(one.certificate.publicKey) && !comesAlong(one),
   );
   if (issuer) return `${mount} also holds the issuer ${issuer.certificate.serial} of somebody else`;
   const key = pki?.keys.find(

@@ -126,8 +126,10 @@ function signatureSteps(s: DerivedState, staged: StagingEntry, keyId: string): S
   if (signature?.kind !== 'accepted') return [];
   // the root is recorded before anything under it is installed
   const recorded = [state?.root, rotation?.to].some((one) => one?.fingerprint === signature.root.fingerprint);
+  // without the CAs between it is installed again
   const installed = s.vault.intermediatePki?.issuers.some(
-    ({ certificate }) => certificate.fingerprint === signature.chain[0]?.fingerprint,
+    ({ certificate }) =>
+      certificate.fingerprint === signature.chain[0]?.fingerprint && s.leads(certificate, signature.root),
   );
   if (!recorded || installed) return [];
   return [
@@ -217,23 +219,34 @@ function isForGivenUpRoot(s: DerivedState, staged: StagingEntry): boolean {
   return unpublishedIssuers(s, staged).some(({ certificate }) => s.leads(certificate, to.certificate));
 }
 
+/** Whether a staged CA generation is what the spec asks for. An imported one has no properties of the spec: it is from the Secret that it names. */
+function isForSpec({ desired: { intermediate: wanted } }: DerivedState, { spec, imported }: StagingEntry): boolean {
+  if (imported) return spec?.source === wanted.source && spec.importRef === wanted.importRef;
+  return isDeepStrictEqual(spec, wanted);
+}
+
+/** Whether the root that is to sign is revoked, or the issuer of others that signs under it is gone. */
+const signsNothing = (s: DerivedState): boolean => s.signer?.revoked === true || (s.signer !== undefined && s.lacksIssuer(s.signer)); // prettier-ignore
+
 /** The next step from a staged key to the published CA. */
 function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
   const root = s.signer;
   const { mount } = s.spec.intermediate;
   const pki = s.vault.intermediatePki;
-  const remove: Step = { kind: 'RemoveStaging', generation: staged.generation, version: s.vault.staging.casVersion };
+  const remove: Step = {
+    kind: 'RemoveStaging',
+    generation: staged.generation,
+    version: s.vault.staging.casVersion,
+    ...(staged.csr ? { twice: true } : {}),
+  };
   if (staged.generation <= (s.caEntry?.generation ?? 0)) {
     const record = recordStep(s);
     return [...restoreMount(s), ...(record.length > 0 ? record : [remove])];
   }
-  // a revoked root signs nothing, and a staged key would keep a rotation from beginning; a revoked key is not certified again
+  // what is revoked or gone signs nothing, and a staged key would keep a rotation from going on; a revoked key is not certified again
   const useless =
-    root?.revoked === true ||
-    (s.isRevoked && staged.publicKey === s.currentCa?.publicKey) ||
-    isForGivenUpRoot(s, staged);
-  if (useless || staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, s.desired.intermediate))
-    return discardStaged(s, staged, remove);
+    signsNothing(s) || (s.isRevoked && staged.publicKey === s.currentCa?.publicKey) || isForGivenUpRoot(s, staged);
+  if (useless || staged.publicKey === undefined || !isForSpec(s, staged)) return discardStaged(s, staged, remove);
   if (staged.imported) return importedSteps(s, staged, staged.imported, remove);
   if (!pki) return [];
   const keyId = s.keyIdOf(pki, staged);
@@ -241,8 +254,8 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     const name = generationName(s.identity, 'intermediate', staged.generation);
     return [{ kind: 'ImportKey', mount, from: 'staging', generation: staged.generation, name }];
   }
-  // an expired root signs nothing; the reason RootNearEnd reports it
-  if (root && root.certificate.notAfter <= s.now) return [];
+  // an expired root signs nothing; the reason RootNearEnd reports it. Outside of Vault the request can be answered under another one
+  if (root && !s.signsOutside && root.certificate.notAfter <= s.now) return [];
   const issuer =
     root &&
     unpublishedIssuers(s, staged).find(
@@ -325,8 +338,8 @@ export function intermediateSteps(s: DerivedState): Step[] {
   if (publishing.length > 0 || staged) return publishing;
   const reason = newGenerationReason(s);
   if (reason === undefined) return collectUnused(s);
-  // a revoked root signs nothing: until it is replaced, the current CA goes on
-  if (s.signer?.revoked) return [];
+  // until it is replaced, the current CA goes on
+  if (signsNothing(s)) return [];
   const imported = importOf(s);
   if (imported) return imported.kind === 'accepted' ? [importStep(s, imported, reason)] : [];
   const reuse = reusedKey(s);

@@ -6,7 +6,7 @@ import type { DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { missingPermission } from '../../api/permissions.ts';
 import { bundleFacts, isSignedBy, signedPath, type CertificateFacts } from '../facts/certificate.ts';
-import { offeredRoot } from '../facts/outside-roots.ts';
+import { offeredRoot, wasPublished } from '../facts/outside-roots.ts';
 import { adoptionOf } from '../ownership/adoption.ts';
 import { ownables, owns } from '../ownership/ownership.ts';
 import { fieldsWereApplied } from '../facts/applied.ts';
@@ -28,7 +28,8 @@ function rootsToDistribute(s: DerivedState): CertificateFacts[] {
   const { rootMount } = ownables(s);
   const all = rootMount && !owns(s, rootMount) ? (s.vault.rootPki?.issuers ?? []) : [];
   const foreign = all.filter(({ id }) => !ownIds.includes(id));
-  const offered = bundleFacts(offeredRoot(s)?.certificate ?? '');
+  // once something is published, another root is not distributed before a rotation
+  const offered = wasPublished(s) ? [] : bundleFacts(offeredRoot(s)?.certificate ?? '');
   return [...(s.rootRoles.trusted ?? []), ...offered, ...foreign.map(({ certificate }) => certificate)];
 }
 
@@ -123,7 +124,8 @@ const describeRoot = ({ subject, fingerprint }: NamedRoot): string =>
  * check applies until the fields of the control plane are written for the first time.
  */
 export function wouldReplaceRoot(s: DerivedState): Problem | undefined {
-  if (fieldsWereApplied(s)) return undefined;
+  // if both entries of a root outside were lost, the next root comes from outside again, and nothing says that it is the same
+  if (fieldsWereApplied(s) && (s.issuesRoot || wasPublished(s))) return undefined;
   const distributed = rootsToDistribute(s);
   // nothing is distributed before a certificate is signed under a root outside, which is judged then
   if (!s.issuesRoot && distributed.length === 0) return undefined;

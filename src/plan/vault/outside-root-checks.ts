@@ -13,6 +13,7 @@ import {
   type Signature,
 } from '../facts/outside-roots.ts';
 import type { Problem } from '../facts/problem.ts';
+import { isStagedForNextRoot } from '../rotation/gates.ts';
 
 /** Until something is published nothing is written without a root; later the CA in use goes on, and everything else is kept. */
 const blocks = (s: DerivedState): Problem['blocks'] => (wasPublished(s) ? 'nothing' : 'all');
@@ -20,7 +21,7 @@ const blocks = (s: DerivedState): Problem['blocks'] => (wasPublished(s) ? 'nothi
 /** With `root.source: Existing`: the issuer that is to sign does not exist. */
 export function issuerNotFound(s: DerivedState): Problem | undefined {
   const { root } = s.spec;
-  if (root.source !== 'Existing') return undefined;
+  if (root.source !== 'Existing' || s.imports) return undefined;
   const problem = (message: string): Problem => ({
     condition: 'RootReady',
     reason: 'IssuerNotFound',
@@ -34,12 +35,22 @@ export function issuerNotFound(s: DerivedState): Problem | undefined {
     return problem(
       `spec.root.existing: mount ${root.mount}/ has not ${name}, or does not exist. Correct spec.root.existing.issuerRef, or have the owner of the mount create it; \`vault list ${root.mount}/issuers\` shows those that exist.`,
     );
+  const { rotation } = s;
+  const next = rotation && !rotation.back && !rotation.found ? s.findRoot(rotation.to) : undefined;
+  if (next && s.lacksIssuer(next))
+    return problem(
+      `issuer ${next.id} of mount ${root.mount}/, to whose root the root rotation in progress leads, does not exist any more: the rotation stops. Have the owner of the mount restore it, or roll the rotation back (annotation ${known.rollbackRotation}=<any new text>), see docs/rotation.md`,
+    );
   if (!signer || signingIssuer) return undefined;
   const remedy = wanted
     ? `To have issuer ${wanted.name || wanted.id} (serial ${wanted.certificate.serial}) sign instead, annotate this resource with ${known.rotateRoot}=<any new text>`
     : `Have the owner of the mount restore it, or set spec.root.existing.issuerRef to another one and annotate this resource with ${known.rotateRoot}=<any new text>`;
+  const gone =
+    signer.id === ''
+      ? `which issuer of mount ${root.mount}/ signs under root ${signer.certificate.serial} is not known, because the state entry was lost`
+      : `issuer ${signer.id} of mount ${root.mount}/, which signs for this resource, does not exist any more, or has another certificate`;
   return problem(
-    `issuer ${signer.id} of mount ${root.mount}/, which signs for this resource, does not exist any more, or has another certificate. istiod goes on with the intermediate that it has, which cannot be renewed. ${remedy}; see docs/rotation.md`,
+    `${gone}. istiod goes on with the intermediate that it has, which cannot be renewed. ${remedy}; see docs/rotation.md`,
   );
 }
 
@@ -47,7 +58,7 @@ export function issuerNotFound(s: DerivedState): Problem | undefined {
 export function rootNotServed(s: DerivedState): Problem | undefined {
   const { root, delivery } = s.spec;
   const wanted = s.wantedIssuer;
-  if (root.source !== 'Existing' || !wanted) return undefined;
+  if (root.source !== 'Existing' || !wanted || s.imports) return undefined;
   const problem = (message: string): Problem => ({
     condition: 'RootReady',
     reason: 'RootNotServed',
@@ -79,6 +90,10 @@ export const goesOn = (s: DerivedState): boolean => {
   // the second half of the time between the request and the end is the time to worry
   return s.now < due + (ca.certificate.notAfter - due) / 2;
 };
+
+/** What is to follow the CA in use is awaited from outside, or waits for its phase of a root rotation, and nothing is amiss yet. */
+export const isAwaited = (s: DerivedState): boolean =>
+  (outsideNote(s) !== undefined || isStagedForNextRoot(s)) && goesOn(s);
 
 /** The kinds of a signature that has not come. */
 type Missing = Exclude<Signature, { kind: 'accepted' }>;
@@ -121,6 +136,17 @@ function importNote(s: DerivedState): OutsideNote | undefined {
   const what = `Secret ${namespace}/${name}, with tls.crt, tls.key and ca.crt, or with the keys of Secret cacerts. See docs/import.md.`;
   if (imported?.kind === 'absent' && !s.currentCa)
     return { reason: 'AwaitingImport', message: `There is no CA to import. Put it into ${what}` };
+  if (
+    imported?.kind === 'absent' &&
+    s.currentCa &&
+    s.signer &&
+    !s.isUnderSigner(s.currentCa.certificate) &&
+    !s.stagingEntry
+  )
+    return {
+      reason: 'AwaitingImport',
+      message: `There is no CA to import under root ${s.signer.certificate.serial}, which signs in this phase of the root rotation. Put it into ${what}`,
+    };
   const ca = s.currentCa?.certificate;
   const isNew = imported?.kind === 'accepted' && imported.chain[0]?.fingerprint !== ca?.fingerprint;
   if (!ca || isNew || !isRenewalDue(s)) return undefined;
@@ -169,6 +195,18 @@ export function outsideUnreadable(s: DerivedState): Problem | undefined {
   const isNeeded = !s.currentCa || (s.imports ? isRenewalDue(s) : s.stagingEntry?.csr !== undefined);
   if (!object || !('unreadable' in object) || !isNeeded) return undefined;
   return { condition: 'IntermediateReady', reason: 'Forbidden', message: object.unreadable, blocks: 'nothing' };
+}
+
+/** The imported CA is gone from the key store, and the spec asks for one that is issued, which needs another root than workloads trust. */
+export function importedCaLost(s: DerivedState): Problem | undefined {
+  const { signer, spec } = s;
+  if (s.imports || s.currentCa || spec.root.source !== 'Generate' || signer?.keyId !== '') return undefined;
+  return {
+    condition: 'IntermediateReady',
+    reason: 'AwaitingImport',
+    message: `the imported CA is not in ${spec.keyStore.mount}/${spec.keyStore.path} any more, and root ${signer.certificate.serial}, which workloads trust, is not in Vault. Restore the entry, or set spec.intermediate.source: Import, with the Secret of that CA`,
+    blocks: 'nothing',
+  };
 }
 
 /** The CA in use was imported, and the spec asks for one that is issued: that waits until a rotation of the root is requested. */

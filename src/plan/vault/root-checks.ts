@@ -23,14 +23,21 @@ export function rootLost(s: DerivedState): Problem | undefined {
   if (s.desired.annotations[known.allowReissue]?.toLowerCase() === text) return undefined;
   const mount = `${s.spec.root.mount}/`;
   const recorded = serial === undefined ? fingerprint && `SHA-256 ${fingerprint}` : `serial ${serial}`;
-  const cause =
-    recorded === undefined
+  const { keyStore } = s.spec;
+  const entries = `${keyStore.mount}/${keyStore.path}`;
+  // a root outside is known by what is recorded of it
+  const cause = !s.issuesRoot
+    ? `The control plane carries fields of an IstioVaultCA, but neither entry ${entries} nor ${entries}-state, which name its root, is there. Restore them, or correct spec.vault.address or spec.keyStore.`
+    : recorded === undefined
       ? `The control plane carries fields of an IstioVaultCA, but mount ${mount} contains no root certificate of this resource. Restore the Vault data, correct spec.vault.address, or re-create the IstioVaultCA that wrote the fields.`
       : `Mount ${mount} no longer contains the root certificate with ${recorded}. Restore the Vault data, or correct spec.vault.address.`;
+  const remedy = s.issuesRoot
+    ? `The operator does not create a new root automatically. If the root is permanently lost, set annotation ${known.allowReissue}=${text}, then restart istiod and all workloads.`
+    : `If they are permanently lost, set annotation ${known.allowReissue}=${text}: the operator then looks for the root anew.`;
   return {
     condition: 'RootReady',
     reason: 'RootLost',
-    message: `${cause} The operator does not create a new root automatically. If the root is permanently lost, set annotation ${known.allowReissue}=${text}, then restart istiod and all workloads.`,
+    message: `${cause} ${remedy}`,
     blocks: 'all',
   };
 }
