@@ -42,8 +42,8 @@ function publishedCa(s: DerivedState): { ca: CurrentCa; signer: OwnIssuer; roots
 }
 
 /** What the current CA lacks, as a noun phrase. A root that was imported signs nothing: its CA has to be imported again. */
-function lackOfCa({ signer, imports, spec, stateEntry }: DerivedState): string {
-  const isImported = spec.root.source === 'Generate' && signer?.keyId === '' && !imports;
+function lackOfCa({ signer, lostSigner, imports, spec, stateEntry }: DerivedState): string {
+  const isImported = spec.root.source === 'Generate' && signer?.keyId === '' && !imports && !lostSigner;
   return isImported
     ? `spec.intermediate.source: Import, with the Secret of the CA under root ${stateEntry?.root?.serial ?? ''}`
     : 'an intermediate under the root that signs now';

@@ -23,7 +23,7 @@ import type { Step } from '../steps.ts';
 /** Why a new CA generation is needed, for the user; undefined: none is needed. */
 export function newGenerationReason(s: DerivedState): string | undefined {
   if (s.imports) return newImportReason(s);
-  // the root of an imported CA signs nothing, and until a rotation is requested no other one does
+  // the root of an imported CA, or a lost one, signs nothing, and until a rotation is requested no other one does
   if (s.awaitsFirstIssue || (s.spec.root.source === 'Generate' && s.signer?.keyId === '')) return undefined;
   const state = s.stateEntry;
   if (!s.currentCa) {
@@ -227,9 +227,10 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
     const record = recordStep(s);
     return [...restoreMount(s), ...(record.length > 0 ? record : [remove])];
   }
-  // a revoked root signs nothing, and a staged key would keep a rotation from beginning; a revoked key is not certified again
+  // a root that is revoked or lost signs nothing, and a staged key would keep a rotation from beginning; a revoked key is not certified again
   const useless =
     root?.revoked === true ||
+    s.lostSigner !== undefined ||
     (s.isRevoked && staged.publicKey === s.currentCa?.publicKey) ||
     isForGivenUpRoot(s, staged);
   if (useless || staged.publicKey === undefined || !isDeepStrictEqual(staged.spec, s.desired.intermediate))
