@@ -119,7 +119,8 @@ beforeAll(async () => {
   await prepareVault(kube, vault);
   const spec = { vault: { address: service.address }, intermediate: { maxWorkloadCertTTL: '24h' } };
   scene = await makeScene(kube, vault, { namespace, spec });
-  other = await makeScene(kube, vault, { namespace: unsaved, spec });
+  // KV 1: without versions
+  other = await makeScene(kube, vault, { namespace: unsaved, spec: merge(spec, { keyStore: { version: 1 } }) });
   for (const one of [scene, other]) {
     await grantLongTokens(one);
     await applyOk(kube, one.resource);
@@ -304,7 +305,19 @@ it('the whole Vault is lost without a backup: a new root, when it is allowed', a
   expect(allowed).not.toBe('');
   await annotate(unsaved, { 'istiovaultca.io/allow-reissue': allowed });
   await waitForCondition(kube, unsaved, 'istioca', { type: 'Provisioned', status: 'True' });
-  expect((await entry(other))?.['generation']).toBe('1');
+  const before = await entry(other);
+  expect(before).toMatchObject({ generation: '1', ttl: '60s' });
+  // from now on there is a backup, and the entries alone can be lost
+  const path = join(dir, 'unsaved.age');
+  expect((await backup(path, other)).code).toBe(0);
+  await applyOk(kube, merge(other.resource, { spec: { suspend: true } }));
+  await waitForCondition(kube, unsaved, 'istioca', { type: 'Ready', reason: 'Suspended' });
+  for (const suffix of ['', '-state']) await other.vault.request('DELETE', `${unsaved}-kv/istioca${suffix}`);
+  expect(await restore(path, other.resource)).toMatchObject({ code: 0, stderr: '' });
+  await applyOk(kube, other.resource);
+  await look(unsaved);
+  await waitForCondition(kube, unsaved, 'istioca', { type: 'Provisioned', status: 'True' });
+  expect(await entry(other)).toEqual(before);
 });
 
 it('no command has printed a key', async () => {
