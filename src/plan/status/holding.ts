@@ -18,8 +18,12 @@ export const reasonWhileTrue = (stage: StageCondition, s: DerivedState): string 
   return (stage === 'IntermediateReady' ? outsideNote(s)?.reason : undefined) ?? holdingReason[stage];
 };
 
-/** A new intermediate is due, and nothing is amiss as long as its signature outside of Vault is awaited in time. */
+/**
+ * A new intermediate is due, and nothing is amiss as long as its signature outside of Vault is awaited in time. Under a lost root nothing can be signed in
+ * place of a revoked one.
+ */
 const isDue = (s: DerivedState): boolean => {
+  if (s.isRevoked && s.lostSigner) return true;
   const awaits = outsideNote(s) !== undefined && goesOn(s);
   return newGenerationReason(s) !== undefined && !awaits;
 };
