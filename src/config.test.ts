@@ -4,8 +4,10 @@ import {
   addressAllowed,
   injectorAddressAllowed,
   leaseName,
+  parseBackupConfig,
   parsePlanConfig,
   parseRenderConfig,
+  parseRestoreConfig,
   parseRunConfig,
 } from './config.ts';
 import { ConfigError } from './flags.ts';
@@ -153,6 +155,42 @@ describe('flags of run', () => {
   test('wants a namespace for the Lease outside of a cluster', () => {
     expect(() => parseRunConfig([any], outside)).toThrow(/--leader-election-namespace is required/);
     expect(parseRunConfig([any], { env: { POD_NAMESPACE: 'mine' } }).leaderElectionNamespace).toBe('mine');
+  });
+});
+
+describe('flags of backup and restore', () => {
+  const recipient = `age1${'q'.repeat(58)}`;
+
+  test('recipients once or several times, and a file as an argument', () => {
+    const flags = ['-f', 'a.yaml', `--recipient=${recipient},${recipient}z`, '--recipient', `${recipient}y`];
+    expect(parseBackupConfig([...flags, '-o', 'out.age'], {})).toMatchObject({
+      recipients: [recipient, `${recipient}y`, `${recipient}z`],
+      output: 'out.age',
+      logLevel: 'warn',
+      allowAnyVaultAddress: true,
+    });
+    expect(parseRestoreConfig(['-f', 'a.yaml', '-i', 'keys', 'in.age', '--from-cluster=c'], {})).toMatchObject({
+      identity: 'keys',
+      backup: 'in.age',
+      fromCluster: 'c',
+    });
+  });
+
+  test.each<[string, string[], RegExp]>([
+    ['no recipient', [], /^--recipient is missing; write --recipient=age1…/],
+    ['a list of none', ['--recipient=,'], /--recipient ",": is missing/],
+    ['another key', ['--recipient=ssh-ed25519 AAAA'], /must be public keys that begin with age1/],
+    ['an argument', [`--recipient=${recipient}`, 'a.age'], /^unexpected argument "a.age"/],
+  ])('backup refuses %s', (_, argv, message) => {
+    expect(() => parseBackupConfig(['-f', 'a.yaml', ...argv], {})).toThrow(message);
+  });
+
+  test.each<[string, string[], RegExp]>([
+    ['no identity', ['a.age'], /^--identity is missing; write --identity=FILE/],
+    ['no file', ['-i', 'keys'], /^--backup is missing; name the file/],
+    ['two files', ['-i', 'keys', 'a.age', 'b.age'], /^unexpected argument "b.age"/],
+  ])('restore refuses %s', (_, argv, message) => {
+    expect(() => parseRestoreConfig(['-f', 'a.yaml', ...argv], {})).toThrow(message);
   });
 });
 

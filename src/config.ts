@@ -226,42 +226,33 @@ export function parseRenderConfig(argv: readonly string[], env: Environment): Re
   return Object.freeze({ filename: values.filename, namespace: values.namespace });
 }
 
-const planSchema = z.object({
-  ...manifestFlags,
-  output: z.enum(['text', 'json'], { error: 'must be text or json' }).prefault('text'),
-  'log-level': logLevel.prefault('warn'),
-  ...connection,
-});
-const planFlags: FlagSet<typeof planSchema> = {
-  schema: planSchema,
+/** Flags of the commands that read a manifest and log in to Vault. */
+const targetFlags = { ...manifestFlags, 'log-level': logLevel.prefault('warn'), ...connection };
+const targetSet = {
   booleans: ['allow-any-vault-address', 'allow-http'],
   lists: ['vault-addresses', 'injector-addresses'],
-  letters: { ...manifestLetters, o: 'output' },
 };
 
-/** The configuration of `plan`. */
-export interface PlanConfig extends RenderConfig, Pick<RunConfig, keyof AddressFlags | 'kubeconfig' | 'proxyFor'> {
-  readonly output: 'text' | 'json';
-  /** Log level; `plan` logs to standard error. */
+/** The configuration of a command that reads a manifest and logs in to Vault. */
+export interface TargetConfig extends RenderConfig, Pick<RunConfig, keyof AddressFlags | 'kubeconfig' | 'proxyFor'> {
+  /** Log level; these commands log to standard error. */
   readonly logLevel: LogLevel;
 }
 
 /**
- * Parses the flags of `plan`. Without `--vault-addresses`, any Vault address is permitted: the user runs the command with their own
- * permissions, and wrote the address into the manifest.
+ * The part of the configuration that is common to these commands. Without `--vault-addresses`, any Vault address is permitted: the user runs the
+ * command with their own permissions, and wrote the address into the manifest.
  * @throws ConfigError, ProxyError
  */
-export function parsePlanConfig(argv: readonly string[], env: Environment): PlanConfig {
-  const values = parseFlags(planFlags, argv, env);
+function targetConfig(values: z.output<z.ZodObject<typeof targetFlags>>, env: Environment): TargetConfig {
   const addresses = values['vault-addresses'];
   if (values['allow-any-vault-address'] && addresses.length > 0)
     throw new ConfigError('give at most one of --vault-addresses and --allow-any-vault-address');
   refuseHttp('--vault-addresses', addresses, values['allow-http']);
   refuseHttp('--injector-addresses', values['injector-addresses'] ?? [], values['allow-http']);
-  return Object.freeze({
+  return {
     filename: values.filename,
     namespace: values.namespace,
-    output: values.output,
     vaultAddresses: Object.freeze(addresses),
     allowAnyVaultAddress: addresses.length === 0,
     injectorAddresses: values['injector-addresses'] && Object.freeze(values['injector-addresses']),
@@ -269,7 +260,95 @@ export function parsePlanConfig(argv: readonly string[], env: Environment): Plan
     logLevel: values['log-level'],
     kubeconfig: values.kubeconfig,
     proxyFor: readProxies(env),
-  });
+  };
+}
+
+const planSchema = z.object({
+  ...targetFlags,
+  output: z.enum(['text', 'json'], { error: 'must be text or json' }).prefault('text'),
+});
+const planFlags: FlagSet<typeof planSchema> = {
+  schema: planSchema,
+  ...targetSet,
+  letters: { ...manifestLetters, o: 'output' },
+};
+
+/** The configuration of `plan`. */
+export interface PlanConfig extends TargetConfig {
+  readonly output: 'text' | 'json';
+}
+
+/** Parses the flags of `plan`. @throws ConfigError, ProxyError */
+export function parsePlanConfig(argv: readonly string[], env: Environment): PlanConfig {
+  const values = parseFlags(planFlags, argv, env);
+  return Object.freeze({ ...targetConfig(values, env), output: values.output });
+}
+
+const noRecipient = 'is missing; write --recipient=age1…, the public key of whoever may restore';
+
+const backupSchema = z.object({
+  ...targetFlags,
+  recipient: z
+    .string({ error: noRecipient })
+    .pipe(list)
+    .pipe(
+      z
+        .array(
+          z.string().regex(/^age1[a-z0-9]+$/, 'must be public keys that begin with age1, as age-keygen prints them'),
+        )
+        .min(1, noRecipient),
+    ),
+  output: z.string().optional(),
+});
+const backupFlags: FlagSet<typeof backupSchema> = {
+  schema: backupSchema,
+  ...targetSet,
+  lists: [...targetSet.lists, 'recipient'],
+  letters: { ...manifestLetters, o: 'output' },
+};
+
+/** The configuration of `backup`. */
+export interface BackupConfig extends TargetConfig {
+  /** Public keys of age; at least one. */
+  readonly recipients: readonly string[];
+  /** Path of the file to write; undefined: standard output. */
+  readonly output: string | undefined;
+}
+
+/** Parses the flags of `backup`. @throws ConfigError, ProxyError */
+export function parseBackupConfig(argv: readonly string[], env: Environment): BackupConfig {
+  const values = parseFlags(backupFlags, argv, env);
+  return Object.freeze({ ...targetConfig(values, env), recipients: values.recipient, output: values.output });
+}
+
+const restoreSchema = z.object({
+  ...targetFlags,
+  identity: z.string({ error: 'is missing; write --identity=FILE, the file that age-keygen wrote' }),
+  backup: z.string({ error: 'is missing; name the file that the command backup wrote' }),
+  'from-cluster': z.string().optional(),
+});
+const restoreFlags: FlagSet<typeof restoreSchema> = {
+  schema: restoreSchema,
+  ...targetSet,
+  letters: { ...manifestLetters, i: 'identity' },
+  argument: 'backup',
+};
+
+/** The configuration of `restore`. */
+export interface RestoreConfig extends TargetConfig {
+  /** Path of the file with the private keys of age. */
+  readonly identity: string;
+  /** Path of the backup. */
+  readonly backup: string;
+  /** UID of the other cluster that the backup may be of; undefined: it must be of this cluster. */
+  readonly fromCluster: string | undefined;
+}
+
+/** Parses the flags of `restore`. @throws ConfigError, ProxyError */
+export function parseRestoreConfig(argv: readonly string[], env: Environment): RestoreConfig {
+  const values = parseFlags(restoreFlags, argv, env);
+  const { identity, backup } = values;
+  return Object.freeze({ ...targetConfig(values, env), identity, backup, fromCluster: values['from-cluster'] });
 }
 
 function namespaceOfPod(env: ConfigSources['env']): () => string | undefined {

@@ -22,6 +22,8 @@ export interface FlagSet<S extends z.ZodObject> {
   lists: readonly string[];
   /** One-letter short forms, with the flag of each. */
   letters?: Readonly<Record<string, string>>;
+  /** The flag that takes the one argument without a flag; absent: such an argument is an error. */
+  argument?: string;
 }
 
 /** A boolean flag. */
@@ -60,7 +62,7 @@ export function parseFlags<S extends z.ZodObject>(set: FlagSet<S>, argv: readonl
 }
 
 /** The text of each given flag, by name. @throws ConfigError for unknown flags, other arguments and missing values */
-function readFlags({ schema, booleans, lists, letters = {} }: FlagSet<z.ZodObject>, argv: readonly string[]) {
+function readFlags({ schema, booleans, lists, letters = {}, argument }: FlagSet<z.ZodObject>, argv: readonly string[]) {
   const names = Object.keys(schema.shape);
   const letterOf = (name: string) => Object.entries(letters).find(([, flagName]) => flagName === name)?.[0];
   // As in Go, a boolean flag without a value is true, and its value can only follow an equals sign.
@@ -76,7 +78,12 @@ function readFlags({ schema, booleans, lists, letters = {} }: FlagSet<z.ZodObjec
   const { tokens } = parseArgs({ args, options, strict: false, tokens: true });
   const read = new Map<string, string>();
   for (const token of tokens) {
-    if (token.kind === 'positional') throw new ConfigError(`unexpected argument "${token.value}"; ${known}`);
+    if (token.kind === 'positional') {
+      if (argument === undefined || read.has(argument))
+        throw new ConfigError(`unexpected argument "${token.value}"; ${known}`);
+      read.set(argument, token.value);
+      continue;
+    }
     if (token.kind === 'option-terminator') continue;
     const { name, rawName } = token;
     const byLetter = rawName === `-${letterOf(name) ?? ''}`;

@@ -7,6 +7,10 @@ const usage = `istio-vault-ca <command> [flags]
   plan -f manifest.yaml    print what would change if it were applied, and change nothing;
                            exit code 0: nothing, 2: something, 1: it cannot be told, or something stands in the way
   render -f manifest.yaml  print what istiod needs, for Git; no server is asked
+  backup -f manifest.yaml --recipient age1…
+                           write the CA, with its key, to one file that only the recipients can read (age)
+  restore -f manifest.yaml --identity FILE BACKUP
+                           put such a file into a Vault that has lost the CA; nothing that exists is overwritten
   crd                      print the CustomResourceDefinition
 
 Every flag can be given as an ISTIO_VAULT_CA_… environment variable. See README.md.
@@ -24,6 +28,10 @@ async function main([command, ...rest]: string[]): Promise<number> {
       return await (await import('./cli/plan.ts')).plan(rest);
     case 'render':
       return await (await import('./cli/render.ts')).render(rest);
+    case 'backup':
+      return await (await import('./cli/backup.ts')).backup(rest);
+    case 'restore':
+      return await (await import('./cli/restore.ts')).restore(rest);
     case 'crd':
       return (await import('./cli/crd.ts')).crd();
     case 'help':

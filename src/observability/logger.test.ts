@@ -14,6 +14,7 @@ function setup(level: LogLevel = 'debug') {
 
 const vaultToken = `hvs.${'Ab1_'.repeat(8)}`;
 const oldToken = `s.${'Zz9y'.repeat(6)}`;
+const ageKey = `AGE-SECRET-KEY-1${'QPZRY9X8GF2TVDW0'.repeat(3)}QPZRY9X8GF`;
 const jwt = 'eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrOHMifQ.c2lnbmF0dXJlX2JpdHM';
 const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
 const pems = (['sec1', 'pkcs8'] as const).map((type) => privateKey.export({ type, format: 'pem' }) as string);
@@ -91,7 +92,7 @@ describe('the logger', () => {
 
   test('finds secrets by their looks wherever they are', () => {
     const { logger, all, lines } = setup();
-    const secrets = [vaultToken, oldToken, jwt, ...pems];
+    const secrets = [vaultToken, oldToken, jwt, ageKey, ageKey.toLowerCase(), ...pems];
     for (const secret of secrets) {
       logger.info(`before ${secret} after`);
       logger.info(`line\n${secret}\nline`);
@@ -100,7 +101,7 @@ describe('the logger', () => {
       logger.info('error', { err: new Error(`it said "${secret}"`) });
       logger.info('cut', { text: secret.slice(0, -20) });
     }
-    for (const secret of [vaultToken, oldToken, jwt, ...pems.map(keyBody)])
+    for (const secret of [vaultToken, oldToken, jwt, ageKey, ageKey.toLowerCase(), ...pems.map(keyBody)])
       expect(all()).not.toContain(secret.slice(0, 24));
     for (const line of lines) expect(() => JSON.parse(line) as unknown).not.toThrow();
     expect(lines[0]).toContain('before [redacted token] after');

@@ -13,6 +13,9 @@ const keyMaterial = /[A-Za-z0-9+/=:,\s-]*(?:\\[nr][A-Za-z0-9+/=:,\s-]*)*/y;
 /** A token of Vault or OpenBao: service, batch or recovery, in the new form (`hvs.…`) and in the old form (`s.…`). */
 const vaultToken = /(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf]))(?:hv[sbr]\.[A-Za-z0-9_-]{16,}|[sbr]\.[A-Za-z0-9_-]{20,})/g;
 
+/** A private key of age, which is written in either case. */
+const ageIdentity = /AGE-SECRET-KEY-[A-Z0-9-]{0,4000}/gi;
+
 /** Words with dots between them, which contain every JSON Web Token whole. The pattern succeeds wherever a word begins, so it is linear. */
 const dottedWords = /[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*/g;
 
@@ -71,7 +74,9 @@ function withoutJwts(text: string): string {
   });
 }
 
-/** Replaces private keys, Vault tokens and JWTs. A JSON text stays valid JSON. */
+/** Replaces private keys, Vault tokens, JWTs and private keys of age. A JSON text stays valid JSON. */
 export function redact(text: string): string {
-  return withoutJwts(withoutKeys(text)).replaceAll(vaultToken, '[redacted token]');
+  return withoutJwts(withoutKeys(text))
+    .replaceAll(vaultToken, '[redacted token]')
+    .replaceAll(ageIdentity, '[redacted age key]');
 }

@@ -295,6 +295,18 @@ describe('interruptions', () => {
     );
   });
 
+  it('in a Vault to which only the entries were restored, the rest is made again and nothing of the CA is lost', () => {
+    const before = provisioned();
+    const empty = emptyWorld().vault;
+    const { kvMount, live: caEntry, state: recorded } = before.vault;
+    const restored = { ...before, vault: { ...empty, kvMount, live: caEntry, state: recorded } };
+    const { world, last } = converge(d, restored);
+    expect(last).toEqual({ problems: [], steps: [] });
+    expect(derived(d, world).currentCa).toEqual(derived(d, before).currentCa);
+    expect(derived(d, world).currentIssuer).toBeDefined();
+    expect(world.vault.role).toEqual(before.vault.role);
+  });
+
   it('a lost key asks for another certificate under the same root, and takes no other', () => {
     const world = provisioned();
     const entry = live(world);

@@ -258,6 +258,20 @@ describe('guards', () => {
     const message = plan(d, world, now).problems[0]?.message;
     expect(message).toContain(`Mount pki/ no longer contains the root certificate with serial ${serial}. Restore`);
     expect(message).toContain(`set annotation istiovaultca.io/allow-reissue=${serial}, then restart istiod`);
+    expect(message).toContain('The intermediate goes on until it ends on 20');
+    expect(message).toContain('while workloads trust both, set annotation istiovaultca.io/rotate-root to a new text');
+    // what istiod needs to go on is kept, and the root mount is not made anew
+    world.vault.rootMount = undefined;
+    world.vault.role = undefined;
+    world.vault.intermediateMount = undefined;
+    expect(plan(d, world, now).steps).toMatchObject([{ kind: 'MountPKI', mount: 'istioca' }]);
+    const { world: kept, last } = converge(d, world);
+    expect(last).toMatchObject({ steps: [], problems: [{ reason: 'RootLost' }] });
+    expect([kept.vault.role, kept.vault.intermediatePki?.issuers.length, kept.vault.rootMount]).toEqual([
+      expect.anything(),
+      1,
+      undefined,
+    ]);
   });
 
   it('an empty Vault behind a configured control plane is RootLost', () => {

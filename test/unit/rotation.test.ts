@@ -47,10 +47,12 @@ interface Held {
 
 function heldBy(world: Observed): Held {
   const live = derived(d, world).currentCa!;
-  const signer = world.vault.rootPki!.issuers.find((i) => isSignedBy(live.certificate, i.certificate))!;
+  // a root that is lost is in the CA entry only
+  const roots = [...world.vault.rootPki!.issuers.map(({ certificate }) => certificate), ...bundleFacts(live.root)];
+  const signer = roots.find((root) => isSignedBy(live.certificate, root))!;
   return {
     served: servesLive(world, d),
-    signer: signer.certificate.fingerprint,
+    signer: signer.fingerprint,
     roots: bundleFacts(live.root).map((root) => root.fingerprint),
   };
 }
@@ -492,6 +494,39 @@ describe('a root rotation', () => {
         expect(heldBy(toTheEnd(rotating, end, now)).roots).toEqual([to.fingerprint]);
       }
     }); // prettier-ignore
+
+    it('can be replaced while workloads trust both: rotate-root, and nothing is signed before', () => {
+      const world = provisioned();
+      const lost = state(world).root!;
+      lose(world, lost.fingerprint!);
+      const { currentCa } = derived(d, world);
+      const waits = converge(wanted({ [annotations.rotateIntermediate]: 'x' }), world, { now: start + 40_000 * hour });
+      expect(waits.last).toMatchObject({ steps: [], problems: [{ reason: 'RootLost', blocks: 'nothing' }] });
+      expect(derived(d, waits.world).currentCa).toEqual(currentCa);
+      const { world: begun, last } = converge(rotating, world, { now: start + hour });
+      expect([last.problems, phase(begun)]).toEqual([[], 'Distributing']);
+      expect(heldBy(begun)).toMatchObject({ signer: lost.fingerprint, roots: [lost.fingerprint, expect.anything()] });
+      const end = toTheEnd(rotating, begun, start + hour);
+      expect(heldBy(end).roots).toEqual([state(end).root!.fingerprint]);
+      expect(state(end).root!.generation).toBe(2);
+    });
+
+    it('of both roots leads to another new one, still without a workload that notices', () => {
+      const { world, now } = until('Distributing');
+      const { root, rotation } = state(world);
+      lose(world, root!.fingerprint!);
+      lose(world, rotation!.to.fingerprint!);
+      const stuck = converge(rotating, world, { now: now + 100 * hour }).world;
+      const { problems, steps } = plan(rotating, stuck, now + 100 * hour);
+      expect([steps, problems.map((p) => p.reason), phase(stuck)]).toEqual([[], ['RootLost'], 'Distributing']);
+      expect(problems[0]?.message).toContain(`${annotations.allowReissue}=${rotation!.to.serial}`);
+      const allowed = wanted({ [annotations.rotateRoot]: 'a', [annotations.allowReissue]: rotation!.to.serial! });
+      const begun = converge(allowed, stuck, { now: now + 100 * hour }).world;
+      expect(heldBy(begun)).toMatchObject({ signer: root!.fingerprint });
+      const end = toTheEnd(allowed, begun, now + 100 * hour);
+      expect(heldBy(end).roots).toEqual([state(end).root!.fingerprint]);
+      expect(state(end).root!.generation).toBe(3);
+    });
 
     it('names the one that signed when the memory is lost too', () => {
       const { world, now } = until('Switching');

@@ -32,7 +32,7 @@ export interface OwnIssuer extends Issuer {
 
 /** Which roots of this CA sign and are trusted. */
 export interface RootRoles {
-  /** The root that signs intermediates; undefined: no root exists, or the root is lost. */
+  /** The root that signs intermediates; undefined: no root exists, or the root is lost and nothing that is published is under it. */
   signer: OwnIssuer | undefined;
   /**
    * The roots that istiod is to distribute, in their order in root-cert.pem; undefined: the certificate of one of them is unknown, or no root
@@ -228,13 +228,30 @@ export class DerivedVault extends Memo {
   }
 
   /**
+   * A recorded root that this resource issued and that the root mount does not contain any more, while the current intermediate is under it: the
+   * CA entry has its certificate. It signs nothing, and stays trusted as long as the intermediate goes on. undefined: the root exists, nothing
+   * that is published is under it, or annotation `allow-reissue` gives it up.
+   */
+  lostRoot(issued: IssuedReference | undefined): OwnIssuer | undefined {
+    const entry = this.caEntry;
+    if (!this.issuesRoot || issued?.fingerprint === undefined || this.findRoot(issued)) return undefined;
+    if (!entry?.certificate || caEntryDefect(entry) !== undefined) return undefined;
+    const certificate = bundleFacts(entry.root).find(({ fingerprint }) => fingerprint === issued.fingerprint);
+    if (!certificate || !leadsTo(entry.certificate, bundleFacts(entry.chain), certificate)) return undefined;
+    if (this.desired.annotations[annotations.allowReissue]?.toLowerCase() === certificate.serial) return undefined;
+    const { root, rotation } = this.stateEntry ?? {};
+    const record = [root, rotation?.to].find((one) => one?.fingerprint === issued.fingerprint);
+    return record && { id: '', keyId: '', keyName: '', certificate, generation: record.generation };
+  }
+
+  /**
    * The current root outside a rotation: the recorded root or, if only the intent to create one is recorded, the root created since. If the
    * state entry is lost: the root that signed the current or, failing that, the newest intermediate. The mount can also contain retired and
-   * rolled-back roots, which do not count. undefined: there is no such root, or it is lost.
+   * rolled-back roots, which do not count. undefined: there is no such root, or it is lost and nothing that is published is under it.
    */
   get rootOutsideRotation(): OwnIssuer | undefined {
     const recorded = this.stateEntry?.root;
-    if (recorded?.fingerprint !== undefined) return this.recordedRoot;
+    if (recorded?.fingerprint !== undefined) return this.recordedRoot ?? this.lostRoot(recorded);
     if (recorded) return this.ownRoots.find((issuer) => issuer.generation > recorded.generation);
     const signed = this.caEntry?.certificate ?? this.ownIntermediates[0]?.certificate;
     if (!signed) return this.ownRoots[0];
@@ -253,8 +270,11 @@ export class DerivedVault extends Memo {
       if (!entry?.certificate || caEntryDefect(entry) !== undefined) return undefined;
       const { certificate } = entry;
       const chain = bundleFacts(entry.chain);
+      const { root: recorded, rotation } = this.stateEntry ?? {};
       const ofThisCa =
-        this.ownRoots.length === 0 || this.ownRoots.some((root) => leadsTo(certificate, chain, root.certificate));
+        this.ownRoots.length === 0 ||
+        this.ownRoots.some((root) => leadsTo(certificate, chain, root.certificate)) ||
+        [recorded, rotation?.to].some((root) => this.lostRoot(root) !== undefined);
       return ofThisCa ? { ...entry, certificate } : undefined;
     });
   }
@@ -370,9 +390,14 @@ export class DerivedState extends DerivedVault {
     return this.once('rootRoles', () => this.#rootRoles());
   }
 
-  /** The root that signs intermediates; undefined: no root exists, or the root is lost. */
+  /** The root that signs intermediates; undefined: no root exists, or the root is lost and nothing that is published is under it. */
   get signer(): OwnIssuer | undefined {
     return this.rootRoles.signer;
+  }
+
+  /** The root of the current intermediate, if it is lost: nothing can be signed, and the intermediate goes on. See {@link DerivedVault.lostRoot}. */
+  get lostSigner(): OwnIssuer | undefined {
+    return this.lostRoot(this.signer?.certificate);
   }
 
   /**
@@ -399,8 +424,8 @@ export class DerivedState extends DerivedVault {
     return this.signingIssuer?.end ?? this.signer?.certificate.notAfter;
   }
 
-  /** Whether the root that signs came with an imported CA: no mount of this resource has it, so it signs nothing. */
-  get hasImportedRoot(): boolean {
+  /** Whether no mount of this resource has the root that would sign: it came with an imported CA, or it is lost. */
+  get hasKeylessRoot(): boolean {
     return this.spec.root.source === 'Generate' && this.signer?.id === '';
   }
 
@@ -423,9 +448,8 @@ export class DerivedState extends DerivedVault {
 
   #signingIssuer(): SigningIssuer | undefined {
     const { signer } = this;
-    if (!signer) return undefined;
-    // a root that was imported with a CA signs nothing
-    if (this.hasImportedRoot) return undefined;
+    // a root that was imported with a CA, or is lost, signs nothing
+    if (!signer || this.hasKeylessRoot) return undefined;
     if (this.spec.root.source === 'Generate')
       return { id: signer.id, certificate: signer.certificate, end: signer.certificate.notAfter };
     const issuer = this.vault.existing?.found.find(({ id }) => id === signer.id);
@@ -439,7 +463,7 @@ export class DerivedState extends DerivedVault {
     const state = this.stateEntry;
     const rotation = state?.rotation;
     if (!rotation) return { signer: from, trusted: from && [from.certificate] };
-    const to = this.findRoot(rotation.to);
+    const to = this.findRoot(rotation.to) ?? this.lostRoot(rotation.to);
     const [signer, last] = rotation.back ? [from, state.root] : [to, rotation.to];
     const certificates = (...roots: (IssuedReference | undefined)[]) => this.#certificatesOf(roots);
     switch (rotation.phase) {

@@ -42,8 +42,8 @@ function publishedCa(s: DerivedState): { ca: CurrentCa; signer: OwnIssuer; roots
 }
 
 /** What the current CA lacks, as a noun phrase. A root that was imported signs nothing: its CA has to be imported again. */
-function lackOfCa({ hasImportedRoot, imports, signer }: DerivedState): string {
-  return hasImportedRoot && !imports
+function lackOfCa({ hasKeylessRoot, lostSigner, imports, signer }: DerivedState): string {
+  return hasKeylessRoot && !lostSigner && !imports
     ? `spec.intermediate.source: Import, with the Secret of the CA under root ${signer?.certificate.serial ?? ''}`
     : 'an intermediate under the root that signs now';
 }

@@ -48,7 +48,8 @@ function longestAllowed(s: DerivedState, before = 0): number {
  * The old root, which the rotation replaces, has expired. Continuing then breaks nothing, because no certificate under the old root
  * verifies, and waiting for verification under it is pointless.
  */
-const oldRootExpired = (s: DerivedState): boolean => (s.recordedRoot?.certificate.notAfter ?? Infinity) <= s.now;
+const oldRootExpired = (s: DerivedState): boolean =>
+  ((s.recordedRoot ?? s.lostRoot(s.stateEntry?.root))?.certificate.notAfter ?? Infinity) <= s.now;
 
 /** The old root can sign again: it is neither lost, expired nor revoked. Until the new root signs, it need not. */
 export function canRollBack(s: DerivedState): boolean {
@@ -225,6 +226,8 @@ function advance(s: DerivedState, state: StateEntry, rotation: Rotation): StateE
     return gate.passed ? { ...state, rotation: { ...rotation, reachedAt: rfc3339(s.now) } } : state;
   if (gate.contradicted) return inPhase(phase);
   if (!gate.passed || paused(s) || s.now < (earliestNext(s, rotation) ?? Infinity)) return state;
+  // if both roots are lost, the current intermediate goes on until the user gives the new root up
+  if (phase === 'Distributing' && s.lostSigner && !s.findRoot(to)) return state;
   if (ztunnelRestart(s, rotation) !== '') return state;
   return inPhase(phase === 'Distributing' ? 'Switching' : 'Retiring');
 }
@@ -233,7 +236,8 @@ function advance(s: DerivedState, state: StateEntry, rotation: Rotation): StateE
 function newRootGivenUp(s: DerivedState, { to, back }: Rotation): boolean {
   if (back) return false;
   const lost = to.fingerprint !== undefined && !s.findRoot(to);
-  return lost && s.recordedRoot !== undefined && s.desired.annotations[known.allowReissue]?.toLowerCase() === to.serial;
+  const goesOn = s.recordedRoot ?? s.lostRoot(s.stateEntry?.root);
+  return lost && goesOn !== undefined && s.desired.annotations[known.allowReissue]?.toLowerCase() === to.serial;
 }
 
 /** Returns the state entry after the transition of a root rotation that is due now: begin, next phase, rollback or end. */

@@ -41,8 +41,9 @@ export function rootMessage(s: DerivedState): string | undefined {
   const { serial, notAfter } = root.certificate;
   const isExisting = s.spec.root.source === 'Existing' && root.id !== '';
   const outside = isExisting ? `above issuer ${root.id} of ${s.spec.root.mount}` : 'outside of Vault';
-  const isInMount = s.spec.root.source === 'Generate' && !s.hasImportedRoot;
-  const where = isInMount ? `in ${s.spec.root.mount}` : outside;
+  const lost = `lost, no longer in ${s.spec.root.mount}, valid`;
+  const isInMount = s.spec.root.source === 'Generate' && !s.hasKeylessRoot;
+  const where = s.lostSigner ? lost : isInMount ? `in ${s.spec.root.mount}` : outside;
   const current = `root ${serial.slice(0, 11)}… ${where} until ${day(notAfter)}`;
   if (expiry('RootReady', s) === undefined) return current;
   return `${current}; since ${day(rootRenewAt(root))} it has less than a third of its life left. It is not replaced by itself: plan a rotation (annotation ${known.rotateRoot}) while the intermediates that it signs can still have their full life`;

@@ -19,8 +19,12 @@ export const reasonWhileTrue = (stage: StageCondition, s: DerivedState): string 
   return (stage === 'IntermediateReady' ? outsideNote(s)?.reason : undefined) ?? holdingReason[stage];
 };
 
-/** A new intermediate is due, and nothing is amiss as long as its signature outside of Vault is awaited in time. */
-const isDue = (s: DerivedState): boolean => newGenerationReason(s) !== undefined && !isAwaited(s);
+/**
+ * A new intermediate is due, and nothing is amiss as long as its signature outside of Vault is awaited in time. Under a lost root nothing can be signed in
+ * place of a revoked one.
+ */
+const isDue = (s: DerivedState): boolean =>
+  (s.isRevoked && s.lostSigner !== undefined) || (newGenerationReason(s) !== undefined && !isAwaited(s));
 
 /** Joins the clauses of a message, without those that do not apply. */
 const joined = (...clauses: (string | undefined)[]): string =>
@@ -36,7 +40,7 @@ export function holdingMessage(stage: StageCondition, s: DerivedState): string |
       return root && root.certificate.notAfter > now
         ? joined(
             rootMessage(s),
-            !s.issuesRoot || s.hasImportedRoot ? undefined : describeUsage(s, s.spec.root.mount, root),
+            !s.issuesRoot || s.hasKeylessRoot ? undefined : describeUsage(s, s.spec.root.mount, root),
           )
         : undefined;
     case 'IntermediateReady':

@@ -23,8 +23,8 @@ import type { Step } from '../steps.ts';
 /** Why a new CA generation is needed, for the user; undefined: none is needed. */
 export function newGenerationReason(s: DerivedState): string | undefined {
   if (s.imports) return newImportReason(s);
-  // the root of an imported CA signs nothing, and until a rotation is requested no other one does
-  if (s.awaitsFirstIssue || s.hasImportedRoot) return undefined;
+  // the root of an imported CA, or a lost one, signs nothing, and until a rotation is requested no other one does
+  if (s.awaitsFirstIssue || s.hasKeylessRoot) return undefined;
   const state = s.stateEntry;
   if (!s.currentCa) {
     if (state?.root !== undefined && state.root.fingerprint === undefined && state.history.length > 0)
@@ -245,7 +245,10 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
   }
   // what is revoked or gone signs nothing, and a staged key would keep a rotation from going on; a revoked key is not certified again
   const useless =
-    signsNothing(s) || (s.isRevoked && staged.publicKey === s.currentCa?.publicKey) || isForGivenUpRoot(s, staged);
+    signsNothing(s) ||
+    s.lostSigner !== undefined ||
+    (s.isRevoked && staged.publicKey === s.currentCa?.publicKey) ||
+    isForGivenUpRoot(s, staged);
   if (useless || staged.publicKey === undefined || !isForSpec(s, staged)) return discardStaged(s, staged, remove);
   if (staged.imported) return importedSteps(s, staged, staged.imported, remove);
   if (!pki) return [];

@@ -29,8 +29,10 @@ export function mountSteps(s: DerivedState): Step[] {
   const { rootMount, intermediateMount } = ownables(s);
   const { root, intermediate } = s.desired;
   if (!s.usesPki) return [];
+  // a root that is lost is not replaced without a request, so it needs no mount
+  const needsRootMount = s.issuesRoot && (s.lostSigner === undefined || s.rotation !== undefined);
   return [
-    ...(s.issuesRoot ? pkiMountSteps(s, s.spec.root.mount, s.vault.rootMount, rootMount, root.ttl) : []),
+    ...(needsRootMount ? pkiMountSteps(s, s.spec.root.mount, s.vault.rootMount, rootMount, root.ttl) : []),
     ...pkiMountSteps(s, s.spec.intermediate.mount, s.vault.intermediateMount, intermediateMount, intermediate.ttl),
   ];
 }

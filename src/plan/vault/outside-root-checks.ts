@@ -83,7 +83,7 @@ export function rootNotServed(s: DerivedState): Problem | undefined {
 }
 
 /** Whether the CA in use goes on while something is missing from outside, so that nothing fails yet. */
-export const goesOn = (s: DerivedState): boolean => {
+const goesOn = (s: DerivedState): boolean => {
   const ca = s.currentCa;
   if (!ca || s.isRevoked || !s.isUnderSigner(ca.certificate)) return false;
   const due = s.renewAt ?? ca.certificate.notAfter;

@@ -1,6 +1,7 @@
 /** Checks that a root that workloads trust, and that is lost, is not replaced without a request. */
-import type { DerivedState } from '../facts/derived.ts';
+import type { DerivedState, OwnIssuer } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
+import { rfc3339 } from '../../api/time.ts';
 import { pendingRequest } from '../facts/desired.ts';
 import { adoptionOf } from '../ownership/adoption.ts';
 import type { Problem } from '../facts/problem.ts';
@@ -12,6 +13,7 @@ import { resumesForward } from '../rotation/rotation.ts';
  */
 export function rootLost(s: DerivedState): Problem | undefined {
   const adoption = adoptionOf(s);
+  if (s.lostSigner) return signerLost(s, s.lostSigner);
   // the checks of adoption apply to objects that are to be adopted
   if (s.signer || typeof adoption === 'string' || adoption?.ca?.root) return undefined;
   if (resumesForward(s)) return undefined;
@@ -39,6 +41,30 @@ export function rootLost(s: DerivedState): Problem | undefined {
     reason: 'RootLost',
     message: `${cause} ${remedy}`,
     blocks: 'all',
+  };
+}
+
+/**
+ * The root of the current intermediate is lost. The intermediate goes on: everything that istiod needs is kept, and nothing is issued until the user
+ * requests a rotation, which distributes another root beside the lost one.
+ */
+function signerLost(s: DerivedState, { certificate: { serial } }: OwnIssuer): Problem | undefined {
+  const { rotation } = s.stateEntry ?? {};
+  const forward = rotation && !rotation.back && /Issuing|Distributing/.test(rotation.phase);
+  const bothLost = forward && rotation.to.fingerprint !== undefined && !s.findRoot(rotation.to);
+  if (forward && !bothLost) return undefined;
+  if (bothLost && s.desired.annotations[known.allowReissue]?.toLowerCase() === rotation.to.serial) return undefined;
+  const end = s.currentCa?.certificate.notAfter ?? 0;
+  const mount = `${s.spec.root.mount}/`;
+  const bundle = s.spec.delivery.source === 'Bundle' ? '' : 'set spec.delivery.source to Bundle, then ';
+  const remedies = bothLost
+    ? `The new root of the rotation, serial ${rotation.to.serial ?? ''}, is lost too. To have another one created, while workloads trust the lost root too, set annotation ${known.allowReissue}=${rotation.to.serial ?? ''}.`
+    : `To have a new root replace it while workloads trust both, ${bundle}set annotation ${known.rotateRoot} to a new text. To replace it at once, set annotation ${known.allowReissue}=${serial}, then restart istiod and all workloads.`;
+  return {
+    condition: 'RootReady',
+    reason: 'RootLost',
+    message: `Mount ${mount} no longer contains the root certificate with serial ${serial}. Restore the Vault data, or correct spec.vault.address. The intermediate ${end > s.now ? `goes on until it ends on ${rfc3339(end)}` : `ended on ${rfc3339(end)}`}; it cannot be renewed, and the operator does not create a new root automatically. ${remedies}`,
+    blocks: 'nothing',
   };
 }
 

@@ -119,6 +119,22 @@ function adoptedState(desired: Desired, ca: NonNullable<Adoption['ca']>, now: nu
   };
 }
 
+/**
+ * The state entry of a backup as it is written to a Vault that has lost it. What it records of objects that are gone is left out: which the operator made,
+ * versions of the CA entry, the token of the reviewer. Requests that are set now count as handled: nothing begins by itself.
+ * @param sameCluster false: it comes from another cluster, whose control plane carried the fields
+ */
+export function restoredState(state: StateEntry, desired: Desired, sameCluster: boolean): StateEntry {
+  const restored: StateEntry = {
+    ...state,
+    made: state.made.filter((name) => name === fieldsAppliedFlag && sameCluster),
+    handled: { ...state.handled, ...presentTexts(desired) },
+  };
+  delete restored.stood;
+  delete restored.reviewer;
+  return restored;
+}
+
 const emptyState = (desired: Desired) => ({
   role: desired.spec.kubernetesAuth.manage ? desired.spec.kubernetesAuth.role : '',
   made: [],
