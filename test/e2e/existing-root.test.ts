@@ -10,7 +10,7 @@ import { applyOk, conditionOf, getResource, requestReconcile, waitForCondition, 
 import { expectDescribed } from '../support/described.ts';
 import { useOperator } from '../support/harness.ts';
 import { entry } from '../support/look.ts';
-import { makeScene, merge, type Scene } from '../support/scene.ts';
+import { limitMesh, makeScene, merge, type Scene } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
 useOperator();
@@ -297,6 +297,7 @@ describe('a CA by hand whose intermediate an issuing CA signed', () => {
 it('two revisions of one mesh: the refusal shows the lines, and with them both have CAs under one root', async () => {
   const namespace = 'tiers-canary';
   const scene = await makeScene(kube, vaults.OpenBao, { namespace, overlays: null });
+  await limitMesh(kube, namespace, 'canary');
   await applyOk(kube, merge(scene.resource, { spec: { controlPlane: { kind: 'HelmValues', name: 'stable' } } }));
   await provisioned(namespace);
   const canary = merge(scene.resource, { metadata: { name: 'canary' }, spec: { controlPlane: { kind: 'HelmValues', name: 'canary', revision: 'canary' } } }); // prettier-ignore

@@ -249,8 +249,6 @@ interface Case {
   staysTrue?: true;
   /** The base grants it in the namespaces of resources, and what that is for shows its lack first. */
   byBaseToo?: true;
-  /** The right is for a field that is refused. */
-  refused?: [Name, Json];
 }
 
 const atControlPlane = (name: Name): Case => ({ use: () => reconcile(name), condition: [name, 'ControlPlanePatched'] });
@@ -523,13 +521,6 @@ describe('without a right', () => {
     it.each(these)('a line of the log names it: %s', async (_, { role, right }) => {
       await logged(from, 'cannot watch', words(right, false), ...grantedBy(role));
     });
-  });
-
-  it.each(of((one) => one.refused !== undefined))('of a field to come, the field is refused: %s', async (key) => {
-    const [name, spec] = cases[key]?.refused ?? (['token', {}] as const);
-    const refused = `${name}-refused`;
-    await applyOk(kube, merge(scenes[name].resource, { metadata: { name: refused }, spec }));
-    await waitForCondition(kube, scenes[name].namespace, refused, { type: 'Ready', reason: 'NotYetSupported' });
   });
 });
 

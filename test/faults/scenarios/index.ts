@@ -5,7 +5,7 @@ import { renewal } from './renewal.ts';
 import type { Scenario } from './scenario.ts';
 import { existing, external, imported } from './sources.ts';
 
-export { adoption, deletion, deletionWithRoot, existing, external, imported, provisioning, renewal };
+export { adoption, deletion, deletionWithRoot, external, provisioning, renewal };
 export type { Scenario } from './scenario.ts';
 
 export const scenarios: readonly Scenario[] = [
