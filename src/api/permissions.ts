@@ -19,7 +19,7 @@ export type Component =
   'ambient' | 'configmaps' | 'injector' | 'istio-operator' | 'logs' | 'sail' | 'secrets' | 'tetrate' | 'trust-bundle';
 
 /** The Secrets that component `secrets` grants. An administrator grants any other. */
-export const grantedSecrets: readonly string[] = ['approle', 'token', 'tls', 'signed', 'reviewer'].map(
+const grantedSecrets: readonly string[] = ['approle', 'token', 'tls', 'signed', 'reviewer'].map(
   (name) => `istio-vault-ca-${name}`,
 );
 
@@ -63,6 +63,10 @@ export function grantedBy(component: Component | undefined): string {
   if (component === undefined) return 'Apply deploy/base again, which grants it';
   return `Add ${componentPath(component)} to the kustomization of the operator`;
 }
+
+/** Returns what to do to let the operator read a Secret that a resource refers to. */
+export const grantOnSecret = (name: string): string =>
+  grantedSecrets.includes(name) ? grantedBy('secrets') : `Grant get on Secret ${name} of that namespace`;
 
 /** Components whose objects are of the whole cluster, also with `--namespaces`. */
 const clusterWide: readonly Component[] = ['ambient', 'injector', 'sail', 'trust-bundle'];

@@ -6,7 +6,7 @@ import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { annotations } from '../api/annotations.ts';
 import { clientCertificateKeys } from '../api/client-certificate.ts';
 import { dig } from '../api/json.ts';
-import { grantedBy, grantedSecrets } from '../api/permissions.ts';
+import { grantOnSecret } from '../api/permissions.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
 import type { IstioVaultCA, Spec } from '../api/schema.ts';
@@ -55,10 +55,7 @@ async function readReferenced(kube: ReferenceReader, { kind, namespace, name, fi
   const gvr = kind === 'Secret' ? secrets : configMaps;
   return await kube.getObject(gvr, namespace, name).catch((error: unknown) => {
     if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;
-    const secretRemedy = grantedSecrets.includes(name)
-      ? grantedBy('secrets')
-      : `Grant get on Secret ${name} of that namespace`;
-    const message = messageOf(error, kind === 'Secret' ? secretRemedy : undefined);
+    const message = messageOf(error, kind === 'Secret' ? grantOnSecret(name) : undefined);
     throw problem(condition, 'Forbidden', `${field}: ${message}`);
   });
 }

@@ -1,6 +1,6 @@
 /** Reads a CA that a user brings along in a Secret (`intermediate.importRef`). Its key is kept only for the step that stores it in Vault. */
 import { dig } from '../api/json.ts';
-import { grantedBy, grantedSecrets } from '../api/permissions.ts';
+import { grantOnSecret } from '../api/permissions.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
@@ -69,10 +69,7 @@ export async function readGivenCa(
   } catch (error) {
     if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;
     const name = resource.spec.intermediate.importRef?.secretRef.name ?? '';
-    const remedy = grantedSecrets.includes(name)
-      ? grantedBy('secrets')
-      : `Grant get on Secret ${name} of that namespace`;
-    return { given: { unreadable: `spec.intermediate.importRef.secretRef: ${messageOf(error, remedy)}` } };
+    return { given: { unreadable: `spec.intermediate.importRef.secretRef: ${messageOf(error, grantOnSecret(name))}` } };
   }
 }
 

@@ -1,5 +1,5 @@
 /** Reads certificates that users put into ConfigMaps and Secrets: a signed intermediate with its chain, and roots of others. */
-import { grantedBy, grantedSecrets } from '../api/permissions.ts';
+import { grantOnSecret } from '../api/permissions.ts';
 import { dig } from '../api/json.ts';
 import type { IstioVaultCA, Spec } from '../api/schema.ts';
 import type { KubeClient } from '../kube/client.ts';
@@ -62,13 +62,7 @@ function rootsReference({ existing, external }: Spec['root']): Reference | undef
 
 /** Why an object may not be read, for the user. */
 function deniedMessage({ kind, name, field }: Reference, error: KubeError): string {
-  const remedy =
-    kind === 'ConfigMap'
-      ? undefined
-      : grantedSecrets.includes(name)
-        ? grantedBy('secrets')
-        : `Grant get on Secret ${name} of that namespace`;
-  return `${field}: ${messageOf(error, remedy)}`;
+  return `${field}: ${messageOf(error, kind === 'Secret' ? grantOnSecret(name) : undefined)}`;
 }
 
 const isForbidden = (error: unknown): error is KubeError => error instanceof KubeError && error.kind === 'Forbidden';

@@ -50,6 +50,10 @@ export interface CertificateFacts {
   keyBits: number;
 }
 
+/** Whether istiod and Vault Agent can use a CA key of this kind: RSA of 2048 bits and more, P-256, P-384, P-521. */
+export const hasSupportedKey = ({ keyType, keyBits }: Pick<CertificateFacts, 'keyType' | 'keyBits'>): boolean =>
+  (keyType === 'rsa' && keyBits >= 2048) || (keyType === 'ec' && keyBits >= 256);
+
 const curveBits: Record<string, number> = { prime256v1: 256, secp384r1: 384, secp521r1: 521 };
 
 const spkiHash = (key: KeyObject): string =>

@@ -5,7 +5,7 @@
 import { formatGoDuration } from '../../api/duration.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
-import { brokenHash, extendedUsages, type CertificateFacts } from './certificate.ts';
+import { brokenHash, extendedUsages, hasSupportedKey, type CertificateFacts } from './certificate.ts';
 import { pathTo } from './certificate-path.ts';
 import { derivedOnce, type DerivedState } from './derived.ts';
 import { maxWorkloadCertTtlMs, pendingRequest } from './desired.ts';
@@ -120,8 +120,7 @@ const hours = (ms: number): string =>
 function defectOfPath(s: DerivedState, path: readonly CertificateFacts[]): string | undefined {
   const [leaf] = path;
   if (!leaf) return undefined;
-  const each = path.map((certificate, below) => defectOfCa(certificate, below, path.length - 1, s.now));
-  const found = each.find((defect) => defect !== undefined);
+  const found = defectOfCas(path, s.now);
   if (found !== undefined) return found;
   const { maxPathLength } = s.desired.intermediate;
   // without a path length it could have CAs below it, but istiod signs none
@@ -130,9 +129,15 @@ function defectOfPath(s: DerivedState, path: readonly CertificateFacts[]): strin
   return defectOfLife(s, leaf, path.slice(1));
 }
 
+/** Why a certificate with the CAs above it cannot be a path of CAs: the first defect from below; undefined: it can. @param path the root last */
+const defectOfCas = (path: readonly CertificateFacts[], now: number): string | undefined =>
+  path
+    .map((certificate, below) => defectOfCa(certificate, below, path.length - 1, now))
+    .find((defect) => defect !== undefined);
+
 /** Why a certificate of a path cannot be in it; undefined: it can. @param below how many CAs of the path it is above */
 function defectOfCa(certificate: CertificateFacts, below: number, top: number, now: number): string | undefined {
-  const { isCa, canSignCertificates, maxPathLength, notBefore, notAfter, keyType, keyBits } = certificate;
+  const { isCa, canSignCertificates, maxPathLength, notBefore, notAfter } = certificate;
   const name = below === 0 ? 'it' : `${nameOfCertificate(certificate)} above it`;
   // node:crypto also takes one without that key usage for no CA
   if (!canSignCertificates) return `${name} has a key usage without certificate signing (keyCertSign)`;
@@ -141,7 +146,7 @@ function defectOfCa(certificate: CertificateFacts, below: number, top: number, n
   if (notAfter <= now) return `${name} has expired on ${rfc3339(notAfter)}`;
   if (below > 0 && maxPathLength !== undefined && maxPathLength < below)
     return `${name} has path length ${maxPathLength}, and ${below} CAs are below it`;
-  if (keyType === 'other' || keyBits < (keyType === 'rsa' ? 2048 : 256))
+  if (!hasSupportedKey(certificate))
     return `${name} has a key that istiod does not take: RSA of 2048 bits and more, or P-256, P-384, P-521`;
   // nobody verifies the signature of a root: it is trusted itself
   const hash = below === top ? undefined : brokenHash(certificate.pem);
@@ -215,9 +220,8 @@ export const importOf = derivedOnce((s: DerivedState): Import | undefined => {
   if (given.publicKey !== leaf.publicKey) return refused('its key is not that of its certificate');
   const path = pathTo(leaf, others, rootsAmong(s, given.certificates));
   const root = path?.at(-1);
-  const each = (path ?? []).map((certificate, below) => defectOfCa(certificate, below, (path ?? []).length - 1, s.now));
   const defect = path
-    ? (each.find((one) => one !== undefined) ?? defectOfRoot(s, path))
+    ? (defectOfCas(path, s.now) ?? defectOfRoot(s, path))
     : noPath(s, leaf, others, 'into tls.crt and ca.crt, or into cert-chain.pem and root-cert.pem');
   if (defect !== undefined || !path || !root) return refused(defect ?? '');
   const chain = path.length === 1 ? path : path.slice(0, -1);

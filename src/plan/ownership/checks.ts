@@ -6,7 +6,7 @@ import type { DerivedState, Tier } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { adoptionOf } from './adoption.ts';
 import { abandonedStagingMarker, adoptable, ownables, owns, ownsRole, roleFits, type Ownable } from './ownership.ts';
-import type { CertificateFacts } from '../facts/certificate.ts';
+import { hasSupportedKey } from '../facts/certificate.ts';
 import { parseMarker } from '../facts/identity.ts';
 import type { Mount } from '../facts/observed.ts';
 import type { Problem } from '../facts/problem.ts';
@@ -123,10 +123,6 @@ export function roleNotOwned(s: DerivedState): Problem | undefined {
   );
 }
 
-/** Whether istiod and Vault Agent can use a CA key of this kind: RSA of 2048 bits and more, P-256, P-384, P-521. */
-const isSupported = ({ keyType, keyBits }: CertificateFacts): boolean =>
-  (keyType === 'rsa' && keyBits >= 2048) || (keyType === 'ec' && keyBits >= 256);
-
 /** A CA whose key istiod does not take is to be adopted: istiod would exit with it. Nothing is written before. */
 export function keyUnsupported(s: DerivedState): Problem | undefined {
   const adoption = adoptionOf(s);
@@ -135,7 +131,7 @@ export function keyUnsupported(s: DerivedState): Problem | undefined {
     { what: `the intermediate of ${s.spec.intermediate.mount}`, issuer: intermediate },
     { what: `the root of ${s.spec.root.mount}`, issuer: root },
   ];
-  const [bad] = issuers.filter(({ issuer }) => issuer && !isSupported(issuer.certificate));
+  const [bad] = issuers.filter(({ issuer }) => issuer && !hasSupportedKey(issuer.certificate));
   if (!bad?.issuer) return undefined;
   const { serial, keyType, keyBits } = bad.issuer.certificate;
   const kind =
