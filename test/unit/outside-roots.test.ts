@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { annotations } from '../../src/api/annotations.ts';
 import { bundleFacts, plannedCertificate, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
 import { leadsTo } from '../../src/plan/facts/certificate-path.ts';
-import { caEntryDefect } from '../../src/plan/facts/derived.ts';
+import { caEntryDefect } from '../../src/plan/facts/ca-entry.ts';
 import type { Desired } from '../../src/plan/facts/desired.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { signatureOf } from '../../src/plan/facts/outside-roots.ts';
@@ -317,6 +317,18 @@ describe('interruptions', () => {
     const same = given(requested, answer(requested, start, tierA, rootA));
     expect(rootsOf(converge(d, same).world)).toEqual([rootA.fingerprint]);
   });
+
+  it('a lost key while another root is asked for: one under the root in use comes first, then the rotation', () => {
+    const { world, desired } = askedForB();
+    world.vault.live = { ...world.vault.live, entry: { ...live(world), publicKey: 'another key' } };
+    const settled = converge(desired, world).world;
+    expect(outsideNote(derived(desired, settled))?.message).toContain(`under the root in use (serial ${rootA.serial})`);
+    const mended = converge(desired, given(settled, answer(settled, start, tierA, rootA))).world;
+    expect([rootsOf(mended), phase(mended)]).toEqual([[rootA.fingerprint], undefined]);
+    const requested = converge(desired, follow(mended, desired)).world;
+    const offered = given(requested, answer(requested, start, tierB, rootB));
+    expect(rootsOf(runTo(undefined, follow(offered, desired), desired).world)).toEqual([rootB.fingerprint]);
+  });
 });
 
 it('deletion removes the intermediate mount with the tiers that came along', () => {
@@ -349,7 +361,11 @@ it('both entries that name the root are lost: the message says which, and no mou
 
 describe('an issuer of others', () => {
   const due = start + 1300 * 24 * hour;
-  const above: Record<string, CertificateFacts[]> = { a: [tierA, rootA], b: [tierB, rootB] };
+  const above: Record<string, CertificateFacts[]> = {
+    a: [tierA, rootA],
+    a2: [someCa('second issuing CA of A', rootA, 3000), rootA],
+    b: [tierB, rootB],
+  };
   /** The resource with this issuer in its spec. */
   const by = (issuerRef: string, texts: Record<string, string> = {}): Desired =>
     desiredOf({ root: { source: 'Existing', mount: 'corp', existing: { issuerRef } }, intermediate: spec.intermediate }, texts); // prettier-ignore
@@ -367,6 +383,31 @@ describe('an issuer of others', () => {
   it('signs, and goes through a rotation to another one', () => {
     expect(plan(by('a'), underA(), start)).toEqual({ steps: [], problems: [] });
     expect(rootsOf(runTo(undefined, mountHas(underA(), 'b', 'a', 'b'), toB).world)).toEqual([rootB.fingerprint]);
+  });
+
+  it('both entries are lost: signs anew under a root that the mesh trusts, and under no other', () => {
+    const lost = (...roots: CertificateFacts[]): Observed => {
+      const world = underA();
+      const gone = { casVersion: 5, entry: undefined };
+      Object.assign(world.vault, { live: { ...gone }, state: { ...gone } });
+      world.kubernetes.meshRoots = roots;
+      return world;
+    };
+    const { world, last } = converge(by('a'), lost(rootA));
+    expect([last, rootsOf(world)]).toEqual([{ steps: [], problems: [] }, [rootA.fingerprint]]);
+    for (const roots of [[rootB], []])
+      expect(plan(by('a'), lost(...roots), start).problems[0]).toMatchObject({ reason: 'RootLost', blocks: 'all' });
+  });
+
+  it('under the same root that becomes the default when the state entry is lost does not sign unasked', () => {
+    const world = underA();
+    world.vault.state = { casVersion: world.vault.state.casVersion, entry: undefined };
+    const settled = converge(by('a2'), mountHas(world, 'a2', 'a2')).world;
+    expect(live(settled)).toEqual(live(world));
+    expect(issuerProblem(by('a2'), settled)).toContain(`${annotations.rotateRoot}=<any new text>`);
+    const asked = by('a2', { [annotations.rotateRoot]: 'now' });
+    const { certificate } = live(converge(asked, follow(settled, asked)).world);
+    expect(leadsTo(certificate!, [above['a2']![0]!], rootA)).toBe(true);
   });
 
   it('that is gone when a renewal is due does not keep another one from being rotated to', () => {

@@ -2,11 +2,11 @@
  * Derived state: values that follow from the desired and the observed state before any decision, such as the certificates that this resource
  * owns, the current CA, and the root that signs. The first use of a value computes and caches it. Pure.
  */
-import { createHash } from 'node:crypto';
 import { annotations } from '../../api/annotations.ts';
 import type { Spec } from '../../api/schema.ts';
 import { bundleFacts, certificateFacts, isSignedBy, type CertificateFacts } from './certificate.ts';
 import { leadsTo, pathTo } from './certificate-path.ts';
+import { caEntryDefect } from './ca-entry.ts';
 import { pendingRequest, renewBeforeMs, type Desired } from './desired.ts';
 import { generationName, generationOf, type Identity } from './identity.ts';
 import {
@@ -329,11 +329,20 @@ export class DerivedVault extends Memo {
     if (recorded.length > 0 || this.stateEntry?.root?.fingerprint !== undefined) return recorded;
     // if the state entry is lost, a root in the CA entry can be that of an imported CA, trusted beside the one in the mount
     if (!this.#isOutside && (this.stateEntry || this.#ownIssuers('root').length === 0)) return [];
-    const wanted = this.wantedIssuer;
-    const signs = (certificate: CertificateFacts) => wanted && this.leads(wanted.certificate, certificate);
     return bundleFacts(this.caEntry?.root ?? '').flatMap((certificate) =>
-      outside(certificate, signs(certificate) ? (wanted?.id ?? '') : '', 1),
+      outside(certificate, this.#signsUnder(certificate) ? (this.wantedIssuer?.id ?? '') : '', 1),
     );
+  }
+
+  /**
+   * Whether the issuer of others that the spec names signs under a root of the CA entry: above the published intermediate only the one that signed
+   * that, because another issuer under the same root signs only when asked for.
+   */
+  #signsUnder(root: CertificateFacts): boolean {
+    const issuer = this.wantedIssuer?.certificate;
+    const published = this.caEntry?.certificate;
+    if (!issuer || !this.leads(issuer, root)) return false;
+    return !published || !this.leads(published, root) || isSignedBy(published, issuer);
   }
 
   #ownIssuers(tier: Tier): OwnIssuer[] {
@@ -500,26 +509,4 @@ export class DerivedState extends DerivedVault {
 /** Wraps a function of derived state, so that it runs once for each derived state. */
 export function derivedOnce<S extends DerivedVault, T>(compute: (s: S) => T): (s: S) => T {
   return (s) => s.once(compute, () => compute(s));
-}
-
-/** Why the content of a CA entry is not valid; undefined: it is valid, or there is no entry. */
-export function caEntryDefect(entry: CaEntry | undefined): string | undefined {
-  if (!entry) return undefined;
-  const { certificate } = entry;
-  if (!certificate) return 'ca-cert.pem is not a certificate';
-  if (entry.publicKey === undefined) return 'ca-key.pem is not a private key';
-  if (entry.publicKey !== certificate.publicKey) return 'ca-key.pem is not the key of ca-cert.pem';
-  const [first] = bundleFacts(entry.chain);
-  if (first?.fingerprint !== certificate.fingerprint) return 'cert-chain.pem does not begin with ca-cert.pem';
-  if (!pathTo(certificate, bundleFacts(entry.chain), bundleFacts(entry.root))) {
-    return 'ca-cert.pem is not signed by a root of root-cert.pem, nor by CAs of cert-chain.pem that are';
-  }
-  return undefined;
-}
-
-/** Digest of the public files of a CA entry (certificate, chain and roots): SHA-256, 64 lower-case hex digits. */
-export function caDigest(entry: CaEntry): string {
-  return createHash('sha256')
-    .update([entry.certificate?.pem ?? '', entry.chain, entry.root].join('\n'))
-    .digest('hex');
 }

@@ -32,6 +32,15 @@ export const rootOfWantedIssuer = derivedOnce((s: DerivedState): CertificateFact
   return pathTo(issuer.certificate, issuer.above, rootsAmong(s, all))?.at(-1);
 });
 
+/**
+ * With `root.source: Existing`: workloads trust the root above the issuer that the spec names, so a CA under it can be issued although nothing in
+ * Vault records any more that it was the root of this CA.
+ */
+export const meshTrustsWantedRoot = (s: DerivedState): boolean => {
+  const root = s.spec.root.source === 'Existing' && !s.imports ? rootOfWantedIssuer(s) : undefined;
+  return s.kubernetes.meshRoots?.some(({ fingerprint }) => fingerprint === root?.fingerprint) === true;
+};
+
 /** Whether a CA of this resource was published at any time. Before that, no workload trusts the root that is recorded. */
 export const wasPublished = ({ stateEntry, caEntry }: DerivedState): boolean =>
   caEntry !== undefined || stateEntry?.intermediate?.fingerprint !== undefined;
@@ -185,12 +194,15 @@ function defectOfRoot(s: DerivedState, path: readonly CertificateFacts[]): strin
   const expected = rotation && !rotation.back ? rotation.to : state.root;
   const asked = rotation ? undefined : pendingRequest(s.desired, state.handled, known.rotateRoot);
   if (root.fingerprint === expected.fingerprint)
-    return asked === undefined
+    return asked === undefined || !s.currentCa
       ? undefined
       : `it leads to the root in use, and annotation ${known.rotateRoot} asks for another one: have it signed under that one, or remove the annotation`;
   const other = `it leads to the root ${nameOfCertificate(root)}`;
   if (rotation) return `${other}, and the root rotation in progress needs a certificate under ${expected.serial ?? ''}`;
-  if (asked?.startsWith(root.fingerprint)) return undefined;
+  if (asked?.startsWith(root.fingerprint))
+    return s.currentCa
+      ? undefined
+      : `${other}, which annotation ${known.rotateRoot} asks for, but the CA in use is not in ${s.spec.keyStore.mount}/${s.spec.keyStore.path} any more, and without one that signs no root can be distributed beside the one in use. One under the root in use (serial ${expected.serial ?? ''}) has to come first; the root rotation begins after that`;
   // the same root can have been asked for before, and rolled back from
   const before = state.handled[known.rotateRoot] ?? '';
   const text = before.startsWith(root.fingerprint) ? `${before}-again` : root.fingerprint;

@@ -4,6 +4,7 @@ import { annotations as known } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { pendingRequest } from '../facts/desired.ts';
 import { adoptionOf } from '../ownership/adoption.ts';
+import { meshTrustsWantedRoot } from '../facts/outside-roots.ts';
 import type { Problem } from '../facts/problem.ts';
 import { resumesForward } from '../rotation/rotation.ts';
 
@@ -20,7 +21,8 @@ export function rootLost(s: DerivedState): Problem | undefined {
   const rotatedTo = newRootThatMustSign(s);
   if (rotatedTo === 'rolled back') return undefined;
   const { fingerprint, serial } = rotatedTo ?? s.lastKnownRoot ?? {};
-  if (fingerprint === undefined && serial === undefined && !s.kubernetes.controlPlane?.writtenBefore) return undefined;
+  const isRecorded = fingerprint !== undefined || serial !== undefined;
+  if (!isRecorded && (!s.kubernetes.controlPlane?.writtenBefore || meshTrustsWantedRoot(s))) return undefined;
   const text = serial ?? s.kubernetes.meshRoots?.[0]?.serial ?? 'unknown';
   if (s.desired.annotations[known.allowReissue]?.toLowerCase() === text) return undefined;
   const mount = `${s.spec.root.mount}/`;
