@@ -37,7 +37,7 @@ const keys = join(dir, 'keys');
 let raft: RaftCluster;
 let service: Service;
 let fresh: VaultServer | undefined;
-let istiod: PlayedIstiod | undefined;
+const playedIstiods: PlayedIstiod[] = [];
 let scene: Scene;
 let other: Scene;
 let recipient: string;
@@ -94,6 +94,19 @@ const settledAt = (number: number) =>
     return published && state.intermediate?.generation === number && (await entry(scene, '-staging')) === undefined;
   });
 
+/** What the message of `RootLost` says that annotation `allow-reissue` must be. */
+const allowed = async (name: string): Promise<string> => {
+  const message = conditionOf(await look(name), 'RootReady')?.message ?? '';
+  return /istiovaultca\.io\/allow-reissue=([0-9a-f:]*[0-9a-f])/.exec(message)?.[1] ?? '';
+};
+
+/** Acts as an istiod with a certificate of the intermediate that is in use. */
+async function play(of: Scene): Promise<PlayedIstiod> {
+  const played = await playIstiod(await issueLeaf(of));
+  playedIstiods.push(played);
+  return played;
+}
+
 /** Has the next CA generation issued. */
 async function generation(number: number, text: string): Promise<void> {
   await annotate(namespace, { 'istiovaultca.io/rotate-intermediate': text });
@@ -101,11 +114,12 @@ async function generation(number: number, text: string): Promise<void> {
 }
 
 const exists = async (path: string) => (await scene.vault.request('GET', path)).status === 200;
-const files = async () => {
-  const found = (await entry(scene)) ?? {};
+const filesOf = async (of: Scene) => {
+  const found = (await entry(of)) ?? {};
   const { 'ca-cert.pem': cert = '', 'ca-key.pem': key = '', 'cert-chain.pem': chain = '', 'root-cert.pem': root = '' } = found; // prettier-ignore
   return { cert, key, chain, root };
 };
+const files = () => filesOf(scene);
 
 beforeAll(async () => {
   const identity = await generateX25519Identity();
@@ -128,7 +142,7 @@ beforeAll(async () => {
   }
 });
 afterAll(async () => {
-  istiod?.server.close();
+  for (const { server } of playedIstiods) server.close();
   await service.stop();
   await fresh?.stop();
   await raft.stop();
@@ -225,8 +239,42 @@ it('an older snapshot and a newer backup: the CA goes on exactly as it was', asy
   await writeFile(saved, await readFile(newest));
 });
 
+it('a snapshot older than the root that workloads trust, and a newer backup: istiod never gets the older root', async () => {
+  const first = await filesOf(other);
+  await bao('operator', 'raft', 'snapshot', 'save', 'older-root.snap');
+  await other.vault.request('DELETE', `${unsaved}-pki/issuer/default`);
+  await annotate(unsaved, { 'istiovaultca.io/allow-reissue': await allowed(unsaved) });
+  await waitFor('another root', async () => (await filesOf(other)).root !== first.root);
+  await annotate(unsaved, { 'istiovaultca.io/allow-reissue': null });
+  await waitForCondition(kube, unsaved, 'istioca', { type: 'Provisioned', status: 'True' });
+  const second = await filesOf(other);
+  const newer = join(dir, 'newer-root.age');
+  expect((await backup(newer, other)).code).toBe(0);
+  const played = await play(other);
+  await writeMeshRoot(kube, unsaved, second.root);
+  const path = `/apis/install.tetrate.io/v1alpha1/namespaces/${unsaved}/controlplanes/controlplane`;
+  const replicas = new Replicas(other, podTemplateOf((await kube.request('GET', path)).body as Json));
+  await replicas.deploy(1);
+  await replicas.pod('istiod-1', wellAt(played.address));
+  await waitForCondition(kube, unsaved, 'istioca', { type: 'Ready', status: 'True' });
+
+  await applyOk(kube, merge(other.resource, { spec: { suspend: true } }));
+  await waitForCondition(kube, unsaved, 'istioca', { type: 'Ready', reason: 'Suspended' });
+  await bao('operator', 'raft', 'snapshot', 'restore', '-force', 'older-root.snap');
+  expect((await filesOf(other)).root).toBe(first.root);
+  for (const name of ['istioca', 'istioca-state']) await bao('kv', 'delete', `-mount=${unsaved}-kv`, name);
+  expect(await restore(newer, other.resource)).toMatchObject({ code: 0, stderr: '' });
+  await applyOk(kube, other.resource);
+  await look(unsaved);
+  // the key of the newer root is in no backup: the intermediate under it goes on
+  const kept = await waitForCondition(kube, unsaved, 'istioca', { type: 'IstiodReady', status: 'True' });
+  expect(conditionOf(kept, 'RootReady')).toMatchObject({ status: 'False', reason: 'RootLost' });
+  expect(await filesOf(other)).toEqual(second);
+  await replicas.remove('istiod-1');
+});
+
 it('the whole Vault is lost: RootLost, and nothing is made in the new one, until a restore brings the CA back', async () => {
-  istiod = await playIstiod(await issueLeaf(scene));
+  const istiod = await play(scene);
   const path = `/apis/install.tetrate.io/v1alpha1/namespaces/${namespace}/controlplanes/controlplane`;
   const replicas = new Replicas(scene, podTemplateOf((await kube.request('GET', path)).body as Json));
   await writeMeshRoot(kube, namespace, await servedBy(scene, 'pki'));
@@ -300,10 +348,7 @@ it('a lost root is replaced on request: both roots are distributed, and the old 
 });
 
 it('the whole Vault is lost without a backup: a new root, when it is allowed', async () => {
-  const lost = conditionOf(await look(unsaved), 'RootReady');
-  const [, allowed = ''] = /istiovaultca\.io\/allow-reissue=(\S+?),/.exec(lost?.message ?? '') ?? [];
-  expect(allowed).not.toBe('');
-  await annotate(unsaved, { 'istiovaultca.io/allow-reissue': allowed });
+  await annotate(unsaved, { 'istiovaultca.io/allow-reissue': await allowed(unsaved) });
   await waitForCondition(kube, unsaved, 'istioca', { type: 'Provisioned', status: 'True' });
   const before = await entry(other);
   expect(before).toMatchObject({ generation: '1', ttl: '60s' });
@@ -318,6 +363,24 @@ it('the whole Vault is lost without a backup: a new root, when it is allowed', a
   await look(unsaved);
   await waitForCondition(kube, unsaved, 'istioca', { type: 'Provisioned', status: 'True' });
   expect(await entry(other)).toEqual(before);
+});
+
+it('a backup of one product is restored into the other', async () => {
+  const before = await entry(other);
+  // as istiod does
+  await writeMeshRoot(kube, unsaved, before?.['root-cert.pem'] ?? '');
+  const path = join(dir, 'moved.age');
+  expect((await backup(path, other)).code).toBe(0);
+  await fresh?.stop();
+  fresh = await startVault('Vault');
+  await replaceServer(fresh, Number(new URL(fresh.address).port), [other]);
+  await waitForCondition(kube, unsaved, 'istioca', { type: 'RootReady', status: 'False', reason: 'RootLost' });
+  expect(await restore(path, other.resource)).toMatchObject({ code: 0, stderr: '' });
+  await look(unsaved);
+  const kept = await waitForCondition(kube, unsaved, 'istioca', { type: 'AccessReady', status: 'True' });
+  expect(kept.status).toMatchObject({ vault: { product: 'Vault' } });
+  expect(await entry(other)).toEqual(before);
+  expect(await servedBy(other, 'ca')).toBe(before?.['ca-cert.pem']?.trim());
 });
 
 it('no command has printed a key', async () => {

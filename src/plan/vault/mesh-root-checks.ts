@@ -109,8 +109,8 @@ function publishedBundles(s: DerivedState, evidence: MeshEvidence | undefined): 
 const nameOf = (bundle: MeshBundle): string =>
   `${describePlace(bundle.place)}${bundle.namespace === undefined ? '' : ` of namespace ${bundle.namespace}`}`;
 
-/** A root as a message names it; `subject` is empty if the certificate cannot be read. */
-type NamedRoot = Pick<CertificateFacts, 'fingerprint' | 'subject'>;
+/** A root as a message names it; without a certificate that can be read, `subject` is empty and `serial` undefined. */
+type NamedRoot = Pick<CertificateFacts, 'fingerprint' | 'subject'> & Partial<Pick<CertificateFacts, 'serial'>>;
 
 const firstRoot = (bundle: MeshBundle | undefined): NamedRoot | undefined =>
   bundle &&
@@ -143,11 +143,20 @@ export function wouldReplaceRoot(s: DerivedState): Problem | undefined {
   const replica = roots.shown.flatMap((list) => (replaced(list) && !list.some(isPublished) ? list : []))[0];
   const root = replica ?? firstRoot(bundles[0]);
   const confirmed = s.desired.annotations[known.confirmRootChange];
-  if (root) return confirmed === root.fingerprint ? undefined : otherRoot(root, replica !== undefined, bundles, roots);
+  if (root)
+    return confirmed === root.fingerprint || isGivenUp(s, root)
+      ? undefined
+      : otherRoot(root, replica !== undefined, bundles, roots);
   if (roots.bundles.length > 0 || roots.shown.some((list) => list.length > 0) || confirmed === 'unknown')
     return undefined;
   return mesh && meshRootUnknown(s, mesh);
 }
+
+/** The root is the one that `RootLost` named, and the user has answered that it is permanently lost: another one is generated. */
+const isGivenUp = (s: DerivedState, root: NamedRoot): boolean =>
+  s.issuesRoot &&
+  s.kubernetes.controlPlane?.writtenBefore === true &&
+  s.desired.annotations[known.allowReissue]?.toLowerCase() === root.serial;
 
 const problem = (reason: Problem['reason'], message: string): Problem => ({
   condition: 'RootReady',
