@@ -4,7 +4,8 @@
  * Checks run first; each is named after the problem that it finds. If a problem blocks all writes, the plan has no steps. Otherwise it has the
  * steps whose preconditions hold now. Steps that depend on them follow in the next iteration, from a new observation.
  */
-import { caDigest, DerivedState } from './facts/derived.ts';
+import { caDigest } from './facts/ca-entry.ts';
+import { DerivedState } from './facts/derived.ts';
 import type { Desired } from './facts/desired.ts';
 import { accessRestricted, accessSteps, authConfigUnfit, reviewerSteps } from './vault/access.ts';
 import { objectName, renderName } from './control-plane/istiod-fields.ts';

@@ -7,7 +7,7 @@ import { rfc3339 } from '../api/time.ts';
 import { str, type JsonObject } from '../api/json.ts';
 import { kvDataPath } from '../plan/facts/ca-files.ts';
 import { bundleFacts, type CertificateFacts } from '../plan/facts/certificate.ts';
-import { caEntryDefect } from '../plan/facts/derived.ts';
+import { caEntryDefect } from '../plan/facts/ca-entry.ts';
 import type { Desired } from '../plan/facts/desired.ts';
 import { parseMarker, type Identity } from '../plan/facts/identity.ts';
 import type { CaEntry } from '../plan/facts/observed.ts';

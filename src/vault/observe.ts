@@ -24,10 +24,10 @@ import type { Step } from '../plan/steps.ts';
 import { listRoles, readAuthConfig, readPolicy, readRole } from './access.ts';
 import { assertServing, type VaultClient } from './client.ts';
 import { parseLive, parseStaging, parseState } from './entries.ts';
-import { VaultError } from './errors.ts';
 import { readExisting, signerIdOf } from './existing-issuers.ts';
 import { listKv, readKv, readVersions, type KvPlace, type KvVersions } from './kv.ts';
 import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
+import { optional, optionalUnless, start, type Pending } from './pending-reads.ts';
 import { isRevoked, listPkiRoles, readList, readListSettings, readPki, readSigned } from './pki.ts';
 import { withField } from './refused-mount.ts';
 
@@ -39,44 +39,11 @@ export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): 
 
 const noVersions: KvVersions = { limit: undefined, older: [] };
 
-/** A read that is under way. Whether its failure matters is known only when others have answered. */
-interface Pending<T> {
-  /** The value. @throws what the read failed with */
-  take(): Promise<T>;
-  /** The value; undefined when the read is forbidden: the capabilities say more precisely what is missing. */
-  takeUnlessForbidden(): Promise<T | undefined>;
-}
-
-function start<T>(read: Promise<T>): Pending<T> {
-  read.catch(() => undefined); // taken later, or of no consequence because its mount is not there
-  return {
-    take: () => read,
-    takeUnlessForbidden: () =>
-      read.catch((error: unknown) => {
-        if (error instanceof VaultError && error.kind === 'Forbidden') return undefined;
-        throw error;
-      }),
-  };
-}
-
 const everything = { authMount: true, authConfig: true, auditDevice: true, rootGoes: true };
 
 /** Whether the spec and the annotations ask that the root mount goes with the resource. */
 const rootGoes = (d: Desired): boolean =>
   d.spec.root.source === 'Generate' && annotations.confirmDeleteRoot in d.annotations;
-
-/** A read that needs a right which the operator can do without: `unreadable` without it. */
-const optional = <T>(read: Promise<T>): Promise<T | 'unreadable'> =>
-  read.catch((error: unknown) => {
-    if (error instanceof VaultError && error.kind === 'Forbidden') return 'unreadable' as const;
-    throw error;
-  });
-
-/** A read that is needed if the operator manages the object, and otherwise one that it can do without. */
-async function optionalUnless<T>(managed: boolean, read: Promise<T>): Promise<{ value: T } | 'unreadable'> {
-  const value = read.then((found) => ({ value: found }));
-  return managed ? await value : await optional(value);
-}
 
 /** What the entries and PKI mounts hold, as far as it shows which certificates are of this resource. */
 type Content = Pick<ObservedVault, 'live' | 'state' | 'rootPki' | 'intermediatePki'>;

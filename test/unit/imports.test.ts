@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { annotations } from '../../src/api/annotations.ts';
 import { resourceSchema } from '../../src/api/schema.ts';
 import { bundleFacts, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
-import { caEntryDefect } from '../../src/plan/facts/derived.ts';
+import { caEntryDefect } from '../../src/plan/facts/ca-entry.ts';
 import type { Desired } from '../../src/plan/facts/desired.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';

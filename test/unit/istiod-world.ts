@@ -3,7 +3,7 @@ import { defaultMaxWorkloadCertTtlMs } from '../../src/api/istiod.ts';
 import { plannedCertificate, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
 import type { Desired } from '../../src/plan/facts/desired.ts';
 import { istiodFields } from '../../src/plan/control-plane/istiod-fields.ts';
-import { caDigest } from '../../src/plan/facts/derived.ts';
+import { caDigest } from '../../src/plan/facts/ca-entry.ts';
 import type { Observed } from '../../src/plan/facts/observed.ts';
 import type {
   ContainerState,

@@ -2,7 +2,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { annotations } from '../../src/api/annotations.ts';
 import { rfc3339 } from '../../src/api/time.ts';
-import { caDigest } from '../../src/plan/facts/derived.ts';
+import { caDigest } from '../../src/plan/facts/ca-entry.ts';
 import { ownEntry, type Lifetime, type Observed, type Slot } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { simulateStep } from '../../src/plan/simulate.ts';

@@ -2,7 +2,8 @@
 import { specSchema, type Spec } from '../../src/api/schema.ts';
 import { desire, type Desired } from '../../src/plan/facts/desired.ts';
 import { plannedCertificate, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
-import { caEntryDefect, DerivedState, DerivedVault } from '../../src/plan/facts/derived.ts';
+import { caEntryDefect } from '../../src/plan/facts/ca-entry.ts';
+import { DerivedState, DerivedVault } from '../../src/plan/facts/derived.ts';
 import { identityHash } from '../../src/plan/facts/identity.ts';
 import { ownEntry, type Mount, type Observed, type Pki, type Slot } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';

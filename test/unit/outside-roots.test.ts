@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { annotations } from '../../src/api/annotations.ts';
 import { bundleFacts, plannedCertificate, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
 import { leadsTo } from '../../src/plan/facts/certificate-path.ts';
-import { caEntryDefect } from '../../src/plan/facts/derived.ts';
+import { caEntryDefect } from '../../src/plan/facts/ca-entry.ts';
 import type { Desired } from '../../src/plan/facts/desired.ts';
 import { ownEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { signatureOf } from '../../src/plan/facts/outside-roots.ts';

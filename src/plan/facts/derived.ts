@@ -2,13 +2,14 @@
  * Derived state: values that follow from the desired and the observed state before any decision, such as the certificates that this resource
  * owns, the current CA, and the root that signs. The first use of a value computes and caches it. Pure.
  */
-import { createHash } from 'node:crypto';
 import { annotations } from '../../api/annotations.ts';
 import type { Spec } from '../../api/schema.ts';
 import { bundleFacts, certificateFacts, isSignedBy, type CertificateFacts } from './certificate.ts';
 import { leadsTo, pathTo } from './certificate-path.ts';
+import { caEntryDefect } from './ca-entry.ts';
 import { pendingRequest, renewBeforeMs, type Desired } from './desired.ts';
 import { generationName, generationOf, type Identity } from './identity.ts';
+import { Memo } from './memo.ts';
 import {
   ownEntry,
   type CaEntry,
@@ -57,21 +58,6 @@ export type CurrentCa = CaEntry & { certificate: CertificateFacts };
 interface IssuedReference {
   fingerprint?: string;
   serial?: string;
-}
-
-/** Base of the two kinds of derived state: caches computed values. */
-class Memo {
-  readonly #values = new Map<unknown, unknown>();
-
-  /**
-   * Returns the value of a key, which the first call computes.
-   * @param key a name, or the function that computes the value
-   * @param compute must not depend on anything that can change
-   */
-  once<T>(key: unknown, compute: () => T): T {
-    if (!this.#values.has(key)) this.#values.set(key, compute());
-    return this.#values.get(key) as T;
-  }
 }
 
 /** Values that follow from the desired state and the observation of Vault alone. */
@@ -500,26 +486,4 @@ export class DerivedState extends DerivedVault {
 /** Wraps a function of derived state, so that it runs once for each derived state. */
 export function derivedOnce<S extends DerivedVault, T>(compute: (s: S) => T): (s: S) => T {
   return (s) => s.once(compute, () => compute(s));
-}
-
-/** Why the content of a CA entry is not valid; undefined: it is valid, or there is no entry. */
-export function caEntryDefect(entry: CaEntry | undefined): string | undefined {
-  if (!entry) return undefined;
-  const { certificate } = entry;
-  if (!certificate) return 'ca-cert.pem is not a certificate';
-  if (entry.publicKey === undefined) return 'ca-key.pem is not a private key';
-  if (entry.publicKey !== certificate.publicKey) return 'ca-key.pem is not the key of ca-cert.pem';
-  const [first] = bundleFacts(entry.chain);
-  if (first?.fingerprint !== certificate.fingerprint) return 'cert-chain.pem does not begin with ca-cert.pem';
-  if (!pathTo(certificate, bundleFacts(entry.chain), bundleFacts(entry.root))) {
-    return 'ca-cert.pem is not signed by a root of root-cert.pem, nor by CAs of cert-chain.pem that are';
-  }
-  return undefined;
-}
-
-/** Digest of the public files of a CA entry (certificate, chain and roots): SHA-256, 64 lower-case hex digits. */
-export function caDigest(entry: CaEntry): string {
-  return createHash('sha256')
-    .update([entry.certificate?.pem ?? '', entry.chain, entry.root].join('\n'))
-    .digest('hex');
 }

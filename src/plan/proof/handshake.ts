@@ -1,5 +1,6 @@
 /** Evaluates a TLS handshake with an istiod replica: compares the certificates that it serves with the current CA. Pure. */
-import { caDigest, derivedOnce, type DerivedVault } from '../facts/derived.ts';
+import { caDigest } from '../facts/ca-entry.ts';
+import { derivedOnce, type DerivedVault } from '../facts/derived.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { bundleFacts, isSignedBy, signedPath, type CertificateFacts } from '../facts/certificate.ts';
 import { pathTo } from '../facts/certificate-path.ts';

@@ -2,7 +2,8 @@
  * Derives `status` from the last observation and the problems. The previous status provides only transition times and the fields that are
  * shown while nothing can be read. No decision depends on it. Pure.
  */
-import { caEntryDefect, caDigest, DerivedState } from '../facts/derived.ts';
+import { caEntryDefect, caDigest } from '../facts/ca-entry.ts';
+import { DerivedState } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations as known } from '../../api/annotations.ts';
 import { expiryReason, readyChain, type StageCondition } from '../../api/conditions.ts';
