@@ -175,7 +175,8 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
       const revoked = await Promise.all(serials.map((serial) => isRevoked(client, root.mount, serial)));
       return serials.filter((_, i) => revoked[i]);
     },
-    keyStoreEntries: async () => (deleting ? await listKv(client, keyStore.mount, keyStore.version) : []),
+    keyStoreEntries: async () =>
+      deleting && keyStore.manage ? await listKv(client, keyStore.mount, keyStore.version) : [],
     authRoles: async () => (deleting && kubernetesAuth.manage ? await listRoles(client, kubernetesAuth.mount) : []),
     rootMountRoles: async () => (deleting && rootGoes(d) ? await listPkiRoles(client, root.mount) : undefined),
     signed: async () => (deleting && rootGoes(d) ? await readSigned(client, root.mount, now()) : undefined),

@@ -1,42 +1,19 @@
 /** A CA that others make in Vault (`manage: false`): with the shipped policy and sample, on servers of its own with default names. */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { products, sharedStack, startVault, type Product, type VaultServer } from '../stack/index.ts';
+import { products, sharedStack, startVault, waitFor, type Product, type VaultServer } from '../stack/index.ts';
 import { vaultWrites } from '../support/audit.ts';
 import { makeByHand } from '../support/by-hand.ts';
-import { blocks, defects, readCaFiles } from '../support/certificates.ts';
+import { defects, readCaFiles } from '../support/certificates.ts';
 import { applyOk, conditionOf, getResource, requestReconcile, resourcePath, waitForCondition, type Json } from '../support/cluster.ts'; // prettier-ignore
 import { useOperator } from '../support/harness.ts';
 import { entry, servedBy, writeEntry } from '../support/look.ts';
+import { administer, makeRoot, plainSerial, renewIntermediate, serialOf } from '../support/others-ca.ts';
 import { renderFiles } from '../support/render.ts';
 import { applySample, shippedPolicy } from '../support/samples.ts';
-import { makeScene, prepareVault, type Scene, type Vault } from '../support/scene.ts';
+import { grantOperator, makeScene, merge, prepareVault, type Scene } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
 useOperator();
-
-/** What an administrator does in Vault. @throws if Vault refuses */
-async function administer(vault: Vault, method: string, path: string, body: Json = {}): Promise<Json> {
-  const reply = await vault.request(method, path, body);
-  if (reply.status >= 300) throw new Error(`${method} ${path}: ${reply.status}`);
-  return ((reply.body ?? {}) as { data?: Json }).data ?? {};
-}
-
-/** Has another intermediate signed in a mount of others, and made the default. @returns its files, PEM */
-async function renewIntermediate(vault: Vault, root: string, mount: string, commonName: string) {
-  const key = { common_name: commonName, key_type: 'rsa', key_bits: 2048 };
-  const { csr, private_key: privateKey } = await administer(vault, 'POST', `${mount}/intermediate/generate/exported`, key); // prettier-ignore
-  const request = { csr: csr as string, common_name: commonName, ttl: '40000h', use_csr_values: false };
-  const { certificate, issuing_ca: issuer } = await administer(vault, 'POST', `${root}/root/sign-intermediate`, request); // prettier-ignore
-  const { imported_issuers: [id] } = await administer(vault, 'POST', `${mount}/intermediate/set-signed`, { certificate: certificate as string }) as { imported_issuers: string[] }; // prettier-ignore
-  await administer(vault, 'POST', `${mount}/config/issuers`, { default: id ?? '' });
-  const line = (pem: unknown) => `${String(pem).trim()}\n`;
-  const files = { 'ca-cert.pem': line(certificate), 'ca-key.pem': line(privateKey), 'cert-chain.pem': line(certificate), 'root-cert.pem': line(issuer) }; // prettier-ignore
-  return files;
-}
-
-const serialOf = (pem: string): string => (blocks(pem)[0]?.serialNumber ?? '').toLowerCase();
-/** The serial number in the form of the status. */
-const plain = (serial: string | undefined): string => (serial ?? '').replaceAll(':', '');
 
 describe.each(products)('%s', (product: Product) => {
   const namespace = `checks-${product.toLowerCase()}`;
@@ -101,22 +78,22 @@ describe.each(products)('%s', (product: Product) => {
     await asAdministrator(() => makeByHand(scene, { ...names, SERVICE_ACCOUNT: 'istiod', ROOT_TTL: '87600h' }));
     await reconciled('made by hand');
     const resource = await provisioned();
-    expect(plain(resource.status?.intermediate?.serial)).toBe(serialOf(await served('istioca')));
-    expect(plain(resource.status?.root?.serial)).toBe(serialOf(await served('pki')));
+    expect(plainSerial(resource.status?.intermediate?.serial)).toBe(serialOf(await served('istioca')));
+    expect(plainSerial(resource.status?.root?.serial)).toBe(serialOf(await served('pki')));
     expect(defects(await readCaFiles((await renderFiles(scene)).dir))).toEqual([]);
   });
   const served = async (mount: string) => String((await administer(server, 'GET', `${mount}/cert/ca`))['certificate']);
 
   it('follows a renewal by others, and not a half of it', async () => {
     const first = await digest();
-    const files = await asAdministrator(() => renewIntermediate(server, 'pki', 'istioca', 'Tetrate Intermediate Authority')); // prettier-ignore
+    const files = await asAdministrator(() => renewIntermediate(server, { root: 'pki', intermediate: 'istioca' }, 'Tetrate Intermediate Authority')); // prettier-ignore
     expect(await condition('KeyStored', 'half')).toMatchObject({ status: 'False', reason: 'CADiffers', message: expect.stringContaining('is not the key of the default issuer of mount istioca/') }); // prettier-ignore
     const path = `/apis/install.tetrate.io/v1alpha1/namespaces/${namespace}/controlplanes/controlplane`;
     expect(JSON.stringify((await kube.request('GET', path)).body)).toContain(first);
     await asAdministrator(() => writeEntry(scene, { 'ca-key.pem': files['ca-key.pem'] }));
     await reconciled('whole');
     const resource = await provisioned();
-    expect(plain(resource.status?.intermediate?.serial)).toBe(serialOf(files['ca-cert.pem']));
+    expect(plainSerial(resource.status?.intermediate?.serial)).toBe(serialOf(files['ca-cert.pem']));
     expect(resource.status?.controlPlane?.digest).not.toBe(first);
     expect(JSON.stringify((await kube.request('GET', path)).body)).toContain(resource.status?.controlPlane?.digest);
     // the same as one entry with all four files
@@ -152,8 +129,6 @@ describe('a CA that is handed over to others, and taken back', () => {
   let certificate = '';
   const manage = async (manages: boolean, over: Json = {}) =>
     await kube.request('PATCH', resourcePath(namespace, 'istioca'), { spec: { root: { manage: manages }, intermediate: { manage: manages }, ...over } }); // prettier-ignore
-  const waitFor = (type: string, status: string, reason: string) =>
-    waitForCondition(kube, namespace, 'istioca', { type, status, reason });
 
   beforeAll(async () => {
     const spec = { intermediate: { key: { type: 'rsa' } } };
@@ -170,18 +145,22 @@ describe('a CA that is handed over to others, and taken back', () => {
     const written = (await vaultWrites(scene.vault)).slice(writes.length);
     expect(new Set(written)).toEqual(new Set([`update ${namespace}-kv/data/istioca-state`]));
     expect(await entry(scene)).toEqual(ca);
-    const files = await renewIntermediate(scene.vault, `${namespace}-pki`, `${namespace}-ca`, 'Istio Intermediate CA');
+    const files = await renewIntermediate(
+      scene.vault,
+      { root: `${namespace}-pki`, intermediate: `${namespace}-ca` },
+      'Istio Intermediate CA',
+    );
     await writeEntry(scene, files);
     certificate = files['ca-cert.pem'];
     const resource = await requestReconcile(kube, namespace, 'istioca', 'renewed by others');
-    expect(plain(resource.status?.intermediate?.serial)).toBe(serialOf(certificate));
+    expect(plainSerial(resource.status?.intermediate?.serial)).toBe(serialOf(certificate));
     await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
   });
 
   it('is not taken from them without spec.adopt, and with it goes on', async () => {
     const writes = await vaultWrites(scene.vault);
     await manage(true);
-    await waitFor('KeyStored', 'False', 'MountNotOwned');
+    await waitForCondition(kube, namespace, 'istioca', { type: 'KeyStored', status: 'False', reason: 'MountNotOwned' });
     await requestReconcile(kube, namespace, 'istioca', 'refused');
     expect((await vaultWrites(scene.vault)).slice(writes.length)).toEqual([]);
     await manage(true, { adopt: true });
@@ -191,5 +170,87 @@ describe('a CA that is handed over to others, and taken back', () => {
     const resource = await requestReconcile(kube, namespace, 'istioca', 'adopted');
     expect(conditionOf(resource, 'KeyStored')).toMatchObject({ status: 'True', reason: 'KeyMatches' });
     expect((await entry(scene))?.['istio-vault-ca']).toContain('origin=adopted');
+  });
+});
+
+describe('a root of others, under which the operator issues', () => {
+  const namespace = 'checks-root';
+  const pki = `${namespace}-pki`;
+  let scene: Scene;
+  const ofPki = async () => (await vaultWrites(scene.vault)).filter((line) => line.includes(` ${pki}/`));
+  const rootReady = async (text: string) => conditionOf(await requestReconcile(kube, namespace, 'istioca', text), 'RootReady'); // prettier-ignore
+
+  it('nothing is made before they make it; then it signs, and is compared with the spec', async () => {
+    const spec = { root: { manage: false, commonName: 'Root of others' }, delivery: { source: 'PKI' } };
+    scene = await makeScene(kube, vaults.Vault, { namespace, spec });
+    const writes = (await vaultWrites(scene.vault)).length;
+    await applyOk(kube, scene.resource);
+    expect(await rootReady('absent')).toMatchObject({ reason: 'CADiffers', message: expect.stringContaining(`mount ${pki}/ has no default issuer, or does not exist`) }); // prettier-ignore
+    expect((await vaultWrites(scene.vault)).slice(writes)).toEqual([]);
+    await makeRoot(scene.vault, pki, 'Root of others');
+    const before = (await ofPki()).length;
+    await requestReconcile(kube, namespace, 'istioca', 'made');
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    expect((await ofPki()).slice(before)).toEqual([expect.stringMatching(/^update .*\/issuer\/[\w-]+\/sign-intermediate$/)]); // prettier-ignore
+    expect(defects(await readCaFiles((await renderFiles(scene)).dir))).toEqual([]);
+    await applyOk(kube, merge(scene.resource, { spec: { root: { commonName: 'Mine' } } }));
+    expect(await rootReady('other name')).toMatchObject({ status: 'False', reason: 'CADiffers', message: expect.stringContaining('spec.root.commonName is "Mine", and the certificate has "Root of others"') }); // prettier-ignore
+    await applyOk(kube, scene.resource);
+  });
+
+  it('another default issuer is named, and the one that signed goes on', async () => {
+    await makeRoot(scene.vault, pki, 'Root of others');
+    await applyOk(kube, merge(scene.resource, { spec: { delivery: { source: 'Bundle' } } }));
+    const before = (await ofPki()).length;
+    const signer = (await getResource(kube, namespace, 'istioca')).status?.root?.issuerId;
+    expect(await rootReady('another')).toMatchObject({ status: 'True', message: expect.stringContaining('istiovaultca.io/rotate-root moves the mesh to it') }); // prettier-ignore
+    await kube.request('PATCH', resourcePath(namespace, 'istioca'), { metadata: { annotations: { 'istiovaultca.io/rotate-intermediate': 'now' } } }); // prettier-ignore
+    const renewed = await waitFor('the next generation', async () => {
+      const { status } = await getResource(kube, namespace, 'istioca');
+      return status?.intermediate?.generation === 2 && status;
+    });
+    expect(renewed.root?.issuerId).toBe(signer);
+    expect((await ofPki()).slice(before)).toEqual([`update ${pki}/issuer/${signer ?? ''}/sign-intermediate`]);
+  });
+
+  it('is not taken from them without spec.adopt, and with it is generated and repaired by the operator', async () => {
+    await kube.request('PATCH', resourcePath(namespace, 'istioca'), { spec: { root: { manage: true } } });
+    const role = `operator-${namespace}`;
+    await grantOperator(scene.vault, role, namespace, merge(scene.resource, { spec: { root: { manage: true } } })['spec'] as Json); // prettier-ignore
+    await waitForCondition(kube, namespace, 'istioca', { type: 'RootReady', status: 'False', reason: 'MountNotOwned' });
+    await kube.request('PATCH', resourcePath(namespace, 'istioca'), { spec: { adopt: true } });
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    const { description } = await administer(scene.vault, 'GET', `sys/mounts/${pki}`);
+    expect(description).toContain('origin=adopted');
+  });
+});
+
+describe('a CA of others, with policy and role of the operator', () => {
+  const namespace = 'checks-access';
+  let scene: Scene;
+
+  it('writes these two alone, and takes only them with it', async () => {
+    const spec = { root: { manage: false }, intermediate: { manage: false, key: { type: 'rsa' } }, keyStore: { manage: false }, deletionPolicy: 'Delete' }; // prettier-ignore
+    scene = await makeScene(kube, vaults.OpenBao, { namespace, spec });
+    const { vault } = scene;
+    const mounts = { root: `${namespace}-pki`, intermediate: `${namespace}-ca` };
+    await makeRoot(vault, mounts.root, 'Istio Root CA');
+    await administer(vault, 'POST', `sys/mounts/${mounts.intermediate}`, { type: 'pki', config: { max_lease_ttl: '43800h' } }); // prettier-ignore
+    await administer(vault, 'POST', `sys/mounts/${namespace}-kv`, { type: 'kv', options: { version: '2' } });
+    await writeEntry(scene, await renewIntermediate(vault, mounts, 'Istio Intermediate CA'));
+    const before = (await vaultWrites(vault)).length;
+    await applyOk(kube, scene.resource);
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    await requestReconcile(kube, namespace, 'istioca', 'again');
+    const policy = `sys/policies/acl/${namespace}-istioca`;
+    const role = `auth/kubernetes/role/${namespace}-istiod`;
+    const written = async () => (await vaultWrites(vault)).slice(before).map((line) => line.replace(/^\w+ /, ''));
+    expect(await written()).toEqual([policy, role]);
+    expect(defects(await readCaFiles((await renderFiles(scene)).dir))).toEqual([]);
+    const ca = await entry(scene);
+    await kube.request('DELETE', resourcePath(namespace, 'istioca'));
+    await waitFor('the resource to be gone', async () => (await getResource(kube, namespace, 'istioca')).metadata.uid === undefined); // prettier-ignore
+    expect(await written()).toEqual([policy, role, role, policy]);
+    expect(await entry(scene)).toEqual(ca);
   });
 });

@@ -3,6 +3,7 @@ import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 import { annotations as known } from '../../src/api/annotations.ts';
 import type { StageCondition } from '../../src/api/conditions.ts';
+import { rootSourceOf } from '../../src/plan/facts/desired.ts';
 import { bundleFacts, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
 import { ownEntry, type CaEntry, type Observed } from '../../src/plan/facts/observed.ts';
 import { plan } from '../../src/plan/plan.ts';
@@ -19,6 +20,10 @@ const caOfOthers: Over = { ...rootOfOthers, intermediate: { manage: false } };
 const storeOfOthers: Over = { ...caOfOthers, keyStore: { manage: false } };
 const allOfOthers: Over = { ...storeOfOthers, policy: { manage: false }, kubernetesAuth: { manage: false } };
 
+const existing: Over = { root: { source: 'Existing' } };
+const external: Over = { root: { source: 'External', external: { signed: { configMapRef: { name: 'signed' } } } } };
+const imported: Over = { intermediate: { source: 'Import', importRef: { secretRef: { name: 'cacerts' } } } };
+
 /** Vault with the CA that the operator made, and a control plane with its fields. */
 const made = () => converge(desiredOf(), emptyWorld()).world;
 
@@ -32,13 +37,18 @@ function withForeignEntry(vault: Observed['vault']): void {
 
 /** What the operator sees of a world with a spec: of what others manage, only what it reads. */
 function seen(world: Observed, over: Over): Observed {
-  const { root, keyStore, intermediate } = minimalSpec(over);
+  const spec = minimalSpec(over);
+  const { keyStore, intermediate } = spec;
+  const source = rootSourceOf(spec);
   const { vault, kubernetes } = clone(world);
   const { rootPki } = vault;
-  if (!root.manage) {
+  if (intermediate.source === 'Import')
+    Object.assign(vault, { intermediateMount: undefined, intermediatePki: undefined });
+  if (source !== 'Generate' || intermediate.source === 'Import')
+    Object.assign(vault, { rootMount: undefined, rootPki: undefined });
+  if (source === 'Existing') {
     const found = (rootPki?.issuers ?? []).map(({ id, certificate }) => ({ id, name: '', certificate, above: [] }));
     const id = rootPki?.defaultIssuerId === '' ? undefined : rootPki?.defaultIssuerId;
-    Object.assign(vault, { rootMount: undefined, rootPki: undefined });
     vault.existing = { found, wantedId: id, defaultId: id };
   }
   if (intermediate.manage) withForeignEntry(vault);
@@ -172,11 +182,12 @@ describe('what is not managed is never written', () => {
         fc.subarray(changes, { maxLength: 4 }),
         fc.subarray(texts),
         fc.constantFrom({}, { delivery: { source: 'PKI' } }, { deletionPolicy: 'Delete' }),
+        fc.constantFrom<Over>({}, existing, external, imported),
         fc.constantFrom(plan, cleanup),
-        (manages, world, changed, annotated, more, next) => {
+        (manages, world, changed, annotated, more, source, next) => {
           const { adopt, ...parts } = manages;
           const over: Over = { ...more, adopt };
-          for (const [part, manage] of Object.entries(parts)) over[part] = { manage };
+          for (const [part, manage] of Object.entries(parts)) over[part] = { ...(source[part] as object), manage };
           const from = clone(world);
           for (const change of changed) change(from);
           from.vault.remains = { otherEntries: [], otherRoles: [], rootMountRoles: [], signed: [] };
@@ -186,7 +197,7 @@ describe('what is not managed is never written', () => {
           expect({ steps: steps.map(({ kind }) => kind), written }).toEqual({ steps: expect.anything(), written: [] });
         },
       ),
-      { numRuns: 400 },
+      { numRuns: 600 },
     );
   });
 
@@ -236,6 +247,55 @@ describe('a CA of others', () => {
     expect(last.problems).toEqual([]);
     for (const type of ['RootReady', 'IntermediateReady', 'KeyStored', 'ControlPlanePatched'] as const)
       expect(conditionOf(world, over, type)).toMatchObject({ type, status: 'True' });
+  });
+
+  it.each([
+    ['an issuer of others', { ...caOfOthers, ...existing }],
+    ['a root outside of Vault', { ...caOfOthers, ...external }],
+    [
+      'a CA that is in the key store alone',
+      { intermediate: { ...(imported['intermediate'] as object), manage: false } },
+    ],
+    ['the same, without a state entry', { keyStore: { manage: false }, intermediate: { ...(imported['intermediate'] as object), manage: false } }], // prettier-ignore
+  ])('is given to istiod under %s, and nothing is asked for', (_what, over) => {
+    const { world, done, last } = run(renewedByOthers(made()), over);
+    expect(done.filter(({ kind }) => !/^(WriteState|PatchControlPlane)$/.test(kind))).toEqual([]);
+    expect(last.problems).toEqual([]);
+    expect(world.kubernetes.controlPlane?.carriesFields).toBe(true);
+    for (const type of ['RootReady', 'IntermediateReady', 'KeyStored'] as const)
+      expect(conditionOf(world, over, type)).toMatchObject({ type, status: 'True' });
+  });
+
+  it.each([
+    ['with a state entry', { intermediate: { manage: false } }],
+    ['without one', { intermediate: { manage: false }, keyStore: { manage: false } }],
+  ])('can be under a root that the operator generates once, %s', (_what, over: Over) => {
+    const { world, done } = run(emptyWorld(), over);
+    expect(done.filter(({ kind }) => kind === 'GenerateRoot')).toHaveLength(1);
+    expect(conditionOf(world, over, 'RootReady')?.status).toBe('True');
+    expect(conditionOf(world, over, 'IntermediateReady')).toMatchObject({ status: 'False', reason: 'CADiffers' });
+    const theirs = clone(world);
+    const { rootPki } = theirs.vault;
+    const [root] = rootPki!.issuers;
+    const signed = (by: CertificateFacts) => {
+      const certificate = {
+        ...someCa('theirs', by),
+        subject: { commonName: 'Istio Intermediate CA', organization: '' },
+      };
+      Object.assign(theirs.vault, {
+        kvMount: theirs.vault.kvMount ?? { type: 'kv', description: '', maxLeaseTtl: 0, kvVersion: 2 },
+        intermediateMount: { type: 'pki', description: '', maxLeaseTtl: 0 },
+        intermediatePki: { issuers: [{ id: 'theirs', keyId: 'k', keyName: '', certificate }], keys: [], defaultIssuerId: 'theirs' }, // prettier-ignore
+        live: { casVersion: 1, mark: '', entry: { generation: 0, keyRef: '', certificate, chain: certificate.pem, root: by.pem, publicKey: certificate.publicKey } }, // prettier-ignore
+      });
+      return theirs;
+    };
+    const other = run(signed(someCa('other root', undefined)), over);
+    expect(other.done).toEqual([]);
+    expect(conditionOf(other.world, over, 'IntermediateReady')?.message).toContain('is not under root');
+    const under = run(signed(root!.certificate), over);
+    expect(under.done.map(({ kind }) => kind).filter((kind) => kind !== 'WriteState')).toEqual(['PatchControlPlane']);
+    expect(under.last.problems).toEqual([]);
   });
 
   const world = (over: Partial<CaEntry> = {}, days?: number) =>

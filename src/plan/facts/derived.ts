@@ -154,7 +154,7 @@ export class DerivedVault extends Memo {
   get awaitsFirstIssue(): boolean {
     const asked = pendingRequest(this.desired, this.stateEntry?.handled, annotations.rotateRoot) !== undefined;
     const isKept = this.caEntry?.imported === true && this.stateEntry?.root?.issuerId === undefined;
-    return !this.imports && !this.checksOnly && isKept && this.rotation === undefined && !asked;
+    return !this.imports && isKept && this.rotation === undefined && (this.checksOnly || !asked);
   }
 
   /** Whether certificates are signed, or about to be, so that the PKI mounts of this resource are needed. */
@@ -336,7 +336,8 @@ export class DerivedVault extends Memo {
 
   /** Whether the root of the current CA is outside of this resource. That of an imported CA is not in Vault either. */
   get #isOutside(): boolean {
-    return this.rootSource !== 'Generate' || this.caEntry?.imported === true;
+    const isImported = this.caEntry?.imported === true || (this.checksOnly && this.imports);
+    return this.rootSource !== 'Generate' || isImported;
   }
 
   /** Roots outside, as the state entry records them; before that, and if the state entry is lost, those in the CA entry. */
@@ -353,7 +354,7 @@ export class DerivedVault extends Memo {
     const recorded = [...ofRecord(rotation?.to), ...ofRecord(root)];
     if (recorded.length > 0 || this.stateEntry?.root?.fingerprint !== undefined) return recorded;
     // if the state entry is lost, a root in the CA entry can be that of an imported CA, trusted beside the one in the mount
-    if (!this.#isOutside && (this.stateEntry || this.#ownIssuers('root').length === 0)) return [];
+    if (!this.#isOutside && (this.checksOnly || this.stateEntry || this.#ownIssuers('root').length === 0)) return [];
     const wanted = this.wantedIssuer;
     const signs = (certificate: CertificateFacts) => wanted && this.leads(wanted.certificate, certificate);
     return bundleFacts(this.caEntry?.root ?? '').flatMap((certificate) =>
