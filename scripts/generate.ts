@@ -88,6 +88,11 @@ const generated: Record<string, string> = {
     "The same with policy.manage and kubernetesAuth.manage: false: writes neither policies nor roles, and can do without 'read' on both.",
     { authMount: false, authConfig: false, auditDevice: false },
   ),
+  'deploy/vault/operator-policy-checks.hcl': await policy(
+    'deploy/samples/checks.yaml',
+    "With manage: false of everything: only reads. It can do without 'read' on policy, role and configuration of the auth mount.",
+    { authMount: false, authConfig: false, auditDevice: false },
+  ),
   'deploy/vault/istiod-policy.hcl': await istiodPolicy(leastRights),
   'deploy/vault/operator-policy-procedure.hcl': await policy(
     'deploy/samples/procedure.yaml',

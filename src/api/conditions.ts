@@ -82,6 +82,7 @@ export const reasons = {
   Forbidden: waiting(30),
   LoginFailed: waiting(30),
   RateLimited: waiting(15),
+  CADiffers: waiting(30),
   AccessDiffers: waiting(30),
   AuthConfigUnfit: waiting(30),
   AccessRestricted: waiting(60),

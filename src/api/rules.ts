@@ -97,8 +97,27 @@ export const specRules: CelRule[] = [
   },
   {
     rule: 'self.keyStore.manage || !self.intermediate.manage',
-    message: 'keyStore.manage: false goes only with intermediate.manage: false',
+    message:
+      'keyStore.manage: false goes only with intermediate.manage: false: who issues the intermediate writes its key there',
     fieldPath: '.keyStore.manage',
+  },
+  {
+    rule: 'self.keyStore.manage || !self.adopt',
+    message:
+      'adopt: true needs keyStore.manage: true, since what is adopted is recorded in the key store; remove adopt, and leave policy and role to others (policy.manage and kubernetesAuth.manage: false) if they exist',
+    fieldPath: '.adopt',
+  },
+  {
+    rule: 'self.keyStore.manage || !self.kubernetesAuth.config.manage',
+    message:
+      'kubernetesAuth.config.manage: true needs keyStore.manage: true, where the operator records which mount it made',
+    fieldPath: '.kubernetesAuth.config.manage',
+  },
+  {
+    rule: 'self.keyStore.manage || self.policy.manage || !self.kubernetesAuth.manage',
+    message:
+      'with keyStore.manage: false the policy shows whose the role is: kubernetesAuth.manage: true needs policy.manage: true; set kubernetesAuth.manage: false',
+    fieldPath: '.kubernetesAuth.manage',
   },
   {
     rule: 'self.kubernetesAuth.manage || !self.kubernetesAuth.config.manage',

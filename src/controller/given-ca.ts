@@ -62,7 +62,8 @@ export async function readGivenCa(
   kube: Pick<KubeClient, 'getObject'>,
   resource: IstioVaultCA,
 ): Promise<Pick<ObservedKubernetes, 'given'>> {
-  if (resource.spec.intermediate.source !== 'Import') return {};
+  const { source, manage } = resource.spec.intermediate;
+  if (source !== 'Import' || !manage) return {};
   try {
     const read = await readSecret(kube, resource);
     return read ? { given: read.given } : {};

@@ -76,7 +76,8 @@ export async function readGivenCertificates(
   kube: Pick<KubeClient, 'getObject'>,
   { metadata: { namespace }, spec }: IstioVaultCA,
 ): Promise<Pick<ObservedKubernetes, 'signed' | 'givenRoots'>> {
-  const ofSigned = signedReference(spec.root);
+  // nothing is signed for an intermediate that others make
+  const ofSigned = spec.intermediate.manage ? signedReference(spec.root) : undefined;
   const ofRoots = rootsReference(spec.root);
   const [signed, givenRoots] = await Promise.all([
     ofSigned &&

@@ -12,6 +12,7 @@ import { plan } from '../plan/plan.ts';
 import { internalError, kindOf, recheckAfterMs, type Problem } from '../plan/facts/problem.ts';
 import { describeForeignRoles } from '../plan/vault/foreign-roles.ts';
 import { outsideDueAt } from '../plan/vault/outside-root-checks.ts';
+import { othersDueAt } from '../plan/vault/unmanaged-ca.ts';
 import { listsDueAt } from '../plan/vault/revocation-lists.ts';
 import { describeStaleStandby } from '../plan/vault/stale-standby.ts';
 import { rotationDue } from '../plan/rotation/rotation.ts';
@@ -247,7 +248,13 @@ export class Reconciler {
     if (transient) return { backoff: true, problem: transient };
     const waits = result.problems.map(recheckAfterMs).filter((ms) => ms !== undefined);
     const s = result.observed && new DerivedState(desired, result.observed, now);
-    const next = [s?.renewAt, s && rotationDue(s), s && outsideDueAt(s), ...(s ? listsDueAt(s) : [])];
+    const next = [
+      s?.renewAt,
+      s && rotationDue(s),
+      s && outsideDueAt(s),
+      s && othersDueAt(s),
+      ...(s ? listsDueAt(s) : []),
+    ];
     const untilDue = next.filter((at) => at !== undefined && at > now).map((at) => (at ?? now) - now);
     const look = s && recheckIn(s);
     const again = result.unfinished && desired.spec.mode === 'Enforce';

@@ -7,12 +7,13 @@
 import { caDigest } from './facts/ca-entry.ts';
 import { DerivedState } from './facts/derived.ts';
 import type { Desired } from './facts/desired.ts';
-import { accessRestricted, accessSteps, authConfigUnfit, reviewerSteps } from './vault/access.ts';
+import { accessRestricted, accessSteps, authConfigUnfit, authMountAbsent, reviewerSteps } from './vault/access.ts';
 import { objectName, renderName } from './control-plane/istiod-fields.ts';
 import * as ownership from './ownership/checks.ts';
 import * as controlPlane from './control-plane/checks.ts';
 import { keyStoreDeletes } from './vault/entry-lifetime.ts';
 import { crlMissing, crlNearEnd, listSettingsSteps } from './vault/revocation-lists.ts';
+import * as others from './vault/unmanaged-ca.ts';
 import * as outside from './vault/outside-root-checks.ts';
 import * as roots from './vault/root-checks.ts';
 import { wouldReplaceRoot } from './vault/mesh-root-checks.ts';
@@ -46,6 +47,20 @@ export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
   ].filter((problem) => problem !== undefined);
 }
 
+/** Problems of a root outside, and of a CA that comes from outside of Vault: none while others make the intermediate. */
+const outsideProblems = (s: DerivedState): (Problem | undefined)[] =>
+  s.checksOnly
+    ? []
+    : [
+        outside.issuerNotFound(s),
+        outside.rootNotServed(s),
+        outside.outsideUnreadable(s),
+        outside.rootAwaited(s),
+        outside.outsideMissing(s),
+        outside.importedCaLost(s),
+        outside.importAwaitsRotation(s),
+      ];
+
 /** Problems that the observation shows, in the order in which a condition shows them. */
 function checkObserved(s: DerivedState): Problem[] {
   // the other problems do not concern a resource that does not own the control plane
@@ -66,6 +81,7 @@ function checkObserved(s: DerivedState): Problem[] {
     servers.authConfigNotOwned(s),
     ownership.policyNotOwned(s),
     ownership.roleNotOwned(s),
+    authMountAbsent(s),
     accessDiffers(s),
     authConfigUnfit(s),
     accessRestricted(s),
@@ -75,13 +91,10 @@ function checkObserved(s: DerivedState): Problem[] {
     crlNearEnd(s),
     crlMissing(s),
     roots.rootLost(s),
-    outside.issuerNotFound(s),
-    outside.rootNotServed(s),
-    outside.outsideUnreadable(s),
-    outside.rootAwaited(s),
-    outside.outsideMissing(s),
-    outside.importedCaLost(s),
-    outside.importAwaitsRotation(s),
+    others.rootDiffers(s),
+    others.intermediateDiffers(s),
+    others.keyStoreDiffers(s),
+    ...outsideProblems(s),
     controlPlane.istiodSignsNothing(s),
     wouldReplaceRoot(s),
     rotationProblem(s),

@@ -8,8 +8,8 @@ import { Refused } from './simulated-effects.ts';
 import { applyTo } from './step-table.ts';
 import type { Plan, Step } from './steps.ts';
 
-/** structuredClone makes objects of another realm under Jest, which no deep comparison takes for equal. */
-function clone<T>(value: T): T {
+/** A deep copy. structuredClone makes objects of another realm under Jest, which no deep comparison takes for equal. */
+export function clone<T>(value: T): T {
   if (Array.isArray(value)) return value.map((item: unknown) => clone(item)) as T;
   if (typeof value !== 'object' || value === null) return value;
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, clone<unknown>(item)])) as T;

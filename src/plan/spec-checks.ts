@@ -24,14 +24,13 @@ export function notYetSupported(d: Desired): Problem | undefined {
       spec.delivery.crl && spec.root.source !== 'Generate',
       `spec.delivery.crl with spec.root.source: ${spec.root.source}`,
     ],
-    [!spec.root.manage, 'spec.root.manage: false'],
+    [spec.delivery.crl && !spec.root.manage, 'spec.delivery.crl with spec.root.manage: false'],
+    [spec.delivery.crl && !spec.intermediate.manage, 'spec.delivery.crl with spec.intermediate.manage: false'],
     [
       spec.delivery.crl && spec.intermediate.source === 'Import',
       'spec.delivery.crl with spec.intermediate.source: Import',
     ],
     [spec.adopt && spec.intermediate.source === 'Import', 'spec.adopt with spec.intermediate.source: Import'],
-    [!spec.intermediate.manage, 'spec.intermediate.manage: false'],
-    [!spec.keyStore.manage, 'spec.keyStore.manage: false'],
   ];
   const fields = unsupported.filter(([used]) => used).map(([, field]) => field);
   if (fields.length === 0) return undefined;

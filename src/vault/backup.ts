@@ -106,6 +106,14 @@ const rights = ({ spec }: Desired, onEntries: string[], onMount: string[]): Map<
     [kvDataPath(spec, '-state'), onEntries],
   ]);
 
+/** Refuses a CA that others manage: their entry is theirs to back up, and to restore. @throws BackupError */
+function refuseOthers({ spec }: Desired): void {
+  if (!spec.intermediate.manage)
+    fail(
+      'spec.intermediate.manage is false: others make the CA, and the operator writes nothing of it. Have them back it up and restore it. Nothing was written',
+    );
+}
+
 /** Whether the mount of the key store exists. @throws BackupError if it is no KV mount of the version in the spec */
 async function keyStoreExists(client: VaultClient, { spec }: Desired): Promise<boolean> {
   const { mount, version } = spec.keyStore;
@@ -130,6 +138,7 @@ const attempts = 5;
  * @throws BackupError, VaultError
  */
 export async function readCa(client: VaultClient, desired: Desired): Promise<StoredCa & { facts: StoredFacts }> {
+  refuseOthers(desired);
   const [caPlace, statePlace] = [kvPlace(desired, ''), kvPlace(desired, '-state')];
   await requireCapabilities(client, rights(desired, ['read'], ['read']));
   if (!(await keyStoreExists(client, desired)))
@@ -182,6 +191,7 @@ export async function restoreCa(
   backup: StoredCa & { facts: StoredFacts },
   sameCluster: boolean,
 ): Promise<Restored> {
+  refuseOthers(desired);
   const { mount, version } = desired.spec.keyStore;
   const places = { ca: kvPlace(desired, ''), staging: kvPlace(desired, '-staging'), state: kvPlace(desired, '-state') };
   await requireCapabilities(client, rights(desired, ['create', 'read', 'update'], ['create', 'read', 'update']));

@@ -85,13 +85,16 @@ const stateSchema = z.object({
 /** The CA generation of an entry; 0 if the field is missing or not a number. */
 const generationOf = (data: JsonObject): number => Number(str(data[generationField])) || 0;
 
-/** Parses an entry that carries the ownership marker of this resource; `entry` is `foreign` if it does not. */
-function slot<T>(id: Identity, entry: KvEntry, parse: (data: JsonObject) => T | undefined): Slot<T> {
+/**
+ * Parses an entry that carries the ownership marker of this resource; `entry` is `foreign` if it does not.
+ * @param anyones the marker does not matter: others manage the entry
+ */
+function slot<T>(id: Identity, entry: KvEntry, parse: (data: JsonObject) => T | undefined, anyones = false): Slot<T> {
   const { casVersion, data, lifetime } = entry;
   if (!data) return { casVersion, entry: undefined };
   const marker = str(data[markerField]);
   const common = { casVersion, mark: marker, ...(lifetime ? { lifetime } : {}) };
-  return { ...common, entry: isOwnMarker(id, marker) ? parse(data) : 'foreign' };
+  return { ...common, entry: anyones || isOwnMarker(id, marker) ? parse(data) : 'foreign' };
 }
 
 const parseJson = (value: string): unknown => {
@@ -121,9 +124,12 @@ const istiodReads = (pem: string): boolean => {
   return label === undefined || ['RSA PRIVATE KEY', 'EC PRIVATE KEY', 'PRIVATE KEY'].includes(label);
 };
 
-/** Parses the CA entry. The result has the hash of the public key instead of the private key. */
-export function parseLive(id: Identity, entry: KvEntry): Slot<CaEntry> {
-  const result = slot<CaEntry>(id, entry, (data) => ({
+/**
+ * Parses the CA entry. The result has the hash of the public key instead of the private key.
+ * @param anyones others manage the entry (`intermediate.manage: false`): it is read whoever wrote it
+ */
+export function parseLive(id: Identity, entry: KvEntry, anyones = false): Slot<CaEntry> {
+  const parse = (data: JsonObject): CaEntry => ({
     generation: generationOf(data),
     keyRef: str(data[keyRefField]),
     certificate: certificateFacts(str(data['ca-cert.pem'])),
@@ -133,7 +139,8 @@ export function parseLive(id: Identity, entry: KvEntry): Slot<CaEntry> {
     ...(importField in data ? { imported: true as const } : {}),
     ...(crlFile in data ? { lists: listsIn(str(data[crlFile])) } : {}),
     ...(istiodReads(str(data['ca-key.pem'])) ? {} : { unreadableKey: true as const }),
-  }));
+  });
+  const result = slot<CaEntry>(id, entry, parse, anyones);
   if (result.entry !== 'foreign' || !entry.data) return result;
   const foreign = {
     publicKey: publicKeyOfPrivate(str(entry.data['ca-key.pem'])),

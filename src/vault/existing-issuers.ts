@@ -1,5 +1,5 @@
 /** Reads issuers of a PKI mount that others own (`root.source: Existing`). */
-import { existingRef, type Desired } from '../plan/facts/desired.ts';
+import { existingRef, rootSourceOf, type Desired } from '../plan/facts/desired.ts';
 import { ownEntry, type ExistingIssuers, type Slot } from '../plan/facts/observed.ts';
 import type { StateEntry } from '../plan/facts/state-entry.ts';
 import type { VaultClient } from './client.ts';
@@ -16,7 +16,7 @@ export async function readExisting(
   state: () => Promise<Slot<StateEntry>>,
 ): Promise<ExistingIssuers | undefined> {
   const { root, delivery } = d.spec;
-  if (root.source !== 'Existing' || deleting) return undefined;
+  if (rootSourceOf(d.spec) !== 'Existing' || deleting) return undefined;
   const read = (ref: string) => readPublicIssuer(client, root.mount, ref);
   const wanted = read(existingRef(root));
   const byDefault = delivery.source === 'PKI' ? read('default') : Promise.resolve(undefined);

@@ -14,7 +14,7 @@ import {
   type CertificateFacts,
 } from '../plan/facts/certificate.ts';
 import { pathTo } from '../plan/facts/certificate-path.ts';
-import type { Desired } from '../plan/facts/desired.ts';
+import { rootSourceOf, type Desired } from '../plan/facts/desired.ts';
 import { isListOf, listsIn } from '../plan/facts/revocation-list.ts';
 import type { IntermediateSpec } from '../plan/facts/state-entry.ts';
 import { ProblemError, type Problem } from '../plan/facts/problem.ts';
@@ -201,14 +201,15 @@ async function csrOf(
 
 /** The maximum TTL of the mount that signs, in seconds; undefined: others own it and do not show it. */
 async function signingLimit({ client, desired }: ExecuteContext): Promise<number | undefined> {
-  const { source, mount } = desired.spec.root;
-  return source === 'Generate' ? await readMaxLeaseTtl(client, mount) : await readVisibleMaxLeaseTtl(client, mount);
+  const { mount } = desired.spec.root;
+  const isOwn = rootSourceOf(desired.spec) === 'Generate';
+  return isOwn ? await readMaxLeaseTtl(client, mount) : await readVisibleMaxLeaseTtl(client, mount);
 }
 
 /** The certificate of the issuer that signs; undefined: the issuer does not exist. */
 async function readSigner({ client, desired }: ExecuteContext, id: string): Promise<CertificateFacts | undefined> {
-  const { source, mount } = desired.spec.root;
-  if (source !== 'Generate') return (await pki.readPublicIssuer(client, mount, id))?.certificate;
+  const { mount } = desired.spec.root;
+  if (rootSourceOf(desired.spec) !== 'Generate') return (await pki.readPublicIssuer(client, mount, id))?.certificate;
   return certificateFacts((await pki.readChain(client, mount, id))[0] ?? '');
 }
 

@@ -5,7 +5,7 @@
 import { annotations } from '../api/annotations.ts';
 import { optionalCapabilities, requiredCapabilities } from '../plan/vault/capabilities.ts';
 import { DerivedVault } from '../plan/facts/derived.ts';
-import type { Desired } from '../plan/facts/desired.ts';
+import { rootSourceOf, type Desired } from '../plan/facts/desired.ts';
 import { isOwnMarker } from '../plan/facts/identity.ts';
 import { isListOf } from '../plan/facts/revocation-list.ts';
 import { ownables, owns, ownsAuthMount, type Ownable } from '../plan/ownership/ownership.ts';
@@ -24,10 +24,10 @@ import type { Step } from '../plan/steps.ts';
 import { listRoles, readAuthConfig, readPolicy, readRole } from './access.ts';
 import { assertServing, type VaultClient } from './client.ts';
 import { parseLive, parseStaging, parseState } from './entries.ts';
-import { VaultError } from './errors.ts';
 import { readExisting, signerIdOf } from './existing-issuers.ts';
 import { listKv, readKv, readVersions, type KvPlace, type KvVersions } from './kv.ts';
 import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
+import { optional, optionalUnless, start, type Pending } from './pending-reads.ts';
 import { isRevoked, listPkiRoles, readList, readListSettings, readPki, readSigned } from './pki.ts';
 import { withField } from './refused-mount.ts';
 
@@ -39,44 +39,11 @@ export function kvPlace({ spec }: Desired, suffix: '' | '-staging' | '-state'): 
 
 const noVersions: KvVersions = { limit: undefined, older: [] };
 
-/** A read that is under way. Whether its failure matters is known only when others have answered. */
-interface Pending<T> {
-  /** The value. @throws what the read failed with */
-  take(): Promise<T>;
-  /** The value; undefined when the read is forbidden: the capabilities say more precisely what is missing. */
-  takeUnlessForbidden(): Promise<T | undefined>;
-}
-
-function start<T>(read: Promise<T>): Pending<T> {
-  read.catch(() => undefined); // taken later, or of no consequence because its mount is not there
-  return {
-    take: () => read,
-    takeUnlessForbidden: () =>
-      read.catch((error: unknown) => {
-        if (error instanceof VaultError && error.kind === 'Forbidden') return undefined;
-        throw error;
-      }),
-  };
-}
-
 const everything = { authMount: true, authConfig: true, auditDevice: true, rootGoes: true };
 
 /** Whether the spec and the annotations ask that the root mount goes with the resource. */
 const rootGoes = (d: Desired): boolean =>
-  d.spec.root.source === 'Generate' && annotations.confirmDeleteRoot in d.annotations;
-
-/** A read that needs a right which the operator can do without: `unreadable` without it. */
-const optional = <T>(read: Promise<T>): Promise<T | 'unreadable'> =>
-  read.catch((error: unknown) => {
-    if (error instanceof VaultError && error.kind === 'Forbidden') return 'unreadable' as const;
-    throw error;
-  });
-
-/** A read that is needed if the operator manages the object, and otherwise one that it can do without. */
-async function optionalUnless<T>(managed: boolean, read: Promise<T>): Promise<{ value: T } | 'unreadable'> {
-  const value = read.then((found) => ({ value: found }));
-  return managed ? await value : await optional(value);
-}
+  rootSourceOf(d.spec) === 'Generate' && annotations.confirmDeleteRoot in d.annotations;
 
 /** What the entries and PKI mounts hold, as far as it shows which certificates are of this resource. */
 type Content = Pick<ObservedVault, 'live' | 'state' | 'rootPki' | 'intermediatePki'>;
@@ -121,7 +88,8 @@ async function readLists(client: VaultClient, d: Desired, content: Content): Pro
 function readers(client: VaultClient, d: Desired, now: () => number, deleting: boolean) {
   const { root, intermediate, keyStore, kubernetesAuth, policy, audit, delivery } = d.spec;
   let authMount: Promise<Mount | undefined> = Promise.resolve(undefined);
-  const readLive = async () => parseLive(d.identity, await readKv(client, kvPlace(d, '')));
+  const { manage } = intermediate;
+  const readLive = async () => parseLive(d.identity, await readKv(client, kvPlace(d, '')), !manage);
   const readState = async () => parseState(d.identity, await readKv(client, kvPlace(d, '-state')));
   const empty = Promise.resolve({ casVersion: 0, entry: undefined });
   let live: ReturnType<typeof readLive> = empty;
@@ -136,7 +104,7 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     rootPki: await rootPki.catch(() => noPki),
     intermediatePki: await intermediatePki.catch(() => noPki),
   });
-  const issuesRoot = root.source === 'Generate';
+  const issuesRoot = rootSourceOf(d.spec) === 'Generate';
   // of an imported CA nothing is in the PKI mounts, unless they were made before, or a rotation is going on
   const usesPki = async (): Promise<boolean> => {
     if (intermediate.source === 'Issue') return true;
@@ -146,6 +114,9 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     );
   };
   let existing: Promise<ExistingIssuers | undefined> = Promise.resolve(undefined);
+  /** The CA that istiod gets: with `manage: false` its certificate can be that of a mount. */
+  const publishedCa = async () =>
+    new DerivedVault(d, { ...unread, ...(await content()), ...existingPart(await existing) }).caEntry;
   const granted = async () => {
     // which of the issuers signs can change with the state entry: all are asked for
     const found = (await existing.catch(() => undefined))?.found ?? [];
@@ -160,7 +131,7 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
   const listSettings = async (mount: string) => (readsLists ? await readListSettings(client, mount) : undefined);
   return {
     health: () => client.health(),
-    state: () => (state = readState()),
+    state: () => (state = keyStore.manage ? readState() : state),
     authMount: () => (authMount = kubernetesAuth.manage ? readAuthMount(client, kubernetesAuth.mount) : authMount),
     auditDevice: async () => audit && (await readAuditDevice(client, audit.path)),
     kvMount: () => readSecretsMount(client, keyStore.mount),
@@ -176,16 +147,18 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     },
     // reduced at once: an entry holds a private key, and what is kept of it for the reconcile must not
     live: () => (live = readLive()),
-    staging: async () => parseStaging(d.identity, await readKv(client, kvPlace(d, '-staging'))),
+    staging: async () =>
+      keyStore.manage ? parseStaging(d.identity, await readKv(client, kvPlace(d, '-staging'))) : empty,
     existing: () => (existing = readExisting(client, d, deleting, () => state)),
     capabilities: granted,
-    liveVersions: async () => (keyStore.version === 2 ? await readVersions(client, kvPlace(d, '')) : noVersions),
+    liveVersions: async () =>
+      keyStore.version === 2 && manage ? await readVersions(client, kvPlace(d, '')) : noVersions,
     rootPkiRoles: async () => (issuesRoot ? await optional(listPkiRoles(client, root.mount)) : []),
-    intermediatePkiRoles: () => optional(listPkiRoles(client, intermediate.mount)),
+    intermediatePkiRoles: async () => (manage ? await optional(listPkiRoles(client, intermediate.mount)) : []),
     liveRevoked: async () => {
-      const serial = ownEntry(await live)?.certificate?.serial;
+      const serial = (await publishedCa())?.certificate?.serial;
       // Vault serves certificates to everybody, so this needs no right
-      const isOutside = root.source === 'External' || intermediate.source === 'Import';
+      const isOutside = rootSourceOf(d.spec) === 'External' || intermediate.source === 'Import';
       return serial === undefined || isOutside ? false : await isRevoked(client, root.mount, serial);
     },
     rootPki: () =>
@@ -202,7 +175,8 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
       const revoked = await Promise.all(serials.map((serial) => isRevoked(client, root.mount, serial)));
       return serials.filter((_, i) => revoked[i]);
     },
-    keyStoreEntries: async () => (deleting ? await listKv(client, keyStore.mount, keyStore.version) : []),
+    keyStoreEntries: async () =>
+      deleting && keyStore.manage ? await listKv(client, keyStore.mount, keyStore.version) : [],
     authRoles: async () => (deleting && kubernetesAuth.manage ? await listRoles(client, kubernetesAuth.mount) : []),
     rootMountRoles: async () => (deleting && rootGoes(d) ? await listPkiRoles(client, root.mount) : undefined),
     signed: async () => (deleting && rootGoes(d) ? await readSigned(client, root.mount, now()) : undefined),
@@ -264,14 +238,17 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
   const derived = new DerivedVault(d, mounts);
   const { rootMount, intermediateMount } = ownables(derived);
   // the content of a mount that this resource does not own is read only for adoption
-  const pki = async (mount: Mount | undefined, object: Ownable | undefined, read: Pending<Pki>) =>
-    mount?.type === 'pki' && object && (d.spec.adopt || owns(derived, object)) ? await read.take() : undefined;
+  const pki = async (mount: Mount | undefined, object: Ownable | undefined, read: Pending<Pki>, isOthers = false) =>
+    mount?.type === 'pki' && (isOthers || (object && (d.spec.adopt || owns(derived, object))))
+      ? await read.take()
+      : undefined;
   const roles = async (mount: string, object: Ownable | undefined, read: Pending<PkiRoles['names']>) =>
     object && owns(derived, object) ? [{ mount, names: await read.take() }] : [];
   const { root, intermediate } = d.spec;
   const { existing } = mounts;
   const rootPki = await pki(mounts.rootMount, rootMount, reads.rootPki);
-  const intermediatePki = await pki(mounts.intermediateMount, intermediateMount, reads.intermediatePki);
+  const { checksOnly } = derived;
+  const intermediatePki = await pki(mounts.intermediateMount, intermediateMount, reads.intermediatePki, checksOnly);
   const ofRoot = rootPki && (await reads.rootListSettings.take());
   const ofIntermediate = intermediatePki && (await reads.intermediateListSettings.take());
   return {

@@ -188,8 +188,8 @@ describe('a spec that only the operator can judge', () => {
     [
       'NotYetSupported',
       'bad-later',
-      { root: { manage: false }, intermediate: { manage: false } },
-      'spec.root.manage: false, spec.intermediate.manage: false',
+      { root: { manage: false }, delivery: { crl: true } },
+      'spec.delivery.crl with spec.root.manage: false',
     ],
     [
       'AddressNotAllowed',

@@ -166,6 +166,11 @@ export function useRotatingMesh(more: string[] = []) {
       const { status } = await kube.request('PATCH', resourcePath(namespace, 'istioca'), { metadata: { annotations } });
       expect(status).toBe(200);
     },
+    /** Changes fields of the spec. */
+    patch: async (namespace: string, spec: Json): Promise<void> => {
+      const { status } = await kube.request('PATCH', resourcePath(namespace, 'istioca'), { spec });
+      expect(status).toBe(200);
+    },
     /** Waits until the resource satisfies a check. */
     until: async (what: string, namespace: string, check: (found: Resource) => boolean): Promise<Resource> =>
       await waitFor(

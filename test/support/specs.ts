@@ -10,6 +10,7 @@ export const smallestSpec: Json = {
   controlPlane: { kind: 'TetrateControlPlane', name: 'controlplane' },
 };
 
+const othersStore = { keyStore: { manage: false }, intermediate: { manage: false } };
 const secretRef = { name: 'a' };
 const external = { signed: { configMapRef: { name: 'a' } } };
 const annotation = (name: string, value: string): Json => ({ delivery: { annotations: { [name]: value } } });
@@ -57,6 +58,9 @@ export const breaking: [string, Json][] = [
   ['spec.audit', { vault: { namespace: 'team' }, audit: { path: 'file' } }],
   ['spec.keyStore.manage', { keyStore: { manage: false } }],
   ['spec.kubernetesAuth.config.manage', { kubernetesAuth: { manage: false, config: { manage: true } } }],
+  ['spec.adopt', { ...othersStore, adopt: true }],
+  ['spec.kubernetesAuth.config.manage', { ...othersStore, kubernetesAuth: { config: { manage: true } } }],
+  ['spec.kubernetesAuth.manage', { ...othersStore, policy: { manage: false } }],
   // at the boundary of a rule
   ['spec.root.key.bits', { root: { key: { type: 'rsa', bits: 384 } } }],
   ['spec.intermediate.importRef', { intermediate: { importRef: { secretRef } } }],
@@ -105,6 +109,10 @@ export const obeying: Json[] = [
   { keyStore: { version: 1, path: 'state' } },
   { keyStore: { manage: false }, intermediate: { manage: false } },
   { policy: { manage: false }, kubernetesAuth: { manage: false } },
+  { intermediate: { manage: false } },
+  { root: { manage: false } },
+  { root: { manage: false }, intermediate: { manage: false }, adopt: true },
+  { ...othersStore, policy: { manage: false }, kubernetesAuth: { manage: false } },
   { delivery: { directory: '/etc/cacerts/below' } },
   { delivery: { crl: true } },
   { delivery: { crl: false, source: 'PKI' } },

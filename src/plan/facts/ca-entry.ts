@@ -1,4 +1,4 @@
-/** What a CA entry holds, judged by itself. Pure. */
+/** Whether the content of a CA entry fits together, and the digest by which istiod is told of a change. Pure. */
 import { createHash } from 'node:crypto';
 import { bundleFacts } from './certificate.ts';
 import { pathTo } from './certificate-path.ts';

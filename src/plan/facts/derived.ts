@@ -7,8 +7,10 @@ import type { Spec } from '../../api/schema.ts';
 import { bundleFacts, certificateFacts, isSignedBy, type CertificateFacts } from './certificate.ts';
 import { leadsTo, pathTo } from './certificate-path.ts';
 import { caEntryDefect } from './ca-entry.ts';
-import { pendingRequest, renewBeforeMs, type Desired } from './desired.ts';
+import { certificateOfHandedOver, deliveredCa } from './delivered-ca.ts';
+import { pendingRequest, renewBeforeMs, rootSourceOf, type Desired } from './desired.ts';
 import { generationName, generationOf, type Identity } from './identity.ts';
+import { Memo } from './memo.ts';
 import {
   ownEntry,
   type CaEntry,
@@ -20,7 +22,7 @@ import {
   type Pki,
   type StagingEntry,
 } from './observed.ts';
-import type { IssuedRoot, Rotation, StateEntry } from './state-entry.ts';
+import { withoutCa, type IssuedRoot, type Rotation, type StateEntry } from './state-entry.ts';
 
 /** Level of the CA hierarchy. */
 export type Tier = 'root' | 'intermediate';
@@ -59,21 +61,6 @@ interface IssuedReference {
   serial?: string;
 }
 
-/** Base of the two kinds of derived state: caches computed values. */
-class Memo {
-  readonly #values = new Map<unknown, unknown>();
-
-  /**
-   * Returns the value of a key, which the first call computes.
-   * @param key a name, or the function that computes the value
-   * @param compute must not depend on anything that can change
-   */
-  once<T>(key: unknown, compute: () => T): T {
-    if (!this.#values.has(key)) this.#values.set(key, compute());
-    return this.#values.get(key) as T;
-  }
-}
-
 /** Values that follow from the desired state and the observation of Vault alone. */
 export class DerivedVault extends Memo {
   readonly desired: Desired;
@@ -93,9 +80,27 @@ export class DerivedVault extends Memo {
     return this.desired.identity;
   }
 
-  /** The state entry; undefined: there is none, it cannot be parsed, or this resource does not own it. */
+  /** Whether others make the intermediate, its mount and the CA entry (`intermediate.manage: false`), so that they are only checked. */
+  get checksOnly(): boolean {
+    return !this.spec.intermediate.manage;
+  }
+
+  /**
+   * The state entry as it is written; undefined: there is none, it cannot be parsed, or this resource does not own it. With `keyStore.manage: false`
+   * there is none.
+   */
+  get writtenState(): StateEntry | undefined {
+    return this.spec.keyStore.manage ? ownEntry(this.vault.state) : undefined;
+  }
+
+  /**
+   * The state entry as far as it counts: what it records of a CA that this resource managed before does not, while others manage the CA. undefined as of
+   * `writtenState`.
+   */
   get stateEntry(): StateEntry | undefined {
-    return ownEntry(this.vault.state);
+    const { writtenState: state } = this;
+    if (!state || !this.checksOnly) return state;
+    return this.once('stateEntry', () => withoutCa(state, this.issuesRoot));
   }
 
   /** The root rotation in progress; undefined: none. */
@@ -103,14 +108,28 @@ export class DerivedVault extends Memo {
     return this.stateEntry?.rotation;
   }
 
-  /** The CA entry, which can be invalid; undefined: there is none, or it does not carry the marker of this resource. */
+  /**
+   * The CA entry, which can be invalid; undefined: there is none, or it does not carry the marker of this resource. If others manage the CA: the files
+   * that istiod gets, whoever wrote them.
+   */
   get caEntry(): CaEntry | undefined {
-    return ownEntry(this.vault.live);
+    const entry = ownEntry(this.vault.live);
+    return this.checksOnly ? this.once('delivered', () => deliveredCa(this.spec, this.vault, entry)) : entry;
   }
 
-  /** The staging entry; undefined: there is none, or it does not carry the marker of this resource. */
+  /** The staging entry; undefined: there is none, it does not carry the marker of this resource, or others manage the CA. */
   get stagingEntry(): StagingEntry | undefined {
-    return ownEntry(this.vault.staging);
+    return this.checksOnly ? undefined : ownEntry(this.vault.staging);
+  }
+
+  /** Whether others generate the root in the mount of the spec (`source: Generate` with `manage: false`). */
+  get rootIsOthers(): boolean {
+    return this.spec.root.source === 'Generate' && !this.spec.root.manage;
+  }
+
+  /** Where the root comes from, as of `rootSourceOf`. */
+  get rootSource(): Spec['root']['source'] {
+    return rootSourceOf(this.spec);
   }
 
   /** Whether the CA is brought along by the user (`intermediate.source: Import`). */
@@ -120,12 +139,12 @@ export class DerivedVault extends Memo {
 
   /** Whether certificates of intermediates come from outside of Vault: signed there (`root.source: External`), or imported. */
   get signsOutside(): boolean {
-    return this.spec.root.source === 'External' || this.imports;
+    return this.rootSource === 'External' || this.imports;
   }
 
   /** Whether this resource issues its root, in a mount of its own. Otherwise the root is outside: it is known by its certificate alone. */
   get issuesRoot(): boolean {
-    return this.spec.root.source === 'Generate' && !this.imports;
+    return this.rootSource === 'Generate' && !this.imports;
   }
 
   /**
@@ -135,7 +154,7 @@ export class DerivedVault extends Memo {
   get awaitsFirstIssue(): boolean {
     const asked = pendingRequest(this.desired, this.stateEntry?.handled, annotations.rotateRoot) !== undefined;
     const isKept = this.caEntry?.imported === true && this.stateEntry?.root?.issuerId === undefined;
-    return !this.imports && isKept && this.rotation === undefined && !asked;
+    return !this.imports && isKept && this.rotation === undefined && (this.checksOnly || !asked);
   }
 
   /** Whether certificates are signed, or about to be, so that the PKI mounts of this resource are needed. */
@@ -151,7 +170,7 @@ export class DerivedVault extends Memo {
    */
   get ownRoots(): OwnIssuer[] {
     return this.once('ownRoots', () => {
-      const inMount = this.spec.root.source === 'Generate' ? this.#ownIssuers('root') : [];
+      const inMount = this.rootSource === 'Generate' ? this.#ownIssuers('root') : [];
       const known = new Set(inMount.map(({ certificate }) => certificate.fingerprint));
       const outside = this.#outsideRoots().filter(({ certificate }) => !known.has(certificate.fingerprint));
       return [...inMount, ...outside].sort((a, b) => b.generation - a.generation);
@@ -257,7 +276,9 @@ export class DerivedVault extends Memo {
     if (!signed) return this.ownRoots[0];
     // a root that is lost is in the CA entry and not in its mount: it signs nothing
     const signing = this.ownRoots.filter(({ id }) => id !== '' || this.#isOutside);
-    return signing.find((issuer) => this.leads(signed, issuer.certificate));
+    const signer = signing.find((issuer) => this.leads(signed, issuer.certificate));
+    // others sign, and can do so under another root: that is no reason to generate a second one
+    return signer ?? (this.checksOnly && this.issuesRoot ? signing[0] : undefined);
   }
 
   /**
@@ -315,7 +336,8 @@ export class DerivedVault extends Memo {
 
   /** Whether the root of the current CA is outside of this resource. That of an imported CA is not in Vault either. */
   get #isOutside(): boolean {
-    return this.spec.root.source !== 'Generate' || this.caEntry?.imported === true;
+    const isImported = this.caEntry?.imported === true || (this.checksOnly && this.imports);
+    return this.rootSource !== 'Generate' || isImported;
   }
 
   /** Roots outside, as the state entry records them; before that, and if the state entry is lost, those in the CA entry. */
@@ -324,11 +346,15 @@ export class DerivedVault extends Memo {
     const outside = (certificate: CertificateFacts | undefined, id: string, generation: number): OwnIssuer[] =>
       certificate ? [{ id, keyId: '', keyName: '', certificate, generation }] : [];
     const ofRecord = (one: IssuedRoot | undefined): OwnIssuer[] =>
-      outside(certificateFacts(one?.certificate ?? ''), one?.issuerId ?? '', one?.generation ?? 1);
+      outside(
+        certificateFacts(one?.certificate ?? '') ?? certificateOfHandedOver(this.spec, this.vault, this.caEntry, one),
+        one?.issuerId ?? '',
+        one?.generation ?? 1,
+      );
     const recorded = [...ofRecord(rotation?.to), ...ofRecord(root)];
     if (recorded.length > 0 || this.stateEntry?.root?.fingerprint !== undefined) return recorded;
     // if the state entry is lost, a root in the CA entry can be that of an imported CA, trusted beside the one in the mount
-    if (!this.#isOutside && (this.stateEntry || this.#ownIssuers('root').length === 0)) return [];
+    if (!this.#isOutside && (this.checksOnly || this.stateEntry || this.#ownIssuers('root').length === 0)) return [];
     return bundleFacts(this.caEntry?.root ?? '').flatMap((certificate) =>
       outside(certificate, this.#signsUnder(certificate) ? (this.wantedIssuer?.id ?? '') : '', 1),
     );
@@ -410,7 +436,8 @@ export class DerivedState extends DerivedVault {
   }
 
   /**
-   * The issuer in Vault that signs intermediates; undefined: there is no root, the issuer does not exist any more, or the root signs outside of Vault.
+   * The issuer in Vault that signs intermediates; undefined: there is no root, the issuer does not exist any more, the root signs outside of Vault, or
+   * others have the intermediate signed.
    */
   get signingIssuer(): SigningIssuer | undefined {
     return this.once('signingIssuer', () => this.#signingIssuer());
@@ -420,7 +447,7 @@ export class DerivedState extends DerivedVault {
   isUnderSigner(certificate: CertificateFacts): boolean {
     const { signer, signingIssuer } = this;
     if (!signer) return false;
-    return signingIssuer && this.spec.root.source === 'Existing'
+    return signingIssuer && this.rootSource === 'Existing'
       ? isSignedBy(certificate, signingIssuer.certificate)
       : this.leads(certificate, signer.certificate);
   }
@@ -435,7 +462,7 @@ export class DerivedState extends DerivedVault {
 
   /** Whether no mount of this resource has the root that would sign: it came with an imported CA, or it is lost. */
   get hasKeylessRoot(): boolean {
-    return this.spec.root.source === 'Generate' && this.signer?.id === '';
+    return this.rootSource === 'Generate' && this.signer?.id === '';
   }
 
   /** The desired content of root-cert.pem: PEM blocks; undefined as in {@link RootRoles.trusted}. */
@@ -450,7 +477,9 @@ export class DerivedState extends DerivedVault {
   get renewAt(): number | undefined {
     const { currentCa, signer } = this;
     if (!currentCa || !signer) return undefined;
-    if (!this.signsOutside && currentCa.certificate.notAfter >= (this.signingEnd ?? Infinity)) return undefined;
+    // others can have the next one signed under another root
+    if (!this.signsOutside && !this.checksOnly && currentCa.certificate.notAfter >= (this.signingEnd ?? Infinity))
+      return undefined;
     const lifetime = currentCa.certificate.notAfter - currentCa.certificate.notBefore;
     return currentCa.certificate.notAfter - renewBeforeMs(this.spec, lifetime, this.kubernetes.maxWorkloadCertTtlMs);
   }
@@ -458,8 +487,8 @@ export class DerivedState extends DerivedVault {
   #signingIssuer(): SigningIssuer | undefined {
     const { signer } = this;
     // a root that was imported with a CA, or is lost, signs nothing
-    if (!signer || this.hasKeylessRoot) return undefined;
-    if (this.spec.root.source === 'Generate')
+    if (!signer || this.hasKeylessRoot || this.checksOnly) return undefined;
+    if (this.rootSource === 'Generate')
       return { id: signer.id, certificate: signer.certificate, end: signer.certificate.notAfter };
     const issuer = this.vault.existing?.found.find(({ id }) => id === signer.id);
     const path = issuer && pathTo(issuer.certificate, issuer.above, [signer.certificate]);
@@ -471,6 +500,8 @@ export class DerivedState extends DerivedVault {
     const from = this.rootOutsideRotation;
     const state = this.stateEntry;
     const rotation = state?.rotation;
+    // what others published is what istiod distributes
+    if (this.checksOnly && this.currentCa) return { signer: from, trusted: bundleFacts(this.currentCa.root) };
     if (!rotation) return { signer: from, trusted: from && [from.certificate] };
     const to = this.findRoot(rotation.to) ?? this.lostRoot(rotation.to);
     const [signer, last] = rotation.back ? [from, state.root] : [to, rotation.to];

@@ -41,6 +41,13 @@ function rootSpecOf(root: Spec['root']): RootSpec {
   return root.source === 'External' ? none : { ...none, issuerRef: existingRef(root) };
 }
 
+/**
+ * Where the root comes from, for the planner. One that others generate in the mount (`Generate` with `manage: false`) is like one of others that exists:
+ * the default issuer of the mount.
+ */
+export const rootSourceOf = ({ root }: Pick<Spec, 'root'>): Spec['root']['source'] =>
+  root.source === 'Generate' && !root.manage ? 'Existing' : root.source;
+
 /** With `root.source: Existing`: name or id of the issuer, or `default`, as Vault calls the default issuer of a mount. */
 export const existingRef = ({ existing }: Spec['root']): string => existing?.issuerRef ?? 'default';
 

@@ -139,7 +139,7 @@ function defectOfPath(s: DerivedState, path: readonly CertificateFacts[]): strin
 }
 
 /** Why a certificate with the CAs above it cannot be a path of CAs: the first defect from below; undefined: it can. @param path the root last */
-const defectOfCas = (path: readonly CertificateFacts[], now: number): string | undefined =>
+export const defectOfCas = (path: readonly CertificateFacts[], now: number): string | undefined =>
   path
     .map((certificate, below) => defectOfCa(certificate, below, path.length - 1, now))
     .find((defect) => defect !== undefined);
@@ -220,7 +220,7 @@ export type Import =
 /** What is to be made of the CA in the Secret; undefined: nothing is imported, or the Secret may not be read. */
 export const importOf = derivedOnce((s: DerivedState): Import | undefined => {
   const { given } = s.kubernetes;
-  if (!s.imports || (given && 'unreadable' in given)) return undefined;
+  if (!s.imports || s.checksOnly || (given && 'unreadable' in given)) return undefined;
   if (!given) return { kind: 'absent' };
   const refused = (why: string): Import => ({ kind: 'refused', why, place: given.place });
   const [leaf, ...others] = given.certificates;

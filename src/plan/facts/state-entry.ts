@@ -86,6 +86,18 @@ interface PreexistingVersions {
   publicKey?: string;
 }
 
+/**
+ * The state entry without what it records of the CA.
+ * @param keepsRoot keeps the record of the root
+ */
+export function withoutCa(state: StateEntry, keepsRoot: boolean): StateEntry {
+  const rest = { ...state };
+  delete rest.intermediate;
+  delete rest.rotation;
+  if (!keepsRoot) delete rest.root;
+  return rest;
+}
+
 /** Content of the state entry. */
 export interface StateEntry {
   /** The highest CA generation of an intermediate that was used, whether published or given up. */

@@ -9,7 +9,7 @@ import { splitPem } from '../../text/pem.ts';
 import { bundleFacts, isSignedBy, type CertificateFacts } from '../facts/certificate.ts';
 import { pathTo } from '../facts/certificate-path.ts';
 import { nameOfCertificate as nameOf, rootOfWantedIssuer } from '../facts/outside-roots.ts';
-import type { Desired } from '../facts/desired.ts';
+import { rootSourceOf, type Desired } from '../facts/desired.ts';
 import { isOwnMarker } from '../facts/identity.ts';
 import { ownEntry, type Issuer, type ObservedVault, type Pki } from '../facts/observed.ts';
 import { adopting, ownsRole, roleFits, ownables, type Ownable } from './ownership.ts';
@@ -102,7 +102,7 @@ const outside = (certificate: CertificateFacts, id = ''): Issuer => ({ id, keyId
  */
 function outsideRootToAdopt(s: DerivedState, intermediate: Issuer | undefined): Issuer | undefined {
   const { wantedIssuer: wanted, vault } = s;
-  if (s.spec.root.source === 'Existing') {
+  if (s.rootSource === 'Existing') {
     const root = rootOfWantedIssuer(s);
     const signed = intermediate === undefined || (wanted && isSignedBy(intermediate.certificate, wanted.certificate));
     return root && wanted && signed ? outside(root, wanted.id) : undefined;
@@ -141,18 +141,20 @@ function caDefect(
   if (key !== intermediate.certificate.publicKey) {
     return `ca-key.pem of ${entry} is not the key of ${name}`;
   }
-  if (!root) return unsignedBy(spec.root, name);
-  const tier = spec.root.source === 'Generate' && !root.certificate.selfIssued;
+  if (!root) return unsignedBy(spec, name);
+  const isOwn = rootSourceOf(spec) === 'Generate';
+  const tier = isOwn && !root.certificate.selfIssued;
   if (tier)
     return `the issuer ${nameOf(root.certificate)} of ${spec.root.mount}, which signed ${name}, is no root: set spec.root.source: Existing (with spec.root.existing.rootCertRef, if the mount does not have the root above it)`;
-  if (spec.root.source === 'Generate' && root.keyId === '')
-    return `the root ${root.certificate.serial} in ${spec.root.mount} has no key there`;
+  if (isOwn && root.keyId === '') return `the root ${root.certificate.serial} in ${spec.root.mount} has no key there`;
   if (intermediate.keyId === '') return `${name} has no key there`;
   return undefined;
 }
 
 /** What an intermediate is not signed by. @param name of the intermediate, for the user */
-function unsignedBy({ source, mount, existing }: Desired['spec']['root'], name: string): string {
+function unsignedBy(spec: Desired['spec'], name: string): string {
+  const { mount, existing } = spec.root;
+  const source = rootSourceOf(spec);
   if (source === 'External')
     return `${name} does not lead to a root in root-cert.pem: the CAs above it must be issuers of its mount (\`vault write <mount>/intermediate/set-signed certificate=@chain.pem\`), and the root in root-cert.pem`;
   if (source === 'Generate') return `${name} is not signed by an issuer of ${mount}`;
@@ -200,7 +202,7 @@ function rootsDefect(
     `nothing was changed. Take ${what} out of the entry once no workload certificate is left under it, ${alternative}`;
   if (others.length > 1)
     return `${file} hands out ${roots.length} roots, and a rotation has two: besides the one that signs, ${others.map(nameOf).join(', ')}; ${takeOut('each but one')}`;
-  if (!retiring || (retiring.keyId === '' && spec.source === 'Generate'))
+  if (!retiring || (retiring.keyId === '' && rootSourceOf(desired.spec) === 'Generate'))
     return `${file} also hands out the root ${nameOf(first)}, whose key is not in ${spec.mount}: this resource hands out only its own, and who trusts only that one would fail; ${takeOut('it')}`;
   if (delivery.source === 'PKI')
     return `${file} hands out two roots, and with spec.delivery.source: PKI istiod gets one; nothing was changed. Set spec.delivery.source: Bundle until the root ${nameOf(first)} has left it, ${alternative}`;

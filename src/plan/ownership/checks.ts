@@ -3,6 +3,7 @@
  * nothing is left half done.
  */
 import type { DerivedState, Tier } from '../facts/derived.ts';
+import { rootSourceOf } from '../facts/desired.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { adoptionOf } from './adoption.ts';
 import { abandonedStagingMarker, adoptable, ownables, owns, ownsRole, roleFits, type Ownable } from './ownership.ts';
@@ -28,6 +29,8 @@ function remedyFor(s: DerivedState, object: Ownable | undefined, alternative: st
   const wasOwned = object && s.stateEntry?.made.includes(object.name);
   if (!marker && wasOwned)
     return `it was, and holds something else now: restore it; do not remove it before you know what it holds`;
+  // without a state entry nothing says what was adopted
+  if (!s.spec.keyStore.manage) return otherwise;
   if (!marker) return s.spec.adopt ? otherwise : `set spec.adopt: true to take it over as it is; else ${otherwise}`;
   const owner = `${marker.cluster}/${marker.namespace}/${marker.name}`;
   if (marker.cluster !== s.identity.cluster)
@@ -42,7 +45,7 @@ function remedyFor(s: DerivedState, object: Ownable | undefined, alternative: st
  * @param owner of the object
  */
 function canaryRemedy({ identity, spec }: DerivedState, owner: { namespace: string; name: string }): string {
-  if (owner.namespace !== identity.namespace || spec.root.source !== 'Generate') return '';
+  if (owner.namespace !== identity.namespace || rootSourceOf(spec) !== 'Generate') return '';
   return `. If both are revisions of one mesh, have this one sign under the root of the other: \`root: {source: Existing, mount: <spec.root.mount of ${owner.name}>}\`, and names of its own in spec.intermediate.mount, spec.keyStore.path, spec.policy.name and spec.kubernetesAuth.role; see docs/existing-root.md`;
 }
 
@@ -96,7 +99,7 @@ export function keyStoreEntryNotOwned(s: DerivedState): Problem | undefined {
   const foreign = [
     { suffix: '', slot: s.vault.live, object: live },
     { suffix: '-state', slot: s.vault.state, object: state },
-  ].find(({ slot, object }) => slot.entry === 'foreign' && !(object && (owns(s, object) || adoptable(s, object))));
+  ].find(({ slot, object }) => object && slot.entry === 'foreign' && !owns(s, object) && !adoptable(s, object));
   if (foreign)
     return notOwned('KeyStored', `${entryPath}${foreign.suffix}`, remedyFor(s, foreign.object, 'choose another path'));
   if (!staging || s.vault.staging.entry !== 'foreign' || abandonedStagingMarker(s) !== undefined) return undefined;

@@ -2,6 +2,7 @@
  * Decides which objects in Vault this resource owns: by the ownership marker that an object carries, or because the state entry names the
  * object. Pure.
  */
+import { rootSourceOf } from '../facts/desired.ts';
 import { derivedOnce, type DerivedState, type DerivedVault } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { isOwnMarker, markerOf, parseMarker, type Identity, type Origin } from '../facts/identity.ts';
@@ -17,25 +18,36 @@ export interface Ownable {
 /** The part of a policy that contains the marker: the first line. */
 const policyMarker = (policy: string): string => policy.split('\n')[0] ?? '';
 
-/** The objects at the paths of this resource, owned by it or not; undefined: the path has no object. */
+/**
+ * The objects at the paths of this resource, owned by it or not; undefined: the path has no object, or one of the CA or its entries that the spec leaves
+ * to others (`manage: false`).
+ */
 export const ownables = derivedOnce((s: DerivedVault) => {
   const { root, intermediate, keyStore, policy, kubernetesAuth } = s.spec;
   const ownable = (object: unknown, name: string, text: string | undefined): Ownable | undefined =>
     object === undefined ? undefined : { name, text: text ?? '' };
   return {
     rootMount: ownable(
-      s.spec.root.source === 'Generate' ? s.vault.rootMount : undefined,
+      rootSourceOf(s.spec) === 'Generate' ? s.vault.rootMount : undefined,
       `mount:${root.mount}`,
       s.vault.rootMount?.description,
     ),
     intermediateMount: ownable(
-      s.vault.intermediateMount,
+      intermediate.manage ? s.vault.intermediateMount : undefined,
       `mount:${intermediate.mount}`,
       s.vault.intermediateMount?.description,
     ),
-    live: ownable(s.vault.live.entry, `entry:${keyStore.path}`, s.vault.live.mark),
-    staging: ownable(s.vault.staging.entry, `entry:${keyStore.path}-staging`, s.vault.staging.mark),
-    state: ownable(s.vault.state.entry, `entry:${keyStore.path}-state`, s.vault.state.mark),
+    live: ownable(intermediate.manage ? s.vault.live.entry : undefined, `entry:${keyStore.path}`, s.vault.live.mark),
+    staging: ownable(
+      intermediate.manage ? s.vault.staging.entry : undefined,
+      `entry:${keyStore.path}-staging`,
+      s.vault.staging.mark,
+    ),
+    state: ownable(
+      keyStore.manage ? s.vault.state.entry : undefined,
+      `entry:${keyStore.path}-state`,
+      s.vault.state.mark,
+    ),
     policy: ownable(s.vault.policy, `policy:${policy.name}`, policyMarker(s.vault.policy ?? '')),
     role: ownable(s.vault.role, `role:${kubernetesAuth.role}`, ''),
     authMount: ownable(s.vault.authMount, `auth:${kubernetesAuth.mount}`, s.vault.authMount?.description),
@@ -105,16 +117,19 @@ export const markerFor = (s: DerivedVault, object: Ownable | undefined): string 
  */
 export function ownsAuthMount(s: DerivedVault): boolean {
   const { authMount } = ownables(s);
-  if (!s.spec.kubernetesAuth.manage) return false;
+  if (!s.spec.kubernetesAuth.manage || !s.spec.keyStore.manage) return false;
   return authMount !== undefined && owns(s, authMount) && originOf(s, authMount) === 'made';
 }
 
 /**
- * Names of the policy and the role, each if the spec leaves it to an administrator of Vault (`manage: false`). The state entry does not keep
- * these names: when this resource is to manage such an object again, what the administrator made of it must be adopted first.
+ * Names of the objects that the spec leaves to others (`manage: false`). The state entry does not keep these names: when this resource is to manage such
+ * an object again, what others made of it must be adopted first.
  */
-export function unmanagedAccess({ spec: { policy, kubernetesAuth } }: DerivedVault): string[] {
+export function unmanagedObjects({ spec }: DerivedVault): string[] {
+  const { root, intermediate, keyStore, policy, kubernetesAuth } = spec;
   return [
+    ...(root.manage ? [] : [`mount:${root.mount}`]),
+    ...(intermediate.manage ? [] : [`mount:${intermediate.mount}`, `entry:${keyStore.path}`]),
     ...(policy.manage ? [] : [`policy:${policy.name}`]),
     ...(kubernetesAuth.manage ? [] : [`role:${kubernetesAuth.role}`]),
   ];
@@ -165,8 +180,30 @@ export function otherOwners(s: DerivedVault): string[] {
   return [...new Set(others.map((marker) => `${marker?.namespace ?? ''}/${marker?.name ?? ''}`))];
 }
 
-/** Whether adoption of a CA can take place: once, before this resource has a state entry. */
-export const adopting = (s: DerivedVault): boolean => s.spec.adopt && s.stateEntry === undefined;
+/**
+ * Whether others managed the CA, and this resource is to manage it again: its mount or its entry is not its own any more, and not recorded as such. What
+ * stands there is adopted, or stays.
+ */
+function wasHandedOver(s: DerivedVault): boolean {
+  const { live, intermediateMount } = ownables(s);
+  const isOthers = (object: Ownable | undefined) =>
+    object !== undefined && s.stateEntry?.made.includes(object.name) === false && !owns(s, object);
+  return live !== undefined && (isOthers(live) || isOthers(intermediateMount));
+}
+
+/** Whether adoption of a CA can take place: before this resource has a state entry, and when others have managed the CA since. */
+export const adopting = (s: DerivedVault): boolean => s.spec.adopt && (s.stateEntry === undefined || wasHandedOver(s));
+
+/** Whether others managed the root mount, which `manage: false` left to them, as the record of its root shows. */
+export const rootWasOthers = ({ stateEntry, rootSource }: DerivedVault): boolean =>
+  rootSource === 'Generate' && stateEntry?.root?.certificate !== undefined && stateEntry.root.issuerId !== undefined;
+
+/** Whether the root mount can be adopted after others managed it: the root that signs is in it, with its key. */
+const rootIsBack = (s: DerivedVault): boolean =>
+  rootWasOthers(s) &&
+  s.vault.rootPki?.issuers.some(
+    ({ keyId, certificate }) => keyId !== '' && certificate.fingerprint === s.stateEntry?.root?.fingerprint,
+  ) === true;
 
 /** Whether the resource that a marker names does not exist: observed in this cluster, confirmed by annotation `take-over` for another. */
 function isDeleted(s: DerivedState, marker: Identity): boolean {
@@ -181,18 +218,19 @@ function isDeleted(s: DerivedState, marker: Identity): boolean {
  * CA: they could have been somebody else's before (`manage: false`).
  */
 export function adoptable(s: DerivedState, object: Ownable): boolean {
-  const { policy, role } = ownables(s);
-  const isAccess = [policy?.name, role?.name].includes(object.name);
-  if (!s.spec.adopt || (s.stateEntry !== undefined && !isAccess)) return false;
+  const { policy, role, rootMount } = ownables(s);
+  const isLate = [policy?.name, role?.name].includes(object.name) || (object.name === rootMount?.name && rootIsBack(s));
+  if (!s.spec.adopt || (!adopting(s) && !isLate)) return false;
   const marker = parseMarker(object.text);
   return !marker || isDeleted(s, marker);
 }
 
-/** Names of the policy and the role, each if it is to be adopted after the CA was issued or adopted. */
-export function accessToAdopt(s: DerivedState): string[] {
-  const { policy, role } = ownables(s);
+/** Names of the policy, the role and the root mount, each if it is to be adopted after the CA was issued or adopted. */
+export function adoptedLater(s: DerivedState): string[] {
+  const { policy, role, rootMount } = ownables(s);
   const { spec } = s;
   const objects = [
+    rootMount && rootWasOthers(s) && !owns(s, rootMount) ? rootMount : undefined,
     spec.policy.manage && policy && !owns(s, policy) ? policy : undefined,
     spec.kubernetesAuth.manage && role && !ownsRole(s) && roleFits(s) ? role : undefined,
   ];

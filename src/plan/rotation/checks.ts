@@ -23,6 +23,7 @@ export function cannotReload(istiod: { name: string; multiRoot: boolean; version
 /** Returns why a requested rotation cannot begin or why the roots of a running rotation cannot be delivered; `undefined`: neither is so. */
 export function rotationProblem(s: DerivedState): Problem | undefined {
   const state = s.stateEntry;
+  if (s.checksOnly) return undefined;
   if (!state || (!state.rotation && pendingRequest(s.desired, state.handled, known.rotateRoot) === undefined))
     return undefined;
   const { delivery } = s.spec;

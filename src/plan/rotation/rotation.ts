@@ -26,7 +26,14 @@ const requests = (s: DerivedVault, { handled }: StateEntry) => ({
 });
 
 /** The user paused the rotation: no phase begins while annotation `pause-rotation` is `true`. */
-export const paused = (s: DerivedVault): boolean => s.desired.annotations[known.pauseRotation] === 'true';
+const pausedByUser = (s: DerivedVault): boolean => s.desired.annotations[known.pauseRotation] === 'true';
+
+/** A rotation to a root that this resource generates stands still while others manage the root (`root.manage: false`). */
+export const standsStill = ({ rotation, rootIsOthers }: DerivedVault): boolean =>
+  rootIsOthers && rotation !== undefined && rotation.to.certificate === undefined;
+
+/** No phase of a rotation begins. */
+export const paused = (s: DerivedVault): boolean => pausedByUser(s) || standsStill(s);
 
 /** Returns the value of annotation `rotate-root` that requests a rotation which has not begun; `undefined`: no such request. */
 export function rotationRequest(s: DerivedVault): string | undefined {
@@ -77,7 +84,7 @@ function nextRoot(s: DerivedState, state: StateEntry): IssuedRoot | undefined {
  * are not, or another source. Workloads trust the root, so only the next intermediate changes.
  */
 function withWantedIssuer(s: DerivedState, { root }: StateEntry): IssuedRoot | undefined {
-  const offered = s.spec.root.source === 'Existing' && !s.imports ? offeredRoot(s) : undefined;
+  const offered = s.rootSource === 'Existing' && !s.imports ? offeredRoot(s) : undefined;
   if (!root || !offered || offered.fingerprint !== root.fingerprint) return undefined;
   return { ...root, ...offered, spec: s.desired.root };
 }
@@ -85,7 +92,9 @@ function withWantedIssuer(s: DerivedState, { root }: StateEntry): IssuedRoot | u
 /** Returns the state entry with a rotation that begins; the same state entry if no rotation is requested or it cannot begin yet. */
 function begin(s: DerivedState, state: StateEntry): StateEntry {
   const { rotate } = requests(s, state);
-  if (rotate === undefined || paused(s) || rotationProblem(s) || state.root?.fingerprint === undefined) return state;
+  // others would have to issue the intermediates of its phases
+  if (rotate === undefined || s.checksOnly || paused(s) || rotationProblem(s) || state.root?.fingerprint === undefined)
+    return state;
   const root = withWantedIssuer(s, state);
   if (root) return { ...state, root, handled: { ...state.handled, [known.rotateRoot]: rotate } };
   const to = nextRoot(s, state);
@@ -245,6 +254,7 @@ export function rotatedState(s: DerivedState, state: StateEntry): StateEntry {
   const { rotation } = state;
   if (!rotation) return begin(s, state);
   const lost = newRootGivenUp(s, rotation);
+  if (standsStill(s)) return state;
   if (requests(s, state).rollBack !== undefined || lost) return rollBack(s, state, rotation, lost);
   if (resumesForward(s)) return { ...state, rotation: redirected(rotation, { phase: 'Switching', back: false }) };
   const longestMs = longestAllowed(s, rotation.longestMs);

@@ -6,7 +6,7 @@ import { rfc3339 } from '../../api/time.ts';
 import { rotationProblem } from './checks.ts';
 import type { Rotation } from '../facts/state-entry.ts';
 import { propagation } from './gates.ts';
-import { canRollBack, earliestNext, paused, rotationRequest } from './rotation.ts';
+import { canRollBack, earliestNext, paused, rotationRequest, standsStill } from './rotation.ts';
 import { ztunnelRestart } from './ztunnels.ts';
 
 /**
@@ -39,7 +39,16 @@ function whyLost(s: DerivedState): string {
 /** Returns `status.rotation`; `undefined`: no root rotation is requested or in progress. */
 export function rotationView(s: DerivedState): Status['rotation'] {
   const rotation = s.stateEntry?.rotation;
+  const left = s.writtenState?.rotation;
+  if (!rotation && left)
+    return {
+      kind: 'Root',
+      phase: 'Paused',
+      startedAt: left.startedAt,
+      waitingFor: `spec.intermediate.manage to be true (phase ${left.phase})`,
+    };
   if (!rotation) {
+    if (s.checksOnly) return undefined;
     if (rotationRequest(s) === undefined) return undefined;
     if (paused(s))
       return { kind: 'Root', phase: 'Paused', waitingFor: `annotation ${known.pauseRotation} to be removed` };
@@ -52,7 +61,8 @@ export function rotationView(s: DerivedState): Status['rotation'] {
     due !== undefined && due > s.now
       ? `workload certificates that were issued before to run out${signerExpiresFirst(s, due)}`
       : '';
-  const pause = paused(s) ? `annotation ${known.pauseRotation} to be removed (phase ${rotation.phase})` : '';
+  const resumes = standsStill(s) ? 'spec.root.manage to be true' : `annotation ${known.pauseRotation} to be removed`;
+  const pause = paused(s) ? `${resumes} (phase ${rotation.phase})` : '';
   const restart = ztunnelRestart(s, rotation);
   const waits = [pause, gate.waitingFor || [restart, expiry].filter(Boolean).join('; and for ')]
     .filter(Boolean)

@@ -2,6 +2,7 @@
  * Messages of `RootReady` and `IntermediateReady` about the expiry of the certificates. They contain fixed dates and no remaining time, so
  * that they stay stable. Pure.
  */
+import type { CertificateFacts } from '../facts/certificate.ts';
 import type { OwnIssuer, DerivedState } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { expiryReason, type StageCondition } from '../../api/conditions.ts';
@@ -39,13 +40,15 @@ export function rootMessage(s: DerivedState): string | undefined {
   const root = s.signer;
   if (!root) return undefined;
   const { serial, notAfter } = root.certificate;
-  const isExisting = s.spec.root.source === 'Existing' && root.id !== '';
+  const isExisting = s.rootSource === 'Existing' && root.id !== '';
   const outside = isExisting ? `above issuer ${root.id} of ${s.spec.root.mount}` : 'outside of Vault';
   const lost = `lost, no longer in ${s.spec.root.mount}, valid`;
-  const isInMount = s.spec.root.source === 'Generate' && !s.hasKeylessRoot;
+  const isInMount = s.rootSource === 'Generate' && !s.hasKeylessRoot;
   const where = s.lostSigner ? lost : isInMount ? `in ${s.spec.root.mount}` : outside;
   const current = `root ${serial.slice(0, 11)}… ${where} until ${day(notAfter)}`;
   if (expiry('RootReady', s) === undefined) return current;
+  if (s.checksOnly)
+    return `${current}; since ${day(rootRenewAt(root))} it has less than a third of its life left: whoever manages the CA must replace it, see docs/checks.md`;
   return `${current}; since ${day(rootRenewAt(root))} it has less than a third of its life left. It is not replaced by itself: plan a rotation (annotation ${known.rotateRoot}) while the intermediates that it signs can still have their full life`;
 }
 
@@ -59,6 +62,7 @@ export function intermediateMessage(s: DerivedState): string | undefined {
   const ca = s.currentCa;
   if (!ca) return undefined;
   const { notAfter } = ca.certificate;
+  if (s.checksOnly) return messageOfOthers(s, ca.certificate);
   const where = ca.imported ? 'imported, valid' : `in ${s.spec.intermediate.mount}`;
   const current = `generation ${ca.generation} ${where} until ${day(notAfter)}`;
   const due = s.renewAt;
@@ -68,4 +72,14 @@ export function intermediateMessage(s: DerivedState): string | undefined {
   }
   const limit = Math.floor((notAfter - due) / hour) * hour || notAfter - due;
   return `${current}, renewed on ${day(due)}; workload certificates of up to ${formatGoDuration(Math.floor(limit))} end before it`;
+}
+
+/** The message about an intermediate that others manage, and that they must renew. */
+function messageOfOthers(s: DerivedState, { serial, notAfter }: CertificateFacts): string {
+  const due = s.renewAt;
+  const current = `intermediate ${serial.slice(0, 11)}… of others until ${day(notAfter)}`;
+  if (due === undefined) return current;
+  return s.now < due
+    ? `${current}, which they must renew from ${day(due)} on`
+    : `${current}; since ${day(due)} it is due to be renewed, by whoever manages it; workload certificates must end before it`;
 }

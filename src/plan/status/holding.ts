@@ -10,6 +10,7 @@ import { describeForeignRoles, unverified } from '../vault/foreign-roles.ts';
 import { newGenerationReason } from '../vault/intermediate.ts';
 import { describeUsage } from '../vault/issuer-usage.ts';
 import { isAwaited, outsideNote } from '../vault/outside-root-checks.ts';
+import { intermediateNotes, rootNotes } from '../vault/unmanaged-ca.ts';
 import { nameList, notVerified, unmanagedNotes } from '../vault/unmanaged-access.ts';
 import { intermediateMessage, rootMessage } from './expiry.ts';
 
@@ -40,15 +41,16 @@ export function holdingMessage(stage: StageCondition, s: DerivedState): string |
       return root && root.certificate.notAfter > now
         ? joined(
             rootMessage(s),
+            ...rootNotes(s),
             !s.issuesRoot || s.hasKeylessRoot ? undefined : describeUsage(s, s.spec.root.mount, root),
           )
         : undefined;
     case 'IntermediateReady':
-      return ca && (issuer ?? ca.imported) && !isDue(s) && ca.certificate.notAfter > now
+      return ca && (issuer ?? ca.imported ?? s.checksOnly) && !isDue(s) && ca.certificate.notAfter > now
         ? intermediateHolds(s, ca.imported ? undefined : issuer)
         : undefined;
     case 'KeyStored':
-      return ca ? `key of generation ${ca.generation} in ${s.spec.keyStore.mount}/${s.spec.keyStore.path}` : undefined;
+      return ca ? keyMessage(s, ca.generation) : undefined;
     case 'AccessReady':
       return accessSteps(s).length === 0 ? accessMessage(s) : undefined;
     case 'ControlPlanePatched':
@@ -60,10 +62,16 @@ export function holdingMessage(stage: StageCondition, s: DerivedState): string |
   }
 }
 
+/** Message of `KeyStored` while it is `True`. */
+function keyMessage({ spec: { keyStore }, checksOnly }: DerivedState, generation: number): string {
+  const place = `${keyStore.mount}/${keyStore.path}`;
+  return checksOnly ? `key of the intermediate in ${place}, which others manage` : `key of generation ${generation} in ${place}`; // prettier-ignore
+}
+
 /** Message of `IntermediateReady` while it is `True`. @param issuer undefined: the CA was imported */
 function intermediateHolds(s: DerivedState, issuer: Issuer | undefined): string {
-  const usage = issuer && describeUsage(s, s.spec.intermediate.mount, issuer);
-  const holds = joined(intermediateMessage(s), describeForeignRoles(s), usage);
+  const usage = s.checksOnly ? undefined : issuer && describeUsage(s, s.spec.intermediate.mount, issuer);
+  const holds = joined(intermediateMessage(s), ...intermediateNotes(s), describeForeignRoles(s), usage);
   const note = outsideNote(s)?.message;
   return note === undefined ? holds : `${note} The CA in use goes on: ${holds}`;
 }

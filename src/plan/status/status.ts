@@ -38,6 +38,15 @@ export interface StatusInput {
 
 type ConditionState = { status: 'True' | 'False' | 'Unknown'; reason: string; message: string };
 
+/** How a new root comes, for the user. */
+function newRootRemedy({ checksOnly, rootIsOthers, spec }: DerivedState): string {
+  if (checksOnly) return 'whoever manages the CA must replace it, see docs/checks.md';
+  const before = rootIsOthers
+    ? `whoever manages mount ${spec.root.mount}/ makes it there and makes it the default issuer, then `
+    : '';
+  return `${before}annotation ${known.rotateRoot}, see docs/rotation.md`;
+}
+
 /** Returns problems of certificates that block nothing: a changed root spec, and a root that expired or limits the intermediate. */
 function lastingProblems(s: DerivedState): Problem[] {
   const state = s.stateEntry;
@@ -51,6 +60,8 @@ function lastingProblems(s: DerivedState): Problem[] {
     !state?.rotation &&
     !s.imports &&
     !s.awaitsFirstIssue &&
+    // what others made is compared with the certificate itself
+    !s.rootIsOthers &&
     state?.root?.fingerprint !== undefined &&
     !isDeepStrictEqual(state.root.spec, s.desired.root)
   ) {
@@ -80,7 +91,7 @@ function lastingProblems(s: DerivedState): Problem[] {
     add(
       'RootReady',
       'RootNearEnd',
-      `the root ended on ${day(root.certificate.notAfter)}; a new root is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
+      `the root ended on ${day(root.certificate.notAfter)}; a new root is needed: ${newRootRemedy(s)}`,
     );
   } else if (root && ca && !ca.imported && !replacing && ca.certificate.notAfter >= (s.signingEnd ?? Infinity)) {
     const end = day(s.signingEnd ?? root.certificate.notAfter);
@@ -89,7 +100,7 @@ function lastingProblems(s: DerivedState): Problem[] {
     add(
       'RootReady',
       'RootNearEnd',
-      `the intermediate ends with ${what} on ${end} and cannot be renewed past it; ${needed} is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
+      `the intermediate ends with ${what} on ${end} and cannot be renewed past it; ${needed} is needed: ${newRootRemedy(s)}`,
     );
   }
   return lasting;

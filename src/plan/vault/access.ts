@@ -112,6 +112,18 @@ export function accessRestricted(s: DerivedState): Problem | undefined {
   };
 }
 
+/** The auth mount does not exist, and is not made: with `keyStore.manage: false` nothing would record that this resource made it. */
+export function authMountAbsent(s: DerivedState): Problem | undefined {
+  const { kubernetesAuth, keyStore } = s.spec;
+  if (keyStore.manage || !kubernetesAuth.manage || s.vault.authMount) return undefined;
+  return {
+    condition: 'AccessReady',
+    reason: 'AccessDiffers',
+    message: `spec.kubernetesAuth.mount: auth/${kubernetesAuth.mount} does not exist. With spec.keyStore.manage: false the operator makes no mount: have an administrator of Vault enable and configure it (deploy/vault/README.md)`,
+    blocks: 'controlPlane',
+  };
+}
+
 /** Configuration of the auth mount without the token of the token reviewer. @param kubernetesCa PEM of the API server's CA */
 export function desiredAuthConfig({ spec }: Desired, kubernetesCa: string): KubernetesAuthConfig {
   const { config } = spec.kubernetesAuth;
@@ -210,7 +222,9 @@ export function accessSteps(s: DerivedState): Step[] {
   const text = policyText(s.desired, markerFor(s, ownables(s).policy));
   if (s.spec.policy.manage && s.vault.policy?.trim() !== text.trim())
     steps.push({ kind: 'WritePolicy', name: s.spec.policy.name, text });
-  if (!manage) return steps;
+  // without a state entry the marker of the policy shows whose the role is
+  if (!manage || (!s.spec.keyStore.manage && steps.length > 0)) return steps;
+  if (!s.vault.authMount && !s.spec.keyStore.manage) return steps;
   if (!s.vault.authMount) return [...steps, { kind: 'EnableAuth', mount, description: s.desired.mark }];
   const config = configStep(s);
   if (config && configDiffers(s, config)) steps.push(config);

@@ -4,6 +4,7 @@
  */
 import type { Spec } from '../../api/schema.ts';
 import { kvDataPath } from '../facts/ca-files.ts';
+import { rootSourceOf } from '../facts/desired.ts';
 
 /** Work that needs further capabilities, beyond those that every spec needs. */
 export interface ToMake {
@@ -19,9 +20,17 @@ export interface ToMake {
   signerId?: string | undefined;
 }
 
-/** The PKI mounts that this resource has for itself: the root mount only if it issues its root, none for a CA that is imported. */
-const ownPkiMounts = ({ root, intermediate }: Spec): string[] =>
-  intermediate.source === 'Import' ? [] : [...(root.source === 'Generate' ? [root.mount] : []), intermediate.mount];
+/**
+ * The PKI mounts that this resource has for itself: the root mount only if it issues its root, that of the intermediate unless others manage it, none
+ * for a CA that is imported.
+ */
+const ownPkiMounts = (spec: Spec): string[] =>
+  spec.intermediate.source === 'Import'
+    ? []
+    : [
+        ...(rootSourceOf(spec) === 'Generate' ? [spec.root.mount] : []),
+        ...(spec.intermediate.manage ? [spec.intermediate.mount] : []),
+      ];
 
 /**
  * The path where an intermediate is signed. Whoever owns the issuer can permit that one only.
@@ -31,18 +40,20 @@ const signPath = ({ root }: Spec, signerId: string | undefined): string =>
   `${root.mount}/issuer/${signerId ?? '+'}/sign-intermediate`;
 
 /** Whether an issuer in Vault signs, and which one is known: the path of an issuer of others that does not exist is none that can be permitted. */
-const signs = ({ root }: Spec, { signerId }: ToMake): boolean =>
-  root.source === 'Generate' || (root.source === 'Existing' && signerId !== undefined);
+const signs = (spec: Spec, { signerId }: ToMake): boolean =>
+  rootSourceOf(spec) === 'Generate' || (rootSourceOf(spec) === 'Existing' && signerId !== undefined);
 
 /** Capabilities by API path: only those that the operator's requests need. */
 export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, string[]> {
-  const { keyStore, policy, kubernetesAuth, delivery } = spec;
+  const { keyStore, intermediate, policy, kubernetesAuth, delivery } = spec;
   const needed = new Map<string, string[]>();
   const add = (path: string, ...capabilities: string[]) => void needed.set(path, capabilities);
   const pkiMounts = ownPkiMounts(spec);
-  for (const mount of new Set([keyStore.mount, ...pkiMounts])) {
+  if (!keyStore.manage) add(`sys/mounts/${keyStore.mount}`, 'read');
+  for (const mount of new Set([...(keyStore.manage ? [keyStore.mount] : []), ...pkiMounts])) {
     add(`sys/mounts/${mount}`, 'create', 'read', 'update');
   }
+  if (!intermediate.manage && intermediate.source === 'Issue') addReading(intermediate.mount, add);
   for (const mount of pkiMounts) {
     add(`sys/mounts/${mount}/tune`, 'read', 'update');
     add(`${mount}/issuers`, 'list');
@@ -58,9 +69,12 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
     }
   }
   if (pkiMounts.length > 0) addIssuing(spec, make, add);
-  add(kvDataPath(spec), 'create', 'read', 'update');
-  add(kvDataPath(spec, '-state'), 'create', 'read', 'update');
-  if (keyStore.version === 2) {
+  add(kvDataPath(spec), ...(intermediate.manage ? ['create', 'read', 'update'] : ['read']));
+  if (keyStore.manage) add(kvDataPath(spec, '-state'), 'create', 'read', 'update');
+  if (!intermediate.manage) {
+    // what is left there from a time when the CA was managed
+    if (keyStore.manage) add(kvDataPath(spec, '-staging'), 'read');
+  } else if (keyStore.version === 2) {
     add(kvDataPath(spec, '-staging'), 'create', 'read', 'update');
     add(`${keyStore.mount}/destroy/${keyStore.path}`, 'create', 'update');
     add(`${keyStore.mount}/destroy/${keyStore.path}-staging`, 'create', 'update');
@@ -73,25 +87,35 @@ export function requiredCapabilities(spec: Spec, make: ToMake): Map<string, stri
   // https://developer.hashicorp.com/vault/docs/concepts/policies#root-protected-api-endpoints
   const auth = kubernetesAuth.mount;
   if (kubernetesAuth.manage) {
-    add(`sys/auth/${auth}`, ...(make.authMount ? ['create', 'update'] : []), 'read', 'sudo');
+    add(`sys/auth/${auth}`, ...(make.authMount && keyStore.manage ? ['create', 'update'] : []), 'read', 'sudo');
     add(`auth/${auth}/role/${kubernetesAuth.role}`, 'create', 'read', 'update');
-    if (make.authConfig) add(`auth/${auth}/config`, 'create', 'read', 'update');
+    if (make.authConfig && keyStore.manage) add(`auth/${auth}/config`, 'create', 'read', 'update');
   }
   if (spec.audit) {
     add('sys/audit', 'read', 'sudo');
-    if (make.auditDevice) add(`sys/audit/${spec.audit.path}`, 'create', 'update', 'sudo');
+    if (make.auditDevice && keyStore.manage) add(`sys/audit/${spec.audit.path}`, 'create', 'update', 'sudo');
   }
   if (spec.deletionPolicy === 'Delete') addDeletion(spec, make, needed);
   return needed;
 }
 
+/** Adds the capabilities that reading a PKI mount of others needs, to see what is in it. */
+function addReading(mount: string, add: (path: string, ...capabilities: string[]) => void): void {
+  add(`sys/mounts/${mount}`, 'read');
+  add(`${mount}/issuers`, 'list');
+  add(`${mount}/keys`, 'list');
+  add(`${mount}/issuer/+`, 'read');
+  add(`${mount}/config/issuers`, 'read');
+}
+
 /** Adds the capabilities that issuing needs. */
 function addIssuing(spec: Spec, make: ToMake, add: (path: string, ...capabilities: string[]) => void): void {
   const { root, intermediate } = spec;
-  if (root.source === 'Generate') {
+  if (rootSourceOf(spec) === 'Generate') {
     add(`${root.mount}/root/generate/internal`, 'create', 'update');
     add(`${root.mount}/root/generate/existing`, 'create', 'update');
   }
+  if (!intermediate.manage) return;
   if (signs(spec, make)) add(signPath(spec, make.signerId), 'create', 'update');
   add(`${intermediate.mount}/keys/import`, 'create', 'update');
   add(`${intermediate.mount}/intermediate/generate/existing`, 'create', 'update');
@@ -105,20 +129,21 @@ function addDeletion(spec: Spec, make: ToMake, needed: Map<string, string[]>): v
   const { root, intermediate, keyStore, policy, kubernetesAuth } = spec;
   const add = (path: string, ...capabilities: string[]) =>
     needed.set(path, [...new Set([...(needed.get(path) ?? []), ...capabilities])]);
-  if (intermediate.source === 'Issue') add(`sys/mounts/${intermediate.mount}`, 'delete');
-  add(`sys/mounts/${keyStore.mount}`, 'delete');
+  if (intermediate.source === 'Issue' && intermediate.manage) add(`sys/mounts/${intermediate.mount}`, 'delete');
+  if (keyStore.manage) add(`sys/mounts/${keyStore.mount}`, 'delete');
   if (policy.manage) add(`sys/policies/acl/${policy.name}`, 'delete');
   if (kubernetesAuth.manage) {
     add(`auth/${kubernetesAuth.mount}/role/${kubernetesAuth.role}`, 'delete');
     add(`auth/${kubernetesAuth.mount}/role`, 'list');
-    if (make.authMount || make.authConfig) add(`sys/auth/${kubernetesAuth.mount}`, 'delete');
+    if (keyStore.manage && (make.authMount || make.authConfig)) add(`sys/auth/${kubernetesAuth.mount}`, 'delete');
   }
   for (const suffix of ['', '-staging', '-state'] as const) {
+    if (!keyStore.manage || (suffix === '' && !intermediate.manage)) continue;
     if (keyStore.version === 2) add(`${keyStore.mount}/metadata/${keyStore.path}${suffix}`, 'delete');
     else add(kvDataPath(spec, suffix), 'delete');
   }
-  add(keyStore.version === 2 ? `${keyStore.mount}/metadata` : keyStore.mount, 'list');
-  if (!make.rootGoes || root.source !== 'Generate') return;
+  if (keyStore.manage) add(keyStore.version === 2 ? `${keyStore.mount}/metadata` : keyStore.mount, 'list');
+  if (!make.rootGoes || rootSourceOf(spec) !== 'Generate') return;
   add(`sys/mounts/${root.mount}`, 'delete');
   add(`${root.mount}/roles`, 'list');
   add(`${root.mount}/certs`, 'list');

@@ -60,8 +60,7 @@ function foreignContent(s: DerivedState, tier: Tier): string | undefined {
   const ownKeyIds = new Set([...own.map((issuer) => issuer.keyId), ...recordedKeys(s)]);
   const ownPublicKeys = new Set([...(s.stateEntry?.publicKeys ?? []), ...own.map((i) => i.certificate.publicKey)]);
   // the CAs above an intermediate come along with it, without keys: they sign nothing here
-  const comesAlong = ({ keyId }: Issuer) =>
-    tier === 'intermediate' && s.spec.root.source !== 'Generate' && keyId === '';
+  const comesAlong = ({ keyId }: Issuer) => tier === 'intermediate' && s.rootSource !== 'Generate' && keyId === '';
   const issuer = pki?.issuers.find(
     (one) => !own.some(({ id }) => id === one.id) && !ownPublicKeys.has(one.certificate.publicKey) && !comesAlong(one),
   );
@@ -147,15 +146,16 @@ function stateEntrySteps(s: DerivedState, state: StateEntry): Step[] {
 function lastSteps(s: DerivedState): Step[] {
   const { kvMount, remains, live, staging } = s.vault;
   const { keyStore, kubernetesAuth } = s.spec;
-  const state = s.stateEntry;
+  const state = s.writtenState;
   const ofStateEntry = state ? stateEntrySteps(s, state) : [];
   if (ofStateEntry.length > 0) return ofStateEntry;
   const steps: Step[] = [];
   const kv = kvMount && { name: `mount:${keyStore.mount}`, text: kvMount.description };
   const empty = [live, staging, s.vault.state].every((slot) => slot.entry === undefined);
-  if (created(s, kv) && empty && live.casVersion === 0 && remains?.otherEntries.length === 0)
+  if (keyStore.manage && created(s, kv) && empty && live.casVersion === 0 && remains?.otherEntries.length === 0)
     steps.push({ kind: 'Unmount', mount: keyStore.mount, type: 'kv' });
-  if (kubernetesAuth.manage && created(s, ownables(s).authMount) && !s.vault.role && remains?.otherRoles.length === 0)
+  const managesAuth = kubernetesAuth.manage && keyStore.manage;
+  if (managesAuth && created(s, ownables(s).authMount) && !s.vault.role && remains?.otherRoles.length === 0)
     steps.push({ kind: 'DisableAuth', mount: kubernetesAuth.mount });
   return steps;
 }
@@ -212,7 +212,10 @@ export function possiblyLeft({ spec }: Desired): string[] {
   return [
     ...ifManaged(kubernetesAuth, `auth/${kubernetesAuth.mount}/role/${kubernetesAuth.role}`),
     ...ifManaged(policy, `policy ${policy.name}`),
-    ...ifManaged(keyStore, `${keyStore.mount}/${keyStore.path}, -staging and -state`),
+    ...ifManaged(
+      keyStore,
+      `${keyStore.mount}/${keyStore.path}${intermediate.manage ? ', -staging and -state' : '-staging and -state'}`,
+    ),
     ...ifManaged(intermediate, `mount ${intermediate.mount}`),
     ...ifManaged(root, `mount ${root.mount}`),
   ];

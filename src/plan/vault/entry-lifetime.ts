@@ -27,8 +27,9 @@ export const needsRewrite = ({ lifetime }: Slot<unknown>, { vault }: Observed): 
 export function keyStoreDeletes(s: DerivedState): Problem | undefined {
   const { mount, path } = s.spec.keyStore;
   const { live, staging, state } = s.vault;
+  if (!s.spec.keyStore.manage) return undefined;
   const expiring = [
-    { name: path, slot: live },
+    ...(s.checksOnly ? [] : [{ name: path, slot: live }]),
     // an abandoned staging entry is destroyed anyway
     ...(abandonedStagingMarker(s) === undefined ? [{ name: `${path}-staging`, slot: staging }] : []),
     { name: `${path}-state`, slot: state },

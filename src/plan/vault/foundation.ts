@@ -42,12 +42,14 @@ function reasonToWrite(before: StateEntry | undefined, after: StateEntry): { rea
 /** Steps for the key store, the state entry and the audit device. The state entry records the intent before the audit device is enabled. */
 export function foundationSteps(s: DerivedState): Step[] {
   const { keyStore, audit } = s.spec;
+  // without a state entry nothing records what was made, so nothing shared is
+  if (!keyStore.manage) return [];
   if (!s.vault.kvMount) {
     return [{ kind: 'MountKV', mount: keyStore.mount, version: keyStore.version, description: s.desired.mark }];
   }
   const state = intendedState(s);
-  if (!isDeepStrictEqual(state, s.stateEntry)) {
-    return [{ kind: 'WriteState', state, cas: s.vault.state.casVersion, ...reasonToWrite(s.stateEntry, state) }];
+  if (!isDeepStrictEqual(state, s.writtenState)) {
+    return [{ kind: 'WriteState', state, cas: s.vault.state.casVersion, ...reasonToWrite(s.writtenState, state) }];
   }
   if (needsRewrite(s.vault.state, s))
     return [{ kind: 'WriteState', state, cas: s.vault.state.casVersion, reason: 'Vault would have deleted it' }];
@@ -64,6 +66,6 @@ const keptVersions = 2;
  */
 export function versionSteps(s: DerivedState): Step[] {
   const limited = s.spec.keyStore.version === 1 || s.vault.liveVersions === keptVersions;
-  if (limited || s.stateEntry?.stood) return [];
+  if (limited || s.checksOnly || s.stateEntry?.stood) return [];
   return [{ kind: 'LimitVersions', versions: keptVersions }];
 }

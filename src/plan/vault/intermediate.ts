@@ -22,6 +22,7 @@ import type { Step } from '../steps.ts';
 
 /** Why a new CA generation is needed, for the user; undefined: none is needed. */
 export function newGenerationReason(s: DerivedState): string | undefined {
+  if (s.checksOnly) return undefined;
   if (s.imports) return newImportReason(s);
   // the root of an imported CA, or a lost one, signs nothing, and until a rotation is requested no other one does
   if (s.awaitsFirstIssue || s.hasKeylessRoot) return undefined;
@@ -58,7 +59,7 @@ function signedByOtherRoot(s: DerivedState): boolean {
 
 /** Whether another root is asked for that signs outside of Vault: it is known only by a certificate that it signs. */
 const asksForOtherRoot = (s: DerivedState): boolean =>
-  s.spec.root.source === 'External' &&
+  s.rootSource === 'External' &&
   !s.imports &&
   s.rotation === undefined &&
   rootRotationRequest(s) !== undefined &&
@@ -324,6 +325,7 @@ function importStep(s: DerivedState, imported: Extract<Import, { kind: 'accepted
 
 /** Steps for the intermediate and its key. */
 export function intermediateSteps(s: DerivedState): Step[] {
+  if (s.checksOnly) return [];
   const marking = markCaEntry(s);
   if (marking) return marking;
   const again = publishAgain(s);

@@ -33,6 +33,8 @@ export function mountSteps(s: DerivedState): Step[] {
   const needsRootMount = s.issuesRoot && (s.lostSigner === undefined || s.rotation !== undefined);
   return [
     ...(needsRootMount ? pkiMountSteps(s, s.spec.root.mount, s.vault.rootMount, rootMount, root.ttl) : []),
-    ...pkiMountSteps(s, s.spec.intermediate.mount, s.vault.intermediateMount, intermediateMount, intermediate.ttl),
+    ...(s.checksOnly
+      ? []
+      : pkiMountSteps(s, s.spec.intermediate.mount, s.vault.intermediateMount, intermediateMount, intermediate.ttl)),
   ];
 }

@@ -21,7 +21,7 @@ const blocks = (s: DerivedState): Problem['blocks'] => (wasPublished(s) ? 'nothi
 /** With `root.source: Existing`: the issuer that is to sign does not exist. */
 export function issuerNotFound(s: DerivedState): Problem | undefined {
   const { root } = s.spec;
-  if (root.source !== 'Existing' || s.imports) return undefined;
+  if (s.rootSource !== 'Existing' || s.imports) return undefined;
   const problem = (message: string): Problem => ({
     condition: 'RootReady',
     reason: 'IssuerNotFound',
@@ -58,7 +58,7 @@ export function issuerNotFound(s: DerivedState): Problem | undefined {
 export function rootNotServed(s: DerivedState): Problem | undefined {
   const { root, delivery } = s.spec;
   const wanted = s.wantedIssuer;
-  if (root.source !== 'Existing' || !wanted || s.imports) return undefined;
+  if (s.rootSource !== 'Existing' || !wanted || s.imports) return undefined;
   const problem = (message: string): Problem => ({
     condition: 'RootReady',
     reason: 'RootNotServed',
@@ -83,7 +83,7 @@ export function rootNotServed(s: DerivedState): Problem | undefined {
 }
 
 /** Whether the CA in use goes on while something is missing from outside, so that nothing fails yet. */
-const goesOn = (s: DerivedState): boolean => {
+export const goesOn = (s: DerivedState): boolean => {
   const ca = s.currentCa;
   if (!ca || s.isRevoked || !s.isUnderSigner(ca.certificate)) return false;
   const due = s.renewAt ?? ca.certificate.notAfter;
@@ -121,7 +121,8 @@ interface OutsideNote {
 }
 
 /** Reason and message while a signature outside of Vault or a CA to import is missing; undefined: none is. */
-export const outsideNote = (s: DerivedState): OutsideNote | undefined => (s.imports ? importNote(s) : signatureNote(s));
+export const outsideNote = (s: DerivedState): OutsideNote | undefined =>
+  s.checksOnly ? undefined : s.imports ? importNote(s) : signatureNote(s);
 
 /** The CA to import is missing, cannot be used, or is due to be replaced by a new one. */
 function importNote(s: DerivedState): OutsideNote | undefined {
@@ -200,7 +201,7 @@ export function outsideUnreadable(s: DerivedState): Problem | undefined {
 /** The imported CA is gone from the key store, and the spec asks for one that is issued, which needs another root than workloads trust. */
 export function importedCaLost(s: DerivedState): Problem | undefined {
   const { signer, spec } = s;
-  if (s.imports || s.currentCa || spec.root.source !== 'Generate' || signer?.keyId !== '') return undefined;
+  if (s.imports || s.currentCa || s.rootSource !== 'Generate' || signer?.keyId !== '') return undefined;
   return {
     condition: 'IntermediateReady',
     reason: 'AwaitingImport',

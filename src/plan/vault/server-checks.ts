@@ -83,7 +83,12 @@ export function auditDeviceMissing(s: DerivedState): Problem | undefined {
       `spec.audit: device ${audit.path} is of type ${device.type}, not ${audit.type}; change spec.audit to match it`,
     );
   }
-  if (device || s.vault.product === 'Vault') return undefined;
+  if (device) return undefined;
+  if (!s.spec.keyStore.manage)
+    return fail(
+      `spec.audit: device ${audit.path} does not exist, and with spec.keyStore.manage: false the operator makes none; have an administrator of Vault enable it, or remove spec.audit`,
+    );
+  if (s.vault.product === 'Vault') return undefined;
   const options = Object.entries(audit.options).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
   return fail(
     `spec.audit: device ${audit.path} does not exist, and OpenBao takes devices from its configuration only; add: audit "${audit.type}" "${audit.path}" { options { ${options.join('\n')} } }`,

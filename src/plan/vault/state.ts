@@ -7,7 +7,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { actionAnnotations, annotations } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { adoptionOf, type Adoption } from '../ownership/adoption.ts';
-import { accessToAdopt, adoptedByMarker, markedAs, unmanagedAccess } from '../ownership/ownership.ts';
+import { adoptedByMarker, adoptedLater, markedAs, rootWasOthers, unmanagedObjects } from '../ownership/ownership.ts';
 import { handledText, type Desired } from '../facts/desired.ts';
 import type {
   HistoryEntry,
@@ -18,6 +18,7 @@ import type {
   Rotation,
   StateEntry,
 } from '../facts/state-entry.ts';
+import { withoutCa } from '../facts/state-entry.ts';
 import { offeredRoot, wasPublished } from '../facts/outside-roots.ts';
 import { parseMarker } from '../facts/identity.ts';
 import { rotatedState, resumesForward } from '../rotation/rotation.ts';
@@ -149,7 +150,36 @@ function initialState(s: DerivedState): StateEntry {
   const state = adoption?.ca ? adoptedState(s.desired, adoption.ca, s.now) : rebuiltState(s);
   const adopted = [...new Set([...adoptedByMarker(s), ...(adoption?.objects ?? [])])];
   const stood = preexistingVersions(s);
-  return { ...state, adopted, ...(stood ? { stood } : {}) };
+  const initial = { ...state, adopted, ...(stood ? { stood } : {}) };
+  if (!s.checksOnly) return initial;
+  // the CA of others is not recorded
+  delete initial.stood;
+  const history = s.issuesRoot ? initial.history.filter(({ kind }) => kind === 'Root') : [];
+  return { ...withoutCa(initial, s.issuesRoot), publicKeys: [], history };
+}
+
+/**
+ * The state entry that the intent is added to: the present one or, if there is none, the first one. When this resource adopts a CA that others managed
+ * since, the record of the CA is that of an adoption, and the rest stays.
+ */
+function startingState(s: DerivedState): StateEntry {
+  const before = s.stateEntry;
+  const adoption = before && adoptionOf(s);
+  if (!before || (typeof adoption === 'object' && adoption.ca)) {
+    const initial = initialState(s);
+    if (!before) return initial;
+    return {
+      ...initial,
+      role: before.role,
+      made: before.made,
+      adopted: [...new Set([...before.adopted, ...initial.adopted])],
+      highestGeneration: Math.max(before.highestGeneration, initial.highestGeneration),
+      publicKeys: [...new Set([...initial.publicKeys, ...before.publicKeys])].slice(0, mostPublicKeys),
+      history: [...initial.history, ...before.history].slice(0, 10),
+      ...(before.reviewer === undefined ? {} : { reviewer: before.reviewer }),
+    };
+  }
+  return before;
 }
 
 /**
@@ -225,27 +255,70 @@ function createdWithoutMarker(s: DerivedState): string[] {
  * result follows the spec. If a lost root can be re-created, its record is replaced, and its CA generation is not used again.
  */
 export function intendedState(s: DerivedState): StateEntry {
-  const state = s.stateEntry ?? initialState(s);
+  const state = startingState(s);
+  const root = s.checksOnly && !s.issuesRoot ? undefined : rootToRecord(s, state);
+  const unmanaged = unmanagedObjects(s);
+  const managed = (names: string[]) => [...new Set(names)].filter((name) => !unmanaged.includes(name));
+  const intended: StateEntry = {
+    ...state,
+    ...(root ? { root } : {}),
+    role: intendedRole(s, state),
+    made: managed([...state.made, ...createdWithoutMarker(s)]),
+    adopted: managed([...state.adopted, ...(s.stateEntry ? [...adoptedLater(s), ...markedAs(s, 'adopted')] : [])]),
+  };
+  const reviewer = s.vault.reviewerWritten ?? state.reviewer;
+  if (reviewer !== undefined) intended.reviewer = reviewer;
+  // a root that replaces a lost one ends any rotation
+  if (root?.fingerprint !== state.root?.fingerprint && state.rotation) delete intended.rotation;
+  if (s.checksOnly) return withKeptRecord(s, intended);
+  return s.stateEntry ? rotatedState(s, intended) : intended;
+}
+
+/**
+ * The state entry while others manage the CA: what it records of a CA of before stays as it is, and actions that are requested meanwhile count as
+ * handled, so that none begins when this resource manages the CA again.
+ */
+function withKeptRecord(s: DerivedState, state: StateEntry): StateEntry {
+  const { root, intermediate, rotation } = s.writtenState ?? {};
+  return {
+    ...state,
+    handled: { ...state.handled, ...presentTexts(s.desired) },
+    ...(root && !s.issuesRoot ? { root } : {}),
+    ...(intermediate ? { intermediate } : {}),
+    ...(rotation ? { rotation } : {}),
+  };
+}
+
+/** The record of the root, or of the intent to create one. */
+function rootToRecord(s: DerivedState, state: StateEntry): IssuedRoot {
   // all issuers of the mount count: this state entry is what makes the resource the owner of a root to adopt
   const inMount = s.vault.rootPki?.issuers.some((issuer) => issuer.certificate.fingerprint === state.root?.fingerprint);
   // a root outside is there as long as its certificate is recorded
   const isOutside = state.root?.certificate !== undefined;
   const exists = inMount || isOutside || s.signer !== undefined || resumesForward(s);
-  const root = outsideRootToRecord(s, state) ?? (state.root && exists ? state.root : intendedRoot(s, state));
-  const unmanaged = unmanagedAccess(s);
-  const managed = (names: string[]) => [...new Set(names)].filter((name) => !unmanaged.includes(name));
-  const intended: StateEntry = {
-    ...state,
-    root,
-    role: intendedRole(s, state),
-    made: managed([...state.made, ...createdWithoutMarker(s)]),
-    adopted: managed([...state.adopted, ...(s.stateEntry ? accessToAdopt(s) : [])]),
-  };
-  const reviewer = s.vault.reviewerWritten ?? state.reviewer;
-  if (reviewer !== undefined) intended.reviewer = reviewer;
-  // a root that replaces a lost one ends any rotation
-  if (root !== state.root && state.rotation) delete intended.rotation;
-  return s.stateEntry ? rotatedState(s, intended) : intended;
+  const found = outsideRootToRecord(s, state);
+  if (found) return found;
+  if (!state.root) return s.signer ? issuedRoot(s.signer, s.desired.root) : intendedRoot(s, state);
+  if (s.rootIsOthers) return handedOver(s, state.root);
+  if (rootWasOthers(s)) return takenBack(s, state.root);
+  // no intermediate of this resource follows that would record it
+  if (s.checksOnly && state.root.fingerprint === undefined && s.signer) return issuedRoot(s.signer, state.root.spec);
+  return exists ? state.root : intendedRoot(s, state);
+}
+
+/** The record of a root that this resource generated and that others manage now: it is known by its certificate, like every root of others. */
+function handedOver(s: DerivedState, root: IssuedRoot): IssuedRoot {
+  // a rotation stands still meanwhile, with its record
+  const found = root.certificate === undefined && !s.rotation ? s.findRoot(root) : undefined;
+  return found ? rootRecord({ ...found, keyId: '' }, root.generation, root.spec) : root;
+}
+
+/** The record of a root that others managed, and that is in the mount of this resource again. */
+function takenBack(s: DerivedState, record: IssuedRoot): IssuedRoot {
+  const root = { ...record };
+  delete root.certificate;
+  const found = s.vault.rootPki?.issuers.find((issuer) => issuer.certificate.fingerprint === root.fingerprint);
+  return found ? issuedBy(found, root.generation, root.spec) : root;
 }
 
 /**
@@ -262,7 +335,7 @@ function outsideRootToRecord(s: DerivedState, { root, rotation }: StateEntry): I
 function intendedRole(s: DerivedState, state: StateEntry): string {
   const { manage, role } = s.spec.kubernetesAuth;
   if (!manage) return '';
-  const taken = s.vault.role === undefined || accessToAdopt(s).includes(`role:${role}`);
+  const taken = s.vault.role === undefined || adoptedLater(s).includes(`role:${role}`);
   return taken ? role : state.role;
 }
 
