@@ -136,8 +136,10 @@ const root = z
         certManagerIssuerRef: z
           .object({
             name: objectName(),
-            kind: required(63).default('Issuer'),
-            group: required(253).default('cert-manager.io'),
+            kind: required(63)
+              .regex(/^[A-Za-z][A-Za-z0-9]*$/)
+              .default('Issuer'),
+            group: objectName().default('cert-manager.io'),
           })
           .optional(),
       })

@@ -62,8 +62,8 @@ export async function readRequests(
   if (resource.spec.root.source !== 'External') return { map: undefined, facts: {}, csr: undefined };
   const derive = (facts: ReadRequests['facts']) =>
     new DerivedState(desired, { ...observed, kubernetes: { ...observed.kubernetes, ...facts } }, now);
-  if (before && since && !since.some(({ kind }) => isRequestStep(kind)) && before.csr === awaitedCsr(derive(before.facts)))
-    return before; // prettier-ignore
+  const isKept = before && since && !since.some(({ kind }) => isRequestStep(kind));
+  if (isKept && before.csr === awaitedCsr(derive(before.facts))) return before;
   const certificateRequest = await readCertificateRequest(kube, resource, wantedRequest(derive({})));
   const ofCertManager = certificateRequest ? { certificateRequest } : {};
   const csr = awaitedCsr(derive(ofCertManager));
@@ -73,7 +73,7 @@ export async function readRequests(
   return { map, csr, facts: { ...ofCertManager, requestMap } };
 }
 
-const isRequestStep = (kind: Step['kind']): kind is RequestStep['kind'] =>
+const isRequestStep = (kind: Step['kind']): boolean =>
   kind === 'PublishCSR' || kind === 'RemoveCSR' || kind === 'RequestSignature';
 
 /** @param csr the request that waits */
@@ -92,12 +92,17 @@ async function evaluateMap(
   if (!map) return { content: 'none', lacks: await lacks('create') };
   const isOwned = items(dig(map, 'metadata', 'ownerReferences')).some((ref) => dig(ref, 'uid') === uid);
   if (!isOwned) return { content: 'foreign', lacks: undefined };
-  const data = dig(map, 'data');
-  const others = isObject(data) && Object.keys(data).some((key) => key !== requestKey);
-  const content = { csr: str(dig(data, requestKey)), others };
+  const keys = ['data', 'binaryData'].flatMap((part) => Object.keys(objectAt(map, part)));
+  const others = keys.some((key) => key !== requestKey);
+  const content = { csr: str(dig(map, 'data', requestKey)), others };
   const verb = csr !== undefined || others ? 'patch' : 'delete';
   return { content, lacks: content.csr === csr ? undefined : await lacks(verb) };
 }
+
+const objectAt = (object: JsonObject, key: string): JsonObject => {
+  const value = object[key];
+  return isObject(value) ? value : {};
+};
 
 /**
  * The account of the namespace in whose name cert-manager is asked. With the rights of the operator, whoever may create an IstioVaultCA could have a CA
@@ -166,9 +171,10 @@ function evaluateCertificateRequest(
     return cut(printable([reason, message].filter((text) => text !== '').join(': ')), longestSaid);
   };
   const reason = str(dig(condition('Ready'), 'reason'));
-  if (isTrue('Denied') || reason === 'Denied') return { state: 'failed', name, what: 'was denied', said: said('Denied') || said('Ready') }; // prettier-ignore
-  if (isTrue('InvalidRequest')) return { state: 'failed', name, what: 'is invalid', said: said('InvalidRequest') };
-  if (reason === 'Failed') return { state: 'failed', name, what: 'has failed', said: said('Ready') };
+  const failed = (what: string, by: string) => ({ state: 'failed', name, what, said: by }) as const;
+  if (isTrue('Denied') || reason === 'Denied') return failed('was denied', said('Denied') || said('Ready'));
+  if (isTrue('InvalidRequest')) return failed('is invalid', said('InvalidRequest'));
+  if (reason === 'Failed') return failed('has failed', said('Ready'));
   if (!isTrue('Ready')) return { state: 'waiting', name, approved: isTrue('Approved'), said: said('Ready') };
   const decoded = (key: string) => Buffer.from(str(dig(object, 'status', key)), 'base64').toString('utf8');
   const text = ['certificate', 'ca'].map(decoded).join('\n');

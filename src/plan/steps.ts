@@ -152,13 +152,7 @@ export type Step =
       /** Somebody has put other keys into the ConfigMap: only the request is removed. */
       others: boolean;
     }
-  | {
-      kind: 'RequestSignature';
-      name: string;
-      generation: number;
-      csr: string;
-      issuer: IssuerRef;
-    }
+  | { kind: 'RequestSignature'; name: string; csr: string; issuer: IssuerRef }
   | { kind: 'ReleaseControlPlane'; target: string }
   | { kind: 'DeleteRole'; mount: string; role: string }
   | { kind: 'DeletePolicy'; name: string }

@@ -24,7 +24,7 @@ function mapSteps(s: DerivedState): Step[] {
 function certManagerSteps(s: DerivedState): Step[] {
   const wanted = wantedRequest(s);
   if (!wanted || awaitedCsr(s) === undefined || isAnswered(s) || certificateRequestOf(s)?.state !== 'absent') return [];
-  return [{ kind: 'RequestSignature', ...wanted, generation: s.stagingEntry?.generation ?? 0 }];
+  return [{ kind: 'RequestSignature', ...wanted }];
 }
 
 /** Whether a certificate for the request is in the intermediate mount, and waits to be published: what it came in may be gone. */
