@@ -21,6 +21,8 @@ export const fieldDocs: Record<string, string> = {
   'spec.root.existing.issuerRef': 'Name or id of the issuer that signs; the default issuer of root.mount if unset.',
   'spec.root.existing.rootCertRef': 'The self-signed root above the issuer, where its mount does not have it.',
   'spec.root.external.signed': 'Where the signed certificate of status.csr is put, with the CAs above it behind it.',
+  'spec.root.external.certManagerIssuerRef':
+    'The issuer of cert-manager that is asked to sign, as ServiceAccount istio-vault-ca of the namespace.',
   'spec.root.external.rootCertRef':
     'The roots that a signed certificate may lead to; any self-signed one that comes along if unset.',
   'spec.root.manage': 'false: check only, never write.',

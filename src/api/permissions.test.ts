@@ -36,6 +36,13 @@ it('of a user who runs a command, the deployment has no permissions', () => {
   expect(missingPermission(account)).toMatch(/^The operator lacks permission .* Add deploy\/components\/sail/);
 });
 
+it('of an account of a namespace, the message names it and what binds the rights to it', () => {
+  const permission = { verb: 'create', group: 'cert-manager.io', resource: 'certificaterequests', ...inMesh };
+  expect(missingPermission({ ...permission, user: 'system:serviceaccount:mesh:istio-vault-ca' })).toBe(
+    'ServiceAccount mesh/istio-vault-ca lacks permission to create certificaterequests.cert-manager.io in namespace mesh. Apply deploy/components/cert-manager, and `kubectl create rolebinding istio-vault-ca-cert-manager -n mesh --clusterrole=istio-vault-ca-cert-manager --serviceaccount=mesh:istio-vault-ca` (or deploy/components/namespaced/access-cert-manager); see docs/rbac.md.',
+  );
+});
+
 it('another remedy takes the place of the usual one', () => {
   const permission = { verb: 'list', group: 'install.istio.io', resource: 'istiooperators' };
   expect(missingPermission(permission, 'Ask')).toBe(

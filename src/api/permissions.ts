@@ -16,7 +16,16 @@ export interface Permission {
 
 /** An optional component in `deploy/components` that grants permissions to the operator. */
 export type Component =
-  'ambient' | 'configmaps' | 'injector' | 'istio-operator' | 'logs' | 'sail' | 'secrets' | 'tetrate' | 'trust-bundle';
+  | 'ambient'
+  | 'cert-manager'
+  | 'configmaps'
+  | 'injector'
+  | 'istio-operator'
+  | 'logs'
+  | 'sail'
+  | 'secrets'
+  | 'tetrate'
+  | 'trust-bundle';
 
 /** The Secrets that component `secrets` grants. An administrator grants any other. */
 const grantedSecrets: readonly string[] = ['approle', 'token', 'tls', 'signed', 'reviewer'].map(
@@ -50,6 +59,8 @@ function componentOf({ verb, group, resource }: Permission): Component | undefin
       return 'istio-operator';
     case 'sailoperator.io':
       return 'sail';
+    case 'cert-manager.io':
+      return 'cert-manager';
     case '':
       if (resource === 'configmaps' && verb !== 'get') return 'configmaps';
       return resource === 'pods/log' ? 'logs' : undefined;
@@ -63,6 +74,10 @@ export function grantedBy(component: Component | undefined): string {
   if (component === undefined) return 'Apply deploy/base again, which grants it';
   return `Add ${componentPath(component)} to the kustomization of the operator`;
 }
+
+/** Returns what to do to let an account of a namespace ask cert-manager there, which the operator does in its name. */
+const grantToAccount = (namespace: string, name: string): string =>
+  `Apply deploy/components/cert-manager, and \`kubectl create rolebinding istio-vault-ca-cert-manager -n ${namespace} --clusterrole=istio-vault-ca-cert-manager --serviceaccount=${namespace}:${name}\` (or deploy/components/namespaced/access-cert-manager)`;
 
 /** Returns what to do to let the operator read a Secret that a resource refers to. */
 export const grantOnSecret = (name: string): string =>
@@ -82,6 +97,12 @@ export const componentPath = (component: Component): string =>
 export function missingPermission(permission: Permission, remedy = grantedBy(componentOf(permission))): string {
   const { user } = permission;
   const what = describePermission(permission);
+  const account =
+    permission.group === 'cert-manager.io' ? /^system:serviceaccount:([^:]+):([^:]+)$/.exec(user ?? '') : null;
+  if (account) {
+    const [, namespace = '', name = ''] = account;
+    return `ServiceAccount ${namespace}/${name} lacks permission to ${what}. ${grantToAccount(namespace, name)}; see docs/rbac.md.`;
+  }
   // the command `plan` reads with the kubeconfig of a user, whose permissions are not in the deployment
   if (user !== undefined && !user.startsWith('system:serviceaccount:'))
     return `User ${user} lacks permission to ${what}; see docs/rbac.md.`;

@@ -141,7 +141,7 @@ describe('hostile texts', () => {
   const objects = [
     'vault.auth.kubernetes.serviceAccountName', 'vault.auth.appRole.secretIdRef.name', 'vault.auth.token.secretRef.name',
     'vault.tls.caConfigMapRef.name', 'vault.tls.caSecretRef.name', 'vault.tls.clientCertSecretRef.name', 'vault.tls.serverName',
-    'root.existing.rootCertRef.configMapRef.name', 'root.external.signed.secretRef.name', 'root.external.certManagerIssuerRef.name',
+    'root.existing.rootCertRef.configMapRef.name', 'root.external.signed.secretRef.name', 'root.external.certManagerIssuerRef.name', 'root.external.certManagerIssuerRef.group',
     'intermediate.importRef.secretRef.name', 'kubernetesAuth.serviceAccountNames[]', 'kubernetesAuth.config.kubernetesCA.configMapRef.name',
     'kubernetesAuth.config.tokenReviewer.secretRef.name', 'controlPlane.name', 'controlPlane.revision',
   ]; // prettier-ignore

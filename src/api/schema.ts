@@ -134,7 +134,13 @@ const root = z
           .optional(),
         rootCertRef: z.object({ configMapRef: keyRef('ca.crt') }).optional(),
         certManagerIssuerRef: z
-          .object({ name: objectName(), kind: required(63).optional(), group: required(253).optional() })
+          .object({
+            name: objectName(),
+            kind: required(63)
+              .regex(/^[A-Za-z][A-Za-z0-9]*$/)
+              .default('Issuer'),
+            group: objectName().default('cert-manager.io'),
+          })
           .optional(),
       })
       .optional(),
@@ -152,9 +158,9 @@ const root = z
         fieldPath: '.external',
       },
       {
-        rule: "!has(self.source) || self.source != 'External' || (has(self.external) && (has(self.external.signed) ? (has(self.external.signed.configMapRef) ? 1 : 0) + (has(self.external.signed.secretRef) ? 1 : 0) : 0) + (has(self.external.certManagerIssuerRef) ? 1 : 0) == 1)",
+        rule: "!has(self.source) || self.source != 'External' || (has(self.external) && (has(self.external.signed) ? has(self.external.signed.configMapRef) != has(self.external.signed.secretRef) : has(self.external.certManagerIssuerRef)))",
         message:
-          'root.source: External needs exactly one of root.external.signed.configMapRef, root.external.signed.secretRef and root.external.certManagerIssuerRef: where the signed certificate comes from',
+          'root.source: External needs root.external.signed with exactly one of configMapRef and secretRef, or root.external.certManagerIssuerRef, or both: where the signed certificate comes from',
         fieldPath: '.external',
       },
     ),

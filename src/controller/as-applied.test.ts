@@ -3,6 +3,7 @@ import type { JsonObject } from '../api/json.ts';
 import { specSchema } from '../api/schema.ts';
 import { clientOn } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
+import { Secret } from '../observability/secret.ts';
 import { applied, asApplied } from './as-applied.ts';
 import { resources } from './observe-kubernetes.ts';
 
@@ -67,5 +68,6 @@ it('nothing can be written', async () => {
   await expect(seen.replaceObject(gvr, 'mesh', 'a', {})).rejects.toThrow('a bug');
   await expect(seen.patchObject(gvr, 'mesh', 'a', {}, { type: 'merge' })).rejects.toThrow('a bug');
   await expect(seen.deleteObject(gvr, 'mesh', 'a')).rejects.toThrow('a bug');
+  await expect(seen.withToken(new Secret('token')).createObject(gvr, 'mesh', {})).rejects.toThrow('a bug');
   expect(asked).toEqual([]);
 });

@@ -73,6 +73,7 @@ export function asApplied(kube: KubeClient, resource: IstioVaultCA): KubeClient 
     replaceObject: rejectWrite('a replacement'),
     deleteObject: rejectWrite('a deletion'),
     patchObject: rejectWrite('a patch'),
+    withToken: (token) => asApplied(kube.withToken(token), resource),
     within: (signal) => asApplied(kube.within(signal), resource),
   };
 }

@@ -1,4 +1,4 @@
-/** Executes the steps of a plan: in Vault, on the control plane, and on the ConfigMap that shows what to commit; with an Event for each. */
+/** Executes the steps of a plan: in Vault, on the control plane, and on what shows users something to do; with an Event for each. */
 import { fieldManager } from '../api/annotations.ts';
 import { dig, type JsonObject } from '../api/json.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
@@ -23,6 +23,7 @@ import type { ConflictTracker } from './conflict-tracker.ts';
 import { configMaps, renderConfigMap } from './observe-kubernetes.ts';
 import { asProblem } from './problems.ts';
 import { plainJson, type Reporter } from './report.ts';
+import { executeRequestStep } from './signature-requests.ts';
 
 interface ExecutorOptions {
   logger: Logger;
@@ -48,6 +49,8 @@ export interface DecisionInput {
   fields: IstiodFields;
   /** The ConfigMap that shows what to commit; undefined: there is none. */
   render: JsonObject | undefined;
+  /** The ConfigMap that shows the certificate signing request; undefined: there is none. */
+  requestMap: JsonObject | undefined;
   observed: Observed;
 }
 
@@ -94,6 +97,11 @@ export class Executor {
       case 'PublishRender':
       case 'RemoveRender':
         await this.#onRender(context, seen, step);
+        return;
+      case 'PublishCSR':
+      case 'RemoveCSR':
+      case 'RequestSignature':
+        await executeRequestStep(context.kube, context.resource, seen.requestMap, step);
         return;
       default:
         await this.#onVault(context, step);

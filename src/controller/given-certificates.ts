@@ -24,8 +24,8 @@ interface Reference {
   field: string;
 }
 
-/** Parses the certificates of a text. What else stands in it counts, so that nobody takes a part for the whole. */
-function parseGiven(place: string, text: string): GivenCertificates {
+/** Parses the certificates of a text. What else stands in it counts, so that nobody takes a part for the whole. @param place for messages */
+export function parseGiven(place: string, text: string): GivenCertificates {
   const blocks = splitPem(text, { ...limits, most: limits.most + 1 });
   const certificates = blocks.slice(0, limits.most).flatMap((pem) => bundleFacts(pem));
   const incomplete = text.length > limits.longest || certificates.length < blocks.length;

@@ -35,6 +35,7 @@ import {
 } from './observe-kubernetes.ts';
 import type { LoopContext, ReconcileLoopOptions } from './outcome.ts';
 import { asProblem } from './problems.ts';
+import { readRequests, type ReadRequests } from './signature-requests.ts';
 import { readTokenIssuer } from './token-issuer.ts';
 
 /** What one reconcile reads with. */
@@ -43,6 +44,8 @@ export interface ObservationContext extends ExecutionContext, LoopContext {
   vault: VaultObserver;
   /** The ConfigMap that shows the fields to commit, as it was read last: only a step of this resource changes it, else it is drift. */
   render?: { object: JsonObject | undefined };
+  /** What shows a certificate signing request in the cluster, as it was read last. */
+  requests?: ReadRequests;
   /** What shows the roots of the mesh, as it was read last. */
   mesh?: MeshEvidence;
   /** Certificates that the spec refers to, read once for the reconcile. */
@@ -159,11 +162,14 @@ export class Observer {
     }
     if (vault.value.observed.missingCapabilities.length > 0) this.#o.sessions.dropRefusedSession(user, 'rights');
     const { side, wasKept } = cluster.value;
-    const observation = { ...this.#join(context, vault.value, side), clusterWasKept: wasKept };
+    const joined = { ...this.#join(context, vault.value, side), clusterWasKept: wasKept };
+    let condition: Problem['condition'] = 'IntermediateReady';
     try {
+      const observation = await this.#withRequests(context, joined, since);
+      condition = 'RootReady';
       return await this.#withMesh(context, observation, since);
     } catch (error) {
-      return { problem: asProblem(error, 'RootReady'), sessionDropped: false };
+      return { problem: asProblem(error, condition), sessionDropped: false };
     }
   }
 
@@ -227,7 +233,7 @@ export class Observer {
     { resource, desired, surroundings, adapter }: ObservationContext,
     vault: VaultSide,
     cluster: ClusterSide,
-  ): Omit<Observation, 'clusterWasKept'> {
+  ): Omit<Observation, 'clusterWasKept' | 'requestMap'> {
     const { observed, ...aboutVault } = vault;
     const { gates, isCurrent, istiodUses, render } = cluster;
     const { currentCa } = new DerivedVault(desired, observed);
@@ -249,6 +255,22 @@ export class Observer {
         },
       },
     };
+  }
+
+  /** Adds what shows the certificate signing request that waits: which one that is, Vault says. */
+  async #withRequests(
+    context: ObservationContext,
+    observation: Omit<Observation, 'requestMap'>,
+    since: Step[] | undefined,
+  ): Promise<Observation> {
+    const { kube, resource, desired, deleting } = context;
+    const { observed } = observation;
+    if (deleting) return { ...observation, requestMap: undefined };
+    const input = { desired, observed, now: this.#o.clock.now() };
+    context.requests = await readRequests(kube, resource, input, context.requests, since);
+    const { map, facts } = context.requests;
+    const kubernetes = { ...observed.kubernetes, ...facts };
+    return { ...observation, requestMap: map, observed: { ...observed, kubernetes } };
   }
 
   /**

@@ -227,6 +227,6 @@ const withIstiod = (observed: Observed, istiod: ObservedIstiod): Observed => ({
 function withoutEffect(step: Step): Problem {
   const message = `${describeDone(step).message}, but nothing of it is to be seen; somebody else changes it back, or the server took it for something else`;
   const condition = conditionOfStep(step);
-  const reason = condition === 'ControlPlanePatched' ? 'Conflict' : 'VaultError';
+  const reason = writesToCluster(step) ? 'Conflict' : 'VaultError';
   return { condition, reason, message, blocks: 'nothing' };
 }

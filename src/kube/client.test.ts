@@ -150,6 +150,18 @@ describe('the client', () => {
     ]).toEqual([true, false, false]);
   });
 
+  test('asks whether it may do something', async () => {
+    const { client, requests } = setup({ status: { allowed: true } }, { status: { allowed: false } }, {});
+    const permission = { verb: 'create', group: '', resource: 'configmaps', namespace: 'ns' };
+    const answers = [1, 2, 3].map(() => client.isAllowed(permission));
+    expect(await Promise.all(answers)).toEqual([true, false, false]);
+    expect(requests[0]).toMatchObject({
+      method: 'POST',
+      path: '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews',
+      body: { spec: { resourceAttributes: permission } },
+    });
+  });
+
   test('deletes with preconditions', async () => {
     const { client, requests } = setup();
     await client.deleteObject(configMaps, 'ns', 'a', { uid: 'u', resourceVersion: '5' });

@@ -1,7 +1,9 @@
 /** A Kubernetes client for objects as plain JSON. Every failure is a `KubeError`. */
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { Gvr } from '../api/gvr.ts';
+import type { Permission } from '../api/permissions.ts';
 import { dig, isObject, items as itemsIn, str, type JsonObject } from '../api/json.ts';
+import type { Secret } from '../observability/secret.ts';
 import { isKubeError, KubeError, unless } from './errors.ts';
 import { groupVersionPath, resourcePath } from './resources.ts';
 import {
@@ -116,12 +118,19 @@ export interface KubeClient {
     expirationSeconds: number,
     options?: CallOptions,
   ): Promise<{ token: string; expiresAtMs: number }>;
+  /**
+   * Whether RBAC gives the caller a permission (SelfSubjectAccessReview). Admission can refuse the request all the same.
+   * @throws KubeError, also of kind `Forbidden` if the cluster does not let service accounts ask
+   */
+  isAllowed(permission: Omit<Permission, 'user'>, options?: CallOptions): Promise<boolean>;
   /** Whether the API server serves the resource type; for a custom resource, whether its CRD is installed. */
   isServed(gvr: Gvr, options?: CallOptions): Promise<boolean>;
   /** Returns the version of the API server, such as `v1.34.4`. The call also shows whether the API server responds. */
   version(options?: CallOptions): Promise<string>;
   /** Returns the issuer (claim `iss`) of the tokens of service accounts, from the discovery document; every service account may read it by default. */
   tokenIssuer(options?: CallOptions): Promise<string>;
+  /** Returns a client whose requests carry this token, and no other credentials. */
+  withToken(token: Secret): KubeClient;
   /** Returns a client whose calls all fail when the signal aborts, as if each had this signal in its options. */
   within(signal: AbortSignal): KubeClient;
 }
@@ -217,6 +226,17 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
     },
     requestToken: (namespace, name, audiences, seconds, options) =>
       requestToken(send, namespace, name, audiences, seconds, options),
+    isAllowed: async ({ verb, group, resource, namespace }, { signal } = {}) => {
+      const reviews = { group: 'authorization.k8s.io', version: 'v1', plural: 'selfsubjectaccessreviews' };
+      const what = `ask for the right to ${verb} ${resource}`;
+      const body = {
+        apiVersion: 'authorization.k8s.io/v1',
+        kind: 'SelfSubjectAccessReview',
+        spec: { resourceAttributes: { verb, group, resource, namespace } },
+      };
+      const answer = await send({ method: 'POST', path: resourcePath(reviews), body, signal, what });
+      return dig(answer, 'status', 'allowed') === true;
+    },
     isServed: async (gvr, { signal } = {}) => {
       const what = `discover ${gvr.group === '' ? gvr.version : `${gvr.group}/${gvr.version}`}`;
       const discovery = await unless('NotFound', send({ method: 'GET', path: groupVersionPath(gvr), signal, what }));
@@ -231,6 +251,7 @@ export function clientOn(send: Send, sendForText: SendForText = noText): KubeCli
       const answer = await send({ method: 'GET', path: '/version', signal, what: 'ask for the version' });
       return str(answer['gitVersion']);
     },
+    withToken: (token) => clientOn(as(send, token), as(sendForText, token)),
     within: (signal) => clientOn(bound(send, signal), bound(sendForText, signal)),
   };
 }
@@ -240,6 +261,12 @@ const bound =
   <T>(send: (request: KubeRequest) => Promise<T>, signal: AbortSignal) =>
   (request: KubeRequest): Promise<T> =>
     send({ ...request, signal: request.signal ? AbortSignal.any([request.signal, signal]) : signal });
+
+/** Returns a function that sends requests with a token in place of other credentials. */
+const as =
+  <T>(send: (request: KubeRequest) => Promise<T>, token: Secret) =>
+  (request: KubeRequest): Promise<T> =>
+    send({ ...request, token });
 
 async function requestToken(
   send: Send,

@@ -5,8 +5,9 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Secret } from '../observability/secret.ts';
 import { createKubeClient } from './client.ts';
-import { loadKubeConfig, PooledKubeConfig } from './pooled-kube-config.ts';
+import { loadKubeConfig, PooledKubeConfig, withoutCredentials } from './pooled-kube-config.ts';
 
 let dir = '';
 beforeAll(() => {
@@ -112,6 +113,31 @@ describe('requests', () => {
     for (let i = 0; i < 50; i++) expect(await client.version()).toBe('v1.2.3');
     expect(sockets.size - before).toBeLessThanOrEqual(2);
     expect([...paths]).toEqual(['/prefix/version']);
+  });
+
+  test('carry a token in place of all other credentials, and do not keep it', async () => {
+    const seen: (string | undefined)[] = [];
+    const sees = createServer((request, response) => {
+      seen.push(request.headers.authorization);
+      response.end('{}');
+    });
+    await new Promise<void>((resolve) => sees.listen(0, '127.0.0.1', resolve));
+    const config = new PooledKubeConfig();
+    const { port } = sees.address() as AddressInfo;
+    const user = { name: 'u', username: 'me', password: 'pw', certData: 'cert', keyData: 'key' };
+    config.loadFromClusterAndUser({ name: 'c', server: `http://127.0.0.1:${port}`, skipTLSVerify: true }, user);
+    const bare = withoutCredentials(config);
+    expect([bare.getCurrentUser(), bare.getCurrentCluster()]).toEqual([{ name: 'none' }, config.getCurrentCluster()]);
+    config.users = [{ name: 'u', username: 'me', password: 'pw' }];
+    const own = createKubeClient(config);
+    await own.version();
+    await own.withToken(new Secret('theirs')).version();
+    await own.withToken(new Secret('theirs')).within(new AbortController().signal).version();
+    await own.version();
+    const basic = `Basic ${Buffer.from('me:pw').toString('base64')}`;
+    expect(seen).toEqual([basic, 'Bearer theirs', 'Bearer theirs', basic]);
+    sees.close();
+    sees.closeAllConnections();
   });
 
   test('end in time when the server does not answer, and when they are aborted', async () => {

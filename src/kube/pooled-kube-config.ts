@@ -75,6 +75,15 @@ function http1Only(dispatcher: Dispatcher | undefined): Dispatcher | undefined {
   return dispatcher?.compose((dispatch) => (options, handler) => dispatch({ ...options, ...http1 }, handler));
 }
 
+/** Returns a configuration for the same server that sends no credentials, not even a client certificate, which would win over a token. */
+export function withoutCredentials(kubeConfig: KubeConfig): PooledKubeConfig {
+  const cluster = kubeConfig.getCurrentCluster();
+  const bare = new PooledKubeConfig();
+  if (cluster) bare.loadFromClusterAndUser(cluster, { name: 'none' });
+  bare.proxy = kubeConfig instanceof PooledKubeConfig ? kubeConfig.proxy : undefined;
+  return bare;
+}
+
 export interface LoadedKubeConfig {
   kubeConfig: PooledKubeConfig;
   /** The source of the credentials, for the log. */

@@ -2,7 +2,8 @@
 import { IsomorphicFetchHttpLibrary, RequestContext, type HttpMethod, type KubeConfig } from '@kubernetes/client-node';
 import { isObject, type JsonObject } from '../api/json.ts';
 import { fromAnswer, KubeError, toKubeError } from './errors.ts';
-import { PooledKubeConfig } from './pooled-kube-config.ts';
+import type { Secret } from '../observability/secret.ts';
+import { PooledKubeConfig, withoutCredentials } from './pooled-kube-config.ts';
 
 export interface KubeRequest {
   method: HttpMethod;
@@ -13,6 +14,8 @@ export interface KubeRequest {
   /** Content type of the body; default `application/json`. */
   contentType?: string;
   signal?: AbortSignal | undefined;
+  /** A token to send in place of the credentials of the KubeConfig. */
+  token?: Secret | undefined;
   /** Description of the request for error messages, such as `get pods istio-system/istiod`. */
   what: string;
 }
@@ -41,6 +44,7 @@ export function createTextTransport(kubeConfig: KubeConfig, options: TransportOp
   const http = new IsomorphicFetchHttpLibrary();
   const { timeoutMs = 30_000 } = options;
   const proxy = kubeConfig instanceof PooledKubeConfig ? kubeConfig.proxy : undefined;
+  let bare: PooledKubeConfig | undefined;
 
   return async (request) => {
     const timeout = AbortSignal.timeout(timeoutMs);
@@ -49,7 +53,10 @@ export function createTextTransport(kubeConfig: KubeConfig, options: TransportOp
       signal.throwIfAborted();
       const context = toContext(kubeConfig, request);
       context.setSignal(signal);
-      await kubeConfig.applySecurityAuthentication(context);
+      const { token } = request;
+      const credentials = token === undefined ? kubeConfig : (bare ??= withoutCredentials(kubeConfig));
+      await credentials.applySecurityAuthentication(context);
+      if (token) context.setHeaderParam('Authorization', `Bearer ${token.reveal()}`);
       const answer = await http.send(context).toPromise();
       const text = await answer.body.text();
       if (answer.httpStatusCode >= 300) throw fromAnswer(answer.httpStatusCode, text, answer.headers, request.what);

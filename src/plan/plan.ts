@@ -22,6 +22,7 @@ import { accessDiffers } from './vault/unmanaged-access.ts';
 import { contestedField } from './control-plane/field-ownership.ts';
 import { rotationProblem } from './rotation/checks.ts';
 import * as servers from './vault/server-checks.ts';
+import { signatureRequestSteps } from './vault/signature-requests.ts';
 import * as specChecks from './spec-checks.ts';
 import { intermediateSteps } from './vault/intermediate.ts';
 import type { Observed } from './facts/observed.ts';
@@ -38,6 +39,7 @@ export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
   return [
     specChecks.notYetSupported(d),
     specChecks.revisionNotSettable(d),
+    specChecks.signedInRequestMap(d),
     specChecks.intermediateOutlivesRoot(d),
     specChecks.renewBeforeTooLong(d),
     specChecks.agentCaMissing(d),
@@ -145,6 +147,8 @@ function allowedSteps(s: DerivedState, problems: Problem[]): Step[] {
     return [{ kind: 'ClaimControlPlane', target: objectName(s.desired) }];
   const steps = vaultSteps(s);
   if (steps.length > 0) return steps;
+  const requests = signatureRequestSteps(s);
+  if (requests.length > 0) return requests;
   const ca = s.currentCa;
   const blockers = problems.filter((p) => p.blocks === 'controlPlane').map((p) => p.reason);
   if (!patches) return ca ? renderSteps(s, blockers) : [];

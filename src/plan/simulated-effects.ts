@@ -18,6 +18,7 @@ import {
   type Pki,
   type Slot,
 } from './facts/observed.ts';
+import { plannedRequest } from './facts/signature-request.ts';
 import type { RootSpec } from './facts/state-entry.ts';
 import type { StepOf } from './steps.ts';
 
@@ -187,7 +188,7 @@ export function importCa({ d, vault, kubernetes }: SimulatedWorld, step: StepOf<
 export function recordCsr({ d, vault, now }: SimulatedWorld, step: StepOf<'RecordCSR'>): void {
   const staged = ownEntry(vault.staging);
   if (staged?.generation !== step.generation) throw new Refused('nothing staged');
-  const csr = { pem: 'planned request', madeAt: rfc3339(now) };
+  const csr = { pem: plannedRequest, madeAt: rfc3339(now) };
   set(vault.staging, step.cas, { ...staged, csr }, vault.staging.mark ?? '', d.spec.keyStore.version);
 }
 

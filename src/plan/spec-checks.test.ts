@@ -40,3 +40,11 @@ it.each<[string, object, object, string | undefined]>([
   expect(refused.map((problem) => problem.reason)).toEqual(reason === undefined ? [] : [reason]);
   if (reason === 'AgentCAMissing') expect(refused[0]?.message).toContain('Secret client as ca.crt');
 });
+
+it.each([
+  ['istioca-csr', ['InvalidSpec']],
+  ['istioca-signed', []],
+])('a signed certificate in ConfigMap %s', (name, reasons) => {
+  const root = { source: 'External', external: { signed: { configMapRef: { name } } } };
+  expect(checkSpec(desiredOf({ root }), true).map(({ reason }) => reason)).toEqual(reasons);
+});

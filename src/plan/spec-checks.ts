@@ -6,6 +6,7 @@ import { parseGoDuration } from '../api/duration.ts';
 import type { Spec } from '../api/schema.ts';
 import type { Desired } from './facts/desired.ts';
 import type { Problem } from './facts/problem.ts';
+import { requestMapName } from './facts/signature-request.ts';
 import { controlPlaneKinds } from './control-plane/kinds.ts';
 
 const refuse = (condition: Problem['condition'], reason: Problem['reason'], message: string): Problem => ({
@@ -19,7 +20,6 @@ const refuse = (condition: Problem['condition'], reason: Problem['reason'], mess
 export function notYetSupported(d: Desired): Problem | undefined {
   const { spec } = d;
   const unsupported: [boolean, string][] = [
-    [spec.root.external?.certManagerIssuerRef !== undefined, 'spec.root.external.certManagerIssuerRef'],
     [
       spec.delivery.crl && spec.root.source !== 'Generate',
       `spec.delivery.crl with spec.root.source: ${spec.root.source}`,
@@ -50,6 +50,17 @@ export function revisionNotSettable({ spec }: Desired): Problem | undefined {
     'ControlPlanePatched',
     'InvalidSpec',
     `spec.controlPlane.revision: ${revision} cannot be set with kind ${kind}: ${namesRevisions} names the revisions of ${objectKind} ${spec.controlPlane.name}, and this resource is for all of them. Delete this resource, and create it again without spec.controlPlane.revision.`,
+  );
+}
+
+/** The signed certificate would come in the ConfigMap in which the operator shows the request, and which it removes afterwards. */
+export function signedInRequestMap({ spec, identity }: Desired): Problem | undefined {
+  const name = requestMapName(identity);
+  if (spec.root.external?.signed?.configMapRef?.name !== name) return undefined;
+  return refuse(
+    'IntermediateReady',
+    'InvalidSpec',
+    `spec.root.external.signed.configMapRef: ${name} is the ConfigMap in which the operator shows the certificate signing request: name another one`,
   );
 }
 

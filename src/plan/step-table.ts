@@ -7,10 +7,11 @@ import type { SimulatedWorld } from './simulated-effects.ts';
 import type { StepDescription, StepRow, StepRows, VaultPart } from './step-row.ts';
 import { controlPlaneRows } from './step-rows-control-plane.ts';
 import { issuingRows } from './step-rows-issuing.ts';
+import { requestRows } from './step-rows-requests.ts';
 import { vaultRows } from './step-rows-vault.ts';
 import type { Step, StepKind } from './steps.ts';
 
-const rows: StepRows<StepKind> = { ...vaultRows, ...issuingRows, ...controlPlaneRows };
+const rows: StepRows<StepKind> = { ...vaultRows, ...issuingRows, ...controlPlaneRows, ...requestRows };
 
 /** The row of a step. The type checker does not see that it belongs to this kind of step and no other. */
 const rowOf = (step: Step): StepRow<StepKind> => rows[step.kind] as unknown as StepRow<StepKind>;
@@ -22,7 +23,7 @@ const valueOf = <T extends string>(value: T | ((step: Step) => T), step: Step): 
 export const conditionOfStep = (step: Step): StageCondition => rowOf(step).condition;
 
 /** Whether a step writes to the cluster; all others write to Vault. */
-export const writesToCluster = ({ kind }: Step): boolean => kind in controlPlaneRows;
+export const writesToCluster = ({ kind }: Step): boolean => kind in controlPlaneRows || kind in requestRows;
 
 /** What must be read of Vault again after a step. */
 export const rereadsOf = (step: Step): readonly VaultPart[] => rowOf(step).rereads;

@@ -5,6 +5,7 @@
 import type { IntermediateSpec, RootSpec, StateEntry } from './facts/state-entry.ts';
 import type { KubernetesAuthConfig, ListSettings, RoleFields } from './facts/observed.ts';
 import type { Problem } from './facts/problem.ts';
+import type { IssuerRef } from './facts/signature-request.ts';
 
 /**
  * Why a CA is published again with the same key and certificates: Vault would delete the entry; istiod cannot read the key as it is stored; the
@@ -144,6 +145,14 @@ export type Step =
   | { kind: 'PatchControlPlane'; digest: string; target: string }
   | { kind: 'PublishRender'; name: string; again: boolean }
   | { kind: 'RemoveRender'; name: string }
+  | { kind: 'PublishCSR'; name: string; csr: string; again: boolean }
+  | {
+      kind: 'RemoveCSR';
+      name: string;
+      /** Somebody has put other keys into the ConfigMap: only the request is removed. */
+      others: boolean;
+    }
+  | { kind: 'RequestSignature'; name: string; csr: string; issuer: IssuerRef }
   | { kind: 'ReleaseControlPlane'; target: string }
   | { kind: 'DeleteRole'; mount: string; role: string }
   | { kind: 'DeletePolicy'; name: string }

@@ -10,7 +10,10 @@ import { kvPlace } from './observe.ts';
 import * as pki from './pki.ts';
 import { withField } from './refused-mount.ts';
 
-type ClusterStep = Extract<Step, { kind: `${string}ControlPlane` | `${string}Render` }>;
+type ClusterStep = Extract<
+  Step,
+  { kind: `${string}ControlPlane` | `${string}Render` | 'PublishCSR' | 'RemoveCSR' | 'RequestSignature' }
+>;
 export type VaultStep = Exclude<Step, ClusterStep>;
 
 const suffixOf = { live: '', staging: '-staging', state: '-state' } as const;

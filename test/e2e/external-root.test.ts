@@ -181,5 +181,5 @@ it('with PKI delivery, and without a place for the certificate, it is refused by
     return [status, JSON.stringify(body)];
   };
   expect(await refusal({ root: external, delivery: { source: 'PKI' } })).toEqual([422, expect.stringContaining('delivery.source: PKI reads the root')]); // prettier-ignore
-  expect(await refusal({ root: { source: 'External' } })).toEqual([422, expect.stringContaining('needs exactly one of')]); // prettier-ignore
+  expect(await refusal({ root: { source: 'External' } })).toEqual([422, expect.stringContaining('where the signed certificate comes from')]); // prettier-ignore
 });

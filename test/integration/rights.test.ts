@@ -13,6 +13,7 @@ import {
   conditionOf,
   getResource,
   installComponent,
+  manifest,
   registerInjector,
   resourcePath,
   setStatus,
@@ -20,6 +21,7 @@ import {
   waitForCondition,
   type Json,
 } from '../support/cluster.ts';
+import { certificateRequestCrd, grantRequests, requestsOf } from '../support/cert-manager.ts';
 import { istioOperatorCrd, sailCrds, sailStatus, serveCrds } from '../support/control-plane-crds.ts';
 import { useOperator } from '../support/harness.ts';
 import { podTemplateOf } from '../support/istiod-pod.ts';
@@ -59,6 +61,7 @@ type Name =
   | 'render'
   | 'login'
   | 'signed'
+  | 'asked'
   | 'token'
   | 'reviewer'
   | 'named'
@@ -72,6 +75,7 @@ const specs: Record<Name, Json> = {
   render: { controlPlane: { write: 'Render' } },
   login: {},
   signed: { root: { source: 'External', external: { signed: { secretRef: { name: 'istio-vault-ca-signed' } } } } },
+  asked: { root: { source: 'External', external: { certManagerIssuerRef: { name: 'corporate' } } } },
   token: {
     vault: { auth: { method: 'Token', kubernetes: undefined, token: { secretRef: { name: 'istio-vault-ca-token' } } } },
   },
@@ -440,9 +444,14 @@ const grantedBy = (role: string): string[] => {
   return component === undefined ? [] : [`deploy/components/${component}`];
 };
 
-it('every right in deploy has a case, and what is not bound to the operator is for people', () => {
+it('every right in deploy has a case, and what is not bound to the operator is for people, or for accounts of namespaces', () => {
   expect(Object.keys(cases).sort()).toEqual(all.map(({ key }) => key).sort());
-  expect(unbound.sort()).toEqual(['istio-vault-ca-administer', 'istio-vault-ca-edit', 'istio-vault-ca-view']);
+  expect(unbound.sort()).toEqual([
+    'istio-vault-ca-administer',
+    'istio-vault-ca-cert-manager',
+    'istio-vault-ca-edit',
+    'istio-vault-ca-view',
+  ]);
 });
 
 describe('without a right', () => {
@@ -521,6 +530,37 @@ describe('without a right', () => {
     it.each(these)('a line of the log names it: %s', async (_, { role, right }) => {
       await logged(from, 'cannot watch', words(right, false), ...grantedBy(role));
     });
+  });
+});
+
+describe('of the ServiceAccount of a namespace, in whose name cert-manager is asked', () => {
+  const verbsOf = async (): Promise<string[]> => {
+    const [role] = await manifest('deploy/components/cert-manager/rights/clusterrole.yaml');
+    return (role?.['rules'] as [{ verbs: string[] }])[0].verbs;
+  };
+
+  it('without a right the condition names the account, the right and the component', async () => {
+    await serveCrds(kube, [certificateRequestCrd]);
+    await applyOk(kube, scenes.asked.resource);
+    const namespace = namespaceOf('asked');
+    const verbs = await verbsOf();
+    for (const verb of verbs) {
+      await grantRequests(kube, namespace, ...verbs.filter((one) => one !== verb));
+      await reconcile('asked');
+      const what = `ServiceAccount ${namespace}/istio-vault-ca lacks permission to ${verb} certificaterequests.cert-manager.io`;
+      for (const type of ['Ready', 'IntermediateReady'])
+        await said('asked', type, what, 'deploy/components/cert-manager');
+      expect(await requestsOf(kube, namespace)).toEqual([]);
+    }
+    await grantRequests(kube, namespace, ...verbs);
+    await reconcile('asked');
+    await waitFor('the CertificateRequest', async () => (await requestsOf(kube, namespace)).length === 1);
+  });
+
+  it('without the account the condition says so', async () => {
+    await kube.request('DELETE', `/api/v1/namespaces/${namespaceOf('asked')}/serviceaccounts/istio-vault-ca`);
+    await reconcile('asked');
+    await said('asked', 'Ready', `There is no ServiceAccount ${namespaceOf('asked')}/istio-vault-ca`);
   });
 });
 

@@ -169,20 +169,28 @@ function missingPrograms(name: ServerName): { readonly pkg: string; readonly out
 }
 
 /**
- * The folder of Istio's own module, of the version that istiod is built from: its charts and CRDs are in
- * `manifests/charts`.
+ * The folder of a Go module of the version that a server is built from, for what else is in it, such as CRDs.
+ * @param module folder under `modules/` whose go.mod has the version
+ * @param path of the module
  * @throws if Go is missing, or the module is not available
  */
-export async function istioModuleDir(): Promise<string> {
-  const result = await run('go', ['mod', 'download', '-json', 'istio.io/istio'], {
+async function sourceOf(module: string, path: string): Promise<string> {
+  const result = await run('go', ['mod', 'download', '-json', path], {
     signal: new AbortController().signal,
-    cwd: moduleDir('istio'),
+    cwd: moduleDir(module),
     env: { ...process.env, GOFLAGS: '-mod=readonly', GOWORK: 'off' },
   });
-  if (result === 'missing') throw new Error('Istio’s chart comes with its Go module: "go" is not in PATH');
-  if (result.code !== 0) throw new Error(`go mod download istio.io/istio failed:\n${tail(result.output)}`);
+  if (result === 'missing') throw new Error(`Files of Go module ${path} are needed: "go" is not in PATH`);
+  if (result.code !== 0) throw new Error(`go mod download ${path} failed:\n${tail(result.output)}`);
   return (JSON.parse(result.output) as { Dir: string }).Dir;
 }
+
+/** The folder of Istio's own module: its charts and CRDs are in `manifests/charts`. @throws as `sourceOf` */
+export const istioModuleDir = (): Promise<string> => sourceOf('istio', 'istio.io/istio');
+
+/** The folder of cert-manager's own module: its CRDs are in `deploy/crds`. @throws as `sourceOf` */
+export const certManagerModuleDir = (): Promise<string> =>
+  sourceOf('cert-manager', 'github.com/cert-manager/cert-manager');
 
 async function main(names: readonly string[]): Promise<void> {
   const known = serverNames.filter((name) => names.length === 0 || names.includes(name));

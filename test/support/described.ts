@@ -12,6 +12,7 @@ const changing: readonly [RegExp, string][] = [
   [/\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g, '<id>'],
   [/\b([0-9a-f]{2}:){7,}[0-9a-f]{2}\b/g, '<serial>'],
   [/\b[0-9a-f]{2}(:[0-9a-f]{2}){2,6}:[0-9a-f]{0,2}…/g, '<serial>…'],
+  [/\bistioca-(\d+)-[0-9a-f]{8}\b/g, 'istioca-$1-<hash>'],
   [/127\.0\.0\.1:\d+/g, '<address>'],
 ];
 

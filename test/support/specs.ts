@@ -32,6 +32,10 @@ export const breaking: [string, Json][] = [
     'spec.root.external',
     { root: { source: 'External', external: { signed: { configMapRef: { name: 'a' }, secretRef } } } },
   ],
+  [
+    'spec.root.external',
+    { root: { source: 'External', external: { signed: {}, certManagerIssuerRef: { name: 'corp' } } } },
+  ],
   ['spec.delivery.source', { root: { source: 'External', external }, delivery: { source: 'PKI' } }],
   [
     'spec.delivery.source',
@@ -104,6 +108,7 @@ export const obeying: Json[] = [
   { root: { source: 'Existing', existing: {} } },
   { root: { source: 'External', external } },
   { root: { source: 'External', external: { certManagerIssuerRef: { name: 'corp' } } } },
+  { root: { source: 'External', external: { ...external, certManagerIssuerRef: { name: 'corp' } } } },
   { intermediate: { source: 'Import', importRef: { secretRef } } },
   { keyStore: { path: 'istioca-state/x' } },
   { keyStore: { version: 1, path: 'state' } },

@@ -76,6 +76,34 @@ export interface GivenCa {
   certificates: CertificateFacts[];
 }
 
+/** The ConfigMap with the certificate signing request. */
+export interface ObservedRequestMap {
+  /**
+   * Its request, empty if it has none, and whether somebody has put other keys beside it. `none`: the ConfigMap does not exist; `foreign`: it is not
+   * owned by this resource.
+   */
+  content: 'none' | 'foreign' | { csr: string; others: boolean };
+  /** The right that the operator lacks to bring the ConfigMap about, or to remove it; undefined: none. */
+  lacks: string | undefined;
+}
+
+/** What became of a CertificateRequest of cert-manager. Texts of cert-manager are cut to what a message can hold. */
+export type ObservedCertificateRequest =
+  /** The API server does not serve the type: cert-manager is not installed. */
+  | { state: 'notServed' }
+  | { state: 'absent'; name: string }
+  /** `message` says who may not read or create it. */
+  | { state: 'forbidden'; name: string; message: string }
+  /** Somebody deletes it, and it has finalizers. */
+  | { state: 'deleting'; name: string }
+  /** `field` of an object of that name is not what this resource would have written. */
+  | { state: 'other'; name: string; field: string }
+  /** `said`: what cert-manager reports meanwhile; empty: nothing. */
+  | { state: 'waiting'; name: string; approved: boolean; said: string }
+  /** `what`: a clause. */
+  | { state: 'failed'; name: string; what: string; said: string }
+  | { state: 'signed'; name: string; given: GivenCertificates };
+
 /** Public content of a PKI mount. */
 export interface Pki {
   issuers: Issuer[];
@@ -398,6 +426,10 @@ export interface ObservedKubernetes {
    * may not be read.
    */
   signed?: GivenCertificates | { unreadable: string };
+  /** With `root.source: External`: the ConfigMap that shows the request. Absent: another source. */
+  requestMap?: ObservedRequestMap;
+  /** The CertificateRequest for the request that waits. Absent: the spec names no issuer of cert-manager, or nothing waits. */
+  certificateRequest?: ObservedCertificateRequest;
   /** With `intermediate.source: Import`: the CA in the Secret. Absent: the Secret does not exist, or another source. `unreadable`: why it may not be read. */
   given?: GivenCa | { unreadable: string };
   /** Certificates in `rootCertRef`: roots that the CAs of others may lead to; none if the object does not exist. Absent: the spec has no such reference. */

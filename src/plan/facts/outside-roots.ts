@@ -9,7 +9,8 @@ import { brokenHash, extendedUsages, hasSupportedKey, type CertificateFacts } fr
 import { pathTo } from './certificate-path.ts';
 import { derivedOnce, type DerivedState } from './derived.ts';
 import { maxWorkloadCertTtlMs, pendingRequest } from './desired.ts';
-import type { GivenCertificates, StagingEntry } from './observed.ts';
+import type { GivenCertificates, ObservedCertificateRequest, StagingEntry } from './observed.ts';
+import { wantedRequest } from './signature-request.ts';
 import type { IssuedRoot } from './state-entry.ts';
 
 /** Names a certificate in a message. */
@@ -49,23 +50,86 @@ export const wasPublished = ({ stateEntry, caEntry }: DerivedState): boolean =>
 export type Signature =
   /** Nothing that answers the request is there. */
   | { kind: 'awaited'; csr: { pem: string; madeAt: string } }
-  /** What is there cannot be used. `why` is a clause that names the fact. */
-  | { kind: 'refused'; why: string; place: string }
+  /** What is there, the subject, cannot be used. `why` is a clause that names the fact. `request`: the CertificateRequest that it is in, or is. */
+  | { kind: 'refused'; why: string; subject: string; request?: { name: string; said: string } }
   /** The certificate, the CAs above it in ascending order without the root, and the root. */
   | { kind: 'accepted'; chain: CertificateFacts[]; root: CertificateFacts };
 
 /**
- * What became of the request for a signature; undefined: none is made, or the certificate may not be read. With another root than the one that this
- * CA has, a certificate is accepted only if the text of annotation `rotate-root` begins with the fingerprint of that root.
+ * What became of the request for a signature; undefined: none is made, or the answer may not be read. With another root than the one that this
+ * CA has, a certificate is accepted only if the text of annotation `rotate-root` begins with the fingerprint of that root. With an object of the
+ * user and a CertificateRequest of cert-manager, whichever answers counts.
  */
 export const signatureOf = derivedOnce((s: DerivedState): Signature | undefined => {
   const staged = s.stagingEntry;
+  if (s.spec.root.source !== 'External' || s.imports || !staged?.csr) return undefined;
+  const { external } = s.spec.root;
+  const answers = [
+    ...(external?.signed ? [answerInObject(s, staged)] : []),
+    ...(external?.certManagerIssuerRef ? [answerOfCertManager(s, staged)] : []),
+  ];
+  if (answers.every((answer) => answer === 'unreadable')) return undefined;
+  const found = answers.filter((answer) => answer !== 'unreadable' && answer !== undefined);
+  return found.find(({ kind }) => kind === 'accepted') ?? found[0] ?? { kind: 'awaited', csr: staged.csr };
+});
+
+/** The certificate signing request that waits for a signature outside of Vault, PEM; undefined: none does. */
+export const awaitedCsr = (s: DerivedState): string | undefined =>
+  s.spec.root.source === 'External' && !s.imports && signatureOf(s)?.kind !== 'accepted'
+    ? s.stagingEntry?.csr?.pem
+    : undefined;
+
+/** What became of a request in one place; undefined: nothing answers it there. */
+type Answer = Exclude<Signature, { kind: 'awaited' }> | 'unreadable' | undefined;
+
+/** What the object holds that `root.external.signed` names. */
+function answerInObject(s: DerivedState, staged: StagingEntry): Answer {
   const { signed } = s.kubernetes;
-  if (s.spec.root.source !== 'External' || s.imports || !staged?.csr || (signed && 'unreadable' in signed))
-    return undefined;
-  const awaited: Signature = { kind: 'awaited', csr: staged.csr };
-  if (!signed || answersAnotherRequest(s, staged, signed)) return awaited;
-  const refused = (why: string): Signature => ({ kind: 'refused', why, place: signed.place });
+  return signed && 'unreadable' in signed ? 'unreadable' : signed && answerIn(s, staged, signed);
+}
+
+/** The CertificateRequest for the request that waits, as it was read; undefined: none is wanted. */
+export const certificateRequestOf = (s: DerivedState): ObservedCertificateRequest | undefined => {
+  const wanted = wantedRequest(s);
+  const seen = s.kubernetes.certificateRequest;
+  if (!wanted || seen?.state === 'notServed') return seen;
+  return seen?.name === wanted.name ? seen : { state: 'absent', name: wanted.name };
+};
+
+/** What became of the CertificateRequest of cert-manager. */
+function answerOfCertManager(s: DerivedState, staged: StagingEntry): Answer {
+  const seen = certificateRequestOf(s);
+  const refused = (name: string, why: string, said = ''): Answer => ({
+    kind: 'refused',
+    why,
+    subject: `CertificateRequest ${s.identity.namespace}/${name}`,
+    request: { name, said },
+  });
+  switch (seen?.state) {
+    case 'forbidden':
+      return 'unreadable';
+    case 'other':
+      return refused(seen.name, `its ${seen.field} is not what this resource asks for`);
+    case 'failed':
+      return refused(seen.name, `it ${seen.what}`, seen.said);
+    case 'signed': {
+      const answer = answerIn(s, staged, seen.given, 'into status.ca, or name it in spec.root.external.rootCertRef');
+      return answer?.kind === 'refused' ? { ...answer, request: { name: seen.name, said: '' } } : answer;
+    }
+    default:
+      return undefined;
+  }
+}
+
+/** What certificates of one place are as an answer. @param where those above the first belong, for the user */
+function answerIn(
+  s: DerivedState,
+  staged: StagingEntry,
+  signed: GivenCertificates,
+  where = 'behind it, in one text',
+): Exclude<Answer, 'unreadable'> {
+  if (answersAnotherRequest(s, staged, signed)) return undefined;
+  const refused = (why: string) => ({ kind: 'refused' as const, why, subject: `The certificate in ${signed.place}` });
   const [leaf, ...others] = signed.certificates;
   if (!leaf) return refused('it holds no certificate that can be read');
   if (signed.incomplete)
@@ -75,13 +139,11 @@ export const signatureOf = derivedOnce((s: DerivedState): Signature | undefined 
       `its first certificate is for another key (SHA-256 ${leaf.publicKey}) than the request (SHA-256 ${staged.publicKey ?? ''})`,
     );
   const path = pathTo(leaf, others, rootsAmong(s, signed.certificates));
-  const defect = path
-    ? (defectOfPath(s, path) ?? defectOfRoot(s, path))
-    : noPath(s, leaf, others, 'behind it, in one text');
+  const defect = path ? (defectOfPath(s, path) ?? defectOfRoot(s, path)) : noPath(s, leaf, others, where);
   const root = path?.at(-1);
   if (defect !== undefined || !path || !root) return refused(defect ?? '');
   return { kind: 'accepted', chain: path.slice(0, -1), root };
-});
+}
 
 /**
  * Whether what is there answered an earlier request: the certificate is for a key of an earlier CA generation, or is one that this resource has had. A

@@ -12,7 +12,7 @@ import type { Condition, Status } from '../../api/status-schema.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { cut } from '../../text/bounded.ts';
 import { changed, newGenerationReason } from '../vault/intermediate.ts';
-import { outsideNote } from '../vault/outside-root-checks.ts';
+import { awaitedCsr } from '../facts/outside-roots.ts';
 import type { Desired } from '../facts/desired.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
 import { day, expiry, intermediateMessage, rootRenewAt } from './expiry.ts';
@@ -207,7 +207,7 @@ function certificates(s: DerivedState): Pick<Status, 'root' | 'intermediate'> {
 
 /** Returns `status.csr` while a signature outside of Vault is missing. @param s `undefined`: nothing could be read */
 function csrOf(s: DerivedState | undefined, { status }: IstioVaultCA): Pick<Status, 'csr'> {
-  const csr = s ? outsideNote(s) && s.stagingEntry?.csr?.pem : status?.csr;
+  const csr = s ? awaitedCsr(s) : status?.csr;
   return csr === undefined ? {} : { csr };
 }
 

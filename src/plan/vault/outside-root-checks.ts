@@ -3,7 +3,10 @@ import { annotations as known } from '../../api/annotations.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import { existingRef } from '../facts/desired.ts';
 import { rfc3339 } from '../../api/time.ts';
+import type { ObservedCertificateRequest } from '../facts/observed.ts';
 import {
+  awaitedCsr,
+  certificateRequestOf,
   importOf,
   isRenewalDue,
   nameOfCertificate,
@@ -13,6 +16,7 @@ import {
   type Signature,
 } from '../facts/outside-roots.ts';
 import type { Problem } from '../facts/problem.ts';
+import { nameOfIssuer, requestMapName } from '../facts/signature-request.ts';
 import { isStagedForNextRoot } from '../rotation/gates.ts';
 
 /** Until something is published nothing is written without a root; later the CA in use goes on, and everything else is kept. */
@@ -103,15 +107,13 @@ const missingSignature = (s: DerivedState): Missing | undefined => {
   return signature?.kind === 'accepted' ? undefined : signature;
 };
 
-/** Where the signed certificate is expected, for the user. */
-function expectedPlace({ spec, identity }: DerivedState): string {
+/** Where the user is to put the signed certificate; undefined: only cert-manager is asked. */
+function expectedPlace({ spec, identity }: DerivedState): string | undefined {
   const { signed } = spec.root.external ?? {};
   const { configMapRef, secretRef } = signed ?? {};
   const { namespace } = identity;
   if (configMapRef) return `ConfigMap ${namespace}/${configMapRef.name}, key ${configMapRef.key}`;
-  return secretRef
-    ? `Secret ${namespace}/${secretRef.name}, key ${secretRef.key}`
-    : 'the object that spec.root.external names';
+  return secretRef && `Secret ${namespace}/${secretRef.name}, key ${secretRef.key}`;
 }
 
 /** What is missing from outside of Vault. */
@@ -164,17 +166,91 @@ function signatureNote(s: DerivedState): OutsideNote | undefined {
   const staged = s.stagingEntry;
   if (!missing || !staged?.csr) return undefined;
   const request = `the certificate signing request in status.csr (CA generation ${staged.generation}, SHA-256 of its public key ${staged.publicKey ?? ''})`;
-  const { namespace, name } = s.identity;
-  if (missing.kind === 'refused')
+  if (missing.kind === 'refused') {
+    const { subject, why, request: asked } = missing;
+    const remedy = asked ? ` ${askAgain(s, asked.name)}${quoted(asked.said)}` : '';
     return {
       reason: 'SignedCertificateRefused',
-      message: `The certificate in ${missing.place} was not used: ${missing.why}. Nothing was installed, and ${request} is still to be signed.`,
+      message: `${subject} was not used: ${why}. Nothing was installed, and ${request} is still to be signed.${remedy}`,
     };
-  const root = s.signer ? `with root ${s.signer.certificate.serial} at its top` : 'under the root of your choice';
-  return {
-    reason: 'AwaitingSignature',
-    message: `Since ${staged.csr.madeAt}, ${request} waits for a signature outside of Vault. Have it signed as a CA, ${root} (\`kubectl get ivca -n ${namespace} ${name} -o jsonpath='{.status.csr}'\`). Put the certificate, followed by the CAs above it and the root, into ${expectedPlace(s)}. See docs/external-root.md.`,
-  };
+  }
+  const certManager = certificateRequestOf(s);
+  const message = certManager
+    ? waitsForCertManager(s, certManager, staged.csr.madeAt, request)
+    : waitsForUser(s, expectedPlace(s) ?? '', staged.csr.madeAt, request);
+  const map = mapNote(s);
+  return { reason: 'AwaitingSignature', message: `${message.first}${map} See docs/external-root.md.${message.said}` };
+}
+
+/** The message while a signature is awaited. `said`: what cert-manager reports, which comes last, because its length is not known. */
+interface Waiting {
+  first: string;
+  said: string;
+}
+
+/** What to hand in, and where. */
+const handIn = (s: DerivedState, place: string): string =>
+  `Have it signed as a CA, ${s.signer ? `with root ${s.signer.certificate.serial} at its top` : 'under the root of your choice'} (\`kubectl get ivca -n ${s.identity.namespace} ${s.identity.name} -o jsonpath='{.status.csr}'\`). Put the certificate, followed by the CAs above it and the root, into ${place}.`;
+
+const waitsForUser = (s: DerivedState, place: string, since: string, request: string): Waiting => ({
+  first: `Since ${since}, ${request} waits for a signature outside of Vault. ${handIn(s, place)}`,
+  said: '',
+});
+
+/** What cert-manager reports, quoted; empty: nothing. */
+const quoted = (said: string): string => (said === '' ? '' : ` cert-manager reports: "${said}".`);
+
+/** How a CertificateRequest that ended is made again. */
+const askAgain = ({ identity: { namespace } }: DerivedState, name: string): string =>
+  `Correct the cause, then delete the CertificateRequest (\`kubectl delete certificaterequest -n ${namespace} ${name}\`): the operator creates it again with the same request.`;
+
+/** While cert-manager is asked: what its CertificateRequest waits for. */
+function waitsForCertManager(
+  s: DerivedState,
+  seen: ObservedCertificateRequest,
+  since: string,
+  request: string,
+): Waiting {
+  const { namespace } = s.identity;
+  const issuer = nameOfIssuer(s.spec.root.external?.certManagerIssuerRef ?? { name: '', kind: '' });
+  const place = expectedPlace(s);
+  const instead = place === undefined ? '' : ` Or hand it in by hand. ${handIn(s, place)}`;
+  const waiting = (what: string, todo: string, said = ''): Waiting => ({
+    first: `Since ${since}, ${what}. ${todo} It is for ${request}.${instead}`,
+    said: quoted(said),
+  });
+  if (seen.state === 'notServed')
+    return {
+      first: `Since ${since}, ${request} waits for cert-manager. The API server serves no CertificateRequests (cert-manager.io/v1): install cert-manager, or remove spec.root.external.certManagerIssuerRef and name an object in spec.root.external.signed.${instead}`,
+      said: '',
+    };
+  const name = `CertificateRequest ${namespace}/${seen.name}`;
+  if (seen.state === 'deleting')
+    return waiting(
+      `${name} is being deleted`,
+      'Remove its finalizers, or wait: the operator creates it again afterwards.',
+    );
+  if (seen.state !== 'waiting') return waiting(`${name} for ${issuer} is due`, 'The operator creates it.');
+  return seen.approved
+    ? waiting(
+        `${name} waits for ${issuer} to sign it`,
+        `See \`kubectl describe certificaterequest -n ${namespace} ${seen.name}\`.`,
+        seen.said,
+      )
+    : waiting(
+        `${name} for ${issuer} waits for approval`,
+        `Approve it (\`cmctl approve -n ${namespace} ${seen.name}\`), or have the approver of cert-manager take it.`,
+        seen.said,
+      );
+}
+
+/** Why the ConfigMap does not show the request; empty: it does. */
+function mapNote({ kubernetes, identity }: DerivedState): string {
+  const map = kubernetes.requestMap;
+  const name = `ConfigMap ${identity.namespace}/${requestMapName(identity)}`;
+  if (map?.content === 'foreign')
+    return ` ${name} is not owned by this resource and was left alone: do not take its content for the request.`;
+  return map?.lacks === undefined ? '' : ` ${name} does not show it: ${map.lacks}`;
 }
 
 /** A signature outside of Vault or a CA to import is missing, and there is no CA in use that goes on without it. */
@@ -185,17 +261,32 @@ export function outsideMissing(s: DerivedState): Problem | undefined {
 
 /** The root is known only by what comes from outside: until then `RootReady` waits for it too. */
 export function rootAwaited(s: DerivedState): Problem | undefined {
-  const note = s.signer ? undefined : outsideNote(s);
+  if (s.signer) return undefined;
+  const unreadable = outsideUnreadable(s);
+  if (unreadable) return { ...unreadable, condition: 'RootReady' };
+  const note = outsideNote(s);
   return note && { condition: 'RootReady', ...note, blocks: 'nothing' };
 }
 
-/** The object with the signed certificate, or with the CA to import, may not be read. */
+/** What is to come from outside, the signed certificate or the CA to import, is in an object that may not be read. */
 export function outsideUnreadable(s: DerivedState): Problem | undefined {
-  const { signed, given } = s.kubernetes;
-  const object = s.imports ? given : signed;
-  const isNeeded = !s.currentCa || (s.imports ? isRenewalDue(s) : s.stagingEntry?.csr !== undefined);
-  if (!object || !('unreadable' in object) || !isNeeded) return undefined;
-  return { condition: 'IntermediateReady', reason: 'Forbidden', message: object.unreadable, blocks: 'nothing' };
+  const message = s.imports ? unreadableImport(s) : unreadableSignature(s);
+  if (message === undefined) return undefined;
+  return { condition: 'IntermediateReady', reason: 'Forbidden', message, blocks: 'nothing' };
+}
+
+function unreadableImport(s: DerivedState): string | undefined {
+  const { given } = s.kubernetes;
+  const isNeeded = !s.currentCa || isRenewalDue(s);
+  return isNeeded && given && 'unreadable' in given ? given.unreadable : undefined;
+}
+
+function unreadableSignature(s: DerivedState): string | undefined {
+  const { signed } = s.kubernetes;
+  if (signatureOf(s)?.kind === 'accepted' || (s.currentCa && awaitedCsr(s) === undefined)) return undefined;
+  if (signed && 'unreadable' in signed) return signed.unreadable;
+  const request = certificateRequestOf(s);
+  return request?.state === 'forbidden' ? request.message : undefined;
 }
 
 /** The imported CA is gone from the key store, and the spec asks for one that is issued, which needs another root than workloads trust. */

@@ -1,6 +1,9 @@
 /** From nothing to a provisioned control plane with a CA from elsewhere: an issuer of others, a root outside of Vault, a CA that is imported. */
 import { readFileSync } from 'node:fs';
+import { waitFor } from '../../stack/index.ts';
+import { answerRequest, certificateRequestCrd, csrIn, grantRequests, nameOf, pathOfRequest, requestsOf } from '../../support/cert-manager.ts'; // prettier-ignore
 import { applyOk, type Json, type Resource } from '../../support/cluster.ts';
+import { serveCrds } from '../../support/control-plane-crds.ts';
 import { OfflineCa } from '../../support/offline-ca.ts';
 import type { Stage } from '../stage.ts';
 import { provisioning } from './provisioning.ts';
@@ -46,6 +49,35 @@ export const external: Scenario = {
     await applyOk(kube, { apiVersion: 'v1', kind: 'ConfigMap', metadata, data: { 'tls.crt': root.sign(csr) + root.certificate } }); // prettier-ignore
     await handedIn(stage);
     await stage.provisioned();
+  },
+};
+
+/** The same, with cert-manager asked for the signature: its CertificateRequest is answered as its signer would. */
+export const certManager: Scenario = {
+  ...external,
+  name: 'provisioning with cert-manager',
+  spec: () => ({ root: { source: 'External', external: { certManagerIssuerRef: { name: 'corporate' } } } }),
+  prepare: async ({ kube, namespace }) => {
+    await serveCrds(kube, [certificateRequestCrd]);
+    await grantRequests(kube, namespace, 'get', 'create');
+    // no controller removes what belonged to the resource of an earlier stage
+    for (const request of await requestsOf(kube, namespace)) await kube.request('DELETE', pathOfRequest(namespace, nameOf(request))); // prettier-ignore
+  },
+  act: (stage) => stage.apply(),
+  settled: async (stage) => {
+    const { kube, namespace } = stage;
+    const request = await waitFor('a CertificateRequest', async () => (await requestsOf(kube, namespace))[0], {
+      intervalMs: 20,
+    });
+    await answerRequest(kube, namespace, nameOf(request), root.sign(csrIn(request)), root.certificate);
+    await handedIn(stage);
+    await stage.provisioned();
+  },
+  essence: async (stage) => {
+    const { kube, namespace, name } = stage;
+    const map = await kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/${name}-csr`);
+    const requests = (await requestsOf(kube, namespace)).length;
+    return { ...(await external.essence(stage)), requests, map: map.status };
   },
 };
 

@@ -15,7 +15,8 @@ export type ServerName =
   | 'kubectl'
   | 'gitops-health'
   | 'istio-overlay'
-  | 'go-proxies';
+  | 'go-proxies'
+  | 'cert-manager';
 
 interface GoProgram {
   /** File within the server's folder. */
@@ -127,6 +128,12 @@ export const servers: Readonly<Record<ServerName, GoServer | WheelServer>> = {
     version: versionOfFolder('go-proxies'),
     module: 'go-proxies',
     programs: [{ file: 'go-proxies', pkg: '.' }],
+  },
+  'cert-manager': {
+    kind: 'go',
+    version: versionOfFolder('cert-manager'),
+    module: 'cert-manager',
+    programs: [{ file: 'cert-manager', pkg: '.' }],
   },
 };
 
