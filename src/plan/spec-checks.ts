@@ -20,16 +20,7 @@ export function notYetSupported(d: Desired): Problem | undefined {
   const { spec } = d;
   const unsupported: [boolean, string][] = [
     [spec.root.external?.certManagerIssuerRef !== undefined, 'spec.root.external.certManagerIssuerRef'],
-    [
-      spec.delivery.crl && spec.root.source !== 'Generate',
-      `spec.delivery.crl with spec.root.source: ${spec.root.source}`,
-    ],
     [!spec.root.manage, 'spec.root.manage: false'],
-    [
-      spec.delivery.crl && spec.intermediate.source === 'Import',
-      'spec.delivery.crl with spec.intermediate.source: Import',
-    ],
-    [spec.adopt && spec.intermediate.source === 'Import', 'spec.adopt with spec.intermediate.source: Import'],
     [!spec.intermediate.manage, 'spec.intermediate.manage: false'],
     [!spec.keyStore.manage, 'spec.keyStore.manage: false'],
   ];

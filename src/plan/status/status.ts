@@ -3,6 +3,7 @@
  * shown while nothing can be read. No decision depends on it. Pure.
  */
 import { caEntryDefect, caDigest, DerivedState } from '../facts/derived.ts';
+import { isRevoked } from '../facts/revoked.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations as known } from '../../api/annotations.ts';
 import { expiryReason, readyChain, type StageCondition } from '../../api/conditions.ts';
@@ -132,7 +133,7 @@ function conditionState(
   if (pending) return { status: 'False', reason: 'ChangesPending', message: 'not done: spec.mode is Plan' };
   return {
     status: 'False',
-    reason: stage === 'IntermediateReady' && s?.isRevoked ? 'IssuerRevoked' : 'Progressing',
+    reason: stage === 'IntermediateReady' && s && isRevoked(s) ? 'IssuerRevoked' : 'Progressing',
     message: (s && progressMessage(stage, s)) ?? 'not done yet',
   };
 }
