@@ -185,8 +185,8 @@ const intermediate = z
   })
   .meta(
     cel({
-      rule: "!has(self.source) || (self.source == 'Import') == has(self.importRef)",
-      message: 'intermediate.importRef goes with intermediate.source: Import, and only with it',
+      rule: "!has(self.source) || self.source != 'Import' || has(self.importRef)",
+      message: 'intermediate.source: Import needs intermediate.importRef: the Secret with the CA',
       fieldPath: '.importRef',
     }),
   );

@@ -6,8 +6,10 @@ import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
 import { Secret } from '../observability/secret.ts';
 import { bundleFacts, publicKeyOfPrivate } from '../plan/facts/certificate.ts';
-import type { GivenCa, ObservedKubernetes } from '../plan/facts/observed.ts';
+import { crlFile } from '../plan/facts/ca-files.ts';
+import type { GivenCa, GivenLists, ObservedKubernetes } from '../plan/facts/observed.ts';
 import { splitPem } from '../text/pem.ts';
+import { givenLists } from './given-certificates.ts';
 import { messageOf } from './problems.ts';
 
 const secrets = { group: '', version: 'v1', plural: 'secrets' };
@@ -29,6 +31,7 @@ interface GivenWithKey {
   given: GivenCa;
   /** undefined: the Secret has none. */
   key: Secret | undefined;
+  lists: GivenLists;
 }
 
 /** Reads the Secret. @returns undefined: it does not exist. @throws KubeError */
@@ -54,23 +57,36 @@ async function readSecret(
     publicKey: publicKeyOfPrivate(pem),
     certificates,
   };
-  return { given, key: pem === '' ? undefined : new Secret(pem) };
+  const lists = givenLists(given.place, text(crlFile), certificates);
+  return { given, key: pem === '' ? undefined : new Secret(pem), lists };
 }
 
-/** Reads the CA that a spec imports, without its key. @throws KubeError, except if the Secret may not be read */
+/**
+ * Reads the CA that a spec imports, without its key, and with `delivery.crl` the revocation lists beside it. Of a CA that is not imported any more, only
+ * the lists: workload certificates of it can be valid until the rotation to another root is over.
+ * @throws KubeError, except if the Secret may not be read
+ */
 export async function readGivenCa(
   kube: Pick<KubeClient, 'getObject'>,
   resource: IstioVaultCA,
-): Promise<Pick<ObservedKubernetes, 'given'>> {
-  const { source, manage } = resource.spec.intermediate;
-  if (source !== 'Import' || !manage) return {};
+): Promise<Pick<ObservedKubernetes, 'given' | 'givenLists'>> {
+  const { intermediate, delivery } = resource.spec;
+  // that of an intermediate that others make is not read
+  const imports = intermediate.source === 'Import' && intermediate.manage;
+  const name = intermediate.importRef?.secretRef.name;
+  if (name === undefined || !(imports || delivery.crl)) return {};
+  const place = `Secret ${resource.metadata.namespace}/${name}`;
+  const only = (given: GivenCa | { unreadable: string } | undefined, lists: GivenLists) => ({
+    ...(imports && given ? { given } : {}),
+    ...(delivery.crl ? { givenLists: [lists] } : {}),
+  });
   try {
     const read = await readSecret(kube, resource);
-    return read ? { given: read.given } : {};
+    return only(read?.given, read?.lists ?? givenLists(place, '', []));
   } catch (error) {
     if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;
-    const name = resource.spec.intermediate.importRef?.secretRef.name ?? '';
-    return { given: { unreadable: `spec.intermediate.importRef.secretRef: ${messageOf(error, grantOnSecret(name))}` } };
+    const unreadable = `spec.intermediate.importRef.secretRef: ${messageOf(error, grantOnSecret(name))}`;
+    return only({ unreadable }, { ...givenLists(place, '', []), unreadable });
   }
 }
 

@@ -4,9 +4,11 @@ import { dig } from '../api/json.ts';
 import type { IstioVaultCA, Spec } from '../api/schema.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
-import { bundleFacts } from '../plan/facts/certificate.ts';
-import type { GivenCertificates, ObservedKubernetes } from '../plan/facts/observed.ts';
+import { crlFile } from '../plan/facts/ca-files.ts';
+import { bundleFacts, type CertificateFacts } from '../plan/facts/certificate.ts';
+import type { GivenCertificates, GivenLists, ObservedKubernetes } from '../plan/facts/observed.ts';
 import { ProblemError } from '../plan/facts/problem.ts';
+import { listsIn } from '../plan/facts/revocation-list.ts';
 import { splitPem } from '../text/pem.ts';
 import { configMaps } from './observe-kubernetes.ts';
 import { messageOf } from './problems.ts';
@@ -24,6 +26,19 @@ interface Reference {
   field: string;
 }
 
+/** Of the lists in an object, at most so many UTF-16 code units and lists are read: one for each CA above workload certificates. */
+const listLimits = { longest: 512 * 1024, most: 10 };
+
+/**
+ * The revocation lists beside certificates in an object.
+ * @param text of key `ca-crl.pem`
+ */
+export const givenLists = (object: string, text: string, certificates: CertificateFacts[]): GivenLists => ({
+  place: `${object}, key ${crlFile}`,
+  lists: listsIn(text, listLimits),
+  certificates,
+});
+
 /** Parses the certificates of a text. What else stands in it counts, so that nobody takes a part for the whole. @param place for messages */
 export function parseGiven(place: string, text: string): GivenCertificates {
   const blocks = splitPem(text, { ...limits, most: limits.most + 1 });
@@ -32,17 +47,29 @@ export function parseGiven(place: string, text: string): GivenCertificates {
   return { place, certificates, ...(incomplete ? { incomplete } : {}) };
 }
 
-/** Reads one object. @returns undefined: it or its key does not exist. @throws KubeError, also if it may not be read */
+/** What was read of one object. */
+interface ReadObject {
+  /** undefined: the object or its key does not exist. */
+  given: GivenCertificates | undefined;
+  lists: GivenLists;
+}
+
+/** Reads one object. @throws KubeError, also if it may not be read */
 async function readGiven(
   kube: Pick<KubeClient, 'getObject'>,
   namespace: string,
   { kind, name, key }: Reference,
-): Promise<GivenCertificates | undefined> {
+): Promise<ReadObject> {
   const object = await kube.getObject(kind === 'Secret' ? secrets : configMaps, namespace, name);
-  const value = dig(object, 'data', key);
-  if (typeof value !== 'string' || value === '') return undefined;
-  const text = kind === 'Secret' ? Buffer.from(value, 'base64').toString('utf8') : value;
-  return parseGiven(`${kind} ${namespace}/${name}, key ${key}`, text);
+  const textOf = (one: string): string => {
+    const value = dig(object, 'data', one);
+    if (typeof value !== 'string') return '';
+    return kind === 'Secret' ? Buffer.from(value, 'base64').toString('utf8') : value;
+  };
+  const place = `${kind} ${namespace}/${name}`;
+  const text = textOf(key);
+  const given = text === '' ? undefined : parseGiven(`${place}, key ${key}`, text);
+  return { given, lists: givenLists(place, textOf(crlFile), given?.certificates ?? []) };
 }
 
 /** Where the signed certificate of `root.source: External` is; undefined: the spec names no such object. */
@@ -67,23 +94,30 @@ function deniedMessage({ kind, name, field }: Reference, error: KubeError): stri
 
 const isForbidden = (error: unknown): error is KubeError => error instanceof KubeError && error.kind === 'Forbidden';
 
+/** An object that may not be read has no lists either. */
+const unreadableLists = ({ kind, name }: Reference, namespace: string, unreadable: string): GivenLists => ({
+  ...givenLists(`${kind} ${namespace}/${name}`, '', []),
+  unreadable,
+});
+
 /**
- * Reads the certificates that a spec with a root outside refers to.
+ * Reads the certificates that a spec with a root outside refers to, and with `delivery.crl` the revocation lists beside them.
  * @throws ProblemError if the roots of others may not be read
  * @throws KubeError for other failures
  */
 export async function readGivenCertificates(
   kube: Pick<KubeClient, 'getObject'>,
   { metadata: { namespace }, spec }: IstioVaultCA,
-): Promise<Pick<ObservedKubernetes, 'signed' | 'givenRoots'>> {
+): Promise<Pick<ObservedKubernetes, 'signed' | 'givenRoots' | 'givenLists'>> {
   // nothing is signed for an intermediate that others make
   const ofSigned = spec.intermediate.manage ? signedReference(spec.root) : undefined;
   const ofRoots = rootsReference(spec.root);
-  const [signed, givenRoots] = await Promise.all([
+  const [signed, roots] = await Promise.all([
     ofSigned &&
       readGiven(kube, namespace, ofSigned).catch((error: unknown) => {
         if (!isForbidden(error)) throw error;
-        return { unreadable: deniedMessage(ofSigned, error) };
+        const unreadable = deniedMessage(ofSigned, error);
+        return { given: { unreadable }, lists: unreadableLists(ofSigned, namespace, unreadable) };
       }),
     ofRoots &&
       readGiven(kube, namespace, ofRoots).catch((error: unknown) => {
@@ -95,6 +129,11 @@ export async function readGivenCertificates(
   // a reference that names nothing yet is no reason to take any root that comes along
   const named =
     ofRoots &&
-    (givenRoots ?? { place: `ConfigMap ${namespace}/${ofRoots.name}, key ${ofRoots.key}`, certificates: [] });
-  return { ...(signed ? { signed } : {}), ...(named ? { givenRoots: named } : {}) };
+    (roots?.given ?? { place: `ConfigMap ${namespace}/${ofRoots.name}, key ${ofRoots.key}`, certificates: [] });
+  const lists = spec.delivery.crl ? [signed?.lists, roots?.lists].filter((one) => one !== undefined) : [];
+  return {
+    ...(signed?.given ? { signed: signed.given } : {}),
+    ...(named ? { givenRoots: named } : {}),
+    ...(lists.length > 0 ? { givenLists: lists } : {}),
+  };
 }

@@ -83,10 +83,11 @@ const leaveCluster = (since: readonly Step[]): boolean =>
   !needsRootsOfMesh(since) && !since.some((step) => writesToCluster(step) || step.kind === 'MountPKI');
 
 /** What users and other controllers put into objects that the spec refers to. @throws ProblemError, KubeError */
-const readGiven = async (kube: KubeClient, resource: IstioVaultCA) => ({
-  ...(await readGivenCertificates(kube, resource)),
-  ...(await readGivenCa(kube, resource)),
-});
+const readGiven = async (kube: KubeClient, resource: IstioVaultCA) => {
+  const [certificates, ca] = [await readGivenCertificates(kube, resource), await readGivenCa(kube, resource)];
+  const lists = [...(certificates.givenLists ?? []), ...(ca.givenLists ?? [])];
+  return { ...certificates, ...ca, ...(lists.length > 0 ? { givenLists: lists } : {}) };
+};
 
 /** For a reference that does not exist or may not be read. */
 function undefinedIfProblem(error: unknown): undefined {
@@ -113,7 +114,10 @@ export interface FailedObservation {
 type VaultSide = {
   observed: ObservedVault;
   goneOwners: string[];
-} & Pick<ObservedKubernetes, 'kubernetesCa' | 'reviewerHash' | 'tokenIssuer' | 'signed' | 'givenRoots' | 'given'>;
+} & Pick<
+  ObservedKubernetes,
+  'kubernetesCa' | 'reviewerHash' | 'tokenIssuer' | 'signed' | 'givenRoots' | 'given' | 'givenLists'
+>;
 type ClusterSide = { gates: Gates; isCurrent: boolean; istiodUses: string[]; render: JsonObject | undefined };
 
 /** Reads what a plan is made from. */

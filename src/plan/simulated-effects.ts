@@ -107,9 +107,10 @@ export function rotateLists(world: SimulatedWorld, mount: string): void {
   vault.lists = { ...vault.lists, ...Object.fromEntries(again) };
 }
 
-/** The lists of Vault and of the CA entry with these PEM texts. */
-function listsOf({ lists, live }: ObservedVault, pems: readonly string[]): RevocationList[] {
-  const known = [...Object.values(lists), ...(ownEntry(live)?.lists ?? [])];
+/** The lists of Vault, of the CA entry and of users with these PEM texts. */
+function listsOf({ vault, kubernetes }: SimulatedWorld, pems: readonly string[]): RevocationList[] {
+  const given = (kubernetes.givenLists ?? []).flatMap((one) => one.lists);
+  const known = [...Object.values(vault.lists), ...(ownEntry(vault.live)?.lists ?? []), ...given];
   return pems.flatMap((pem) => known.find((list) => list.pem === pem) ?? []);
 }
 
@@ -206,7 +207,8 @@ export function installSigned(world: SimulatedWorld, step: StepOf<'InstallSigned
 /** How many versions KV 2 keeps of an entry when nobody has said it. */
 const defaultVersions = 10;
 
-export function publishLive({ d, vault }: SimulatedWorld, step: StepOf<'PublishLive'>): void {
+export function publishLive(world: SimulatedWorld, step: StepOf<'PublishLive'>): void {
+  const { d, vault } = world;
   const imported = certificateFacts(step.chain?.[0] ?? '');
   const issuer = imported
     ? { id: '', certificate: imported }
@@ -219,7 +221,8 @@ export function publishLive({ d, vault }: SimulatedWorld, step: StepOf<'PublishL
   if (!issuer || publicKey !== issuer.certificate.publicKey) throw new Refused('changed meanwhile');
   const { certificate } = issuer;
   const { generation, keyRef } = step;
-  const lists = step.lists.length === 0 ? {} : { lists: listsOf(vault, step.lists) };
+  const since = step.listsSince === undefined ? {} : { listsSince: Date.parse(step.listsSince) };
+  const lists = step.lists.length === 0 ? {} : { lists: listsOf(world, step.lists), ...since };
   const root = step.roots.join('');
   const all = vault.intermediatePki?.issuers.map((one) => one.certificate) ?? [];
   const known = [...all, ...(vault.existing?.found ?? []).flatMap((one) => [one.certificate, ...one.above])];

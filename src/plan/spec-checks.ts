@@ -20,17 +20,8 @@ const refuse = (condition: Problem['condition'], reason: Problem['reason'], mess
 export function notYetSupported(d: Desired): Problem | undefined {
   const { spec } = d;
   const unsupported: [boolean, string][] = [
-    [
-      spec.delivery.crl && spec.root.source !== 'Generate',
-      `spec.delivery.crl with spec.root.source: ${spec.root.source}`,
-    ],
     [spec.delivery.crl && !spec.root.manage, 'spec.delivery.crl with spec.root.manage: false'],
     [spec.delivery.crl && !spec.intermediate.manage, 'spec.delivery.crl with spec.intermediate.manage: false'],
-    [
-      spec.delivery.crl && spec.intermediate.source === 'Import',
-      'spec.delivery.crl with spec.intermediate.source: Import',
-    ],
-    [spec.adopt && spec.intermediate.source === 'Import', 'spec.adopt with spec.intermediate.source: Import'],
   ];
   const fields = unsupported.filter(([used]) => used).map(([, field]) => field);
   if (fields.length === 0) return undefined;

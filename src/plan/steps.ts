@@ -128,6 +128,8 @@ export type Step =
       roots: readonly string[];
       /** The revocation lists, PEM; none: the entry gets no ca-crl.pem. */
       lists: readonly string[];
+      /** When they last got the list of another CA, RFC 3339. Absent: there are none. */
+      listsSince?: string;
       /** Name or id of the key in the mount; empty: the generation's own name. */
       keyRef: string;
       mark: string;

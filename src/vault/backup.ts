@@ -216,6 +216,7 @@ export async function restoreCa(
     root: entry.root,
     key: new Secret(str(data['ca-key.pem'])),
     lists: str(data['ca-crl.pem']),
+    listsSince: typeof data['crl-since'] === 'string' ? data['crl-since'] : undefined,
     keyRef: entry.keyRef,
     imported: entry.imported === true,
   };

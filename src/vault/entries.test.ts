@@ -33,6 +33,7 @@ describe('a live entry of somebody else', () => {
     expect(seen({ 'ca-key.pem': pem }).foreign).toEqual({
       publicKey: expect.any(String),
       root: '',
+      certificates: [],
       generation: 0,
       others: [],
     });

@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import { str, type JsonObject } from '../api/json.ts';
-import { certificateFacts, publicKeyOfPrivate } from '../plan/facts/certificate.ts';
+import { bundleFacts, certificateFacts, publicKeyOfPrivate } from '../plan/facts/certificate.ts';
 import { isOwnMarker, type Identity } from '../plan/facts/identity.ts';
 import { caFiles, crlFile } from '../plan/facts/ca-files.ts';
 import { listsIn } from '../plan/facts/revocation-list.ts';
@@ -24,6 +24,8 @@ const importField = 'imported';
 const chainField = 'cert-chain.pem';
 const rootField = 'root-cert.pem';
 const csrTimeField = 'csr-made-at';
+/** In a CA entry: when ca-crl.pem last got the list of another CA, RFC 3339. */
+const listsSinceField = 'crl-since';
 
 const intermediateSpecSchema = z.object({
   commonName: z.string(),
@@ -109,6 +111,7 @@ const parseJson = (value: string): unknown => {
 const markedFields: ReadonlySet<string> = new Set([
   ...[...caFiles, crlFile, keyRefField, generationField, markerField],
   importField,
+  listsSinceField,
 ]);
 const unmarkedFields: ReadonlySet<string> = new Set(caFiles);
 
@@ -124,6 +127,13 @@ const istiodReads = (pem: string): boolean => {
   return label === undefined || ['RSA PRIVATE KEY', 'EC PRIVATE KEY', 'PRIVATE KEY'].includes(label);
 };
 
+/** The revocation lists of a CA entry. */
+function listsPart(data: JsonObject): Pick<CaEntry, 'lists' | 'listsSince'> {
+  if (!(crlFile in data)) return {};
+  const since = Date.parse(str(data[listsSinceField]));
+  return { lists: listsIn(str(data[crlFile])), ...(Number.isNaN(since) ? {} : { listsSince: since }) };
+}
+
 /**
  * Parses the CA entry. The result has the hash of the public key instead of the private key.
  * @param anyones others manage the entry (`intermediate.manage: false`): it is read whoever wrote it
@@ -137,7 +147,7 @@ export function parseLive(id: Identity, entry: KvEntry, anyones = false): Slot<C
     root: str(data['root-cert.pem']),
     publicKey: publicKeyOfPrivate(str(data['ca-key.pem'])),
     ...(importField in data ? { imported: true as const } : {}),
-    ...(crlFile in data ? { lists: listsIn(str(data[crlFile])) } : {}),
+    ...listsPart(data),
     ...(istiodReads(str(data['ca-key.pem'])) ? {} : { unreadableKey: true as const }),
   });
   const result = slot<CaEntry>(id, entry, parse, anyones);
@@ -147,6 +157,7 @@ export function parseLive(id: Identity, entry: KvEntry, anyones = false): Slot<C
     generation: generationOf(entry.data),
     // only the certificates: other content of the file, such as a private key, is not kept
     root: splitPem(str(entry.data['root-cert.pem'])).join(''),
+    certificates: bundleFacts([str(entry.data['ca-cert.pem']), str(entry.data[chainField])].join('\n')),
     others: Object.keys(entry.data).filter((name) => !(result.mark ? markedFields : unmarkedFields).has(name)),
   };
   return { ...result, foreign };
@@ -160,6 +171,8 @@ interface CaEntryContent {
   key: Secret;
   /** Empty: the entry gets no ca-crl.pem. */
   lists: string;
+  /** When the lists last got that of another CA, RFC 3339; undefined: there are no lists. */
+  listsSince: string | undefined;
   /** Name or id of the key in the intermediate mount; empty: the key has the default name of its generation. */
   keyRef: string;
   /** The CA was brought along by a user. */
@@ -182,6 +195,7 @@ export function caEntryData(
     'cert-chain.pem': content.chain,
     'root-cert.pem': content.root,
     ...(content.lists === '' ? {} : { [crlFile]: content.lists }),
+    ...(content.lists === '' || content.listsSince === undefined ? {} : { [listsSinceField]: content.listsSince }),
     ...(content.keyRef === '' ? {} : { [keyRefField]: content.keyRef }),
     ...(content.imported ? { [importField]: 'true' } : {}),
     [generationField]: String(generation),

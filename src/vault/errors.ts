@@ -57,6 +57,11 @@ export class VaultError extends Error {
   }
 }
 
+const tooLargeText = 'the answer is larger than this operator accepts (1 MiB, a list 4 MiB)';
+
+/** Whether a response had more bytes than are read: a limit of the operator, not a failure of the server. */
+export const isTooLarge = ({ detail }: VaultError): boolean => detail === tooLargeText;
+
 /** Whether an error of a login shows that Vault refused it, rather than that it could not answer. */
 export const isRefusal = ({ kind }: VaultError): boolean => ['Forbidden', 'Invalid', 'NotFound'].includes(kind);
 
@@ -184,14 +189,7 @@ export function errorOfTransport(
       : 'failed';
   if (code === aborted)
     return new VaultError('Unreachable', operation, path, 0, 'no answer before the time for one reconcile was over');
-  if (code === tooLarge)
-    return new VaultError(
-      'Server',
-      operation,
-      path,
-      0,
-      'the answer is larger than this operator accepts (1 MiB, a list 4 MiB)',
-    );
+  if (code === tooLarge) return new VaultError('Server', operation, path, 0, tooLargeText);
   const detail = `${code}${proxy ? throughProxy(proxy) : ''}`;
   if (!tlsCodes.test(code) && code !== 'EPROTO') return new VaultError('Unreachable', operation, path, 0, detail);
   const text = `${code} ${error instanceof Error ? error.message : ''}`;

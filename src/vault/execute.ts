@@ -8,6 +8,7 @@ import { deleteKv, destroyAfter, destroyVersions, readKv, writeKv, writeMaxVersi
 import { disableAuth, enableAudit, enableKubernetesAuth, mountKv, mountPki, tuneMount, unmount } from './mounts.ts';
 import { kvPlace } from './observe.ts';
 import * as pki from './pki.ts';
+import { rotateLists, writeListSettings } from './pki-lists.ts';
 import { withField } from './refused-mount.ts';
 
 type ClusterStep = Extract<
@@ -59,8 +60,8 @@ const executors: Executors = {
   InstallCertificate: issuing.installCertificate,
   PublishLive: issuing.publishLive,
   SetDefaultIssuer: ({ client }, step) => pki.setDefaultIssuer(client, step.mount, step.issuerId),
-  ConfigureCRL: ({ client }, step) => pki.writeListSettings(client, step.mount, step.settings),
-  RotateCRL: ({ client }, step) => pki.rotateLists(client, step.mount),
+  ConfigureCRL: ({ client }, step) => writeListSettings(client, step.mount, step.settings),
+  RotateCRL: ({ client }, step) => rotateLists(client, step.mount),
   RestoreUsage: ({ client }, step) => pki.addIssuingUsage(client, step.mount, step.issuerId, step.usages),
   DestroyVersions: ({ client, desired }, step) => destroyVersions(client, kvPlace(desired, ''), step.versions),
   LimitVersions: ({ client, desired }, step) => writeMaxVersions(client, kvPlace(desired, ''), step.versions),

@@ -314,9 +314,10 @@ export async function publishLive(ctx: ExecuteContext, step: StepOf<'PublishLive
   if (cert.publicKey !== publicKeyOfPrivate(key.reveal())) throw moved('the key of the issuer');
   const lists = step.lists.join('');
   if (!coversChain(lists, path)) throw moved('the revocation lists');
-  const { keyRef } = step;
+  const { keyRef, listsSince } = step;
   const imported = step.chain !== undefined;
-  const content = { certificate: cert.pem, chain: signed.join(''), root, key: forIstiod(key), lists, keyRef, imported };
+  const files = { certificate: cert.pem, chain: signed.join(''), root, key: forIstiod(key), lists };
+  const content = { ...files, listsSince, keyRef, imported };
   const data = caEntryData(step.mark, step.generation, content, keyStore.version);
   await writeKv(client, kvPlace(desired, ''), data, step.cas);
   if (step.listsEnd !== undefined) ctx.notice('CRLWithdrawn', keptLists(step.listsEnd));

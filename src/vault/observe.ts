@@ -7,7 +7,6 @@ import { optionalCapabilities, requiredCapabilities } from '../plan/vault/capabi
 import { DerivedVault } from '../plan/facts/derived.ts';
 import { rootSourceOf, type Desired } from '../plan/facts/desired.ts';
 import { isOwnMarker } from '../plan/facts/identity.ts';
-import { isListOf } from '../plan/facts/revocation-list.ts';
 import { ownables, owns, ownsAuthMount, type Ownable } from '../plan/ownership/ownership.ts';
 import {
   ownEntry,
@@ -25,10 +24,12 @@ import { listRoles, readAuthConfig, readPolicy, readRole } from './access.ts';
 import { assertServing, type VaultClient } from './client.ts';
 import { parseLive, parseStaging, parseState } from './entries.ts';
 import { readExisting, signerIdOf } from './existing-issuers.ts';
+import { mostListed, readLists } from './lists.ts';
 import { listKv, readKv, readVersions, type KvPlace, type KvVersions } from './kv.ts';
 import { capabilities, missingCapabilities, readAuditDevice, readAuthMount, readSecretsMount } from './mounts.ts';
 import { optional, optionalUnless, start, type Pending } from './pending-reads.ts';
-import { isRevoked, listPkiRoles, readList, readListSettings, readPki, readSigned } from './pki.ts';
+import { isRevoked, listPkiRoles, readPki, readSigned } from './pki.ts';
+import { readListSettings } from './pki-lists.ts';
 import { withField } from './refused-mount.ts';
 
 /** The place of an entry in the key store. */
@@ -48,9 +49,6 @@ const rootGoes = (d: Desired): boolean =>
 /** What the entries and PKI mounts hold, as far as it shows which certificates are of this resource. */
 type Content = Pick<ObservedVault, 'live' | 'state' | 'rootPki' | 'intermediatePki'>;
 
-/** Maximum number of issuers of one mount whose lists are read, newest first: the others are neither trusted nor used. */
-const mostListed = 20;
-
 /** Serial numbers of the intermediates of this resource, as far as its entries record them or its mount has them. */
 function intermediateSerials(d: Desired, content: Content): string[] {
   const derived = new DerivedVault(d, { ...unread, ...content });
@@ -58,27 +56,6 @@ function intermediateSerials(d: Desired, content: Content): string[] {
   const inMount = derived.ownIntermediates.slice(0, mostListed).map(({ certificate }) => certificate);
   const serials = [derived.caEntry?.certificate, ...inMount, ...history].map((one) => one?.serial ?? '');
   return [...new Set(serials)].filter((serial) => serial !== '');
-}
-
-/**
- * The revocation lists of roots and intermediates of this resource, by fingerprint of the certificate. What Vault gives for an issuer and the
- * issuer did not sign is left out.
- */
-async function readLists(client: VaultClient, d: Desired, content: Content): Promise<ObservedVault['lists']> {
-  const derived = new DerivedVault(d, { ...unread, ...content });
-  const issuers = (['root', 'intermediate'] as const).flatMap((tier) =>
-    derived
-      .ownIssuers(tier)
-      .slice(0, mostListed)
-      .map((issuer) => ({ issuer, mount: d.spec[tier].mount })),
-  );
-  const lists = await Promise.all(
-    issuers.map(async ({ issuer: { id, certificate }, mount }) => {
-      const list = await readList(client, mount, id);
-      return list && isListOf(list, certificate) ? [[certificate.fingerprint, list] as const] : [];
-    }),
-  );
-  return Object.fromEntries(lists.flat());
 }
 
 /**
@@ -128,7 +105,9 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
   };
   // deletion needs no lists
   const readsLists = delivery.crl && !deleting;
-  const listSettings = async (mount: string) => (readsLists ? await readListSettings(client, mount) : undefined);
+  // mounts from before a CA was imported keep theirs, and the right to read them can be gone
+  const readsSettings = readsLists && intermediate.source === 'Issue';
+  const listSettings = async (mount: string) => (readsSettings ? await readListSettings(client, mount) : undefined);
   return {
     health: () => client.health(),
     state: () => (state = keyStore.manage ? readState() : state),
@@ -166,11 +145,18 @@ function readers(client: VaultClient, d: Desired, now: () => number, deleting: b
     intermediatePki: () =>
       (intermediatePki = usesPki().then((uses) => (uses ? readPki(client, intermediate.mount) : noPki))),
     // Vault serves lists and certificates to everybody
-    lists: async () => (readsLists ? await readLists(client, d, await content()) : {}),
+    lists: async () =>
+      readsLists
+        ? await readLists(
+            client,
+            new DerivedVault(d, { ...unread, ...(await content()) }),
+            await existing.catch(() => undefined),
+          )
+        : {},
     rootListSettings: async () => (issuesRoot ? await listSettings(root.mount) : undefined),
     intermediateListSettings: () => listSettings(intermediate.mount),
     revokedIntermediates: async () => {
-      if (!readsLists) return [];
+      if (!readsLists || root.source === 'External') return [];
       const serials = intermediateSerials(d, await content());
       const revoked = await Promise.all(serials.map((serial) => isRevoked(client, root.mount, serial)));
       return serials.filter((_, i) => revoked[i]);
@@ -255,12 +241,12 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
     ...mounts,
     rootPki,
     intermediatePki,
-    lists: rootPki || intermediatePki ? await reads.lists.take() : {},
+    lists: rootPki || intermediatePki || existing ? await reads.lists.take() : {},
     listSettings: {
       ...(ofRoot ? { root: ofRoot } : {}),
       ...(ofIntermediate ? { intermediate: ofIntermediate } : {}),
     },
-    revokedIntermediates: rootPki ? await reads.revokedIntermediates.take() : [],
+    revokedIntermediates: rootPki || existing ? await reads.revokedIntermediates.take() : [],
     pkiRoles: [
       ...(await roles(root.mount, mounts.rootMount?.type === 'pki' ? rootMount : undefined, reads.rootPkiRoles)),
       ...(await roles(

@@ -1,11 +1,9 @@
 /** The PKI secrets engine of Vault ≥ 1.11 and OpenBao. https://developer.hashicorp.com/vault/api-docs/secret/pki */
 import { z } from 'zod';
-import { parseAnyGoDuration } from '../api/duration.ts';
 import { isObject, type JsonObject } from '../api/json.ts';
 import { bundleFacts, certificateFacts } from '../plan/facts/certificate.ts';
 import type { IntermediateSpec, RootSpec } from '../plan/facts/state-entry.ts';
-import type { ExistingIssuer, Issuer, ListSettings, Pki } from '../plan/facts/observed.ts';
-import { listsIn, longestList, type RevocationList } from '../plan/facts/revocation-list.ts';
+import type { ExistingIssuer, Issuer, Pki } from '../plan/facts/observed.ts';
 import type { Secret } from '../observability/secret.ts';
 import { cut, printable } from '../text/bounded.ts';
 import { splitPem } from '../text/pem.ts';
@@ -299,78 +297,14 @@ export async function readPublicIssuer(
   };
 }
 
-/** Vault answers 500 if it has no such issuer (findings/openbao-absent-issuer.sh), and 403 if there is no such mount. */
-const isAbsent = ({ kind, message }: VaultError): boolean =>
-  kind === 'Forbidden' || (kind === 'Server' && /unable to find PKI issuer|no default issuer/i.test(message));
+/** Vault answers 500 if it has no such issuer or no list of it (findings/openbao-absent-issuer.sh), and 403 if there is no such mount. */
+export const isAbsent = ({ kind, message }: VaultError): boolean =>
+  kind === 'Forbidden' ||
+  (kind === 'Server' && /unable to find (?:PKI issuer|CRL for issuer)|no default issuer/i.test(message));
 
 /** Installs a certificate for a key in the mount. A repetition with the same certificate changes nothing. */
 export async function setSigned(client: VaultClient, mount: string, chain: string[]): Promise<void> {
   await client.write(`${mount}/intermediate/set-signed`, { certificate: chain.join('') });
-}
-
-/**
- * Reads the revocation list of an issuer; undefined: the issuer does not exist or has no list, or the list is not readable.
- * https://developer.hashicorp.com/vault/api-docs/secret/pki#read-issuer-crl
- */
-export async function readList(
-  client: VaultClient,
-  mount: string,
-  issuerId: string,
-): Promise<RevocationList | undefined> {
-  const body = await unlessAbsent(client, mount, issuerId, client.read(`${mount}/issuer/${issuerId}/crl`));
-  const { crl } = z.object({ crl: z.string().default('') }).parse(body ?? {});
-  return listsIn(crl.slice(0, longestList))[0];
-}
-
-const dayMs = 86_400_000;
-
-/**
- * A duration as Vault takes and reports it, in milliseconds: whole seconds, whole days (`30d`), or a Go duration.
- * https://developer.hashicorp.com/vault/docs/concepts/duration-format
- */
-const vaultDuration = z.union([z.number(), z.string().max(100)]).transform((value, context) => {
-  const text = String(value);
-  const [, amount = '', unit] = /^(\d+)(d?)$/.exec(text) ?? [];
-  const ms = amount === '' ? parseAnyGoDuration(text) : Number(amount) * (unit === 'd' ? dayMs : 1000);
-  if (ms !== undefined) return ms;
-  context.addIssue({ code: 'custom', message: 'is not a duration' });
-  return z.NEVER;
-});
-
-const listSettingsSchema = z.object({
-  expiry: vaultDuration,
-  disable: z.boolean(),
-  auto_rebuild: z.boolean().default(false),
-  auto_rebuild_grace_period: vaultDuration.default(0),
-});
-
-/** Reads how a mount signs its revocation lists; undefined: it does not say, or in a form that is not known. */
-export async function readListSettings(client: VaultClient, mount: string): Promise<ListSettings | undefined> {
-  const body = await client.read(`${mount}/config/crl`);
-  const settings = listSettingsSchema.safeParse(body).data;
-  return (
-    settings && {
-      lifeMs: settings.expiry,
-      disabled: settings.disable,
-      autoRebuild: settings.auto_rebuild,
-      graceMs: settings.auto_rebuild_grace_period,
-    }
-  );
-}
-
-/** Sets how a mount signs its revocation lists; other settings stay. Lists that are signed already stay as they are. */
-export async function writeListSettings(client: VaultClient, mount: string, settings: ListSettings): Promise<void> {
-  await client.write(`${mount}/config/crl`, {
-    expiry: `${settings.lifeMs / 1000}s`,
-    disable: settings.disabled,
-    auto_rebuild: settings.autoRebuild,
-    auto_rebuild_grace_period: `${settings.graceMs / 1000}s`,
-  });
-}
-
-/** Has Vault sign the revocation lists of all issuers of a mount again. */
-export async function rotateLists(client: VaultClient, mount: string): Promise<void> {
-  await client.read(`${mount}/crl/rotate`);
 }
 
 /** Sets the default issuer, which then stays the default when further issuers are made. */

@@ -13,12 +13,12 @@ import {
   csrForKey,
   generateRoot,
   readChain,
-  readList,
   readPki,
   readSigned,
   setDefaultIssuer,
   signIntermediate,
 } from '../../src/vault/pki.ts';
+import { readList } from '../../src/vault/pki-lists.ts';
 import { products, sharedStack, waitFor } from '../stack/index.ts';
 
 const { vaults } = sharedStack();

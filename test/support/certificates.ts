@@ -75,6 +75,24 @@ export async function opensslVerify(leaf: string, intermediates: string, root: s
   }
 }
 
+/**
+ * Verifies a workload certificate that is made with CA files for the purpose, as proxies do: with a revocation list of every CA above it.
+ * @param lists ca-crl.pem
+ * @throws with the output of openssl if it does not verify
+ */
+export async function opensslVerifyWithLists({ cert, key, chain, root }: CaFiles, lists: string): Promise<void> {
+  const dir = await mkdtemp(join(tmpdir(), 'openssl-'));
+  try {
+    const csr = await makeCsr();
+    for (const [name, text] of Object.entries({ cert, key, chain, root, lists, csr })) await writeFile(join(dir, name), text); // prettier-ignore
+    await exec('openssl', ['x509', '-req', '-in', 'csr', '-CA', 'cert', '-CAkey', 'key', '-days', '1', '-out', 'leaf'], { cwd: dir }); // prettier-ignore
+    const files = ['-CAfile', 'root', '-untrusted', 'chain', '-CRLfile', 'lists'];
+    await exec('openssl', ['verify', '-crl_check_all', ...files, 'leaf'], { cwd: dir });
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+}
+
 /** A CSR with an empty subject for a fresh P-256 key, as a workload's agent sends it. */
 export async function makeCsr(): Promise<string> {
   const { stdout } = await exec('openssl', [

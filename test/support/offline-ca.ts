@@ -19,6 +19,20 @@ export interface Signing {
 const openssl = (args: string[], input?: string): string =>
   execFileSync('openssl', args, { stdio: 'pipe', ...(input === undefined ? {} : { input }) }).toString();
 
+/** What a revocation list differs in from one that proxies take. */
+export interface Listing {
+  /** Serial numbers in upper-case hex. */
+  revoked?: string[];
+  /** When it was signed, in days from now. */
+  signedInDays?: number;
+  /** For how many days it is valid. */
+  days?: number;
+  /** Without extensions, as OpenSSL makes it unless it is told otherwise: version 1. */
+  plain?: boolean;
+  /** Its revoked serial numbers are that many more, so that it is long. */
+  more?: number;
+}
+
 const config = (dir: string): string => `[ca]
 default_ca=d
 [d]
@@ -27,10 +41,16 @@ database=${dir}/index
 serial=${dir}/serial
 unique_subject=no
 policy=p
+[list]
+authorityKeyIdentifier=keyid
 [p]
 commonName=optional
 organizationName=optional
 `;
+
+/** A time in days from now, as OpenSSL takes it. */
+const at = (day: number): string =>
+  `${new Date(Date.now() + day * 86_400_000).toISOString().replace(/\..*/, '').replace(/[-:T]/g, '')}Z`;
 
 /**
  * Signs a request.
@@ -58,8 +78,6 @@ function sign(dir: string, signer: string[], csr: string, signing: Signing): str
   };
   file('index', '');
   file('serial', `4${openssl(['rand', '-hex', '16']).trim().slice(1)}\n`);
-  const at = (day: number): string =>
-    `${new Date(Date.now() + day * 86_400_000).toISOString().replace(/\..*/, '').replace(/[-:T]/g, '')}Z`;
   openssl([
     ...['ca', '-batch', '-notext', '-config', file('conf', config(dir)), '-md', hash],
     ...['-startdate', at(-begunDaysAgo), '-enddate', at(days - begunDaysAgo)],
@@ -106,5 +124,17 @@ export class OfflineCa {
   /** Signs a request, by default as an intermediate CA for 1825 days. @returns PEM */
   sign(csr: string, signing: Signing = {}): string {
     return sign(this.#dir, ['-cert', join(this.#dir, 'ca.crt')], csr, signing);
+  }
+  /** Signs a revocation list. @returns PEM */
+  list({ revoked = [], signedInDays = -0.01, days = 30, plain = false, more = 0 }: Listing = {}): string {
+    const long = Array.from({ length: more }, (_, i) => `4F${i.toString(16).toUpperCase().padStart(38, '0')}`);
+    const lines = [...revoked, ...long].map((serial) => `R\t400101000000Z\t250101000000Z\t${serial}\tunknown\t/CN=x\n`);
+    writeFileSync(join(this.#dir, 'index'), lines.join(''));
+    writeFileSync(join(this.#dir, 'conf'), config(this.#dir));
+    return openssl([
+      ...['ca', '-gencrl', '-batch', '-config', join(this.#dir, 'conf'), '-md', 'sha256'],
+      ...['-crl_lastupdate', at(signedInDays), '-crl_nextupdate', at(signedInDays + days)],
+      ...['-keyfile', this.keyFile, '-cert', join(this.#dir, 'ca.crt'), ...(plain ? [] : ['-crlexts', 'list'])],
+    ]);
   }
 }

@@ -67,7 +67,6 @@ export const breaking: [string, Json][] = [
   ['spec.kubernetesAuth.manage', { ...othersStore, policy: { manage: false } }],
   // at the boundary of a rule
   ['spec.root.key.bits', { root: { key: { type: 'rsa', bits: 384 } } }],
-  ['spec.intermediate.importRef', { intermediate: { importRef: { secretRef } } }],
   ['spec.keyStore.path', { keyStore: { path: 'a/b-staging' } }],
   ['spec.delivery.annotations', annotation('vault.hashicorp.com/log-level\n', 'info')],
   ['spec.delivery.annotations', annotation('vault.hashicorp.com/', 'a')],
@@ -110,6 +109,7 @@ export const obeying: Json[] = [
   { root: { source: 'External', external: { certManagerIssuerRef: { name: 'corp' } } } },
   { root: { source: 'External', external: { ...external, certManagerIssuerRef: { name: 'corp' } } } },
   { intermediate: { source: 'Import', importRef: { secretRef } } },
+  { intermediate: { importRef: { secretRef } } },
   { keyStore: { path: 'istioca-state/x' } },
   { keyStore: { version: 1, path: 'state' } },
   { keyStore: { manage: false }, intermediate: { manage: false } },

@@ -12,7 +12,7 @@ import { plan } from '../../src/plan/plan.ts';
 import { statusOf } from '../../src/plan/status/status.ts';
 import { rotationView } from '../../src/plan/rotation/view.ts';
 import { outsideNote } from '../../src/plan/vault/outside-root-checks.ts';
-import { converge, derived, desiredOf, emptyWorld, identity, someCa, start } from './model.ts';
+import { converge, derived, desiredOf, emptyWorld, identity, leftBehind, someCa, start } from './model.ts';
 import { follow, live, rootsOf, runTo, state, takes } from './rotating-world.ts';
 
 const hour = 3_600_000;
@@ -167,6 +167,93 @@ describe('what is imported', () => {
       }),
       { numRuns: 40 },
     );
+  });
+});
+
+describe('what is adopted', () => {
+  const adopting = (texts: Record<string, string> = {}): Desired => desiredOf({ ...d.spec, adopt: true }, texts);
+  /** A CA entry that somebody made by hand, with all four files. */
+  const byHand = (
+    certificates: CertificateFacts[],
+    roots: CertificateFacts[],
+    publicKey = certificates[0]?.publicKey,
+  ) => {
+    const world = emptyWorld();
+    const foreign = { publicKey, generation: 0, root: roots.map(({ pem }) => pem).join(''), others: [], certificates };
+    Object.assign(world.vault, {
+      kvMount: { type: 'kv', description: '', maxLeaseTtl: 0, kvVersion: 2 },
+      live: { casVersion: 1, entry: 'foreign', mark: '', foreign },
+    });
+    world.kubernetes.meshRoots = roots;
+    return world;
+  };
+  const kinds = (world: Observed, desired = adopting()) => converge(desired, world).done.map(({ kind }) => kind);
+
+  it.each([
+    ['with its root', [plugged], [root]],
+    ['that is its own root', [own], [own]],
+  ])('is the same CA afterwards: one %s, without the Secret and without any PKI mount', (_, certificates, roots) => {
+    const { world } = converge(adopting(), byHand(certificates, roots));
+    expect(bundleFacts(live(world).chain)).toEqual(certificates);
+    expect([rootsOf(world), live(world).imported, live(world).generation]).toEqual([[roots[0]!.fingerprint], true, 1]);
+    expect([state(world).adopted, state(world).history.map(({ reason }) => reason)]).toEqual([['entry:istioca'], ['adopted', 'adopted']]); // prettier-ignore
+    const seen = follow(world, adopting());
+    expect(plan(adopting(), seen, start)).toEqual({ steps: [], problems: [] });
+    expect(kinds(byHand(certificates, roots)).filter((kind) => /MountPKI|ImportCA|StageKey/.test(kind))).toEqual([]);
+  });
+
+  it('whatever of the steps is carried out first', () => {
+    fc.assert(
+      fc.property(fc.array(fc.boolean(), { maxLength: 40 }), (luck) => {
+        const pick = <T>(steps: T[], round: number): T[] => steps.filter((_, i) => luck[round + i] ?? true);
+        const { world } = converge(adopting(), given(byHand([plugged], [root]), plugged, root), { pick });
+        expect([live(world).generation, bundleFacts(live(world).chain)]).toEqual([1, [plugged]]);
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  const refused = { ...plugged, canSignCertificates: false };
+  it.each<[string, Observed, RegExp]>([
+    ['without a certificate', byHand([], [root], 'key'), /holds a key, and no certificate in ca-cert.pem/],
+    ['without a key', byHand([plugged], [root], ''), /is not the key of ca-cert.pem/],
+    ['with the key of another CA', byHand([plugged], [root], 'other'), /ca-key.pem of kv\/istioca is not the key/],
+    ['under another root', byHand([plugged], [own]), /does not lead through cert-chain.pem to a self-signed root/],
+    ['that cannot sign', byHand([refused], [root]), /key usage without certificate signing/],
+    ['that has expired', byHand([someCa('over', root, -1)], [root]), /has expired/],
+  ])('is not an entry %s, and nothing is written', (_, world, why) => {
+    const { done, last } = converge(adopting(), world);
+    expect([done.filter(({ kind }) => kind !== 'ClaimControlPlane'), last.problems.find(({ reason }) => reason === 'AdoptionMismatch')]).toEqual([[], expect.objectContaining({ message: expect.stringMatching(why) as unknown })]); // prettier-ignore
+  });
+
+  it('stays when the Secret holds a CA under another root, which has to be asked for', () => {
+    const other = someCa('Other Root', undefined);
+    const world = given(byHand([plugged], [root]), someCa('Other Intermediate', other), other);
+    const { world: end } = converge(adopting(), world);
+    expect([rootsOf(end), state(end).root?.fingerprint]).toEqual([[root.fingerprint], root.fingerprint]);
+    expect(outsideNote(derived(adopting(), end))?.message).toContain(`${annotations.rotateRoot}=${other.fingerprint}`);
+  });
+
+  it('is followed by another CA under the same root in the Secret, as any CA that is imported', () => {
+    const next = someCa('New Intermediate', root);
+    const { world, done } = converge(adopting(), given(byHand([plugged], [root]), next, root));
+    const published = done.flatMap((step) => (step.kind === 'PublishLive' ? step.from : []));
+    expect([published, bundleFacts(live(world).chain)]).toEqual([['adopted', 'staging'], [next]]);
+  });
+
+  it('can be the CA of a resource that is gone, with its generation', () => {
+    const left = leftBehind(withoutSecret(imported()));
+    left.vault.live.foreign = { ...left.vault.live.foreign!, certificates: [plugged] };
+    const { world } = converge(adopting(), left);
+    expect(bundleFacts(live(world).chain)).toEqual([plugged]);
+    expect(plan(d, left, start).problems.map(({ reason }) => reason)).toContain('MountNotOwned');
+  });
+
+  it('with two roots goes on as a root rotation, at whose end the other one is gone', () => {
+    const { world } = converge(adopting(), byHand([plugged], [root, own]));
+    expect([rootsOf(world).length, state(world).rotation?.phase]).toEqual([2, 'Switching']);
+    const { world: end } = runTo(undefined, follow(world, adopting()), adopting());
+    expect(rootsOf(end)).toEqual([root.fingerprint]);
   });
 });
 

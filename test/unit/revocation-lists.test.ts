@@ -8,7 +8,8 @@ import { plannedAgain, plannedList, type RevocationList } from '../../src/plan/f
 import { plan } from '../../src/plan/plan.ts';
 import { simulateStep } from '../../src/plan/simulate.ts';
 import type { Step, StepKind } from '../../src/plan/steps.ts';
-import { crlMissing, crlNearEnd, listsDueAt } from '../../src/plan/vault/revocation-lists.ts';
+import { crlMissing, crlNearEnd } from '../../src/plan/vault/revocation-list-checks.ts';
+import { listsDueAt } from '../../src/plan/vault/revocation-lists.ts';
 import { meshBundle, podOf, rootOf, withIstiod } from './istiod-world.ts';
 import { converge, derived, desiredOf, emptyWorld, handMadeWorld, start } from './model.ts';
 

@@ -72,7 +72,8 @@ export function desire(
     root: rootSpecOf(root),
     intermediate: {
       source: intermediate.source,
-      importRef: intermediate.importRef?.secretRef.name ?? '',
+      // with another source only the revocation lists in the Secret count
+      importRef: (intermediate.source === 'Import' ? intermediate.importRef?.secretRef.name : undefined) ?? '',
       commonName: intermediate.commonName,
       organization: intermediate.organization,
       ttl: seconds(intermediate.ttl),

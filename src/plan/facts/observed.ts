@@ -104,6 +104,18 @@ export type ObservedCertificateRequest =
   | { state: 'failed'; name: string; what: string; said: string }
   | { state: 'signed'; name: string; given: GivenCertificates };
 
+/** Revocation lists that a user put beside certificates, into key `ca-crl.pem` of an object of the cluster. */
+export interface GivenLists {
+  /** The object and its key, for messages: `ConfigMap istio-system/signed, key ca-crl.pem`. */
+  place: string;
+  /** In their order; none if the object or its key does not exist. */
+  lists: RevocationList[];
+  /** The certificates in the object: whose lists can be there. */
+  certificates: CertificateFacts[];
+  /** Why the object may not be read. Absent: it may. */
+  unreadable?: string;
+}
+
 /** Public content of a PKI mount. */
 export interface Pki {
   issuers: Issuer[];
@@ -155,6 +167,8 @@ interface ForeignCaEntry {
   root: string;
   /** Names of fields that the operator does not write to a CA entry. In an entry without any marker these are all but the four files. */
   others: string[];
+  /** ca-cert.pem and the certificates in cert-chain.pem; empty: neither is there. */
+  certificates?: CertificateFacts[];
 }
 
 /** The CA entry (KV entry `<path>`), from which istiod's Vault Agent reads the four files. */
@@ -173,6 +187,8 @@ export interface CaEntry {
   publicKey: string | undefined;
   /** The lists in ca-crl.pem, in their order. Absent: the entry has no such file. */
   lists?: RevocationList[];
+  /** When ca-crl.pem last got the list of another CA, by Vault's clock, milliseconds since the epoch. Absent: an earlier version wrote the entry. */
+  listsSince?: number;
   /** The CA was brought along by a user: Vault's PKI mounts have neither its key nor its certificate. Absent: it was issued. */
   imported?: true;
   /** istiod cannot read ca-key.pem, although it holds the key: something else stands before it. Absent: istiod can. */
@@ -280,7 +296,10 @@ export interface ObservedVault {
   pkiRoles: PkiRoles[];
   /** Whether the certificate in the CA entry is revoked in the root mount. */
   liveRevoked: boolean;
-  /** With `delivery.crl`: Vault's present revocation lists of roots and intermediates of this resource, by fingerprint of the certificate. */
+  /**
+   * With `delivery.crl`: Vault's present revocation lists of roots and intermediates of this resource, and of the CAs in a mount of others that sign
+   * for it, by fingerprint of the certificate.
+   */
   lists: Readonly<Record<string, RevocationList>>;
   /** With `delivery.crl`: how the two PKI mounts sign their lists. Absent: the mount is not there, or its content is not read. */
   listSettings: { root?: ListSettings; intermediate?: ListSettings };
@@ -434,6 +453,8 @@ export interface ObservedKubernetes {
   given?: GivenCa | { unreadable: string };
   /** Certificates in `rootCertRef`: roots that the CAs of others may lead to; none if the object does not exist. Absent: the spec has no such reference. */
   givenRoots?: GivenCertificates;
+  /** With `delivery.crl`: the revocation lists beside the certificates that users hand in. Absent: the spec names no such object. */
+  givenLists?: GivenLists[];
   injector: ObservedInjector;
   /** The setting by which istiod signs no workload certificates, in its Deployment or in the control plane object. */
   signsNothing?: string;

@@ -25,6 +25,16 @@ const isRoot = (certificate: CertificateFacts): boolean =>
 const rootsAmong = (s: DerivedState, certificates: readonly CertificateFacts[]): CertificateFacts[] =>
   (s.kubernetes.givenRoots?.certificates ?? certificates).filter(isRoot);
 
+/**
+ * The path from a CA that others made to its root, which comes along or is named by `rootCertRef`; undefined: there is none.
+ * @param others the certificates that came with it
+ */
+export const pathOfGiven = (
+  s: DerivedState,
+  leaf: CertificateFacts,
+  others: readonly CertificateFacts[],
+): CertificateFacts[] | undefined => pathTo(leaf, others, rootsAmong(s, [leaf, ...others]));
+
 /** With `root.source: Existing`: the root above the issuer that the spec names; undefined: the issuer does not exist, or no path leads to a root. */
 export const rootOfWantedIssuer = derivedOnce((s: DerivedState): CertificateFacts | undefined => {
   const issuer = s.wantedIssuer;
@@ -138,7 +148,7 @@ function answerIn(
     return refused(
       `its first certificate is for another key (SHA-256 ${leaf.publicKey}) than the request (SHA-256 ${staged.publicKey ?? ''})`,
     );
-  const path = pathTo(leaf, others, rootsAmong(s, signed.certificates));
+  const path = pathOfGiven(s, leaf, others);
   const defect = path ? (defectOfPath(s, path) ?? defectOfRoot(s, path)) : noPath(s, leaf, others, where);
   const root = path?.at(-1);
   if (defect !== undefined || !path || !root) return refused(defect ?? '');
@@ -292,7 +302,7 @@ export const importOf = derivedOnce((s: DerivedState): Import | undefined => {
       'it holds no private key that can be read, in tls.key or ca-key.pem: PKCS #1, PKCS #8 or SEC 1, not encrypted',
     );
   if (given.publicKey !== leaf.publicKey) return refused('its key is not that of its certificate');
-  const path = pathTo(leaf, others, rootsAmong(s, given.certificates));
+  const path = pathOfGiven(s, leaf, others);
   const root = path?.at(-1);
   const defect = path
     ? (defectOfCas(path, s.now) ?? defectOfRoot(s, path))

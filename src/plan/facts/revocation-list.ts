@@ -7,16 +7,21 @@ import {
   AuthorityKeyIdentifier,
   Certificate,
   CertificateList,
+  type Extension,
   id_ce_authorityKeyIdentifier,
+  id_ce_keyUsage,
   id_ce_subjectKeyIdentifier,
+  KeyUsage,
+  KeyUsageFlags,
   type Name,
   SubjectKeyIdentifier,
+  Version,
 } from '@peculiar/asn1-x509';
-import { crlLabel, pemLimits, splitPem } from '../../text/pem.ts';
+import { crlLabel, pemLimits, splitPem, type PemLimits } from '../../text/pem.ts';
 import { colonHex, type CertificateFacts } from './certificate.ts';
 
 export interface RevocationList {
-  /** One PEM block ending in a newline. */
+  /** One PEM block ending in a newline, encoded again from its content: istiod refuses a block in which something else stands. */
   pem: string;
   /**
    * Whose list it is: see {@link caOf}.
@@ -28,6 +33,8 @@ export interface RevocationList {
   nextUpdate: number;
   /** When each certificate on it was revoked, milliseconds since the epoch, by its serial number as in {@link CertificateFacts.serial}. */
   revoked: Readonly<Record<string, number>>;
+  /** Why istiod or proxies cannot use it, as a clause about the list; absent: they can. */
+  unfit?: string;
 }
 
 /** The longest list that is read, in UTF-16 code units: some 2,500 revoked certificates. A CA for intermediates revokes a few. */
@@ -36,9 +43,11 @@ export const longestList = 128 * 1024;
 /** More lists than a CA entry of ours has: one for each root and intermediate that workloads can meet. */
 const mostLists = 64;
 
+/** What is read of a text by default. */
+const limitsOfEntry: PemLimits = { longest: pemLimits.longest, most: mostLists };
+
 /** Reads every list in a PEM text; the result omits blocks that cannot be parsed. */
-export function listsIn(pemText: string): RevocationList[] {
-  const limits = { longest: pemLimits.longest, most: mostLists };
+export function listsIn(pemText: string, limits = limitsOfEntry): RevocationList[] {
   return splitPem(pemText, limits, crlLabel).flatMap((pem) => revocationList(pem) ?? []);
 }
 
@@ -60,7 +69,22 @@ export function revocationList(pem: string): RevocationList | undefined {
 
 const derOf = (pem: string): Buffer => Buffer.from(pem.replace(/-----[^-]+-----|\s/g, ''), 'base64');
 
-function parse(pem: string): RevocationList | undefined {
+/** One PEM block of some DER, in lines of 64 characters as Go and OpenSSL write it. */
+const pemOf = (der: Buffer): string =>
+  [`-----BEGIN ${crlLabel}-----`, ...(der.toString('base64').match(/.{1,64}/g) ?? []), `-----END ${crlLabel}-----`, ''].join('\n'); // prettier-ignore
+
+/** Whether bytes are one DER value and nothing behind it, which other readers than this one refuse: X.690, section 8.1.3. */
+function isOneValue(der: Buffer): boolean {
+  const first = der[1] ?? 0;
+  const digits = first < 0x80 ? 0 : first & 0x7f;
+  if (digits > 4 || der.length < 2 + digits) return false;
+  return der.length === 2 + digits + (digits === 0 ? first : der.readUIntBE(2, digits));
+}
+
+function parse(text: string): RevocationList | undefined {
+  const der = derOf(text);
+  if (!isOneValue(der)) return undefined;
+  const pem = pemOf(der);
   const decoded = decode(pem);
   try {
     return decoded && factsOf(pem, decoded);
@@ -115,11 +139,34 @@ function parsedCaOf(pem: string): string | undefined {
   }
 }
 
+const isCritical = ({ critical }: Extension): boolean => critical;
+
+/**
+ * Why istiod or Envoy cannot use a list. Go reads version 2 alone; a critical extension is one of a list of some certificates only, or of changes to
+ * another list, which Envoy takes for no list of the CA.
+ */
+function unfitOf(
+  { version, crlExtensions, nextUpdate, revokedCertificates }: CertificateList['tbsCertList'],
+  hasKeyId: boolean,
+): string | undefined {
+  // prettier-ignore
+  if (version !== Version.v2) return 'is of version 1, which istiod does not read: have it signed as version 2';
+  if (!hasKeyId) return 'has no authority key identifier: have it signed with one (RFC 5280, section 5.2.1)';
+  if (!nextUpdate) return 'does not say when it ends (nextUpdate)';
+  const entries = (revokedCertificates ?? []).flatMap(({ crlEntryExtensions }) => crlEntryExtensions ?? []);
+  if ([...(crlExtensions ?? []), ...entries].some(isCritical))
+    return 'has a critical extension: it is a list of some certificates only, or a delta of another list';
+  return undefined;
+}
+
 function factsOf(pem: string, { tbsCertList: list }: CertificateList): RevocationList {
   const authority = list.crlExtensions?.find(({ extnID }) => extnID === id_ce_authorityKeyIdentifier)?.extnValue;
+  const keyId = authority && AsnConvert.parse(authority, AuthorityKeyIdentifier).keyIdentifier;
+  const unfit = unfitOf(list, keyId !== undefined);
   return {
     pem,
-    ca: nameAndKey(list.issuer, authority && AsnConvert.parse(authority, AuthorityKeyIdentifier).keyIdentifier),
+    ca: nameAndKey(list.issuer, keyId),
+    ...(unfit === undefined ? {} : { unfit }),
     thisUpdate: list.thisUpdate.getTime().getTime(),
     nextUpdate: list.nextUpdate?.getTime().getTime() ?? Infinity,
     revoked: Object.fromEntries(
@@ -147,8 +194,41 @@ const hashes: Readonly<Record<string, readonly string[]>> = {
 };
 const rsaPss = '1.2.840.113549.1.1.10';
 
-/** Whether a CA signed a list. The names count too: a proxy looks a list up by the name of the CA. */
+/** Whether a CA may sign lists. Without a key usage extension it may: RFC 5280, section 4.2.1.3. @throws if the certificate cannot be parsed */
+function mayUseKeyForLists(ca: CertificateFacts): boolean {
+  const { extensions } = AsnConvert.parse(derOf(ca.pem), Certificate).tbsCertificate;
+  const usage = extensions?.find(({ extnID }) => extnID === id_ce_keyUsage)?.extnValue;
+  return !usage || (AsnConvert.parse(usage, KeyUsage).toNumber() & KeyUsageFlags.cRLSign) !== 0;
+}
+
+/** Whether the key usage of a CA permits lists (cRLSign): istiod and proxies take none of a CA without it. */
+export function maySignLists(ca: CertificateFacts): boolean {
+  try {
+    return mayUseKeyForLists(ca);
+  } catch {
+    return true; // a planned certificate
+  }
+}
+
+const plannedText = 'planned list of ';
+
+/** Results of {@link isListOf}, by the PEM of the list, then of the CA: the same few pairs are verified in each iteration. Public data only. */
+const verified = new Map<string, Map<string, boolean>>();
+
+/** Whether a CA signed a list, and its key usage permits that. The names count too: a proxy looks a list up by the name of the CA. */
 export function isListOf(list: RevocationList, ca: CertificateFacts): boolean {
+  // no list that was read has such a text
+  if (list.pem.startsWith(plannedText)) return list.ca === ca.fingerprint;
+  const known = verified.get(list.pem)?.get(ca.pem);
+  if (known !== undefined) return known;
+  const result = verifies(list, ca) && maySignLists(ca);
+  if (verified.size >= mostCached) verified.clear();
+  const ofList = verified.get(list.pem) ?? new Map<string, boolean>();
+  verified.set(list.pem, ofList.set(ca.pem, result));
+  return result;
+}
+
+function verifies(list: RevocationList, ca: CertificateFacts): boolean {
   const parsed = decode(list.pem);
   if (!parsed?.tbsCertListRaw) return false;
   const { tbsCertListRaw, tbsCertList, signature } = parsed;
@@ -175,7 +255,7 @@ export function isListOf(list: RevocationList, ca: CertificateFacts): boolean {
  * @param lifeMs time until it ends
  */
 export const plannedList = (ca: CertificateFacts, now: number, lifeMs: number): RevocationList => ({
-  pem: `planned list of ${ca.fingerprint} at ${now}\n`,
+  pem: `${plannedText}${ca.fingerprint} at ${now}\n`,
   ca: ca.fingerprint,
   thisUpdate: now,
   nextUpdate: now + lifeMs,
@@ -185,7 +265,7 @@ export const plannedList = (ca: CertificateFacts, now: number, lifeMs: number): 
 /** A list that does not exist: a list signed again at another time. @param now milliseconds since the epoch */
 export const plannedAgain = (list: RevocationList, now: number): RevocationList => ({
   ...list,
-  pem: `planned list of ${list.ca} at ${now}\n`,
+  pem: `${plannedText}${list.ca} at ${now}\n`,
   thisUpdate: now,
   nextUpdate: now + list.nextUpdate - list.thisUpdate,
 });

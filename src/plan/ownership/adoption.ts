@@ -8,7 +8,7 @@ import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { splitPem } from '../../text/pem.ts';
 import { bundleFacts, isSignedBy, type CertificateFacts } from '../facts/certificate.ts';
 import { pathTo } from '../facts/certificate-path.ts';
-import { nameOfCertificate as nameOf, rootOfWantedIssuer } from '../facts/outside-roots.ts';
+import { defectOfCas, nameOfCertificate as nameOf, pathOfGiven, rootOfWantedIssuer } from '../facts/outside-roots.ts';
 import { rootSourceOf, type Desired } from '../facts/desired.ts';
 import { isOwnMarker } from '../facts/identity.ts';
 import { ownEntry, type Issuer, type ObservedVault, type Pki } from '../facts/observed.ts';
@@ -83,15 +83,43 @@ export const adoptionOf = derivedOnce((s: DerivedState): Adoption | string | und
   const ofAccess = foreign([s.spec.policy.manage ? policy : undefined, adoptsRole ? role : undefined]);
   const objects = [...ofCa, ...ofAccess].map((object) => object.name);
   if (ofCa.length === 0) return objects.length > 0 ? { objects, ca: undefined } : undefined;
-  const intermediate = intermediateToAdopt(vault);
+  const intermediate = s.imports ? importedToAdopt(vault) : intermediateToAdopt(vault);
   const root = s.issuesRoot ? rootToAdopt(vault, intermediate) : outsideRootToAdopt(s, intermediate);
   const others = distributedRoots(vault).roots.filter((one) => one.fingerprint !== root?.certificate.fingerprint);
   const retiring = retiringRoot(s, others[0]);
   const ca = { root, retiring, intermediate, generation: Math.max(1, vault.live.foreign?.generation ?? 1) };
-  const defect = caDefect(s.desired, ca, vault);
-  if (defect !== undefined) return `${defect}; ${caRemedy}`;
+  const defect = s.imports ? importedDefect(s, ca) : caDefect(s.desired, ca, vault);
+  if (defect !== undefined) return `${defect}; ${s.imports ? importRemedy : caRemedy}`;
   return fieldsDefect(s.desired, vault) ?? rootsDefect(s.desired, ca, others, vault) ?? { objects, ca };
 });
+
+/** The certificates of the CA entry to adopt: its own first, then its chain and its roots. */
+const certificatesIn = (vault: ObservedVault): CertificateFacts[] => [
+  ...(vault.live.foreign?.certificates ?? []),
+  ...distributedRoots(vault).roots,
+];
+
+/** With `intermediate.source: Import`: the CA in the CA entry to adopt, which is in no mount; undefined: the entry has no certificate. */
+function importedToAdopt(vault: ObservedVault): Issuer | undefined {
+  const [certificate] = vault.live.foreign?.certificates ?? [];
+  return certificate && outside(certificate);
+}
+
+/** Why the CA entry is not one CA that could have been imported; undefined: it is. */
+function importedDefect(s: DerivedState, { root, intermediate }: NonNullable<Adoption['ca']>): string | undefined {
+  const { keyStore } = s.spec;
+  const entry = `${keyStore.mount}/${keyStore.path}`;
+  const key = caEntryKey(s.vault);
+  if (key === undefined) return `${entry} holds no ca-key.pem with a private key`;
+  if (!intermediate) return `${entry} holds a key, and no certificate in ca-cert.pem`;
+  const { certificate } = intermediate;
+  if (certificate.publicKey !== key) return `ca-key.pem of ${entry} is not the key of ca-cert.pem`;
+  const path = root && pathOfGiven(s, certificate, certificatesIn(s.vault));
+  if (!path)
+    return `ca-cert.pem of ${entry}, ${nameOf(certificate)}, does not lead through cert-chain.pem to a self-signed root in ${s.kubernetes.givenRoots?.place ?? 'root-cert.pem'}`;
+  const defect = defectOfCas(path, s.now);
+  return defect === undefined ? undefined : `of ca-cert.pem in ${entry}, ${nameOf(certificate)}: ${defect}`;
+}
 
 /** A root outside, as an issuer without a key; its id is that of the issuer of others that signs. */
 const outside = (certificate: CertificateFacts, id = ''): Issuer => ({ id, keyId: '', keyName: '', certificate });
@@ -102,6 +130,10 @@ const outside = (certificate: CertificateFacts, id = ''): Issuer => ({ id, keyId
  */
 function outsideRootToAdopt(s: DerivedState, intermediate: Issuer | undefined): Issuer | undefined {
   const { wantedIssuer: wanted, vault } = s;
+  if (s.imports) {
+    const top = intermediate && pathOfGiven(s, intermediate.certificate, certificatesIn(vault))?.at(-1);
+    return top && outside(top);
+  }
   if (s.rootSource === 'Existing') {
     const root = rootOfWantedIssuer(s);
     const signed = intermediate === undefined || (wanted && isSignedBy(intermediate.certificate, wanted.certificate));
@@ -121,6 +153,9 @@ function retiringRoot({ vault, issuesRoot }: DerivedState, other: CertificateFac
 
 const caRemedy =
   'nothing was changed. Put the matching parts back, or choose other mounts and paths and let a new CA be made';
+
+const importRemedy =
+  'nothing was changed. Put the matching parts into the entry, or choose another path and let the CA be imported from its Secret';
 
 /** Why key, intermediate and root are not one CA; undefined: they are, or there is neither an intermediate nor a CA entry to adopt. */
 function caDefect(
@@ -188,7 +223,7 @@ function rootsDefect(
   others: CertificateFacts[],
   vault: ObservedVault,
 ): string | undefined {
-  const { keyStore, root: spec, delivery } = desired.spec;
+  const { keyStore, root: spec, delivery, intermediate } = desired.spec;
   const { blocks, roots } = distributedRoots(vault);
   const file = `root-cert.pem of ${keyStore.mount}/${keyStore.path}`;
   const alternative = 'or take root-cert.pem out of the entry, if istiod does not read it there';
@@ -202,7 +237,8 @@ function rootsDefect(
     `nothing was changed. Take ${what} out of the entry once no workload certificate is left under it, ${alternative}`;
   if (others.length > 1)
     return `${file} hands out ${roots.length} roots, and a rotation has two: besides the one that signs, ${others.map(nameOf).join(', ')}; ${takeOut('each but one')}`;
-  if (!retiring || (retiring.keyId === '' && rootSourceOf(desired.spec) === 'Generate'))
+  const issuesRoot = rootSourceOf(desired.spec) === 'Generate' && intermediate.source === 'Issue';
+  if (!retiring || (retiring.keyId === '' && issuesRoot))
     return `${file} also hands out the root ${nameOf(first)}, whose key is not in ${spec.mount}: this resource hands out only its own, and who trusts only that one would fail; ${takeOut('it')}`;
   if (delivery.source === 'PKI')
     return `${file} hands out two roots, and with spec.delivery.source: PKI istiod gets one; nothing was changed. Set spec.delivery.source: Bundle until the root ${nameOf(first)} has left it, ${alternative}`;

@@ -4,6 +4,7 @@ import { injectorNotes } from '../control-plane/checks.ts';
 import { objectName } from '../control-plane/istiod-fields.ts';
 import { kindOfControlPlane } from '../control-plane/kinds.ts';
 import type { DerivedState } from '../facts/derived.ts';
+import { isRevoked } from '../facts/revoked.ts';
 import type { Issuer } from '../facts/observed.ts';
 import { accessSteps, keptRoleFields, namesAreAssumed } from '../vault/access.ts';
 import { describeForeignRoles, unverified } from '../vault/foreign-roles.ts';
@@ -25,7 +26,7 @@ export const reasonWhileTrue = (stage: StageCondition, s: DerivedState): string 
  * place of a revoked one.
  */
 const isDue = (s: DerivedState): boolean =>
-  (s.isRevoked && s.lostSigner !== undefined) || (newGenerationReason(s) !== undefined && !isAwaited(s));
+  (isRevoked(s) && s.lostSigner !== undefined) || (newGenerationReason(s) !== undefined && !isAwaited(s));
 
 /** Joins the clauses of a message, without those that do not apply. */
 const joined = (...clauses: (string | undefined)[]): string =>

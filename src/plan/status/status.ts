@@ -4,6 +4,7 @@
  */
 import { caEntryDefect, caDigest } from '../facts/ca-entry.ts';
 import { DerivedState } from '../facts/derived.ts';
+import { isRevoked } from '../facts/revoked.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations as known } from '../../api/annotations.ts';
 import { expiryReason, readyChain, type StageCondition } from '../../api/conditions.ts';
@@ -144,7 +145,7 @@ function conditionState(
   if (pending) return { status: 'False', reason: 'ChangesPending', message: 'not done: spec.mode is Plan' };
   return {
     status: 'False',
-    reason: stage === 'IntermediateReady' && s?.isRevoked ? 'IssuerRevoked' : 'Progressing',
+    reason: stage === 'IntermediateReady' && s && isRevoked(s) ? 'IssuerRevoked' : 'Progressing',
     message: (s && progressMessage(stage, s)) ?? 'not done yet',
   };
 }

@@ -2,13 +2,14 @@
  * Steps that issue an intermediate. A crash between them does no harm: the key is stored before it is imported into Vault's PKI mount, every
  * later step can be repeated, and the CA entry alone decides which CA is current. See docs/adr/0002. Pure.
  */
-import { certificateFacts, type CertificateFacts } from '../facts/certificate.ts';
+import { bundleFacts, certificateFacts, type CertificateFacts } from '../facts/certificate.ts';
+import { isRevoked } from '../facts/revoked.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { annotations } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { abandonedStagingMarker, ownables, owns } from '../ownership/ownership.ts';
-import { importOf, offeredRoot, signatureOf, type Import } from '../facts/outside-roots.ts';
+import { importOf, offeredRoot, pathOfGiven, signatureOf, type Import } from '../facts/outside-roots.ts';
 import { newKeyAtRenewal, pendingRequest } from '../facts/desired.ts';
 import { generationName } from '../facts/identity.ts';
 import type { Issuer, StagingEntry } from '../facts/observed.ts';
@@ -34,7 +35,7 @@ export function newGenerationReason(s: DerivedState): string | undefined {
   }
   if (state?.intermediate && !isDeepStrictEqual(state.intermediate.spec, s.desired.intermediate))
     return `spec.intermediate changed (${changed(state.intermediate.spec, s.desired.intermediate)})`.slice(0, 256);
-  if (s.isRevoked) return 'the intermediate was revoked';
+  if (isRevoked(s)) return 'the intermediate was revoked';
   if (rotationRequest(s) !== undefined) return `asked for by ${annotations.rotateIntermediate}`;
   if (asksForOtherRoot(s)) return `asked for by ${annotations.rotateRoot}`;
   if (signedByOtherRoot(s)) return `root rotation${state?.rotation?.back ? ' rolled back' : ''}`;
@@ -89,7 +90,7 @@ const rotationRequest = (s: DerivedState): string | undefined =>
 function reusedKey(s: DerivedState): string | undefined {
   const ca = s.currentCa;
   // what was revoked may be in the wrong hands, so its key is not certified again
-  if (!ca || s.isRevoked || newKeyAtRenewal(s.spec) || !s.vault.intermediatePki) return undefined;
+  if (!ca || isRevoked(s) || newKeyAtRenewal(s.spec) || !s.vault.intermediatePki) return undefined;
   const { keyType, keyBits } = ca.certificate;
   if (keyType !== s.desired.intermediate.keyType || keyBits !== s.desired.intermediate.keyBits) return undefined;
   return s.keyIdOf(s.vault.intermediatePki, ca);
@@ -204,6 +205,7 @@ function importedSteps(
   if (!certificate || top === undefined) return discardStaged(s, staged, remove);
   if (top === s.signer?.certificate.fingerprint) {
     const issuer: Issuer = { id: '', keyId: '', keyName: '', certificate };
+    if (awaitsLists(s, certificate, bundleFacts(chain.join('')))) return keepPublished(s);
     return publishSteps(s, { from: 'staging', issuer, generation: staged.generation, keyRef: '', chain, secret });
   }
   const { stateEntry: state, rotation } = s;
@@ -248,7 +250,7 @@ function stagedSteps(s: DerivedState, staged: StagingEntry): Step[] {
   const useless =
     signsNothing(s) ||
     s.lostSigner !== undefined ||
-    (s.isRevoked && staged.publicKey === s.currentCa?.publicKey) ||
+    (isRevoked(s) && staged.publicKey === s.currentCa?.publicKey) ||
     isForGivenUpRoot(s, staged);
   if (useless || staged.publicKey === undefined || !isForSpec(s, staged)) return discardStaged(s, staged, remove);
   if (staged.imported) return importedSteps(s, staged, staged.imported, remove);
@@ -301,11 +303,23 @@ function markCaEntry(s: DerivedState): Step[] | undefined {
   const { live } = ownables(s);
   if (s.vault.live.entry !== 'foreign' || !live || !state || !owns(s, live)) return undefined;
   const recorded = state.intermediate?.fingerprint;
+  if (s.imports) return markImported(s, state.intermediate?.generation ?? 1, recorded);
   const issuer = s.vault.intermediatePki?.issuers.find((i) => i.certificate.fingerprint === recorded);
   const root = s.signer;
   if (!issuer || !root || issuer.certificate.publicKey !== s.vault.live.foreign?.publicKey) return undefined;
   const generation = state.intermediate?.generation ?? 1;
   return publishSteps(s, { from: 'adopted', issuer, generation, keyRef: issuer.keyId });
+}
+
+/** The same for an imported CA, whose certificates are in the CA entry alone. @param recorded fingerprint of the recorded certificate */
+function markImported(s: DerivedState, generation: number, recorded: string | undefined): Step[] | undefined {
+  const { publicKey, certificates = [] } = s.vault.live.foreign ?? {};
+  const certificate = certificates.find(({ fingerprint }) => fingerprint === recorded);
+  const path = certificate && pathOfGiven(s, certificate, [...certificates, ...(s.rootRoles.trusted ?? [])]);
+  if (!path || certificate.publicKey !== publicKey) return undefined;
+  const chain = (path.length === 1 ? path : path.slice(0, -1)).map(({ pem }) => pem);
+  const issuer: Issuer = { id: '', keyId: '', keyName: '', certificate };
+  return publishSteps(s, { from: 'adopted', issuer, generation, keyRef: '', chain });
 }
 
 /** The step that takes the CA in the Secret into the key store. */

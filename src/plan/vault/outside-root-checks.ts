@@ -1,6 +1,7 @@
 /** Checks of a root outside of this resource: the issuer of others that is to sign, and the signature outside of Vault that is awaited. Pure. */
 import { annotations as known } from '../../api/annotations.ts';
 import type { DerivedState } from '../facts/derived.ts';
+import { isRevoked } from '../facts/revoked.ts';
 import { existingRef } from '../facts/desired.ts';
 import { rfc3339 } from '../../api/time.ts';
 import type { ObservedCertificateRequest } from '../facts/observed.ts';
@@ -89,7 +90,7 @@ export function rootNotServed(s: DerivedState): Problem | undefined {
 /** Whether the CA in use goes on while something is missing from outside, so that nothing fails yet. */
 export const goesOn = (s: DerivedState): boolean => {
   const ca = s.currentCa;
-  if (!ca || s.isRevoked || !s.isUnderSigner(ca.certificate)) return false;
+  if (!ca || isRevoked(s) || !s.isUnderSigner(ca.certificate)) return false;
   const due = s.renewAt ?? ca.certificate.notAfter;
   // the second half of the time between the request and the end is the time to worry
   return s.now < due + (ca.certificate.notAfter - due) / 2;
@@ -137,6 +138,8 @@ function importNote(s: DerivedState): OutsideNote | undefined {
       message: `The CA in ${imported.place} was not imported: ${imported.why}. Nothing was changed.`,
     };
   const what = `Secret ${namespace}/${name}, with tls.crt, tls.key and ca.crt, or with the keys of Secret cacerts. See docs/import.md.`;
+  // the CA entry is about to be adopted
+  if (s.spec.adopt && !s.currentCa && s.vault.live.entry === 'foreign') return undefined;
   if (imported?.kind === 'absent' && !s.currentCa)
     return { reason: 'AwaitingImport', message: `There is no CA to import. Put it into ${what}` };
   if (
@@ -152,6 +155,11 @@ function importNote(s: DerivedState): OutsideNote | undefined {
     };
   const ca = s.currentCa?.certificate;
   const isNew = imported?.kind === 'accepted' && imported.chain[0]?.fingerprint !== ca?.fingerprint;
+  if (ca && isRevoked(s) && !isNew)
+    return {
+      reason: 'AwaitingImport',
+      message: `The imported CA, serial ${ca.serial}, is on the revocation list of the CA above it. Put another one, under root ${s.signer?.certificate.serial ?? ''}, into ${what}`,
+    };
   if (!ca || isNew || !isRenewalDue(s)) return undefined;
   const since = rfc3339(s.renewAt ?? s.now);
   return {

@@ -1,13 +1,13 @@
 /** Steps that publish a CA to the CA entry: a new one, the same one with other roots or lists, or the same once more. Pure. */
 import { splitPem } from '../../text/pem.ts';
-import { certificateFacts } from '../facts/certificate.ts';
-import { leadsTo } from '../facts/certificate-path.ts';
+import { certificateFacts, type CertificateFacts } from '../facts/certificate.ts';
+import { pathTo } from '../facts/certificate-path.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import type { Issuer } from '../facts/observed.ts';
 import { markerFor, ownables } from '../ownership/ownership.ts';
 import type { RepeatReason, Step } from '../steps.ts';
 import { needsRewrite } from './entry-lifetime.ts';
-import { firstEnd, listsToPublish, reasonToPublishLists, rotateLists } from './revocation-lists.ts';
+import { firstEnd, listsSince, listsToPublish, reasonToPublishLists, rotateLists } from './revocation-lists.ts';
 
 /**
  * The lists for a publication, PEM; undefined: one is missing. The first lists of an adopted CA wait for another look, which knows the CA. A CA entry
@@ -16,10 +16,11 @@ import { firstEnd, listsToPublish, reasonToPublishLists, rotateLists } from './r
 function listsFor(
   s: DerivedState,
   { from, same }: { from: 'staging' | 'live' | 'adopted'; same?: RepeatReason },
+  path: readonly CertificateFacts[],
 ): string[] | undefined {
   if (from === 'adopted') return [];
   const kept = same === 'lifetime' || same === 'keyForm' ? (s.caEntry?.lists ?? []).map(({ pem }) => pem) : undefined;
-  return listsToPublish(s) ?? kept;
+  return listsToPublish(s, path) ?? kept;
 }
 
 /**
@@ -41,9 +42,11 @@ export function publishSteps(
 ): Step[] {
   const { trusted } = s.rootRoles;
   const known = [...(what.chain ?? []).flatMap((pem) => certificateFacts(pem) ?? []), ...s.knownCas];
-  if (!trusted?.some((root) => leadsTo(what.issuer.certificate, known, root))) return [];
-  const lists = listsFor(s, what);
+  const path = trusted && pathTo(what.issuer.certificate, known, trusted);
+  if (!path) return [];
+  const lists = listsFor(s, what, path);
   if (!lists) return [];
+  const since = listsSince(s, lists);
   const withdraws = lists.length === 0 && (s.caEntry?.lists ?? []).length > 0;
   return [
     {
@@ -55,6 +58,7 @@ export function publishSteps(
       ...(what.secret === undefined ? {} : { secret: what.secret }),
       roots: trusted.map(({ pem }) => pem),
       lists,
+      ...(since === undefined ? {} : { listsSince: since }),
       keyRef: what.keyRef,
       mark: markerFor(s, ownables(s).live),
       cas: s.vault.live.casVersion,

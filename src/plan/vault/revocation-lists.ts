@@ -1,19 +1,20 @@
 /**
- * The revocation lists in the CA entry (`delivery.crl`): which lists proxies need, which list of a CA is published, when Vault is asked for new ones,
- * and what is said when one is missing or about to end. See docs/adr/0011. Pure.
+ * The revocation lists in the CA entry (`delivery.crl`): which lists proxies need, which list of a CA is published, and when Vault is asked for new
+ * ones. See docs/adr/0011. Pure.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { annotations } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
-import type { CertificateFacts } from '../facts/certificate.ts';
+import { bundleFacts, type CertificateFacts } from '../facts/certificate.ts';
+import { isRevoked } from '../facts/revoked.ts';
+import { pathTo } from '../facts/certificate-path.ts';
 import { derivedOnce, type DerivedState } from '../facts/derived.ts';
 import { maxWorkloadCertTtlMs } from '../facts/desired.ts';
 import { fieldsAppliedFlag, type ListSettings } from '../facts/observed.ts';
-import type { Problem } from '../facts/problem.ts';
 import { caOf, type RevocationList } from '../facts/revocation-list.ts';
 import { created, ownables } from '../ownership/ownership.ts';
 import { servedEverywhere } from '../rotation/gates.ts';
 import type { RepeatReason, Step } from '../steps.ts';
+import { presentList } from './list-sources.ts';
 
 const day = 24 * 3_600_000;
 
@@ -40,38 +41,77 @@ const firstAgeMs = 60_000;
 const resolutionMs = 2000;
 
 /** A moment in the time of a list, given as a part of it: milliseconds since the epoch. */
-const atPart = ({ thisUpdate, nextUpdate }: RevocationList, part: number): number =>
+export const atPart = ({ thisUpdate, nextUpdate }: RevocationList, part: number): number =>
   nextUpdate === Infinity ? Infinity : thisUpdate + (nextUpdate - thisUpdate) * part;
 
 /** Whether half of the time of a list is over, by Vault's clock, which dated the list. */
 const isDue = (s: DerivedState, list: RevocationList): boolean => s.vault.time >= atPart(list, 1 / 2);
 
+/** Certificates that have not expired, each once. */
+function unexpired(s: DerivedState, certificates: readonly CertificateFacts[]): CertificateFacts[] {
+  const valid = certificates.filter(({ notAfter }) => notAfter > s.now);
+  return [...new Map(valid.map((certificate) => [certificate.fingerprint, certificate])).values()];
+}
+
 /**
- * The CAs whose lists proxies need: every trusted root, and every intermediate of this resource that workload certificates can be
- * from. Envoy refuses a certificate if it has a list of one CA above it but not of another.
+ * The CAs whose lists proxies need: every trusted root, every CA of the current chain, and every intermediate of this resource that workload certificates
+ * can be from. Envoy refuses a certificate if it has a list of one CA above it but not of another.
  */
-const listedCas = derivedOnce((s: DerivedState): CertificateFacts[] => {
-  const current = s.currentCa ? [s.currentCa.certificate] : [];
+export const listedCas = derivedOnce((s: DerivedState): CertificateFacts[] => {
+  const current = s.currentCa ? [s.currentCa.certificate, ...bundleFacts(s.currentCa.chain)] : [];
   const intermediates = s.ownIntermediates.map(({ certificate }) => certificate);
-  const all = [...(s.rootRoles.trusted ?? []), ...current, ...intermediates].filter(({ notAfter }) => notAfter > s.now);
-  return [...new Map(all.map((certificate) => [certificate.fingerprint, certificate])).values()];
+  return unexpired(s, [...(s.rootRoles.trusted ?? []), ...current, ...intermediates]);
+});
+
+/** A certificate with the CAs above it up to a root of this resource, as far as they are known. */
+function chainOf(
+  s: DerivedState,
+  certificate: CertificateFacts,
+  known: readonly CertificateFacts[],
+): CertificateFacts[] {
+  const roots = [...(s.rootRoles.trusted ?? []), ...s.ownRoots.map((root) => root.certificate)];
+  return pathTo(certificate, known, roots) ?? [certificate];
+}
+
+/** The certificates of a CA that is staged: imported, or signed and not published yet. Its own first. */
+export const stagedChain = derivedOnce((s: DerivedState): CertificateFacts[] => {
+  const staged = s.stagingEntry;
+  if (!staged || staged.generation <= (s.caEntry?.generation ?? 0)) return [];
+  if (staged.imported) return bundleFacts([...staged.imported.chain, staged.imported.root].join(''));
+  const issuer = s.ownIntermediates.find(({ certificate }) => certificate.publicKey === staged.publicKey);
+  return issuer ? chainOf(s, issuer.certificate, s.knownCas) : [];
+});
+
+/** CAs whose lists are published as soon as there is one, before workloads have certificates under them. */
+export const comingCas = derivedOnce((s: DerivedState): CertificateFacts[] => {
+  const chains = s.ownIntermediates.flatMap(({ certificate }) => chainOf(s, certificate, s.knownCas));
+  const roots = new Set(s.ownRoots.map(({ certificate }) => certificate.fingerprint));
+  const needed = new Set(listedCas(s).map(({ fingerprint }) => fingerprint));
+  return unexpired(s, [...chains, ...stagedChain(s)]).filter(
+    ({ fingerprint, selfIssued }) => !needed.has(fingerprint) && !(selfIssued && roots.has(fingerprint)),
+  );
 });
 
 /** The published lists, by CA. */
-const publishedLists = derivedOnce(
+export const publishedLists = derivedOnce(
   (s: DerivedState) => new Map((s.caEntry?.lists ?? []).map((list) => [list.ca, list] as const)),
 );
 
 /**
  * Serial numbers of intermediates with which istiod may still sign: the current one if it is revoked, and those before it until every replica was seen
- * with the current one. If they were refused at once, no workload could get a certificate that is not.
+ * with the current one; and those of the CAs above the current one. If they were refused at once, no workload could get a certificate that is not.
  */
 const inUse = derivedOnce((s: DerivedState): ReadonlySet<string> => {
-  const isReplaced = s.stateEntry?.intermediate?.servedAt !== undefined && !s.isRevoked;
-  const used = isReplaced
-    ? []
-    : [s.currentCa?.certificate, ...s.ownIntermediates.map(({ certificate }) => certificate)];
-  return new Set(used.flatMap((certificate) => certificate?.serial ?? []));
+  const state = s.stateEntry;
+  const isReplaced = state?.intermediate?.servedAt !== undefined && !isRevoked(s);
+  const current = s.currentCa?.certificate;
+  // an imported one is in no mount
+  const previous = state?.history.find(
+    (one) => one.kind === 'Intermediate' && one.fingerprint !== current?.fingerprint,
+  );
+  const used = isReplaced ? [] : [current, previous, ...s.ownIntermediates.map(({ certificate }) => certificate)];
+  const above = bundleFacts(s.currentCa?.chain ?? '').slice(1);
+  return new Set([...used, ...above].flatMap((certificate) => certificate?.serial ?? []));
 });
 
 /** How long the publication of a revocation is held back at most while the intermediate is replaced, milliseconds. */
@@ -82,7 +122,7 @@ const added = (before: RevocationList, after: RevocationList): string[] =>
   Object.keys(after.revoked).filter((serial) => !Object.hasOwn(before.revoked, serial));
 
 /** Serial numbers that Vault has put on a list and that are not published yet, because the intermediate is being replaced. */
-const heldBack = (s: DerivedState, ofVault: RevocationList): string[] => {
+export const heldBack = (s: DerivedState, ofVault: RevocationList): string[] => {
   const published = publishedLists(s).get(ofVault.ca);
   if (!published) return [];
   return added(published, ofVault).filter(
@@ -102,26 +142,43 @@ function chosen(s: DerivedState, ofVault: RevocationList): RevocationList {
   return isDue(s, published) && isAged ? ofVault : published;
 }
 
-/** What Vault has no list of keeps the published one as long as that has not ended: a root or a mount can be lost. */
+/** What there is no list of keeps the published one as long as that has not ended: a root or a mount can be lost, and nobody hands a list along in time. */
 function listOf(s: DerivedState, certificate: CertificateFacts): RevocationList | undefined {
-  const ofVault = s.vault.lists[certificate.fingerprint];
-  if (ofVault) return chosen(s, ofVault);
+  const present = presentList(s, certificate);
+  if (present) return chosen(s, present);
   const published = publishedLists(s).get(caOf(certificate));
   return published && published.nextUpdate > s.vault.time ? published : undefined;
+}
+
+/**
+ * A newer list of a CA that this resource had before, and whose certificate it does not know any more: an imported one. A user hands it along with the
+ * certificate of that CA, which has to lead to a trusted root.
+ */
+function newerOfOlder(s: DerivedState, published: RevocationList): RevocationList {
+  const given = s.kubernetes.givenLists ?? [];
+  const ca = given
+    .flatMap(({ certificates }) => certificates)
+    .find((one) => caOf(one) === published.ca && chainOf(s, one, s.knownCas).length > 1);
+  return (ca && listOf(s, ca)) ?? published;
 }
 
 /**
  * The lists to publish, one for each CA, and the CAs of which there is none. Until workload certificates of older intermediates have run out, published
  * lists stay of which nobody knows the CA any more.
  */
-const neededLists = derivedOnce((s: DerivedState): { lists: RevocationList[]; missing: CertificateFacts[] } => {
+export const neededLists = derivedOnce((s: DerivedState): { lists: RevocationList[]; missing: CertificateFacts[] } => {
   const found = listedCas(s).map((certificate) => listOf(s, certificate));
+  const coming = comingCas(s).map((certificate) => listOf(s, certificate));
   const published = [...publishedLists(s).values()].filter(({ nextUpdate }) => nextUpdate > s.vault.time);
-  const older = s.now < olderRunOutAt(s) ? published : [];
+  const older = s.now < olderRunOutAt(s) ? published.map((list) => newerOfOlder(s, list)) : [];
   const byCa = new Map<string, RevocationList>();
-  for (const list of [...found, ...older]) if (list && !byCa.has(list.ca)) byCa.set(list.ca, list);
+  for (const list of [...found, ...coming, ...older]) if (list && !byCa.has(list.ca)) byCa.set(list.ca, list);
   return { lists: [...byCa.values()], missing: listedCas(s).filter((_, at) => found[at] === undefined) };
 });
+
+/** CAs of a chain, among those that have not expired, of which there is no list. */
+export const missingIn = (s: DerivedState, chain: readonly CertificateFacts[]): CertificateFacts[] =>
+  unexpired(s, chain).filter((certificate) => listOf(s, certificate) === undefined);
 
 /** How long a replica of istiod is taken to go on with an older intermediate at most, if nobody saw when it stopped, milliseconds. */
 const longestLagMs = 30 * day;
@@ -134,13 +191,21 @@ const hasIssued = ({ stateEntry, kubernetes: { controlPlane } }: DerivedState): 
  * When the first lists may be published, milliseconds since the epoch: as soon as there is no workload certificate of an intermediate that is gone
  * already, for its list cannot be made any more. Infinity: the time is not known.
  */
-function firstListsAt(s: DerivedState): number {
+export function firstListsAt(s: DerivedState): number {
   const state = s.stateEntry;
   const current = s.currentCa?.certificate;
   const issued = state?.history.filter(({ kind }) => kind === 'Intermediate') ?? [];
-  const inMount = new Set(s.ownIntermediates.map(({ certificate }) => certificate.fingerprint));
+  const withList = (s.kubernetes.givenLists ?? []).flatMap(({ certificates }) =>
+    certificates.filter((one) => presentList(s, one) !== undefined),
+  );
+  const known = [
+    ...s.ownIntermediates.map(({ certificate }) => certificate),
+    ...withList,
+    ...(current ? [current] : []),
+  ];
+  const isKnown = new Set(known.map(({ fingerprint }) => fingerprint));
   const adopted = state?.adopted.includes(`entry:${s.spec.keyStore.path}`) === true;
-  const isGone = adopted || issued.some(({ fingerprint }) => !inMount.has(fingerprint));
+  const isGone = adopted || issued.some(({ fingerprint }) => !isKnown.has(fingerprint));
   if (!current || !isGone || !(adopted || hasIssued(s))) return 0;
   const since = issued.find(({ fingerprint }) => fingerprint === current.fingerprint)?.time;
   const longest = maxWorkloadCertTtlMs(s.spec, s.kubernetes.maxWorkloadCertTtlMs);
@@ -149,17 +214,33 @@ function firstListsAt(s: DerivedState): number {
 }
 
 /** Whether the first lists have to wait for workload certificates to run out. */
-const firstListsWait = (s: DerivedState): boolean =>
+export const firstListsWait = (s: DerivedState): boolean =>
   s.currentCa !== undefined && s.currentCa.lists === undefined && s.now < firstListsAt(s);
 
 /**
  * The lists that go into the CA entry, PEM, for any publication: none without `delivery.crl`, and none before the first lists may be published.
  * undefined: one is missing, so that nothing may be published.
+ * @param chain the certificates that are to be published, as far as they are not the current ones
  */
-export function listsToPublish(s: DerivedState): string[] | undefined {
+export function listsToPublish(s: DerivedState, chain: readonly CertificateFacts[] = []): string[] | undefined {
   if (!s.spec.delivery.crl || firstListsWait(s)) return [];
   const { lists, missing } = neededLists(s);
-  return missing.length > 0 ? undefined : lists.map(({ pem }) => pem);
+  if (missing.length > 0 || missingIn(s, chain).length > 0) return undefined;
+  const all = [...lists, ...unexpired(s, chain).flatMap((one) => listOf(s, one) ?? [])];
+  return [...new Map(all.map(({ ca, pem }) => [ca, pem])).values()];
+}
+
+/**
+ * When the lists in the CA entry last got the list of another CA, RFC 3339: the mesh has had none of them for longer than that, or than they say.
+ * @param pems the lists that are to be published; undefined: there are none
+ */
+export function listsSince(s: DerivedState, pems: readonly string[]): string | undefined {
+  if (pems.length === 0) return undefined;
+  const before = publishedLists(s);
+  const known = [...neededLists(s).lists, ...before.values()];
+  const isNew = pems.some((pem) => !before.has(known.find((list) => list.pem === pem)?.ca ?? ''));
+  if (isNew) return rfc3339(s.vault.time);
+  return s.caEntry?.listsSince === undefined ? undefined : rfc3339(s.caEntry.listsSince);
 }
 
 /** Whether the current intermediate has ended: nobody accepts it any more, with whatever lists. */
@@ -182,20 +263,37 @@ export function reasonToPublishLists(s: DerivedState): RepeatReason | undefined 
   return changed.some(isRevocation) ? 'revoked' : 'listsDue';
 }
 
-/**
- * Whether a new intermediate waits for its list before it is published: proxies must have the list before the first workload has a certificate of it.
- * Without lists in the mesh, or with the key of a CA that has one, there is nothing to wait for.
- */
-export function awaitsLists(s: DerivedState, intermediate: CertificateFacts): boolean {
-  const ofVault = s.vault.lists[intermediate.fingerprint];
-  if (!s.spec.delivery.crl || s.currentCa?.lists === undefined || isOver(s) || !ofVault) return false;
-  const published = publishedLists(s).get(ofVault.ca);
-  if (!published) return true;
+/** When a published list has been in the mesh for long enough, milliseconds since the epoch by Vault's clock. Others date theirs long before. */
+export const leadEnd = (s: DerivedState, { thisUpdate }: RevocationList): number =>
+  Math.max(thisUpdate, s.caEntry?.listsSince ?? 0) + s.desired.crlLeadMs;
+
+/** Whether the mesh does not have the list of a CA yet under which istiod is to sign. */
+function awaitsList(s: DerivedState, ca: CertificateFacts, inUse: ReadonlySet<string>): boolean {
+  const list = listOf(s, ca);
+  const published = list && publishedLists(s).get(list.ca);
+  if (!list || !published) return true;
+  if (inUse.has(list.ca)) return false;
   // istiod has not taken up the list, or its ConfigMap is not written yet
   const { meshLists } = s.kubernetes;
-  const inNamespace = meshLists === undefined || meshLists.lists.some(({ ca }) => ca === ofVault.ca);
-  const sharesList = s.vault.lists[s.currentCa.certificate.fingerprint]?.ca === ofVault.ca;
-  return !sharesList && !(inNamespace && s.vault.time >= published.thisUpdate + s.desired.crlLeadMs);
+  const inNamespace = meshLists === undefined || meshLists.lists.some((one) => one.ca === list.ca);
+  return !(inNamespace && s.vault.time >= leadEnd(s, published));
+}
+
+/**
+ * Whether a new intermediate waits for its list, and those of the CAs above it, before it is published: proxies must have the lists before the first
+ * workload has a certificate of it. Without lists in the mesh, or with the key of a CA that has one, there is nothing to wait for.
+ * @param known CAs that can be above it, besides those that are known anyway
+ */
+export function awaitsLists(
+  s: DerivedState,
+  intermediate: CertificateFacts,
+  known: readonly CertificateFacts[] = [],
+): boolean {
+  if (!s.spec.delivery.crl || s.currentCa?.lists === undefined || isOver(s)) return false;
+  const current = [...(s.rootRoles.trusted ?? []), s.currentCa.certificate, ...bundleFacts(s.currentCa.chain)];
+  const inUse = new Set(current.flatMap((one) => listOf(s, one)?.ca ?? []));
+  const chain = unexpired(s, chainOf(s, intermediate, [...known, ...s.knownCas]));
+  return chain.some((ca) => awaitsList(s, ca, inUse));
 }
 
 /** When the first of the published lists ends, milliseconds since the epoch; Infinity: none is published, or none ends. */
@@ -203,8 +301,10 @@ export const firstEnd = (s: DerivedState): number =>
   Math.min(Infinity, ...[...publishedLists(s).values()].map(({ nextUpdate }) => nextUpdate));
 
 /** Serial numbers of intermediates that the root mount has revoked and that no list of Vault has. */
-const unlisted = derivedOnce((s: DerivedState): string[] => {
-  const listed = new Set(Object.values(s.vault.lists).flatMap(({ revoked }) => Object.keys(revoked)));
+export const unlisted = derivedOnce((s: DerivedState): string[] => {
+  const present = listedCas(s).flatMap((certificate) => presentList(s, certificate) ?? []);
+  const all = [...Object.values(s.vault.lists), ...present];
+  const listed = new Set(all.flatMap(({ revoked }) => Object.keys(revoked)));
   return s.vault.revokedIntermediates.filter((serial) => !listed.has(serial));
 });
 
@@ -216,7 +316,10 @@ const listMounts = (s: DerivedState) =>
     settings: s.vault.listSettings[tier],
     lists: s
       .ownIssuers(tier)
-      .filter(({ certificate }) => listedCas(s).some(({ fingerprint }) => fingerprint === certificate.fingerprint))
+      .filter(
+        ({ keyId, certificate }) =>
+          keyId !== '' && listedCas(s).some(({ fingerprint }) => fingerprint === certificate.fingerprint),
+      )
       .flatMap(({ certificate }) => s.vault.lists[certificate.fingerprint] ?? []),
   }));
 
@@ -242,7 +345,8 @@ export function listSettingsSteps(s: DerivedState): Step[] {
  * mesh has had it.
  */
 export function rotateLists(s: DerivedState): Step[] {
-  if (!s.spec.delivery.crl || firstListsWait(s)) return [];
+  // while a CA is imported, this resource has no right in PKI mounts that were made before, which renew their lists themselves
+  if (!s.spec.delivery.crl || s.imports || firstListsWait(s)) return [];
   const incomplete = unlisted(s).length > 0;
   return listMounts(s).flatMap(({ tier, mount, settings, lists }): Step[] => {
     const life = created(s, ownables(s)[`${tier}Mount`]) ? (settings?.lifeMs ?? 0) : 0;
@@ -284,106 +388,15 @@ export function listsDueAt(s: DerivedState): number[] {
   if (!s.spec.delivery.crl) return [];
   const published = [...publishedLists(s).values()];
   const byVault = [
-    ...published.flatMap((list) => [atPart(list, 1 / 2), list.thisUpdate + s.desired.crlLeadMs]),
-    ...Object.values(s.vault.lists).flatMap(({ thisUpdate }) => [thisUpdate + agedMs, thisUpdate + longestHoldMs]),
+    ...published.flatMap((list) => [atPart(list, 1 / 2), leadEnd(s, list)]),
+    ...[...listedCas(s), ...comingCas(s)]
+      .flatMap((one) => presentList(s, one) ?? [])
+      .flatMap(({ thisUpdate }) => [thisUpdate + agedMs, thisUpdate + longestHoldMs]),
   ];
   const first = firstListsWait(s) ? [firstListsAt(s)] : [];
   // a staged intermediate whose list is old enough waits for istiod to publish it
-  const leadEnd = Math.max(...published.map(({ thisUpdate }) => thisUpdate + s.desired.crlLeadMs));
-  const isAwaited = s.stagingEntry && s.vault.time >= leadEnd && s.vault.time < leadEnd + publicationsMs;
+  const lastEnd = Math.max(...published.map((list) => leadEnd(s, list)));
+  const isAwaited = s.stagingEntry && s.vault.time >= lastEnd && s.vault.time < lastEnd + publicationsMs;
   const publication = isAwaited ? [s.now + publicationMs] : [];
   return [olderRunOutAt(s), ...first, ...publication, ...byVault.map((at) => s.now + at - s.vault.time)];
-}
-
-/** How many CAs or serial numbers a message lists. */
-const mostNamed = 5;
-
-const problem = (reason: Problem['reason'], message: string): Problem => ({
-  condition: 'IntermediateReady',
-  reason,
-  message,
-  blocks: 'nothing',
-});
-
-/** CAs whose published list istiod should have put into its ConfigMap by now, and has not; empty if there is no such ConfigMap. */
-function notTakenUp(s: DerivedState): CertificateFacts[] {
-  const { meshLists } = s.kubernetes;
-  if (!meshLists) return [];
-  const taken = new Set(meshLists.lists.map(({ ca }) => ca));
-  return listedCas(s).filter((certificate) => {
-    const list = publishedLists(s).get(caOf(certificate));
-    return list && !taken.has(list.ca) && s.vault.time >= list.thisUpdate + s.desired.crlLeadMs;
-  });
-}
-
-const namesOf = (cas: readonly CertificateFacts[]): string =>
-  cas
-    .slice(0, mostNamed)
-    .map(({ serial, subject }) => `${subject.commonName} (${serial})`)
-    .join(', ');
-
-/** A list that proxies need is missing, or lacks a revoked intermediate. */
-export function crlMissing(s: DerivedState): Problem | undefined {
-  if (!s.spec.delivery.crl) return undefined;
-  if (firstListsWait(s)) {
-    const at = firstListsAt(s);
-    const until =
-      at === Infinity ? 'a time that is known when every replica of istiod was seen with the current one' : rfc3339(at);
-    return problem(
-      'CRLMissing',
-      `workloads can still have certificates of an earlier intermediate, which is gone, so that Vault cannot sign its revocation list: sidecars would refuse them. The lists are published when those certificates have run out, on ${until}; until then ca-crl.pem stays empty. A shorter spec.intermediate.maxWorkloadCertTTL, if it is true, ends the wait`,
-    );
-  }
-  const { missing } = neededLists(s);
-  if (missing.length > 0) {
-    return problem(
-      'CRLMissing',
-      `Vault has no revocation list of ${namesOf(missing)} that this CA signed and that is at most 128 KiB long. Nothing new is published until it has: with lists of some CAs only, a sidecar refuses every connection. Look at the usage of the issuer, which needs crl-signing, then \`vault read <mount>/crl/rotate\``,
-    );
-  }
-  const absent = notTakenUp(s);
-  if (absent.length > 0) {
-    return problem(
-      'CRLMissing',
-      `the revocation list of ${namesOf(absent)} is in the CA entry, and not in ConfigMap ${s.kubernetes.meshLists?.name ?? ''}: istiod does not take it up, and a new intermediate waits for it. Look at the logs of istiod and of its agent. If istiod is to publish no lists any more (before 1.27, or PILOT_ENABLE_CA_CRL=false), set spec.delivery.crl to false and delete the ConfigMap in every namespace`,
-    );
-  }
-  const { mount } = s.spec.root;
-  const held = Object.values(s.vault.lists).flatMap((list) => heldBack(s, list));
-  if (held.length > 0) {
-    return problem(
-      'CRLMissing',
-      `mount ${mount} has revoked ${held.slice(0, mostNamed).join(', ')}, with which istiod still signs. A new intermediate is issued first; the list is published when every replica serves it, and an hour after the revocation at the latest. Workloads with a certificate of the revoked intermediate are refused from then on: restart them when istiod serves the new one (docs/compromise.md)`,
-    );
-  }
-  if (unlisted(s).length === 0) return undefined;
-  return problem(
-    'CRLMissing',
-    `mount ${mount} has revoked ${unlisted(s).slice(0, mostNamed).join(', ')}, but its revocation list lacks it. Look at \`vault read ${mount}/config/crl\`: disable must be false`,
-  );
-}
-
-/** A list in the CA entry, or the one that istiod publishes, is about to end. */
-export function crlNearEnd(s: DerivedState): Problem | undefined {
-  const needed = new Set(listedCas(s).map(caOf));
-  const inEntry = [...publishedLists(s).values()]
-    .filter(({ ca }) => needed.has(ca))
-    .map((list) => ({ list, where: 'the CA entry' }));
-  const known = new Set(inEntry.map(({ list }) => list.ca));
-  const inMesh = (s.kubernetes.meshLists?.lists ?? [])
-    .filter(({ ca }) => known.has(ca))
-    .map((list) => ({ list, where: `ConfigMap ${s.kubernetes.meshLists?.name ?? ''}` }));
-  const ending = [...inEntry, ...inMesh].filter(({ list }) => s.vault.time >= atPart(list, 3 / 4));
-  const [first] = ending.sort((a, b) => a.list.nextUpdate - b.list.nextUpdate);
-  if (!first) return undefined;
-  const end = first.list.nextUpdate;
-  const when = end <= s.vault.time ? `ended on ${rfc3339(end)}` : `ends on ${rfc3339(end)}`;
-  const remedy =
-    first.where === 'the CA entry'
-      ? `Vault has to sign a new one: \`vault read ${s.spec.root.mount}/crl/rotate\`, \`vault read ${s.spec.intermediate.mount}/crl/rotate\`; then annotate this resource with ${annotations.reconcileRequestedAt}`
-      : 'the CA entry has a newer one: look at the log of istiod and of its agent, and that istiod is 1.27 or later without PILOT_ENABLE_CA_CRL=false';
-  return problem(
-    'CRLNearEnd',
-    `a revocation list in ${first.where} ${when}: from then on sidecars refuse every connection. ${remedy}`,
-  );
 }

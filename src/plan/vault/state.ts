@@ -48,6 +48,13 @@ function issuedBy<S>(issuer: Issuer, generation: number, spec: S): Issued<S> {
   };
 }
 
+/** The record of an intermediate that is adopted. One that was imported is in no mount. */
+function adoptedIntermediate(issuer: Issuer, generation: number, spec: IntermediateSpec): Issued<IntermediateSpec> {
+  if (issuer.id !== '') return issuedBy(issuer, generation, spec);
+  const { serial, fingerprint } = issuer.certificate;
+  return { generation, spec, serial, fingerprint };
+}
+
 /** The record of a root. One that no mount of this resource holds is recorded with its certificate. */
 function rootRecord(issuer: Issuer, generation: number, spec: RootSpec): IssuedRoot {
   const { id, keyId, certificate } = issuer;
@@ -103,7 +110,7 @@ function adoptedState(desired: Desired, ca: NonNullable<Adoption['ca']>, now: nu
   const issued = {
     root: other ?? signer ?? { generation: 0, spec: desired.root },
     intermediate: intermediate
-      ? issuedBy(intermediate, generation, desired.intermediate)
+      ? adoptedIntermediate(intermediate, generation, desired.intermediate)
       : { generation: 0, spec: desired.intermediate },
   };
   return {
@@ -325,8 +332,10 @@ function takenBack(s: DerivedState, record: IssuedRoot): IssuedRoot {
  * The record of a root outside, once it is known, and of another one as long as nothing is published under the recorded one; undefined: there is
  * nothing to record.
  */
-function outsideRootToRecord(s: DerivedState, { root, rotation }: StateEntry): IssuedRoot | undefined {
-  const offered = s.issuesRoot || rotation || wasPublished(s) ? undefined : offeredRoot(s);
+function outsideRootToRecord(s: DerivedState, { root, intermediate, rotation }: StateEntry): IssuedRoot | undefined {
+  // a CA that is about to be adopted was published by somebody
+  const isPublished = wasPublished(s) || intermediate?.fingerprint !== undefined;
+  const offered = s.issuesRoot || rotation || isPublished ? undefined : offeredRoot(s);
   if (!offered || (root?.fingerprint === offered.fingerprint && root?.issuerId === offered.issuerId)) return undefined;
   return { generation: (root?.generation ?? 0) + 1, spec: s.desired.root, ...offered };
 }
