@@ -12,6 +12,7 @@ import { clone, simulateStep } from '../../src/plan/simulate.ts';
 import type { Step } from '../../src/plan/steps.ts';
 import { operatorPolicy } from '../../src/plan/vault/capabilities.ts';
 import { cleanup, possiblyLeft } from '../../src/plan/vault/cleanup.ts';
+import { follow } from './rotating-world.ts';
 import { converge, derived, desiredOf, emptyWorld, minimalSpec, someCa, start } from './model.ts';
 
 type Over = Record<string, unknown>;
@@ -505,6 +506,30 @@ describe('handing over, and taking back', () => {
     expect(adopted.last.problems).toEqual([]);
     expect(adopted.done.map(({ kind }) => kind)).toEqual(['WriteState', 'TuneMount']);
     expect(adopted.world.vault.rootMount?.description).toContain('origin=adopted');
+  });
+
+  it('rotate-root moves to the default issuer of others, and never generates a root, also when they give it back', () => {
+    const { world } = run(made(), rootOfOthers);
+    const certificate = { ...someCa('Istio Root CA', undefined), keyBits: 4096 };
+    world.vault.rootPki!.issuers.push({ id: 'next', keyId: 'next key', keyName: '', certificate });
+    world.vault.rootPki!.defaultIssuerId = 'next';
+    const asked = { [known.rotateRoot]: 'now' };
+    const d = desiredOf(rootOfOthers, asked);
+    const observed = follow(seen(world, rootOfOthers), d);
+    expect(conditionOf(world, rootOfOthers, 'RootReady')?.message).toContain(`annotation ${known.rotateRoot} moves`);
+    const [step, ...others] = plan(d, observed, start).steps;
+    expect(others).toEqual([]);
+    const rotation = step?.kind === 'WriteState' ? step.state.rotation : undefined;
+    expect(rotation).toMatchObject({
+      phase: 'Issuing',
+      to: { fingerprint: certificate.fingerprint, issuerId: 'next' },
+    });
+    world.vault.state = clone({
+      ...world.vault.state,
+      entry: { ...ownEntry(world.vault.state)!, rotation: rotation! },
+    });
+    // the mount still has the mark, so its default issuer is the root that signs
+    expect(run(world, {}).done.map(({ kind }) => kind).filter((kind) => kind !== 'WriteState')).toEqual(['SetDefaultIssuer']); // prettier-ignore
   });
 
   it('a root rotation stands still, and says so', () => {

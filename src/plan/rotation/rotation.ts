@@ -6,7 +6,7 @@
  * The phase is recorded in the state entry `<path>-state` before any of its steps. The phase determines which root signs and which roots are
  * trusted (`DerivedState.rootRoles`); `src/plan/vault/intermediate.ts` then issues the intermediate. See docs/rotation.md and docs/adr/0006.
  */
-import type { DerivedState, DerivedVault } from '../facts/derived.ts';
+import type { DerivedState, DerivedVault, OwnIssuer } from '../facts/derived.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { defaultMaxWorkloadCertTtlMs } from '../../api/istiod.ts';
 import { rfc3339 } from '../../api/time.ts';
@@ -136,8 +136,12 @@ function redirected(rotation: Rotation, over: Partial<Rotation>): Rotation {
 }
 
 /** The new root, with its key unless it is outside; `undefined`: not issued yet. */
-const createdRoot = (s: DerivedState, { to }: Rotation) =>
-  s.ownRoots.find((issuer) => issuer.generation === to.generation && (issuer.keyId !== '' || !s.issuesRoot));
+function createdRoot(s: DerivedState, { to }: Rotation): OwnIssuer | undefined {
+  // one that was others' has no name with its CA generation
+  const isNew = ({ generation, certificate }: OwnIssuer) =>
+    to.fingerprint === undefined ? generation === to.generation : certificate.fingerprint === to.fingerprint;
+  return s.ownRoots.find((issuer) => isNew(issuer) && (issuer.keyId !== '' || !s.issuesRoot));
+}
 
 function withoutRotation(state: StateEntry): StateEntry {
   const rest = { ...state };

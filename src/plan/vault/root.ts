@@ -27,7 +27,7 @@ export function rootSteps(s: DerivedState): Step[] {
     steps.push({ kind: 'SetDefaultIssuer', mount, issuerId: root.id });
   if (inMount) steps.push(...restoreUsage(s, mount, root));
   const next = state?.rotation?.phase === 'Issuing' ? state.rotation.to : undefined;
-  if (next && !s.ownRoots.some((issuer) => issuer.generation === next.generation))
+  if (next && next.fingerprint === undefined && !s.ownRoots.some((issuer) => issuer.generation === next.generation))
     steps.push(generate(next.generation, next.spec));
   return steps;
 }
