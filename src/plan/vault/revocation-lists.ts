@@ -78,7 +78,10 @@ export const stagedChain = derivedOnce((s: DerivedState): CertificateFacts[] => 
   const staged = s.stagingEntry;
   if (!staged || staged.generation <= (s.caEntry?.generation ?? 0)) return [];
   if (staged.imported) return bundleFacts([...staged.imported.chain, staged.imported.root].join(''));
-  const issuer = s.ownIntermediates.find(({ certificate }) => certificate.publicKey === staged.publicKey);
+  const issuer = s.ownIntermediates.find(
+    ({ certificate: { publicKey, fingerprint } }) =>
+      publicKey === staged.publicKey && fingerprint !== s.caEntry?.certificate?.fingerprint,
+  );
   return issuer ? chainOf(s, issuer.certificate, s.knownCas) : [];
 });
 
@@ -124,16 +127,15 @@ const added = (before: RevocationList, after: RevocationList): string[] =>
 /** Serial numbers that Vault has put on a list and that are not published yet, because the intermediate is being replaced. */
 export const heldBack = (s: DerivedState, ofVault: RevocationList): string[] => {
   const published = publishedLists(s).get(ofVault.ca);
-  if (!published) return [];
-  return added(published, ofVault).filter(
+  return (published ? added(published, ofVault) : Object.keys(ofVault.revoked)).filter(
     (serial) => inUse(s).has(serial) && s.vault.time < (ofVault.revoked[serial] ?? 0) + longestHoldMs,
   );
 };
 
 /** Which list of a CA is to be published: the published one stays until Vault's has something new, or half of its time is over. */
-function chosen(s: DerivedState, ofVault: RevocationList): RevocationList {
+function chosen(s: DerivedState, ofVault: RevocationList): RevocationList | undefined {
   const published = publishedLists(s).get(ofVault.ca);
-  if (!published) return ofVault;
+  if (!published) return heldBack(s, ofVault).length > 0 ? undefined : ofVault;
   // a standby, or a Vault restored from a backup
   if (ofVault.thisUpdate <= published.thisUpdate) return published;
   if (heldBack(s, ofVault).length > 0) return published;
