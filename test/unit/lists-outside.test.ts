@@ -195,6 +195,18 @@ describe('a CA that is imported', () => {
     expect(listed(at(start + 28 * hour, follow(after, d), d).world)).toEqual(prints(rootA, tierA, next));
   });
 
+  it('switched on after another one was imported waits for certificates of the one before, unless that comes with its list', () => {
+    const without = desiredOf({ intermediate: importing });
+    const next = someCa('imported later', tierA);
+    const first = follow(at(start, given(emptyWorld(), ca, tierA, rootA), without).world, without);
+    const second = follow(at(start + hour, given(first, next, tierA, rootA), without).world, without);
+    const lists = [...allLists, listOf(next)];
+    const waiting = at(start + 2 * hour, handed(second, lists, [next, tierA, rootA]), d);
+    expect([published(waiting.done), missing(d, waiting.world)]).toEqual([[], expect.stringContaining('have run out')]);
+    const both = at(start + 2 * hour, handed(second, lists, [next, tierA, rootA, ca]), d);
+    expect([published(both.done), listed(both.world)]).toEqual([['lists'], prints(rootA, tierA, ca, next)]);
+  });
+
   it('the list of the one before is replaced by one that comes with its certificate', () => {
     const next = someCa('imported later', tierA);
     const lists = [...allLists, listOf(next)];
