@@ -57,7 +57,7 @@ async function readSecret(
     publicKey: publicKeyOfPrivate(pem),
     certificates,
   };
-  const lists = givenLists(given.place, text(crlFile), certificates);
+  const lists = givenLists(given.place, spec.delivery.crl ? text(crlFile) : '', certificates);
   return { given, key: pem === '' ? undefined : new Secret(pem), lists };
 }
 

@@ -54,10 +54,10 @@ interface ReadObject {
   lists: GivenLists;
 }
 
-/** Reads one object. @throws KubeError, also if it may not be read */
+/** Reads one object, and the revocation lists in it with `delivery.crl`. @throws KubeError, also if it may not be read */
 async function readGiven(
   kube: Pick<KubeClient, 'getObject'>,
-  namespace: string,
+  { metadata: { namespace }, spec }: IstioVaultCA,
   { kind, name, key }: Reference,
 ): Promise<ReadObject> {
   const object = await kube.getObject(kind === 'Secret' ? secrets : configMaps, namespace, name);
@@ -69,7 +69,8 @@ async function readGiven(
   const place = `${kind} ${namespace}/${name}`;
   const text = textOf(key);
   const given = text === '' ? undefined : parseGiven(`${place}, key ${key}`, text);
-  return { given, lists: givenLists(place, textOf(crlFile), given?.certificates ?? []) };
+  const lists = spec.delivery.crl ? textOf(crlFile) : '';
+  return { given, lists: givenLists(place, lists, given?.certificates ?? []) };
 }
 
 /** Where the signed certificate of `root.source: External` is; undefined: the spec names no such object. */
@@ -107,20 +108,22 @@ const unreadableLists = ({ kind, name }: Reference, namespace: string, unreadabl
  */
 export async function readGivenCertificates(
   kube: Pick<KubeClient, 'getObject'>,
-  { metadata: { namespace }, spec }: IstioVaultCA,
+  resource: IstioVaultCA,
 ): Promise<Pick<ObservedKubernetes, 'signed' | 'givenRoots' | 'givenLists'>> {
+  const { namespace } = resource.metadata;
+  const { spec } = resource;
   // nothing is signed for an intermediate that others make
   const ofSigned = spec.intermediate.manage ? signedReference(spec.root) : undefined;
   const ofRoots = rootsReference(spec.root);
   const [signed, roots] = await Promise.all([
     ofSigned &&
-      readGiven(kube, namespace, ofSigned).catch((error: unknown) => {
+      readGiven(kube, resource, ofSigned).catch((error: unknown) => {
         if (!isForbidden(error)) throw error;
         const unreadable = deniedMessage(ofSigned, error);
         return { given: { unreadable }, lists: unreadableLists(ofSigned, namespace, unreadable) };
       }),
     ofRoots &&
-      readGiven(kube, namespace, ofRoots).catch((error: unknown) => {
+      readGiven(kube, resource, ofRoots).catch((error: unknown) => {
         if (!isForbidden(error)) throw error;
         const message = deniedMessage(ofRoots, error);
         throw new ProblemError({ condition: 'RootReady', reason: 'Forbidden', message, blocks: 'all' });

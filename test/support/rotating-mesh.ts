@@ -152,6 +152,9 @@ export function useRotatingMesh(more: string[] = []) {
         await applyOk(kube, { ...scene.resource, spec });
       };
     },
+    /** Puts texts into a ConfigMap. */
+    give: async (namespace: string, name: string, data: Record<string, string>): Promise<Json> =>
+      await applyOk(kube, { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace }, data }),
     /** A request to Vault as administrator. */
     request: (method: string, path: string, body?: unknown) => vault.request(method, path, body),
     /** The PEM blocks in ConfigMap istio-ca-crl of a namespace, in their order; empty: it does not exist. */

@@ -156,6 +156,25 @@ describe('a CA that is imported', () => {
     expect(published(at(start + 2 * hour, held.world, d).done)).toEqual(['revoked']);
   });
 
+  it('switched on with a CA that is on a list already waits for an hour after the revocation', () => {
+    const without = desiredOf({ intermediate: importing });
+    const before = follow(at(start, given(emptyWorld(), ca, tierA, rootA), without).world, without);
+    const lists = [listOf(rootA), revoking(listOf(tierA), ca.serial), listOf(ca)];
+    const held = at(start + minute, handed(before, lists), d);
+    expect([published(held.done), missing(d, held.world)]).toEqual([[], expect.stringContaining(ca.serial)]);
+    expect(published(at(start + hour, held.world, d).done)).toEqual(['lists']);
+  });
+
+  it('a CA above it that is on the list of the root is named, with what to do before that is published', () => {
+    const lists = [revoking(listOf(rootA, start + hour), tierA.serial), listOf(tierA), listOf(ca)];
+    const held = at(start + hour, handed(running(), lists), d);
+    expect(published(held.done)).toEqual([]);
+    expect(missing(d, held.world)).toMatch(
+      new RegExp(`^${tierA.serial}, a CA above the intermediate.*Have another CA sign`),
+    );
+    expect(published(at(start + 2 * hour, held.world, d).done)).toEqual(['revoked']);
+  });
+
   it('the next one waits for its lists, then until proxies have them, however old they are', () => {
     const next = someCa('imported later', tierA);
     const secret = given(running(), next, tierA, rootA);
@@ -174,6 +193,18 @@ describe('a CA that is imported', () => {
     const message = nearEnd(d, after, start + 20 * day);
     expect(message).toContain('Whoever runs that CA');
     expect(listed(at(start + 28 * hour, follow(after, d), d).world)).toEqual(prints(rootA, tierA, next));
+  });
+
+  it('switched on after another one was imported waits for certificates of the one before, unless that comes with its list', () => {
+    const without = desiredOf({ intermediate: importing });
+    const next = someCa('imported later', tierA);
+    const first = follow(at(start, given(emptyWorld(), ca, tierA, rootA), without).world, without);
+    const second = follow(at(start + hour, given(first, next, tierA, rootA), without).world, without);
+    const lists = [...allLists, listOf(next)];
+    const waiting = at(start + 2 * hour, handed(second, lists, [next, tierA, rootA]), d);
+    expect([published(waiting.done), missing(d, waiting.world)]).toEqual([[], expect.stringContaining('have run out')]);
+    const both = at(start + 2 * hour, handed(second, lists, [next, tierA, rootA, ca]), d);
+    expect([published(both.done), listed(both.world)]).toEqual([['lists'], prints(rootA, tierA, ca, next)]);
   });
 
   it('the list of the one before is replaced by one that comes with its certificate', () => {
@@ -331,7 +362,7 @@ describe('an issuer of others', () => {
     const ended = listOf(tierA, start - 4 * day, 3 * day);
     const { world } = at(start, withLists(emptyWorld(), [tierA, ended], [rootA, listOf(rootA)]), d);
     expect(missing(d, world)).toMatch(
-      /its list in mount corp has ended on 2029-12-31.*auto_rebuild=true in corp\/config\/crl/s,
+      /auto_rebuild=true in corp\/config\/crl. issuing CA of A: its list in mount corp has ended on 2029-12-31/,
     );
   });
 });

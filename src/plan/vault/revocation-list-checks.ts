@@ -1,7 +1,7 @@
 /** What is said of revocation lists (`delivery.crl`) that are missing, not taken up by istiod, or about to end. See docs/adr/0011. Pure. */
 import { annotations } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
-import type { CertificateFacts } from '../facts/certificate.ts';
+import { bundleFacts, type CertificateFacts } from '../facts/certificate.ts';
 import type { DerivedState } from '../facts/derived.ts';
 import type { Problem } from '../facts/problem.ts';
 import { caOf, type RevocationList } from '../facts/revocation-list.ts';
@@ -23,8 +23,9 @@ import {
 
 const day = 24 * 3_600_000;
 
-/** How many CAs or serial numbers a message lists. */
+/** How many serial numbers a message lists, and how many CAs, of which it says more. */
 const mostNamed = 5;
+const mostCas = 3;
 
 const problem = (reason: Problem['reason'], message: string): Problem => ({
   condition: 'IntermediateReady',
@@ -46,21 +47,42 @@ function notTakenUp(s: DerivedState): CertificateFacts[] {
 
 const namesOf = (cas: readonly CertificateFacts[]): string =>
   cas
-    .slice(0, mostNamed)
+    .slice(0, mostCas)
     .map(({ serial, subject }) => `${subject.commonName} (${serial})`)
     .join(', ');
 
-/** Why the lists of CAs do not count, behind their names in a message; empty: there are simply none. */
-function whyNoneOf(s: DerivedState, cas: readonly CertificateFacts[]): string {
-  const reasons = cas.slice(0, mostNamed).flatMap((ca) => {
+/** Who has to do what about CAs without a list, and behind it why what is there does not count, as sentences for the end of a message. */
+function remediesFor(s: DerivedState, cas: readonly CertificateFacts[]): string {
+  const named = cas.slice(0, mostCas);
+  const remedies = new Set(named.map((ca) => listRemedy(s, ca)));
+  const reasons = named.flatMap((ca) => {
     const why = whyNone(s, ca);
     return why === undefined ? [] : [`${ca.subject.commonName}: ${why}`];
   });
-  return reasons.length === 0 ? '' : ` (${reasons.join('; ')})`;
+  return [...remedies, ...reasons].join('. ');
 }
 
-const remediesFor = (s: DerivedState, cas: readonly CertificateFacts[]): string =>
-  [...new Set(cas.slice(0, mostNamed).map((ca) => listRemedy(s, ca)))].join('. ');
+/** The CAs above the intermediate in use, by serial number. */
+const serialsAbove = (s: DerivedState): Set<string> =>
+  new Set(bundleFacts(s.currentCa?.chain ?? '').slice(1).map(({ serial }) => serial)); // prettier-ignore
+
+/** A revocation that is held back, because istiod signs with what was revoked, or under it. */
+function revocationHeldBack(s: DerivedState): Problem | undefined {
+  const present = listedCas(s).flatMap((certificate) => presentList(s, certificate) ?? []);
+  const held = present.flatMap((list) => heldBack(s, list));
+  const [first] = held.filter((serial) => serialsAbove(s).has(serial));
+  if (first !== undefined)
+    return problem(
+      'CRLMissing',
+      `${first}, a CA above the intermediate with which istiod signs, was revoked. Its revocation is published an hour after it at the latest, and sidecars then refuse every workload. Have another CA sign before: set spec.root.existing.issuerRef, or hand in a certificate or a CA from elsewhere, as docs/compromise.md says`,
+    );
+  if (held.length === 0) return undefined;
+  const by = s.signsOutside ? 'a revocation list' : `mount ${s.spec.root.mount}`;
+  return problem(
+    'CRLMissing',
+    `${by} has revoked ${held.slice(0, mostNamed).join(', ')}, with which istiod still signs. A new intermediate is ${s.signsOutside ? 'needed' : 'issued'} first; the list is published when every replica serves it, and an hour after the revocation at the latest. Workloads with a certificate of the revoked intermediate are refused from then on: restart them when istiod serves the new one (docs/compromise.md)`,
+  );
+}
 
 /** A list that proxies need is missing, or lacks a revoked intermediate. */
 export function crlMissing(s: DerivedState): Problem | undefined {
@@ -74,17 +96,19 @@ export function crlMissing(s: DerivedState): Problem | undefined {
       `workloads can still have certificates of an earlier intermediate, which is gone, so that Vault cannot sign its revocation list: sidecars would refuse them. The lists are published when those certificates have run out, on ${until}; until then ca-crl.pem stays empty. A shorter spec.intermediate.maxWorkloadCertTTL, if it is true, ends the wait`,
     );
   }
+  const held = revocationHeldBack(s);
+  if (held) return held;
   const { missing } = neededLists(s);
   if (missing.length > 0)
     return problem(
       'CRLMissing',
-      `there is no revocation list of ${namesOf(missing)} that this CA signed and that is at most 128 KiB long${whyNoneOf(s, missing)}. Nothing new is published until there is: with lists of some CAs only, a sidecar refuses every connection. ${remediesFor(s, missing)}`,
+      `there is no revocation list of ${namesOf(missing)} that this CA signed and that is at most 128 KiB long. Nothing new is published until there is: with lists of some CAs only, a sidecar refuses every connection. ${remediesFor(s, missing)}`,
     );
   const next = missingIn(s, stagedChain(s));
   if (next.length > 0)
     return problem(
       'CRLMissing',
-      `a new intermediate waits for the revocation list of ${namesOf(next)}, of at most 128 KiB${whyNoneOf(s, next)}. The CA in use goes on: sidecars would refuse every certificate under one without a list. ${remediesFor(s, next)}`,
+      `a new intermediate waits for the revocation list of ${namesOf(next)}, of at most 128 KiB${s.currentCa ? ', and the CA in use goes on' : ''}: sidecars would refuse every certificate under a CA without one. ${remediesFor(s, next)}`,
     );
   const absent = notTakenUp(s);
   if (absent.length > 0) {
@@ -94,16 +118,6 @@ export function crlMissing(s: DerivedState): Problem | undefined {
     );
   }
   const { mount } = s.spec.root;
-  const held = listedCas(s)
-    .flatMap((certificate) => presentList(s, certificate) ?? [])
-    .flatMap((list) => heldBack(s, list));
-  if (held.length > 0) {
-    const by = s.signsOutside ? 'a revocation list' : `mount ${mount}`;
-    return problem(
-      'CRLMissing',
-      `${by} has revoked ${held.slice(0, mostNamed).join(', ')}, with which istiod still signs. A new intermediate is ${s.signsOutside ? 'needed' : 'issued'} first; the list is published when every replica serves it, and an hour after the revocation at the latest. Workloads with a certificate of the revoked intermediate are refused from then on: restart them when istiod serves the new one (docs/compromise.md)`,
-    );
-  }
   if (unlisted(s).length === 0) return undefined;
   return problem(
     'CRLMissing',

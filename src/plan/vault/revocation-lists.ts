@@ -78,8 +78,25 @@ export const stagedChain = derivedOnce((s: DerivedState): CertificateFacts[] => 
   const staged = s.stagingEntry;
   if (!staged || staged.generation <= (s.caEntry?.generation ?? 0)) return [];
   if (staged.imported) return bundleFacts([...staged.imported.chain, staged.imported.root].join(''));
-  const issuer = s.ownIntermediates.find(({ certificate }) => certificate.publicKey === staged.publicKey);
+  const issuer = s.ownIntermediates.find(
+    ({ certificate: { publicKey, fingerprint } }) =>
+      publicKey === staged.publicKey && fingerprint !== s.caEntry?.certificate?.fingerprint,
+  );
   return issuer ? chainOf(s, issuer.certificate, s.knownCas) : [];
+});
+
+/**
+ * Imported CAs before the current one, with the CAs above them, as far as a user hands their certificates along beside lists: nobody else has them.
+ * Workload certificates of them can still be valid.
+ */
+const olderImported = derivedOnce((s: DerivedState): CertificateFacts[] => {
+  if (s.now >= olderRunOutAt(s)) return [];
+  const had = new Set(
+    s.stateEntry?.history.flatMap(({ kind, fingerprint }) => (kind === 'Intermediate' ? fingerprint : [])),
+  );
+  const given = (s.kubernetes.givenLists ?? []).flatMap(({ certificates }) => certificates);
+  const older = given.filter(({ fingerprint }) => had.has(fingerprint));
+  return older.flatMap((certificate) => chainOf(s, certificate, [...given, ...s.knownCas]));
 });
 
 /** CAs whose lists are published as soon as there is one, before workloads have certificates under them. */
@@ -87,7 +104,7 @@ export const comingCas = derivedOnce((s: DerivedState): CertificateFacts[] => {
   const chains = s.ownIntermediates.flatMap(({ certificate }) => chainOf(s, certificate, s.knownCas));
   const roots = new Set(s.ownRoots.map(({ certificate }) => certificate.fingerprint));
   const needed = new Set(listedCas(s).map(({ fingerprint }) => fingerprint));
-  return unexpired(s, [...chains, ...stagedChain(s)]).filter(
+  return unexpired(s, [...chains, ...stagedChain(s), ...olderImported(s)]).filter(
     ({ fingerprint, selfIssued }) => !needed.has(fingerprint) && !(selfIssued && roots.has(fingerprint)),
   );
 });
@@ -124,16 +141,15 @@ const added = (before: RevocationList, after: RevocationList): string[] =>
 /** Serial numbers that Vault has put on a list and that are not published yet, because the intermediate is being replaced. */
 export const heldBack = (s: DerivedState, ofVault: RevocationList): string[] => {
   const published = publishedLists(s).get(ofVault.ca);
-  if (!published) return [];
-  return added(published, ofVault).filter(
+  return (published ? added(published, ofVault) : Object.keys(ofVault.revoked)).filter(
     (serial) => inUse(s).has(serial) && s.vault.time < (ofVault.revoked[serial] ?? 0) + longestHoldMs,
   );
 };
 
 /** Which list of a CA is to be published: the published one stays until Vault's has something new, or half of its time is over. */
-function chosen(s: DerivedState, ofVault: RevocationList): RevocationList {
+function chosen(s: DerivedState, ofVault: RevocationList): RevocationList | undefined {
   const published = publishedLists(s).get(ofVault.ca);
-  if (!published) return ofVault;
+  if (!published) return heldBack(s, ofVault).length > 0 ? undefined : ofVault;
   // a standby, or a Vault restored from a backup
   if (ofVault.thisUpdate <= published.thisUpdate) return published;
   if (heldBack(s, ofVault).length > 0) return published;
@@ -151,18 +167,6 @@ function listOf(s: DerivedState, certificate: CertificateFacts): RevocationList 
 }
 
 /**
- * A newer list of a CA that this resource had before, and whose certificate it does not know any more: an imported one. A user hands it along with the
- * certificate of that CA, which has to lead to a trusted root.
- */
-function newerOfOlder(s: DerivedState, published: RevocationList): RevocationList {
-  const given = s.kubernetes.givenLists ?? [];
-  const ca = given
-    .flatMap(({ certificates }) => certificates)
-    .find((one) => caOf(one) === published.ca && chainOf(s, one, s.knownCas).length > 1);
-  return (ca && listOf(s, ca)) ?? published;
-}
-
-/**
  * The lists to publish, one for each CA, and the CAs of which there is none. Until workload certificates of older intermediates have run out, published
  * lists stay of which nobody knows the CA any more.
  */
@@ -170,7 +174,7 @@ export const neededLists = derivedOnce((s: DerivedState): { lists: RevocationLis
   const found = listedCas(s).map((certificate) => listOf(s, certificate));
   const coming = comingCas(s).map((certificate) => listOf(s, certificate));
   const published = [...publishedLists(s).values()].filter(({ nextUpdate }) => nextUpdate > s.vault.time);
-  const older = s.now < olderRunOutAt(s) ? published.map((list) => newerOfOlder(s, list)) : [];
+  const older = s.now < olderRunOutAt(s) ? published : [];
   const byCa = new Map<string, RevocationList>();
   for (const list of [...found, ...coming, ...older]) if (list && !byCa.has(list.ca)) byCa.set(list.ca, list);
   return { lists: [...byCa.values()], missing: listedCas(s).filter((_, at) => found[at] === undefined) };
@@ -195,9 +199,7 @@ export function firstListsAt(s: DerivedState): number {
   const state = s.stateEntry;
   const current = s.currentCa?.certificate;
   const issued = state?.history.filter(({ kind }) => kind === 'Intermediate') ?? [];
-  const withList = (s.kubernetes.givenLists ?? []).flatMap(({ certificates }) =>
-    certificates.filter((one) => presentList(s, one) !== undefined),
-  );
+  const withList = olderImported(s).filter((certificate) => presentList(s, certificate) !== undefined);
   const known = [
     ...s.ownIntermediates.map(({ certificate }) => certificate),
     ...withList,
