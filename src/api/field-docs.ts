@@ -24,6 +24,8 @@ export const fieldDocs: Record<string, string> = {
   'spec.root.external.rootCertRef':
     'The roots that a signed certificate may lead to; any self-signed one that comes along if unset.',
   'spec.root.manage': 'false: check only, never write.',
+  'spec.root.shared':
+    'true: others sign under this root too (revisions, clusters), and a rotation stops until annotation members-ready has a new text.',
   'spec.root.ttl': 'Life of the root certificate, a Go duration.',
   'spec.intermediate.ttl': 'Life of the intermediate certificate, a Go duration; not longer than root.ttl.',
   'spec.intermediate.renewBefore': 'How long before its end the intermediate is renewed; a third of its life if unset.',

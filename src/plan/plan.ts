@@ -36,6 +36,7 @@ export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
   return [
     specChecks.notYetSupported(d),
     specChecks.revisionNotSettable(d),
+    specChecks.sharedRefused(d),
     specChecks.intermediateOutlivesRoot(d),
     specChecks.renewBeforeTooLong(d),
     specChecks.agentCaMissing(d),

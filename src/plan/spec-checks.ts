@@ -54,6 +54,24 @@ export function revisionNotSettable({ spec }: Desired): Problem | undefined {
   );
 }
 
+/** `root.shared` at a resource that does not own the root, or with revocation lists, which have no entry for the CAs of members. */
+export function sharedRefused({ spec }: Desired): Problem | undefined {
+  const { root, delivery } = spec;
+  if (!root.shared) return undefined;
+  if (root.source !== 'Generate')
+    return refuse(
+      'RootReady',
+      'InvalidSpec',
+      `spec.root.shared: true goes only with spec.root.source: Generate, not ${root.source}. Set it at the IstioVaultCA that has the root in a mount of its own, and remove it here: resources that sign under that root have source Existing and its mount.`,
+    );
+  if (!delivery.crl) return undefined;
+  return refuse(
+    'RootReady',
+    'InvalidSpec',
+    'spec.delivery.crl: true does not go with spec.root.shared: true. A proxy with revocation lists needs one of every CA that it meets, and has none of the intermediates of other resources under this root, so it would refuse their workloads. Remove one of the two.',
+  );
+}
+
 /** The intermediate has a longer lifetime than the root. */
 export function intermediateOutlivesRoot({ spec }: Desired): Problem | undefined {
   if (spec.root.source !== 'Generate') return undefined;

@@ -2,11 +2,12 @@
  * Derived state: values that follow from the desired and the observed state before any decision, such as the certificates that this resource
  * owns, the current CA, and the root that signs. The first use of a value computes and caches it. Pure.
  */
-import { createHash } from 'node:crypto';
 import { annotations } from '../../api/annotations.ts';
 import type { Spec } from '../../api/schema.ts';
+import { caEntryDefect } from './ca-entry.ts';
 import { bundleFacts, certificateFacts, isSignedBy, type CertificateFacts } from './certificate.ts';
 import { leadsTo, pathTo } from './certificate-path.ts';
+import { Memo } from './memo.ts';
 import { pendingRequest, renewBeforeMs, type Desired } from './desired.ts';
 import { generationName, generationOf, type Identity } from './identity.ts';
 import {
@@ -20,7 +21,10 @@ import {
   type Pki,
   type StagingEntry,
 } from './observed.ts';
+import { sharedRootsOf, withShared, type SharedRoots } from './shared-roots.ts';
 import type { IssuedRoot, Rotation, StateEntry } from './state-entry.ts';
+
+export { caDigest, caEntryDefect } from './ca-entry.ts';
 
 /** Level of the CA hierarchy. */
 export type Tier = 'root' | 'intermediate';
@@ -57,21 +61,6 @@ export type CurrentCa = CaEntry & { certificate: CertificateFacts };
 interface IssuedReference {
   fingerprint?: string;
   serial?: string;
-}
-
-/** Base of the two kinds of derived state: caches computed values. */
-class Memo {
-  readonly #values = new Map<unknown, unknown>();
-
-  /**
-   * Returns the value of a key, which the first call computes.
-   * @param key a name, or the function that computes the value
-   * @param compute must not depend on anything that can change
-   */
-  once<T>(key: unknown, compute: () => T): T {
-    if (!this.#values.has(key)) this.#values.set(key, compute());
-    return this.#values.get(key) as T;
-  }
 }
 
 /** Values that follow from the desired state and the observation of Vault alone. */
@@ -329,11 +318,13 @@ export class DerivedVault extends Memo {
     if (recorded.length > 0 || this.stateEntry?.root?.fingerprint !== undefined) return recorded;
     // if the state entry is lost, a root in the CA entry can be that of an imported CA, trusted beside the one in the mount
     if (!this.#isOutside && (this.stateEntry || this.#ownIssuers('root').length === 0)) return [];
-    const wanted = this.wantedIssuer;
-    const signs = (certificate: CertificateFacts) => wanted && this.leads(wanted.certificate, certificate);
-    return bundleFacts(this.caEntry?.root ?? '').flatMap((certificate) =>
-      outside(certificate, signs(certificate) ? (wanted?.id ?? '') : '', 1),
-    );
+    const { wantedIssuer: wanted } = this;
+    const { found = [] } = this.vault.existing ?? {};
+    const idOf = (certificate: CertificateFacts): string => {
+      const itself = found.find((issuer) => issuer.certificate.fingerprint === certificate.fingerprint);
+      return itself?.id ?? (wanted && this.leads(wanted.certificate, certificate) ? wanted.id : '');
+    };
+    return bundleFacts(this.caEntry?.root ?? '').flatMap((certificate) => outside(certificate, idOf(certificate), 1));
   }
 
   #ownIssuers(tier: Tier): OwnIssuer[] {
@@ -385,9 +376,36 @@ export class DerivedState extends DerivedVault {
     return this.observed.kubernetes;
   }
 
-  /** The root that signs and the trusted roots, which depend on the phase of a rotation in progress. */
+  /** The root that signs and the trusted roots, which depend on the phase of a rotation in progress and on the roots of an owner. */
   get rootRoles(): RootRoles {
-    return this.once('rootRoles', () => this.#rootRoles());
+    return this.once('rootRoles', () => {
+      const { signer, trusted } = this.phaseRoles;
+      const { existing } = this.vault;
+      const isMember = this.spec.root.source === 'Existing' && !this.imports && this.spec.delivery.source !== 'PKI';
+      if (!trusted || !isMember || !existing) return { signer, trusted };
+      const published = bundleFacts(this.caEntry?.root ?? '');
+      const isUnknown = existing.found.length === 0;
+      return {
+        signer,
+        trusted: withShared(trusted, this.sharedRoots, published, this.kubernetes.meshRoots, isUnknown),
+      };
+    });
+  }
+
+  /** The roots that the phase of a rotation needs: as `rootRoles`, without the other roots of an owner. */
+  get phaseRoles(): RootRoles {
+    return this.once('phaseRoles', () => this.#rootRoles());
+  }
+
+  /**
+   * With `root.source: Existing`: the roots of the IstioVaultCA that owns the mount, all of which are handed out, except with `delivery.source: PKI`,
+   * which can hand out one only. undefined: another source, or the mount is not that of an IstioVaultCA.
+   */
+  get sharedRoots(): SharedRoots | undefined {
+    return this.once('sharedRoots', () => {
+      if (this.spec.root.source !== 'Existing' || this.imports) return undefined;
+      return sharedRootsOf(this.vault.existing, this.kubernetes.givenRoots, this.now);
+    });
   }
 
   /** The root that signs intermediates; undefined: no root exists, or the root is lost and nothing that is published is under it. */
@@ -500,26 +518,4 @@ export class DerivedState extends DerivedVault {
 /** Wraps a function of derived state, so that it runs once for each derived state. */
 export function derivedOnce<S extends DerivedVault, T>(compute: (s: S) => T): (s: S) => T {
   return (s) => s.once(compute, () => compute(s));
-}
-
-/** Why the content of a CA entry is not valid; undefined: it is valid, or there is no entry. */
-export function caEntryDefect(entry: CaEntry | undefined): string | undefined {
-  if (!entry) return undefined;
-  const { certificate } = entry;
-  if (!certificate) return 'ca-cert.pem is not a certificate';
-  if (entry.publicKey === undefined) return 'ca-key.pem is not a private key';
-  if (entry.publicKey !== certificate.publicKey) return 'ca-key.pem is not the key of ca-cert.pem';
-  const [first] = bundleFacts(entry.chain);
-  if (first?.fingerprint !== certificate.fingerprint) return 'cert-chain.pem does not begin with ca-cert.pem';
-  if (!pathTo(certificate, bundleFacts(entry.chain), bundleFacts(entry.root))) {
-    return 'ca-cert.pem is not signed by a root of root-cert.pem, nor by CAs of cert-chain.pem that are';
-  }
-  return undefined;
-}
-
-/** Digest of the public files of a CA entry (certificate, chain and roots): SHA-256, 64 lower-case hex digits. */
-export function caDigest(entry: CaEntry): string {
-  return createHash('sha256')
-    .update([entry.certificate?.pem ?? '', entry.chain, entry.root].join('\n'))
-    .digest('hex');
 }

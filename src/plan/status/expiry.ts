@@ -7,6 +7,7 @@ import { annotations as known } from '../../api/annotations.ts';
 import { expiryReason, type StageCondition } from '../../api/conditions.ts';
 import { formatGoDuration } from '../../api/duration.ts';
 import { rfc3339 } from '../../api/time.ts';
+import { ownersNotes } from '../rotation/owners-roots.ts';
 import { isAwaited } from '../vault/outside-root-checks.ts';
 
 const hour = 3_600_000;
@@ -44,7 +45,7 @@ export function rootMessage(s: DerivedState): string | undefined {
   const lost = `lost, no longer in ${s.spec.root.mount}, valid`;
   const isInMount = s.spec.root.source === 'Generate' && !s.hasKeylessRoot;
   const where = s.lostSigner ? lost : isInMount ? `in ${s.spec.root.mount}` : outside;
-  const current = `root ${serial.slice(0, 11)}… ${where} until ${day(notAfter)}`;
+  const current = [`root ${serial.slice(0, 11)}… ${where} until ${day(notAfter)}`, ...ownersNotes(s)].join('; ');
   if (expiry('RootReady', s) === undefined) return current;
   return `${current}; since ${day(rootRenewAt(root))} it has less than a third of its life left. It is not replaced by itself: plan a rotation (annotation ${known.rotateRoot}) while the intermediates that it signs can still have their full life`;
 }

@@ -87,6 +87,8 @@ export function rootStays(s: DerivedState): string | undefined {
     const serial = root?.certificate.serial ?? 'its serial';
     return `${mount} keeps the root: annotate this resource with ${known.confirmDeleteRoot}=${serial} before deleting it to remove it too`;
   }
+  if (s.spec.root.shared)
+    return `${mount} has the root of other resources too (spec.root.shared): once none is left, set that to false before deleting this resource`;
   const foreign = foreignContent(s, 'root');
   if (foreign !== undefined) return foreign;
   const { signed, rootMountRoles } = s.vault.remains ?? {};
