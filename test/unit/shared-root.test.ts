@@ -377,6 +377,44 @@ describe('a member', () => {
   }); // prettier-ignore
 });
 
+describe('two revisions in one namespace, of which one istiod publishes the roots', () => {
+  /** The pair at the second stop of the owner, and what the two hand out when it is over. */
+  const over = () => {
+    const pair = new Pair().ask(rotate).ask(ready('1'));
+    pair.ownerTexts = { ...pair.ownerTexts, ...ready('2') };
+    return pair;
+  };
+
+  it('the owner does not wait for the member to forget the old root', () => {
+    const pair = over();
+    const retiring = converge(pair.wanted, pair.owner, { now: pair.now }).world;
+    const held = heldBy(retiring);
+    const [a = '', b = ''] = rootsOf(pair.member);
+    const published = (...roots: string[]) => seeing(retiring, pair.wanted, [held, held], roots);
+    expect([phase(retiring), rootsOf(retiring)]).toEqual(['Retiring', [b]]);
+    expect(phase(converge(pair.wanted, published(a), { now: pair.now }).world)).toBe('Retiring');
+    expect(phase(converge(pair.wanted, published(a, b), { now: pair.now }).world)).toBeUndefined();
+  });
+
+  it('a member trusts the next root although the owner publishes no old one, and not before it is published', () => {
+    const pair = over();
+    pair.settle();
+    pair.ask({ [annotations.rotateRoot]: 'next' });
+    const [a = '', b = '', c = ''] = rootsOf(pair.member);
+    const { reachedAt, ...record } = state(pair.member).trustedRoots![c]!;
+    expect(reachedAt).toBeDefined();
+    const member = reading(pair.member, pair.owner);
+    ownEntry(member.vault.state)!.trustedRoots = { [a]: record, [b]: record, [c]: record };
+    const held = heldBy(member);
+    const since = (...roots: string[]) => {
+      const world = seeing(member, pair.memberWanted, [held, held], roots);
+      return state(converge(pair.memberWanted, world, { now: pair.now }).world).trustedRoots![c]?.reachedAt;
+    };
+    expect(since(a, b)).toBeUndefined();
+    expect(since(b, c)).toBeDefined();
+  });
+});
+
 describe('the owner', () => {
   it.each([
     ['Existing', { root: { source: 'Existing', shared: true } }, /goes only with spec\.root\.source: Generate/],

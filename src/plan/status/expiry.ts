@@ -47,7 +47,10 @@ export function rootMessage(s: DerivedState): string | undefined {
   const where = s.lostSigner ? lost : isInMount ? `in ${s.spec.root.mount}` : outside;
   const current = [`root ${serial.slice(0, 11)}… ${where} until ${day(notAfter)}`, ...ownersNotes(s)].join('; ');
   if (expiry('RootReady', s) === undefined) return current;
-  return `${current}; since ${day(rootRenewAt(root))} it has less than a third of its life left. It is not replaced by itself: plan a rotation (annotation ${known.rotateRoot}) while the intermediates that it signs can still have their full life`;
+  const remedy = s.sharedRoots
+    ? 'have the IstioVaultCA that owns the mount rotate it, which this resource follows,'
+    : `plan a rotation (annotation ${known.rotateRoot})`;
+  return `${current}; since ${day(rootRenewAt(root))} it has less than a third of its life left. It is not replaced by itself: ${remedy} while the intermediates that it signs can still have their full life`;
 }
 
 /**
