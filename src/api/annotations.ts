@@ -13,6 +13,7 @@ export const annotations = {
   rotateRoot: 'istiovaultca.io/rotate-root',
   pauseRotation: 'istiovaultca.io/pause-rotation',
   rollbackRotation: 'istiovaultca.io/rollback-rotation',
+  membersReady: 'istiovaultca.io/members-ready',
   allowReissue: 'istiovaultca.io/allow-reissue',
   confirmDeleteRoot: 'istiovaultca.io/confirm-delete-root',
   skipCleanup: 'istiovaultca.io/skip-cleanup',
@@ -26,6 +27,7 @@ export const actionAnnotations = [
   annotations.rotateIntermediate,
   annotations.rotateRoot,
   annotations.rollbackRotation,
+  annotations.membersReady,
   annotations.allowReissue,
 ] as const;
 

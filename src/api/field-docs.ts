@@ -28,6 +28,8 @@ export const fieldDocs: Record<string, string> = {
   'spec.root.manage': 'false: check only, never write.',
   'spec.intermediate.manage': 'false: others make the intermediate, its mount and the CA entry; they are only checked.',
   'spec.keyStore.manage': 'false: nothing is written below the mount. Only with intermediate.manage: false.',
+  'spec.root.shared':
+    'true: others sign under this root too (revisions, clusters), and a rotation stops until annotation members-ready has a new text.',
   'spec.root.ttl': 'Life of the root certificate, a Go duration.',
   'spec.intermediate.ttl': 'Life of the intermediate certificate, a Go duration; not longer than root.ttl.',
   'spec.intermediate.renewBefore': 'How long before its end the intermediate is renewed; a third of its life if unset.',

@@ -41,6 +41,7 @@ describe('defaults', () => {
       root: {
         source: 'Generate',
         manage: true,
+        shared: false,
         mount: 'pki',
         commonName: 'Istio Root CA',
         organization: '',

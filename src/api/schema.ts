@@ -116,6 +116,7 @@ const root = z
   .object({
     source: z.enum(['Generate', 'Existing', 'External']).default('Generate'),
     manage: z.boolean().default(true),
+    shared: z.boolean().default(false),
     mount: vaultPath().default('pki'),
     commonName: subjectText(64).min(1).default('Istio Root CA'),
     organization: subjectText(64).default(''),

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { desiredOf, emptyWorld, identity } from '../../test/unit/model.ts';
 import { KubeError, type KubeErrorKind } from '../kube/errors.ts';
-import { DerivedVault } from '../plan/facts/derived.ts';
+import { DerivedVault } from '../plan/facts/derived-vault.ts';
 import { markerOf } from '../plan/facts/identity.ts';
 import { readTokenIssuer } from './token-issuer.ts';
 

@@ -1,7 +1,7 @@
 /** The issuer of the tokens of this cluster's service accounts, which the configuration of an auth mount can ask for. */
 import type { KubeClient } from '../kube/client.ts';
 import { isKubeError } from '../kube/errors.ts';
-import type { DerivedVault } from '../plan/facts/derived.ts';
+import type { DerivedVault } from '../plan/facts/derived-vault.ts';
 import { ownsAuthMount } from '../plan/ownership/ownership.ts';
 
 /**

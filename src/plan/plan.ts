@@ -41,6 +41,7 @@ export function checkSpec(d: Desired, leaderElection: boolean): Problem[] {
     specChecks.notYetSupported(d),
     specChecks.revisionNotSettable(d),
     specChecks.signedInRequestMap(d),
+    specChecks.sharedRefused(d),
     specChecks.intermediateOutlivesRoot(d),
     specChecks.renewBeforeTooLong(d),
     specChecks.agentCaMissing(d),

@@ -6,7 +6,7 @@
 import { rfc3339 } from '../api/time.ts';
 import { pathTo } from './facts/certificate-path.ts';
 import { bundleFacts, certificateFacts, plannedCertificate, type CertificateFacts } from './facts/certificate.ts';
-import { DerivedVault } from './facts/derived.ts';
+import { DerivedVault } from './facts/derived-vault.ts';
 import type { Desired } from './facts/desired.ts';
 import { plannedAgain, plannedList, type RevocationList } from './facts/revocation-list.ts';
 import {

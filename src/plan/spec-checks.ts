@@ -4,7 +4,7 @@
 import { agentCaAnnotations, auditOptions, deliveryAnnotations, refusedTexts } from '../api/allowed-texts.ts';
 import { parseGoDuration } from '../api/duration.ts';
 import type { Spec } from '../api/schema.ts';
-import type { Desired } from './facts/desired.ts';
+import { rootSourceOf, type Desired } from './facts/desired.ts';
 import type { Problem } from './facts/problem.ts';
 import { requestMapName } from './facts/signature-request.ts';
 import { controlPlaneKinds } from './control-plane/kinds.ts';
@@ -52,6 +52,24 @@ export function signedInRequestMap({ spec, identity }: Desired): Problem | undef
     'IntermediateReady',
     'InvalidSpec',
     `spec.root.external.signed.configMapRef: ${name} is the ConfigMap in which the operator shows the certificate signing request: name another one`,
+  );
+}
+
+/** `root.shared` at a resource that does not own the root, or with revocation lists, which have no entry for the CAs of members. */
+export function sharedRefused({ spec }: Desired): Problem | undefined {
+  const { root, delivery } = spec;
+  if (!root.shared) return undefined;
+  if (rootSourceOf(spec) !== 'Generate')
+    return refuse(
+      'RootReady',
+      'InvalidSpec',
+      `spec.root.shared: true goes only with spec.root.source: Generate and spec.root.manage: true. Set it at the IstioVaultCA that has the root in a mount of its own, and remove it here: resources that sign under that root have source Existing and its mount.`,
+    );
+  if (!delivery.crl) return undefined;
+  return refuse(
+    'RootReady',
+    'InvalidSpec',
+    'spec.delivery.crl: true does not go with spec.root.shared: true. A proxy with revocation lists needs one of every CA that it meets, and has none of the intermediates of other resources under this root, so it would refuse their workloads. Remove one of the two.',
   );
 }
 

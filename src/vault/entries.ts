@@ -63,7 +63,11 @@ const stateSchema = z.object({
       back: z.boolean(),
       found: z.boolean().exactOptional(),
       longestMs: z.number(),
+      awaitsMembers: z.literal(true).exactOptional(),
     })
+    .exactOptional(),
+  trustedRoots: z
+    .record(z.string(), z.object({ reachedAt: z.string().exactOptional(), longestMs: z.number() }))
     .exactOptional(),
   role: z.string(),
   reviewer: z.string().exactOptional(),

@@ -3,7 +3,7 @@
  * others the number of requests does not depend on how many issuers it has.
  */
 import type { CertificateFacts } from '../plan/facts/certificate.ts';
-import type { DerivedVault } from '../plan/facts/derived.ts';
+import type { DerivedVault } from '../plan/facts/derived-vault.ts';
 import type { ExistingIssuers, ObservedVault } from '../plan/facts/observed.ts';
 import { isListOf } from '../plan/facts/revocation-list.ts';
 import type { VaultClient } from './client.ts';

@@ -4,7 +4,7 @@
  */
 import { annotations } from '../api/annotations.ts';
 import { optionalCapabilities, requiredCapabilities } from '../plan/vault/capabilities.ts';
-import { DerivedVault } from '../plan/facts/derived.ts';
+import { DerivedVault } from '../plan/facts/derived-vault.ts';
 import { rootSourceOf, type Desired } from '../plan/facts/desired.ts';
 import { isOwnMarker } from '../plan/facts/identity.ts';
 import { ownables, owns, ownsAuthMount, type Ownable } from '../plan/ownership/ownership.ts';

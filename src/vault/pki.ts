@@ -297,6 +297,21 @@ export async function readPublicIssuer(
   };
 }
 
+/**
+ * Lists the issuers of a mount that others own, as Vault shows them to everybody: no right is needed, and no policy keeps it from anybody.
+ * @returns names by id, empty for an issuer without one; undefined: the mount has none or does not exist
+ */
+export async function listPublicIssuers(client: VaultClient, mount: string): Promise<Map<string, string> | undefined> {
+  const path = `${mount}/issuers`;
+  const reply = await client.call('LIST', path, undefined, { allow: [404] }).catch((error: unknown) => {
+    if (error instanceof VaultError && error.kind === 'Forbidden') return undefined;
+    throw error;
+  });
+  if (!reply || reply.status === 404) return undefined;
+  const names = Object.entries(issuerList.parse(reply.data).key_info);
+  return new Map(names.map(([id, { issuer_name }]) => [cut(printable(id), longestRole), issuer_name]));
+}
+
 /** Vault answers 500 if it has no such issuer or no list of it (findings/openbao-absent-issuer.sh), and 403 if there is no such mount. */
 export const isAbsent = ({ kind, message }: VaultError): boolean =>
   kind === 'Forbidden' ||

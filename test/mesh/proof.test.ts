@@ -7,7 +7,9 @@ import { kubeWrites, vaultWrites, waitForReads } from '../support/audit.ts';
 import { applyOk, getResource, waitForCondition } from '../support/cluster.ts';
 import { makeSelfSigned } from '../support/foreign-root.ts';
 import { useMeshes } from '../support/mesh.ts';
+import { startRevision } from '../support/revision.ts';
 import { secretWith } from '../support/samples.ts';
+import { Workloads } from '../support/workloads.ts';
 
 const { kube, vaults } = sharedStack();
 const vault = vaults.OpenBao;
@@ -119,4 +121,20 @@ it('after a renewal all replicas are proven on the new intermediate', async () =
     return status?.intermediate?.generation === 2 && all;
   }, { timeoutMs: 120_000 }); // prettier-ignore
   await waitForCondition(kube, three, 'istioca', { type: 'Ready', status: 'True' }, 120_000);
+});
+
+it('two revisions under one root are proven, each on its own intermediate, and their workloads verify each other', async () => {
+  const namespace = 'proof-revisions';
+  await meshes.start(namespace, { spec: { root: { shared: true } } });
+  await meshes.proven(namespace);
+  await startRevision(kube, vault, namespace, 'canary');
+  const second = { kube, namespace, revision: 'canary' };
+  const workloads = new Workloads({ kube, namespace, second, certificateSeconds: 20 });
+  await workloads.start();
+  await workloads.renewed();
+  await workloads.stop();
+  expect(workloads.failures).toEqual([]);
+  const [stable, canary] = await Promise.all(['istioca', 'canary'].map((name) => getResource(kube, namespace, name)));
+  expect(canary?.status?.root?.fingerprint).toBe(stable?.status?.root?.fingerprint);
+  expect(canary?.status?.intermediate?.fingerprint).not.toBe(stable?.status?.intermediate?.fingerprint);
 });

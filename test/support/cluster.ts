@@ -136,7 +136,7 @@ export interface Resource {
     };
     csr?: string;
     history?: { kind: string; reason: string; fingerprint: string }[];
-    rotation?: { kind: string; phase: string };
+    rotation?: { kind: string; phase: string; waitingFor?: string };
     controlPlane?: { digest?: string };
     lastHandledReconcileAt?: string;
   };

@@ -19,6 +19,24 @@ const changing: readonly [RegExp, string][] = [
 /** The conditions that say what is awaited or refused. */
 const types: readonly string[] = ['Ready', 'RootReady', 'IntermediateReady', 'Stalled', 'Reconciling'];
 
+/** What `kubectl describe` prints of a resource, without what differs from run to run. */
+async function describe(kube: Kube, namespace: string): Promise<string> {
+  const text = await kubectl(kube, '--namespace', namespace, 'describe', 'ivca', 'istioca');
+  const shown = changing.reduce((part, [pattern, put]) => part.replaceAll(pattern, put), text);
+  return shown.replaceAll(namespace, '<namespace>');
+}
+
+/** A field of the status, as it is printed. */
+const sectionOf = (text: string, field: string): string =>
+  new RegExp(`\\n {2}${field}:\\n([\\s\\S]*?)\\n {2}\\S`).exec(text)?.[1] ?? '';
+
+/** Compares what `kubectl describe` prints of a root rotation. @param name of the golden file */
+export async function expectRotationDescribed(kube: Kube, namespace: string, name: string): Promise<void> {
+  const lines = sectionOf(await describe(kube, namespace), 'Rotation').split('\n');
+  const fields = lines.map((line) => /^ {4}([A-Z][A-Za-z ]*): +(.*)$/.exec(line)?.slice(1, 3) ?? ['', line]);
+  expectGolden(`describe/${name}`, Object.fromEntries(fields) as Record<string, string>);
+}
+
 /**
  * Compares what `kubectl describe` prints of the conditions about the CA: status and reason of each, and the messages of those with other reasons than
  * that it is well or that another condition says why.
@@ -26,12 +44,11 @@ const types: readonly string[] = ['Ready', 'RootReady', 'IntermediateReady', 'St
  * @param namespace also replaced in the text
  */
 export async function expectDescribed(kube: Kube, namespace: string, name: string): Promise<void> {
-  const text = await kubectl(kube, '--namespace', namespace, 'describe', 'ivca', 'istioca');
-  const section = /\n {2}Conditions:\n([\s\S]*?)\n {2}\S/.exec(text)?.[1] ?? '';
-  const shown = changing.reduce((part, [pattern, put]) => part.replaceAll(pattern, put), section);
+  const text = await describe(kube, namespace);
+  const shown = sectionOf(text, 'Conditions');
   const conditions: Record<string, string> = {};
   const messages = new Set<string>();
-  for (const block of shown.replaceAll(namespace, '<namespace>').split(/\n(?= {4}Last Transition Time:)/)) {
+  for (const block of shown.split(/\n(?= {4}Last Transition Time:)/)) {
     const field = (label: string): string => new RegExp(`^ +${label}: +(.*)$`, 'm').exec(block)?.[1] ?? '';
     if (!types.includes(field('Type'))) continue;
     conditions[field('Type')] = `${field('Status')} ${field('Reason')}`;

@@ -46,9 +46,12 @@ export async function grantOperator(
   make: Partial<ToMake> = {},
 ): Promise<void> {
   const needs = { authMount: false, authConfig: false, auditDevice: false, signerId: '+', ...make };
-  const policy = operatorPolicy(specSchema.parse(spec), needs);
+  const parsed = specSchema.parse(spec);
+  const policy = operatorPolicy(parsed, needs);
   await vault.request('PUT', `sys/policies/acl/${role}`, { policy });
-  await vault.request('POST', `auth/kubernetes/role/${role}`, {
+  // a second cluster logs in at a mount of its own
+  const mount = parsed.vault.auth.kubernetes?.mount ?? 'kubernetes';
+  await vault.request('POST', `auth/${mount}/role/${role}`, {
     bound_service_account_names: ['istio-vault-ca'],
     bound_service_account_namespaces: [namespace],
     audience: 'vault',

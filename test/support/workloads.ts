@@ -93,10 +93,18 @@ async function shakeHands(server: Identity, client: Identity, crl: string[]): Pr
   }
 }
 
-export interface WorkloadOptions {
+/** The istiod of one revision. */
+export interface MeshPlace {
   kube: Kube;
   /** istiod's. */
   namespace: string;
+  /** Default: `default`. */
+  revision?: string;
+}
+
+export interface WorkloadOptions extends MeshPlace {
+  /** The istiod of the second workload; default: the same one. */
+  second?: MeshPlace;
   /** Lifetime of the certificates, seconds; a workload requests a new one at half of it. */
   certificateSeconds: number;
   /** How long after its publication a revocation list reaches the workloads, milliseconds, as a kubelet takes its time; undefined: they have none. */
@@ -116,17 +124,19 @@ export class Workloads {
   /** Published lists with the time at which they were read, oldest first. */
   #lists: { at: number; lists: string[] }[] = [];
   #loops: Promise<void>[] = [];
-  #token = '';
+  #tokens: string[] = [];
 
   constructor(options: WorkloadOptions) {
     this.#o = options;
   }
 
   async start(): Promise<void> {
-    const { kube, namespace } = this.#o;
-    this.#token = await requestToken(kube, namespace, 'workload', ['istio-ca']);
+    for (const place of [0, 1]) {
+      const { kube, namespace } = this.#place(place);
+      this.#tokens[place] = await requestToken(kube, namespace, 'workload', ['istio-ca']);
+    }
     const until = Date.now() + 1000 * this.#o.certificateSeconds;
-    for (const place of [0, 1]) this.#identities[place] = await this.#renew(until);
+    for (const place of [0, 1]) this.#identities[place] = await this.#renew(place, until);
     this.#loops = [this.#renewing(0), this.#renewing(1), this.#verifying()];
   }
 
@@ -143,7 +153,7 @@ export class Workloads {
 
   /** Requests a certificate for neither of the two, to connect with it later. */
   async guest(certificateSeconds: number): Promise<Identity> {
-    return await this.#renew(Date.now() + 1000 * this.#o.certificateSeconds, certificateSeconds);
+    return await this.#renew(0, Date.now() + 1000 * this.#o.certificateSeconds, certificateSeconds);
   }
 
   /** Connects a workload to a server with another certificate. @throws the error of either side; that of the client says what is wrong with it */
@@ -158,10 +168,14 @@ export class Workloads {
     await Promise.all(this.#loops);
   }
 
+  #place(place: number): MeshPlace {
+    return place === 0 ? this.#o : (this.#o.second ?? this.#o);
+  }
+
   /** Addresses of replicas, as in the Service. */
-  async #ready(): Promise<string[]> {
-    const { kube, namespace } = this.#o;
-    const { body } = await kube.request('GET', `/api/v1/namespaces/${namespace}/pods?labelSelector=app%3Distiod`);
+  async #ready({ kube, namespace, revision = 'default' }: MeshPlace): Promise<string[]> {
+    const selector = encodeURIComponent(`app=istiod,istio.io/rev=${revision}`);
+    const { body } = await kube.request('GET', `/api/v1/namespaces/${namespace}/pods?labelSelector=${selector}`);
     return (body as { items: Pod[] }).items
       .filter(({ metadata, status }) => {
         const ready = status.conditions?.some((c) => c.type === 'Ready' && c.status === 'True') === true;
@@ -182,8 +196,7 @@ export class Workloads {
   }
 
   /** The roots that the namespace trusts; a workload verifies istiod with them. */
-  async #trusted(): Promise<Buffer> {
-    const { kube, namespace } = this.#o;
+  async #trusted({ kube, namespace }: MeshPlace): Promise<Buffer> {
     const { body } = await kube.request('GET', `/api/v1/namespaces/${namespace}/configmaps/istio-ca-root-cert`);
     return Buffer.from((body as { data: Record<string, string> }).data['root-cert.pem'] ?? '');
   }
@@ -192,19 +205,19 @@ export class Workloads {
    * Requests a certificate from any replica. A replica that stops or hangs at that moment is no failure: a workload asks the next one.
    * @throws if no replica issues one in time
    */
-  async #renew(until: number, certificateSeconds = this.#o.certificateSeconds): Promise<Identity> {
-    const { namespace } = this.#o;
+  async #renew(place: number, until: number, certificateSeconds = this.#o.certificateSeconds): Promise<Identity> {
+    const mesh = this.#place(place);
     const { key, csr } = await makeKeyAndCsr();
-    const request = { csrPem: csr, token: this.#token, validitySeconds: certificateSeconds };
+    const request = { csrPem: csr, token: this.#tokens[place] ?? '', validitySeconds: certificateSeconds };
     let last = 'no replica is ready';
     for (;;) {
       try {
-        const hosts = await this.#ready();
+        const hosts = await this.#ready(mesh);
         const host = hosts[Math.floor(Math.random() * hosts.length)];
         if (host !== undefined) {
-          const at = { host, port: 15012, namespace };
+          const at = { host, port: 15012, namespace: mesh.namespace };
           // a replica that hangs leaves time for another one
-          const answer = await createCertificate(at, await this.#trusted(), request, (until - Date.now()) / 2);
+          const answer = await createCertificate(at, await this.#trusted(mesh), request, (until - Date.now()) / 2);
           const roots = answer.pop() ?? '';
           return {
             key,
@@ -230,7 +243,7 @@ export class Workloads {
       const woken = await pause(Math.max(0, until - life / 2 - Date.now()), true, { signal }).catch(() => false);
       if (!woken) return;
       try {
-        const identity = await this.#renew(until);
+        const identity = await this.#renew(place, until);
         this.#identities[place] = identity;
         until = identity.ends;
       } catch (error) {

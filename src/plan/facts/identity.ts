@@ -55,3 +55,12 @@ export function generationOf(id: Identity, tier: 'root' | 'intermediate', name: 
   const rest = name.startsWith(prefix) ? name.slice(prefix.length) : '';
   return /^[1-9][0-9]{0,8}$/.test(rest) ? Number(rest) : undefined;
 }
+
+/**
+ * The CA generation in a name that some IstioVaultCA gave a root; undefined: another name. A mount has one owner at a time, but one that was taken over
+ * has roots named by both.
+ */
+export function generationOfAnyRoot(name: string): number | undefined {
+  const [, digits] = /^ivca-[0-9a-f]{8}-r([1-9][0-9]{0,8})$/.exec(name) ?? [];
+  return digits === undefined ? undefined : Number(digits);
+}

@@ -15,7 +15,9 @@ export function bundlesOfThisMesh(
 ): MeshBundle[] | UnknownBundles {
   const { bundles, rootsOfOthers, confinedTo } = published;
   if (typeof bundles === 'string') return bundles;
-  const ownRoots = s.ownRoots.map(({ certificate }) => certificate.fingerprint);
+  // the roots of an owner under whose root this CA is are those of its mesh too
+  const own = [...s.ownRoots.map(({ certificate }) => certificate), ...(s.rootRoles.trusted ?? [])];
+  const ownRoots = own.map(({ fingerprint }) => fingerprint);
   // a root of this CA is this mesh's, whatever another resource says of it: else that could hide a namespace that lags behind
   const foreignRoots = rootsOfOthers.filter((root) => !ownRoots.includes(root));
   const holds = ({ roots }: MeshBundle, some: readonly string[]) => roots.some((root) => some.includes(root));

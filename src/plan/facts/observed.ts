@@ -46,12 +46,25 @@ export interface ExistingIssuer {
 
 /** What signs for this resource in a mount that others own. */
 export interface ExistingIssuers {
-  /** The issuers that the state entry records, the one that the spec names, and with `delivery.source: PKI` the default one; those that exist. */
+  /**
+   * The issuers that the state entry records, the one that the spec names, with `delivery.source: PKI` the default one, and those of `owners`; those
+   * that exist.
+   */
   found: ExistingIssuer[];
   /** Id of the issuer that the spec names; undefined: it does not exist. */
   wantedId: string | undefined;
-  /** Id of the default issuer of the mount; undefined: not read, because only `delivery.source: PKI` needs it, or there is none. */
+  /** Id of the default issuer of the mount; undefined: not read, because neither `delivery.source: PKI` nor `owners` needs it, or there is none. */
   defaultId: string | undefined;
+  /** Issuers that an IstioVaultCA, the owner of the mount, made there. Absent: no issuer that was found has a name that it would give one. */
+  owners?: OwnersIssuers;
+}
+
+/** Issuers of a mount with names that an IstioVaultCA gives its roots. */
+export interface OwnersIssuers {
+  /** Ids, newest first. */
+  ids: string[];
+  /** Whether these are all that the mount has. False: it has more than are read, or could not be listed: those that are not among them can exist. */
+  complete: boolean;
 }
 
 /** Certificates that a user or another controller put into an object of the cluster. */

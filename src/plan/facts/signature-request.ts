@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { Spec } from '../../api/schema.ts';
-import type { DerivedVault } from './derived.ts';
+import type { DerivedVault } from './derived-vault.ts';
 import type { Identity } from './identity.ts';
 
 /** Name of the ConfigMap with the request. */

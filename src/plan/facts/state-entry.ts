@@ -76,6 +76,19 @@ export interface Rotation {
   found?: boolean;
   /** The longest lifetime of a workload certificate that istiod allowed at any observation of the rotation, milliseconds; 0: unknown. */
   longestMs: number;
+  /**
+   * With `root.shared`: the phase waits for annotation `members-ready`, and texts from before it did so are handled. Absent: it does not wait for
+   * that yet, or `Distributing`, where texts since the rotation began count.
+   */
+  awaitsMembers?: true;
+}
+
+/** Since when the mesh trusts one of the roots of another resource under whose root this one signs. */
+export interface TrustedRoot {
+  /** When it was first observed on every replica and in every namespace, RFC 3339. Absent: not observed yet, or not any more. */
+  reachedAt?: string;
+  /** As in `Rotation`, since the root was first handed out. */
+  longestMs: number;
 }
 
 /** Versions of the CA entry that the operator did not write. */
@@ -114,6 +127,8 @@ export interface StateEntry {
   };
   /** undefined: no root rotation is in progress. */
   rotation?: Rotation;
+  /** With `root.source: Existing` in the mount of another IstioVaultCA: its roots that are handed out, by fingerprint. Absent: another mount. */
+  trustedRoots?: Record<string, TrustedRoot>;
   /** Name of the Kubernetes auth role that this resource owns, recorded before the role is written; empty: it owns none (`manage: false`). */
   role: string;
   /** SHA-256 of the token of the token reviewer in the configuration of the auth mount, hex; absent: none was written. */

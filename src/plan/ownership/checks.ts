@@ -2,7 +2,8 @@
  * Checks that every object at the paths of this resource is owned by the resource or can be adopted. They run before the first write, so that
  * nothing is left half done.
  */
-import type { DerivedState, Tier } from '../facts/derived.ts';
+import type { DerivedState } from '../facts/derived.ts';
+import type { Tier } from '../facts/derived-vault.ts';
 import { rootSourceOf } from '../facts/desired.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { adoptionOf } from './adoption.ts';

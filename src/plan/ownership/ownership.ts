@@ -3,7 +3,8 @@
  * object. Pure.
  */
 import { rootSourceOf } from '../facts/desired.ts';
-import { derivedOnce, type DerivedState, type DerivedVault } from '../facts/derived.ts';
+import { derivedOnce, type DerivedState } from '../facts/derived.ts';
+import type { DerivedVault } from '../facts/derived-vault.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { isOwnMarker, markerOf, parseMarker, type Identity, type Origin } from '../facts/identity.ts';
 

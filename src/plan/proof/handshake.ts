@@ -1,6 +1,7 @@
 /** Evaluates a TLS handshake with an istiod replica: compares the certificates that it serves with the current CA. Pure. */
 import { caDigest } from '../facts/ca-entry.ts';
-import { derivedOnce, type DerivedVault } from '../facts/derived.ts';
+import { derivedOnce } from '../facts/derived.ts';
+import type { DerivedVault } from '../facts/derived-vault.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { bundleFacts, isSignedBy, signedPath, type CertificateFacts } from '../facts/certificate.ts';
 import { pathTo } from '../facts/certificate-path.ts';

@@ -5,6 +5,7 @@ import { pendingRequest } from '../facts/desired.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
 import { olderThan } from '../proof/replica.ts';
 import type { Problem } from '../facts/problem.ts';
+import { comingRoots } from './owners-roots.ts';
 import { ztunnelsUnreadable } from './ztunnels.ts';
 
 /**
@@ -24,8 +25,8 @@ export function cannotReload(istiod: { name: string; multiRoot: boolean; version
 export function rotationProblem(s: DerivedState): Problem | undefined {
   const state = s.stateEntry;
   if (s.checksOnly) return undefined;
-  if (!state || (!state.rotation && pendingRequest(s.desired, state.handled, known.rotateRoot) === undefined))
-    return undefined;
+  const isAsked = state && pendingRequest(s.desired, state.handled, known.rotateRoot) !== undefined;
+  if (!state || !(state.rotation || isAsked || comingRoots(s).length > 0)) return undefined;
   const { delivery } = s.spec;
   if (delivery.source === 'PKI') {
     return {

@@ -1,11 +1,13 @@
 /**
  * Checks whether the CA and the roots of a rotation phase are propagated to every istiod replica and to every namespace of the mesh. Pure.
  */
-import { derivedOnce, type OwnIssuer, type CurrentCa, type DerivedState } from '../facts/derived.ts';
+import { derivedOnce, type DerivedState } from '../facts/derived.ts';
+import type { OwnIssuer, CurrentCa } from '../facts/derived-vault.ts';
 import { bundleFacts } from '../facts/certificate.ts';
 import type { UnknownBundles } from '../facts/observed-istiod.ts';
 import { describePlace } from '../facts/trust-places.ts';
 import { meshView, type MeshView } from '../proof/mesh.ts';
+import { comingRoots, fingerprintOf } from './owners-roots.ts';
 
 /** Result of a propagation check. */
 interface Gate {
@@ -91,7 +93,18 @@ export const propagation = derivedOnce((s: DerivedState): Gate => {
   return rootsInBundles(s, mesh, roots);
 });
 
-/** Checks whether every trust bundle of the mesh holds exactly these roots, given as fingerprints. */
+/**
+ * Whether a trust bundle holds the roots, given as fingerprints. Under a shared root, the istiod of another revision can be the one that publishes, with
+ * more roots of the owner, or with fewer: those that sign or will sign must be there.
+ */
+function holds(s: DerivedState, { roots: held }: { roots: string[] }, roots: string[]): boolean {
+  if (!s.spec.root.shared && !s.sharedRoots) return sameSet(held, roots);
+  const phase = (s.phaseRoles.trusted ?? []).map(({ fingerprint }) => fingerprint);
+  const needed = s.sharedRoots ? [...phase, ...comingRoots(s).map(fingerprintOf)] : roots;
+  return needed.every((root) => held.includes(root));
+}
+
+/** Checks whether every trust bundle of the mesh holds the roots, given as fingerprints. */
 function rootsInBundles(s: DerivedState, { bundles, places, homeDiscovered }: MeshView, roots: string[]): Gate {
   if (typeof bundles === 'string') return waiting(missingRights[bundles]);
   const home = s.identity.namespace;
@@ -105,7 +118,7 @@ function rootsInBundles(s: DerivedState, { bundles, places, homeDiscovered }: Me
       : ` of ${homeDiscovered ? `namespace ${home}` : 'a namespace that istiod discovers'}`;
     return waiting(`${what === '' ? 'the place where istiod publishes' : what}${where}`);
   }
-  const lagging = bundles.filter((bundle) => !sameSet(bundle.roots, roots));
+  const lagging = bundles.filter((bundle) => !holds(s, bundle, roots));
   if (lagging.length === 0) return passed;
   const namespaces = lagging.flatMap(({ namespace }) => namespace ?? []);
   if (namespaces.length === 0) return waiting(`${what} to follow`);

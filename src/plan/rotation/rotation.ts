@@ -6,17 +6,21 @@
  * The phase is recorded in the state entry `<path>-state` before any of its steps. The phase determines which root signs and which roots are
  * trusted (`DerivedState.rootRoles`); `src/plan/vault/intermediate.ts` then issues the intermediate. See docs/rotation.md and docs/adr/0006.
  */
-import type { DerivedState, DerivedVault, OwnIssuer } from '../facts/derived.ts';
+import type { DerivedState } from '../facts/derived.ts';
+import type { DerivedVault, OwnIssuer } from '../facts/derived-vault.ts';
 import { annotations as known } from '../../api/annotations.ts';
-import { defaultMaxWorkloadCertTtlMs } from '../../api/istiod.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { rotationProblem } from './checks.ts';
-import { handledText, maxWorkloadCertTtlMs, pendingRequest } from '../facts/desired.ts';
+import { handledText, pendingRequest } from '../facts/desired.ts';
 import { hasDigest } from '../control-plane/istiod-fields.ts';
 import { offeredRoot } from '../facts/outside-roots.ts';
 import type { IssuedRoot, Rotation, RotationPhase, StateEntry } from '../facts/state-entry.ts';
 import { recheckMs } from '../proof/ready.ts';
 import { propagation } from './gates.ts';
+import { awaitMembers, needsMembers, withMembersText } from './members.ts';
+import { comingRoots, fingerprintOf, followedRoot } from './owners-roots.ts';
+import { beforeSigning, ownersDirection, rootToFollow, withTrustedRoots } from './shared-root.ts';
+import { earliestNext, longestAllowed, oldRootExpired, paused, standsStill } from './waits.ts';
 import { needsZtunnels, ztunnelRestart } from './ztunnels.ts';
 
 /** Values of the annotations `rotate-root` and `rollback-rotation` that were not handled yet; `undefined`: no such request. */
@@ -25,38 +29,11 @@ const requests = (s: DerivedVault, { handled }: StateEntry) => ({
   rollBack: pendingRequest(s.desired, handled, known.rollbackRotation),
 });
 
-/** The user paused the rotation: no phase begins while annotation `pause-rotation` is `true`. */
-const pausedByUser = (s: DerivedVault): boolean => s.desired.annotations[known.pauseRotation] === 'true';
-
-/** A rotation to a root that this resource generates stands still while others manage the root (`root.manage: false`). */
-export const standsStill = ({ rotation, rootIsOthers }: DerivedVault): boolean =>
-  rootIsOthers && rotation !== undefined && rotation.to.certificate === undefined;
-
-/** No phase of a rotation begins. */
-export const paused = (s: DerivedVault): boolean => pausedByUser(s) || standsStill(s);
-
 /** Returns the value of annotation `rotate-root` that requests a rotation which has not begun; `undefined`: no such request. */
 export function rotationRequest(s: DerivedVault): string | undefined {
   const state = s.stateEntry;
   return state && !state.rotation ? requests(s, state).rotate : undefined;
 }
-
-/**
- * Returns the longest workload certificate lifetime that istiod allowed since the rotation began, in milliseconds; 0: unknown so far. If
- * istiod does not exist or is unreadable, the earlier value stays.
- * @param before the earlier value, in milliseconds
- */
-function longestAllowed(s: DerivedState, before = 0): number {
-  const now = maxWorkloadCertTtlMs(s.spec, s.kubernetes.maxWorkloadCertTtlMs);
-  return now === 'unknown' ? before : Math.max(now, before);
-}
-
-/**
- * The old root, which the rotation replaces, has expired. Continuing then breaks nothing, because no certificate under the old root
- * verifies, and waiting for verification under it is pointless.
- */
-const oldRootExpired = (s: DerivedState): boolean =>
-  ((s.recordedRoot ?? s.lostRoot(s.stateEntry?.root))?.certificate.notAfter ?? Infinity) <= s.now;
 
 /** The old root can sign again: it is neither lost, expired nor revoked. Until the new root signs, it need not. */
 export function canRollBack(s: DerivedState): boolean {
@@ -89,9 +66,38 @@ function withWantedIssuer(s: DerivedState, { root }: StateEntry): IssuedRoot | u
   return { ...root, ...offered, spec: s.desired.root };
 }
 
+/**
+ * Returns the state entry with a rotation to the root that the owner of the mount signs with; `undefined`: this resource signs with it already, has no
+ * owner to follow, or cannot follow yet. Its workloads trust that root already, so the rotation begins with `Switching`.
+ */
+function follow(s: DerivedState, state: StateEntry): StateEntry | undefined {
+  const root = rootToFollow(s, state);
+  if (!root || !s.currentCa || !s.kubernetes.istiod || (s.stagingEntry && !oldRootExpired(s))) return undefined;
+  const { pem, fingerprint, serial } = root.certificate;
+  const to = {
+    generation: Math.max(state.root?.generation ?? 0, s.highestRootGeneration) + 1,
+    spec: s.desired.root,
+    certificate: pem,
+    fingerprint,
+    serial,
+    issuerId: root.id,
+  };
+  const longestMs = longestAllowed(s, state.trustedRoots?.[fingerprint]?.longestMs);
+  const rotation = { phase: 'Switching' as const, startedAt: rfc3339(s.now), to, back: false, longestMs };
+  return { ...state, handled: withRollbackText(s, state), rotation };
+}
+
+/** Handled texts with the text of `rollback-rotation` that is set before a rotation begins: it does not apply to it. */
+function withRollbackText(s: DerivedState, { handled }: StateEntry): StateEntry['handled'] {
+  const text = handledText(s.desired, known.rollbackRotation);
+  return text === undefined ? handled : { ...handled, [known.rollbackRotation]: text };
+}
+
 /** Returns the state entry with a rotation that begins; the same state entry if no rotation is requested or it cannot begin yet. */
 function begin(s: DerivedState, state: StateEntry): StateEntry {
   const { rotate } = requests(s, state);
+  const following = rotate === undefined && !s.checksOnly ? follow(s, state) : undefined;
+  if (following) return following;
   // others would have to issue the intermediates of its phases
   if (rotate === undefined || s.checksOnly || paused(s) || rotationProblem(s) || state.root?.fingerprint === undefined)
     return state;
@@ -101,13 +107,7 @@ function begin(s: DerivedState, state: StateEntry): StateEntry {
   if (!to || !s.currentCa || !s.signer || !s.kubernetes.istiod) return state;
   // a certificate that was signed outside or imported under the new root is the staged one
   if (s.stagingEntry && !oldRootExpired(s) && !s.signsOutside) return state;
-  // a rollback request that was set before the rotation begins does not apply to it
-  const rollBack = handledText(s.desired, known.rollbackRotation);
-  const handled = {
-    ...state.handled,
-    [known.rotateRoot]: rotate,
-    ...(rollBack === undefined ? {} : { [known.rollbackRotation]: rollBack }),
-  };
+  const handled = { ...withMembersText(s.desired, withRollbackText(s, state)), [known.rotateRoot]: rotate };
   const rotation = {
     phase: 'Issuing' as const,
     startedAt: rfc3339(s.now),
@@ -122,6 +122,7 @@ function begin(s: DerivedState, state: StateEntry): StateEntry {
 function withPhase(rotation: Rotation, over: Partial<Rotation>): Rotation {
   const next = { ...rotation, ...over };
   delete next.reachedAt;
+  delete next.awaitsMembers;
   return next;
 }
 
@@ -156,9 +157,10 @@ function withoutRotation(state: StateEntry): StateEntry {
  * @param lost the new root is permanently lost
  */
 function rollBack(s: DerivedState, state: StateEntry, rotation: Rotation, lost: boolean): StateEntry {
-  const text = handledText(s.desired, known.rollbackRotation);
-  const handled = text === undefined ? state.handled : { ...state.handled, [known.rollbackRotation]: text };
-  const next = { ...state, handled };
+  const next = { ...state, handled: withMembersText(s.desired, withRollbackText(s, state)) };
+  // the owner of the mount decides
+  const followed = followedRoot(s);
+  if (followed && followed.certificate.fingerprint === rotation.to.fingerprint) return next;
   // if both roots are lost or expired, nothing verifies any more, and another root is issued
   if (!canRollBack(s)) {
     const to = lost ? nextRoot(s, state) : undefined;
@@ -185,17 +187,13 @@ export function resumesForward(s: DerivedState): boolean {
   return rotation.phase === 'Switching' || oldRootExpired(s);
 }
 
-/** Allowance in milliseconds for clock skew, and for the minute in which a kubelet updates a mounted ConfigMap in the Pods. */
-const slackMs = 60_000;
-
-/** Returns the earliest end of a phase, in milliseconds since the epoch; `undefined`: the phase is not propagated yet. */
-export function earliestNext(s: DerivedState, rotation: Rotation): number | undefined {
-  if (rotation.reachedAt === undefined) return undefined;
-  // certificates that istiod signed under an earlier, longer limit are still valid; only spec.intermediate.maxWorkloadCertTTL shortens the
-  // wait
-  const specified = s.spec.intermediate.maxWorkloadCertTTL !== undefined;
-  const longest = specified ? longestAllowed(s) : longestAllowed(s, rotation.longestMs) || defaultMaxWorkloadCertTtlMs;
-  return Date.parse(rotation.reachedAt) + longest + slackMs;
+/** Why a rotation that is over began, for the history. */
+function reasonOf(s: DerivedState, { found, to }: Rotation): string {
+  if (found) return 'end of a rotation that was found';
+  const followed = followedRoot(s);
+  return followed?.certificate.fingerprint === to.fingerprint
+    ? `the owner of mount ${s.spec.root.mount} signs with it`
+    : `asked for by ${known.rotateRoot}`;
 }
 
 /** Returns the state entry without the rotation; after a completed rotation, the new root becomes the recorded root. */
@@ -209,7 +207,7 @@ function finish(s: DerivedState, state: StateEntry, rotation: Rotation): StateEn
     kind: 'Root' as const,
     serial: root.serial,
     fingerprint: root.fingerprint,
-    reason: rotation.found ? 'end of a rotation that was found' : `asked for by ${known.rotateRoot}`,
+    reason: reasonOf(s, rotation),
   };
   return { ...withoutRotation(state), root: rotation.to, history: [entry, ...state.history].slice(0, 10) };
 }
@@ -242,6 +240,8 @@ function advance(s: DerivedState, state: StateEntry, rotation: Rotation): StateE
   // if both roots are lost, the current intermediate goes on until the user gives the new root up
   if (phase === 'Distributing' && s.lostSigner && !s.findRoot(to)) return state;
   if (ztunnelRestart(s, rotation) !== '') return state;
+  const waiting = awaitMembers(s, state, rotation);
+  if (waiting) return waiting;
   return inPhase(phase === 'Distributing' ? 'Switching' : 'Retiring');
 }
 
@@ -255,8 +255,13 @@ function newRootGivenUp(s: DerivedState, { to, back }: Rotation): boolean {
 
 /** Returns the state entry after the transition of a root rotation that is due now: begin, next phase, rollback or end. */
 export function rotatedState(s: DerivedState, state: StateEntry): StateEntry {
+  const trusting = withTrustedRoots(s, state);
+  if (trusting !== state) return trusting;
   const { rotation } = state;
   if (!rotation) return begin(s, state);
+  const direction = ownersDirection(s, rotation);
+  if (direction)
+    return { ...state, rotation: redirected(rotation, { phase: 'Switching', back: direction === 'back' }) };
   const lost = newRootGivenUp(s, rotation);
   if (standsStill(s)) return state;
   if (requests(s, state).rollBack !== undefined || lost) return rollBack(s, state, rotation, lost);
@@ -269,22 +274,34 @@ export function rotatedState(s: DerivedState, state: StateEntry): StateEntry {
 /** Returns when a rotation must be rechecked, in milliseconds since the epoch; `undefined`: not before something changes. */
 export function rotationDue(s: DerivedState): number | undefined {
   const rotation = s.stateEntry?.rotation;
-  if (!rotation || paused(s)) return undefined;
+  if (paused(s)) return undefined;
+  if (!rotation) return followingDue(s);
   if (!propagation(s).passed) return s.now + recheckMs;
   const next = earliestNext(s, rotation);
-  return next !== undefined && next <= s.now && ztunnelRestart(s, rotation) !== '' ? s.now + recheckMs : next;
+  if (next === undefined || next > s.now) return next;
+  if (ztunnelRestart(s, rotation) !== '') return s.now + recheckMs;
+  // the annotation is an event
+  return needsMembers(s, rotation) ? undefined : next;
 }
 
-/** A rotation is requested or in progress. */
-const rotationPending = (s: DerivedVault): boolean =>
-  s.stateEntry?.rotation !== undefined || rotationRequest(s) !== undefined;
+/** When it is looked again whether the mesh trusts roots of an owner; `undefined`: it does, and the owner is looked at with every `--resync`. */
+function followingDue(s: DerivedState): number | undefined {
+  const waits = comingRoots(s).map((root) => beforeSigning(s, fingerprintOf(root)));
+  const open = waits.filter(({ waitingFor }) => waitingFor !== '');
+  if (open.length === 0) return undefined;
+  return Math.min(...open.map(({ due }) => (due !== undefined && due > s.now ? due : s.now + recheckMs)));
+}
+
+/** A rotation is requested or in progress, or the owner of the mount can begin to sign with another root. */
+const rotationPending = (s: DerivedState): boolean =>
+  s.stateEntry?.rotation !== undefined || rotationRequest(s) !== undefined || comingRoots(s).length > 0;
 
 /** The ztunnels of an ambient mesh are to be read: what is requested or in progress waits for them. */
-export const asksForZtunnels = (s: DerivedVault): boolean =>
+export const asksForZtunnels = (s: DerivedState): boolean =>
   rotationPending(s) && needsZtunnels(s.stateEntry?.rotation);
 
 /**
  * Every istiod replica is to be asked which roots it distributes: a rotation is requested or in progress, and no digest on the Pods shows which
  * roots they hold.
  */
-export const asksForRoots = (s: DerivedVault): boolean => rotationPending(s) && !hasDigest(s.spec);
+export const asksForRoots = (s: DerivedState): boolean => rotationPending(s) && !hasDigest(s.spec);

@@ -6,7 +6,11 @@ import { rfc3339 } from '../../api/time.ts';
 import { rotationProblem } from './checks.ts';
 import type { Rotation } from '../facts/state-entry.ts';
 import { propagation } from './gates.ts';
-import { canRollBack, earliestNext, paused, rotationRequest, standsStill } from './rotation.ts';
+import { membersWait, readyText } from './members.ts';
+import { comingRoots, fingerprintOf, ownersSigner } from './owners-roots.ts';
+import { canRollBack, rotationRequest } from './rotation.ts';
+import { beforeSigning } from './shared-root.ts';
+import { earliestNext, paused, standsStill } from './waits.ts';
 import { ztunnelRestart } from './ztunnels.ts';
 
 /**
@@ -36,6 +40,41 @@ function whyLost(s: DerivedState): string {
   return root.certificate.notAfter <= s.now ? 'has run out' : 'has no issuer any more';
 }
 
+/**
+ * Returns `status.rotation` of a member whose owner signs with another root, or can begin to: whether its workloads trust that root. `undefined`: there
+ * is no such root.
+ */
+function comingView(s: DerivedState): Status['rotation'] {
+  const coming = comingRoots(s);
+  const present = ownersSigner(s);
+  const root = coming.find(({ id }) => id === present?.id) ?? coming[0];
+  if (!root) return undefined;
+  const fingerprint = fingerprintOf(root);
+  const { waitingFor, due } = beforeSigning(s, fingerprint);
+  const wait = rotationProblem(s)?.message ?? waitingFor;
+  const { existing, mount } = s.spec.root;
+  const notes = [
+    wait === '' ? readyText(fingerprint) : `${wait} (root ${fingerprint} of mount ${mount}/)`,
+    ...(existing?.issuerRef === undefined
+      ? []
+      : [
+          `spec.root.existing.issuerRef names another issuer, so this resource does not follow when the owner of the mount signs with that root: then change it, and set annotation ${known.rotateRoot}`,
+        ]),
+    ...(s.lacksIssuer(s.recordedRoot)
+      ? [
+          `the issuer that signed so far is gone: once the owner signs with that root, set annotation ${known.rotateRoot}`,
+        ]
+      : []),
+    ...(paused(s) ? [`annotation ${known.pauseRotation} keeps it from being signed with`] : []),
+  ];
+  return {
+    kind: 'Root',
+    phase: 'Distributing',
+    waitingFor: notes.join('; ').slice(0, 1024),
+    ...(due === undefined ? {} : { earliestNext: rfc3339(due) }),
+  };
+}
+
 /** Returns `status.rotation`; `undefined`: no root rotation is requested or in progress. */
 export function rotationView(s: DerivedState): Status['rotation'] {
   const rotation = s.stateEntry?.rotation;
@@ -49,7 +88,7 @@ export function rotationView(s: DerivedState): Status['rotation'] {
     };
   if (!rotation) {
     if (s.checksOnly) return undefined;
-    if (rotationRequest(s) === undefined) return undefined;
+    if (rotationRequest(s) === undefined) return comingView(s);
     if (paused(s))
       return { kind: 'Root', phase: 'Paused', waitingFor: `annotation ${known.pauseRotation} to be removed` };
     const waitingFor = rotationProblem(s)?.message ?? propagation(s).waitingFor;
@@ -64,7 +103,8 @@ export function rotationView(s: DerivedState): Status['rotation'] {
   const resumes = standsStill(s) ? 'spec.root.manage to be true' : `annotation ${known.pauseRotation} to be removed`;
   const pause = paused(s) ? `${resumes} (phase ${rotation.phase})` : '';
   const restart = ztunnelRestart(s, rotation);
-  const waits = [pause, gate.waitingFor || [restart, expiry].filter(Boolean).join('; and for ')]
+  const members = restart === '' && expiry === '' && rotation.reachedAt !== undefined ? membersWait(s, rotation) : '';
+  const waits = [pause, gate.waitingFor || [restart, expiry, members].filter(Boolean).join('; and for ')]
     .filter(Boolean)
     .join('; ');
   const waitingFor = waits && `${waits}${rollbackObstacle(s, rotation)}`;

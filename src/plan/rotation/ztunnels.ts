@@ -41,7 +41,7 @@ export function ztunnelsUnreadable(s: DerivedState): Problem | undefined {
 /**
  * Returns the ztunnel restart that a phase waits for before the new root signs, as a noun phrase; empty: none.
  */
-export function ztunnelRestart(s: DerivedState, { phase, reachedAt }: Rotation): string {
+export function ztunnelRestart(s: DerivedState, { phase, reachedAt }: Pick<Rotation, 'phase' | 'reachedAt'>): string {
   const { ztunnels } = s.kubernetes.istiod ?? {};
   if (phase !== 'Distributing' || reachedAt === undefined || !ztunnels) return '';
   if (!Array.isArray(ztunnels)) return 'permission to read the ztunnels (component ambient, docs/rbac.md)';

@@ -3,11 +3,13 @@
  * that they stay stable. Pure.
  */
 import type { CertificateFacts } from '../facts/certificate.ts';
-import type { OwnIssuer, DerivedState } from '../facts/derived.ts';
+import type { DerivedState } from '../facts/derived.ts';
+import type { OwnIssuer } from '../facts/derived-vault.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { expiryReason, type StageCondition } from '../../api/conditions.ts';
 import { formatGoDuration } from '../../api/duration.ts';
 import { rfc3339 } from '../../api/time.ts';
+import { ownersNotes } from '../rotation/owners-roots.ts';
 import { isAwaited } from '../vault/outside-root-checks.ts';
 
 const hour = 3_600_000;
@@ -45,11 +47,14 @@ export function rootMessage(s: DerivedState): string | undefined {
   const lost = `lost, no longer in ${s.spec.root.mount}, valid`;
   const isInMount = s.rootSource === 'Generate' && !s.hasKeylessRoot;
   const where = s.lostSigner ? lost : isInMount ? `in ${s.spec.root.mount}` : outside;
-  const current = `root ${serial.slice(0, 11)}… ${where} until ${day(notAfter)}`;
+  const current = [`root ${serial.slice(0, 11)}… ${where} until ${day(notAfter)}`, ...ownersNotes(s)].join('; ');
   if (expiry('RootReady', s) === undefined) return current;
   if (s.checksOnly)
     return `${current}; since ${day(rootRenewAt(root))} it has less than a third of its life left: whoever manages the CA must replace it, see docs/checks.md`;
-  return `${current}; since ${day(rootRenewAt(root))} it has less than a third of its life left. It is not replaced by itself: plan a rotation (annotation ${known.rotateRoot}) while the intermediates that it signs can still have their full life`;
+  const remedy = s.sharedRoots
+    ? 'have the IstioVaultCA that owns the mount rotate it, which this resource follows,'
+    : `plan a rotation (annotation ${known.rotateRoot})`;
+  return `${current}; since ${day(rootRenewAt(root))} it has less than a third of its life left. It is not replaced by itself: ${remedy} while the intermediates that it signs can still have their full life`;
 }
 
 /**

@@ -3,7 +3,8 @@
  * `manage: false` stay. Each iteration has the steps of one stage of a fixed order, so a crash leaves the objects of later stages complete.
  * Pure.
  */
-import { DerivedState, type Tier } from '../facts/derived.ts';
+import { DerivedState } from '../facts/derived.ts';
+import type { Tier } from '../facts/derived-vault.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { created, ownables, ownsRole } from '../ownership/ownership.ts';
 import type { Desired } from '../facts/desired.ts';
@@ -86,6 +87,8 @@ export function rootStays(s: DerivedState): string | undefined {
     const serial = root?.certificate.serial ?? 'its serial';
     return `${mount} keeps the root: annotate this resource with ${known.confirmDeleteRoot}=${serial} before deleting it to remove it too`;
   }
+  if (s.spec.root.shared)
+    return `${mount} has the root of other resources too (spec.root.shared): once none is left, set that to false before deleting this resource`;
   const foreign = foreignContent(s, 'root');
   if (foreign !== undefined) return foreign;
   const { signed, rootMountRoles } = s.vault.remains ?? {};

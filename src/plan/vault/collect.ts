@@ -1,5 +1,6 @@
 /** Garbage collection: own keys and issuers in the intermediate mount, and versions of the CA entry, that nothing needs. Pure. */
-import type { CurrentCa, DerivedState, OwnIssuer } from '../facts/derived.ts';
+import type { DerivedState } from '../facts/derived.ts';
+import type { CurrentCa, OwnIssuer } from '../facts/derived-vault.ts';
 import { generationOf } from '../facts/identity.ts';
 import type { Pki } from '../facts/observed.ts';
 import { servedEverywhere } from '../rotation/gates.ts';

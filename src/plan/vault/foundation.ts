@@ -20,6 +20,10 @@ function reasonToWrite(before: StateEntry | undefined, after: StateEntry): { rea
     const answered = before?.handled[annotations.rollbackRotation] !== after.handled[annotations.rollbackRotation];
     if (is && !is.back && answered)
       return { reason: `root rotation goes on: ${is.phase}, and no way back`, event: 'RootRotationNotRolledBack' };
+    if (before && !isDeepStrictEqual(before.trustedRoots, after.trustedRoots))
+      return { reason: 'since when the mesh trusts the roots of the mount' };
+    if (is?.awaitsMembers && !was?.awaitsMembers)
+      return { reason: `root rotation: ${is.phase} waits for the members`, event: 'RootRotationPhase' };
     return { reason: 'what is about to be made' };
   }
   if (!is)

@@ -13,7 +13,8 @@ import { importOf, offeredRoot, pathOfGiven, signatureOf, type Import } from '..
 import { newKeyAtRenewal, pendingRequest } from '../facts/desired.ts';
 import { generationName } from '../facts/identity.ts';
 import type { Issuer, StagingEntry } from '../facts/observed.ts';
-import { paused, rotationRequest as rootRotationRequest } from '../rotation/rotation.ts';
+import { rotationRequest as rootRotationRequest } from '../rotation/rotation.ts';
+import { paused } from '../rotation/waits.ts';
 import { collectUnused } from './collect.ts';
 import { restoreUsage } from './issuer-usage.ts';
 import { recordedState, withGeneration } from './state.ts';

@@ -5,12 +5,12 @@ import { isRevoked } from '../facts/revoked.ts';
 import { existingRef } from '../facts/desired.ts';
 import { rfc3339 } from '../../api/time.ts';
 import type { ObservedCertificateRequest } from '../facts/observed.ts';
+import { nameOfCertificate } from '../facts/ca-defects.ts';
 import {
   awaitedCsr,
   certificateRequestOf,
   importOf,
   isRenewalDue,
-  nameOfCertificate,
   rootOfWantedIssuer,
   signatureOf,
   wasPublished,

@@ -1,5 +1,6 @@
 /** Checks that a root that workloads trust, and that is lost, is not replaced without a request. */
-import type { DerivedState, OwnIssuer } from '../facts/derived.ts';
+import type { DerivedState } from '../facts/derived.ts';
+import type { OwnIssuer } from '../facts/derived-vault.ts';
 import { annotations as known } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
 import { pendingRequest } from '../facts/desired.ts';

@@ -22,8 +22,11 @@ export function rootSteps(s: DerivedState): Step[] {
   // with `delivery.source: PKI`, root-cert.pem is the default issuer; otherwise, others can rely on the default issuer of an adopted mount
   // a root that came with an imported CA is not in the mount
   const inMount = root.id !== '';
-  const setsDefault = s.spec.delivery.source === 'PKI' || !state?.adopted.includes(`mount:${mount}`);
-  if (inMount && setsDefault && (rootPki.defaultIssuerId !== root.id || rootPki.followsLatest))
+  const { delivery, root: spec } = s.spec;
+  const setsDefault = delivery.source === 'PKI' || spec.shared || !state?.adopted.includes(`mount:${mount}`);
+  // members follow the default issuer, so that comes after what this resource signs with it
+  const isPublished = !spec.shared || !s.currentCa || s.isUnderSigner(s.currentCa.certificate);
+  if (inMount && setsDefault && isPublished && (rootPki.defaultIssuerId !== root.id || rootPki.followsLatest))
     steps.push({ kind: 'SetDefaultIssuer', mount, issuerId: root.id });
   if (inMount) steps.push(...restoreUsage(s, mount, root));
   const next = state?.rotation?.phase === 'Issuing' ? state.rotation.to : undefined;

@@ -2,7 +2,8 @@
  * Content of the state entry (KV entry `<path>-state`). The operator writes it before it creates the first object, and again when a certificate
  * was issued. Pure.
  */
-import type { OwnIssuer, DerivedState, DerivedVault } from '../facts/derived.ts';
+import type { DerivedState } from '../facts/derived.ts';
+import type { OwnIssuer, DerivedVault } from '../facts/derived-vault.ts';
 import { isDeepStrictEqual } from 'node:util';
 import { actionAnnotations, annotations } from '../../api/annotations.ts';
 import { rfc3339 } from '../../api/time.ts';
