@@ -20,7 +20,6 @@ const refuse = (condition: Problem['condition'], reason: Problem['reason'], mess
 export function notYetSupported(d: Desired): Problem | undefined {
   const { spec } = d;
   const unsupported: [boolean, string][] = [
-    [spec.delivery.crl && !spec.root.manage, 'spec.delivery.crl with spec.root.manage: false'],
     [spec.delivery.crl && !spec.intermediate.manage, 'spec.delivery.crl with spec.intermediate.manage: false'],
   ];
   const fields = unsupported.filter(([used]) => used).map(([, field]) => field);

@@ -188,8 +188,8 @@ describe('a spec that only the operator can judge', () => {
     [
       'NotYetSupported',
       'bad-later',
-      { root: { manage: false }, delivery: { crl: true } },
-      'spec.delivery.crl with spec.root.manage: false',
+      { intermediate: { manage: false }, delivery: { crl: true } },
+      'spec.delivery.crl with spec.intermediate.manage: false',
     ],
     [
       'AddressNotAllowed',

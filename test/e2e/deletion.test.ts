@@ -331,7 +331,7 @@ describe('the finalizer', () => {
 
 it('a resource whose spec was always refused is held by nothing', async () => {
   const scene = await makeScene(kube, vaults.OpenBao, { namespace: 'leaving-refused', overlays });
-  const over = { deletionPolicy: 'Delete', root: { manage: false }, delivery: { crl: true } };
+  const over = { deletionPolicy: 'Delete', intermediate: { manage: false }, delivery: { crl: true } };
   await applyOk(kube, merge(scene.resource, { spec: over }));
   const waited = { type: 'Stalled', reason: 'NotYetSupported' };
   const resource = await waitForCondition(kube, scene.namespace, scene.name, waited);

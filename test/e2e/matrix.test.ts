@@ -22,7 +22,8 @@ import { renderFiles } from '../support/render.ts';
 import { grantOperator, makeScene, merge, prepareVault, type Scene, type Vault } from '../support/scene.ts';
 
 const { kube } = sharedStack();
-useOperator();
+// the first lists of a CA wait for this time
+useOperator(['--crl-lead-time=1s']);
 
 const wanted = process.env['TEST_MATRIX'];
 const chosen =

@@ -121,6 +121,17 @@ describe.each(products)('an issuer of others, %s', (product) => {
     await provisioned(other);
     expect(await published(far)).toHaveLength(3);
   });
+
+  it('the list of a root that others generate is read in its mount too (root.manage: false)', async () => {
+    const other = `${namespace}-3`;
+    const root = { manage: false, mount: pki, commonName: 'Corporate Root' };
+    const theirs = await makeScene(kube, vault, { namespace: other, spec: merge(spec, { root }) });
+    const before = (await writesToPki()).length;
+    await applyOk(kube, theirs.resource);
+    await provisioned(other);
+    expect(await published(theirs)).toHaveLength(2);
+    expect((await writesToPki()).slice(before)).toEqual([expect.stringMatching(/^update \S+\/sign-intermediate$/)]);
+  });
 });
 
 describe('a root outside of Vault', () => {

@@ -25,6 +25,7 @@ export const rootSources: Readonly<Record<string, Source>> = {
 /** How istiod gets the files: `spec.delivery`. */
 export const deliveries: Readonly<Record<string, Json>> = {
   Bundle: { source: 'Bundle' },
+  'Bundle, crl: true': { source: 'Bundle', crl: true },
   PKI: { source: 'PKI' },
   'PKI, crl: true': { source: 'PKI', crl: true },
 };

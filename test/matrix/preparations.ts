@@ -113,7 +113,7 @@ export const external: Source = {
     const csr = await waitFor('a request', async () => (await getResource(kube, namespace, name)).status?.csr);
     const ca = caOf(scene);
     const metadata = { name: 'signed', namespace };
-    await applyOk(kube, { apiVersion: 'v1', kind: 'ConfigMap', metadata, data: { 'tls.crt': ca.sign(csr) + ca.certificate } }); // prettier-ignore
+    await applyOk(kube, { apiVersion: 'v1', kind: 'ConfigMap', metadata, data: { 'tls.crt': ca.sign(csr) + ca.certificate, 'ca-crl.pem': ca.list() } }); // prettier-ignore
     await reconcile(scene);
   },
 };
@@ -122,7 +122,12 @@ export const external: Source = {
 async function bringCa(scene: Scene): Promise<void> {
   const root = caOf(scene);
   const ca = new OfflineCa('Istio CA', root, { constraints: 'critical,CA:TRUE,pathlen:0' });
-  const data = { 'tls.crt': ca.certificate, 'tls.key': readFileSync(ca.keyFile, 'utf8'), 'ca.crt': root.certificate };
+  const data = {
+    'tls.crt': ca.certificate,
+    'tls.key': readFileSync(ca.keyFile, 'utf8'),
+    'ca.crt': root.certificate,
+    'ca-crl.pem': ca.list() + root.list(),
+  };
   await secret(scene, 'istio-vault-ca-signed', data);
 }
 
