@@ -58,8 +58,10 @@ describe('what is printed', () => {
 
 describe('nothing is printed', () => {
   it('of a spec that no operator would carry out', () => {
-    expect(() => rendered(manifest('Sail', { root: { manage: false }, delivery: { crl: true } }), 'ca.yaml')).toThrow(
-      'ca.yaml: spec.delivery.crl with spec.root.manage: false: not supported by this version; remove or change it',
+    expect(() =>
+      rendered(manifest('Sail', { intermediate: { manage: false }, delivery: { crl: true } }), 'ca.yaml'),
+    ).toThrow(
+      'ca.yaml: spec.delivery.crl with spec.intermediate.manage: false: not supported by this version; remove or change it',
     );
   });
 
