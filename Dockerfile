@@ -14,8 +14,7 @@ LABEL org.opencontainers.image.title="istio-vault-ca" \
       org.opencontainers.image.licenses="Apache-2.0"
 # /nodejs/bin is where distroless has node; the container runtime looks "node" up along PATH, no shell is needed
 ENV PATH=/nodejs/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    NODE_ENV=production \
-    NODE_OPTIONS=--enable-source-maps
+    NODE_ENV=production
 WORKDIR /app
 USER 65532:65532
 ENTRYPOINT ["node", "/app/main.js"]

@@ -6,6 +6,7 @@ import { pino, stdTimeFunctions, type DestinationStream, type Logger as Pino } f
 import { isError } from './is-error.ts';
 import { cut, head } from '../text/bounded.ts';
 import { redact } from '../text/redact.ts';
+import { readableStack } from './stack.ts';
 
 type LogFields = Record<string, unknown>;
 
@@ -125,7 +126,7 @@ export function safeError(value: unknown, depth = 0): SafeError {
     message: shown(value.message, known ? 2000 : 200),
     ...(typeof code === 'string' || typeof code === 'number' ? { code } : {}),
     ...(typeof kind === 'string' ? { kind } : {}),
-    ...(known && value.stack !== undefined ? { stack: shown(value.stack, 4000) } : {}),
+    ...(known && value.stack !== undefined ? { stack: shown(readableStack(value.stack), 4000) } : {}),
     ...(value.cause !== undefined && depth < 3 ? { cause: safeError(value.cause, depth + 1) } : {}),
   };
 }
