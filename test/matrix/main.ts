@@ -55,13 +55,20 @@ async function runPair(pair: Pair): Promise<JestResults | undefined> {
   }
 }
 
+/** Adds results to the page and its data. */
+async function write(results: readonly VersionResult[]): Promise<void> {
+  const all = merged(JSON.parse(await readFile(data, 'utf8')) as VersionResult[], results);
+  await writeFile(data, `${JSON.stringify(all, undefined, 2)}\n`);
+  await writeFile(page, withTables(await readFile(page, 'utf8'), tables(all)));
+}
+
 /** @returns the exit code */
 async function run(options: MatrixOptions): Promise<number> {
   const { date, commit } = await environment();
-  const results: VersionResult[] = [];
   let complete = true;
   for (const pair of pairsOf(options)) {
     const answer = await runPair(pair);
+    const results: VersionResult[] = [];
     for (const [product, version] of Object.entries(pair) as [Product, string][]) {
       const outcomes = answer === undefined ? {} : outcomesOf(answer, product, cells);
       const failed = Object.values(outcomes).filter((outcome) => outcome === 'failed').length;
@@ -70,11 +77,8 @@ async function run(options: MatrixOptions): Promise<number> {
       complete &&= failed === 0 && count === cells.length / products.length;
       if (count > 0) results.push({ product, version, date, commit, cells: outcomes });
     }
-  }
-  if (options.write && results.length > 0) {
-    const all = merged(JSON.parse(await readFile(data, 'utf8')) as VersionResult[], results);
-    await writeFile(data, `${JSON.stringify(all, undefined, 2)}\n`);
-    await writeFile(page, withTables(await readFile(page, 'utf8'), tables(all)));
+    // at once, so that an interrupted run keeps what it has shown
+    if (options.write && results.length > 0) await write(results);
   }
   return complete ? 0 : 1;
 }
