@@ -195,6 +195,16 @@ export function useRotatingMesh(more: string[] = []) {
         },
         patience,
       ),
+    /** Waits until istiod hands out two roots: after a rollout, the next leader of all replicas writes them. */
+    bothRoots: async (namespace: string): Promise<string[]> =>
+      await waitFor(
+        'both roots in the mesh',
+        async () => {
+          const roots = await meshRoots(namespace);
+          return roots.length === 2 && roots;
+        },
+        patience,
+      ),
     /** The number of objects of a kind in the intermediate mount. */
     count: async (namespace: string, what: 'keys' | 'issuers'): Promise<number> =>
       (await list(`${namespace}-ca/${what}`)).length,

@@ -4,13 +4,12 @@
  */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it, jest } from '@jest/globals';
-import { waitFor } from '../../stack/index.ts';
 import { OfflineCa } from '../../support/offline-ca.ts';
 import { useRotatingMesh } from '../../support/rotating-mesh.ts';
 
 jest.setTimeout(900_000);
 
-const { annotate, inPhase, kill, meshRoots, meshWithout, ready, resource, work } = useRotatingMesh();
+const { annotate, bothRoots, inPhase, kill, meshRoots, meshWithout, ready, until, work } = useRotatingMesh();
 
 /** Data of a Secret `cacerts`: an intermediate under a root of somebody else. */
 function plugged(): Record<string, string> {
@@ -42,7 +41,7 @@ describe.each([
     await apply({});
     await annotate(namespace, { 'istiovaultca.io/rotate-root': 'please' });
     await inPhase(namespace, 'Distributing');
-    await waitFor('both roots in the mesh', async () => (await meshRoots(namespace)).length === 2);
+    await bothRoots(namespace);
     await inPhase(namespace, 'Switching');
     await inPhase(namespace, 'Retiring');
     await inPhase(namespace, undefined);
@@ -69,9 +68,7 @@ describe.each([
     await kill();
     await apply(imports);
     await annotate(namespace, { 'istiovaultca.io/rollback-rotation': 'no' });
-    await waitFor('the way back', async () => (await resource(namespace)).status?.rotation?.phase !== 'Switching', {
-      timeoutMs: 300_000,
-    });
+    await until('the way back', namespace, ({ status }) => status?.rotation?.phase !== 'Switching');
     await kill();
     await inPhase(namespace, undefined);
     const end = await ready(namespace);

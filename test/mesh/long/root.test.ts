@@ -1,11 +1,10 @@
 /** The root changes in a mesh that works, and no workload may notice. Minutes: workload certificates must run out in between. */
 import { describe, expect, it, jest } from '@jest/globals';
-import { waitFor } from '../../stack/index.ts';
 import { useRotatingMesh } from '../../support/rotating-mesh.ts';
 
 jest.setTimeout(900_000);
 
-const { annotate, inPhase, kill, mesh, meshRoots, ready, removeRoot, resource, work } = useRotatingMesh();
+const { annotate, bothRoots, inPhase, kill, mesh, meshRoots, ready, removeRoot, resource, work } = useRotatingMesh();
 
 describe.each([
   ['by rollout', 'WhenChanged'],
@@ -19,8 +18,7 @@ describe.each([
     const workloads = await work(namespace);
     await annotate(namespace, { 'istiovaultca.io/rotate-root': 'please' });
     await inPhase(namespace, 'Distributing');
-    await waitFor('both roots in the mesh', async () => (await meshRoots(namespace)).length === 2);
-    expect((await meshRoots(namespace))[0]).toBe(before);
+    expect((await bothRoots(namespace))[0]).toBe(before);
     await inPhase(namespace, 'Switching');
     if (rollout === 'Never') {
       await removeRoot(namespace, before);
