@@ -12,7 +12,7 @@ import { objectName, renderName } from './control-plane/istiod-fields.ts';
 import * as ownership from './ownership/checks.ts';
 import * as controlPlane from './control-plane/checks.ts';
 import { keyStoreDeletes } from './vault/entry-lifetime.ts';
-import { crlMissing, crlNearEnd } from './vault/revocation-list-checks.ts';
+import { crlMissing, crlNearEnd, crlUnderSharedRoot } from './vault/revocation-list-checks.ts';
 import { listSettingsSteps } from './vault/revocation-lists.ts';
 import * as others from './vault/unmanaged-ca.ts';
 import * as outside from './vault/outside-root-checks.ts';
@@ -92,6 +92,7 @@ function checkObserved(s: DerivedState): Problem[] {
     ownership.adoptionMismatch(s),
     ownership.keyUnsupported(s),
     keyStoreDeletes(s),
+    crlUnderSharedRoot(s),
     crlNearEnd(s),
     crlMissing(s),
     roots.rootLost(s),
