@@ -150,11 +150,16 @@ function allowedSteps(s: DerivedState, problems: Problem[]): Step[] {
     return [{ kind: 'ClaimControlPlane', target: objectName(s.desired) }];
   const steps = vaultSteps(s);
   if (steps.length > 0) return steps;
-  const requests = signatureRequestSteps(s);
-  if (requests.length > 0) return requests;
+  // a request that cannot be shown keeps nothing else from being done
+  return [...signatureRequestSteps(s), ...controlPlaneSteps(s, problems)];
+}
+
+/** Steps that give the fields to the control plane, or show them. */
+function controlPlaneSteps(s: DerivedState, problems: Problem[]): Step[] {
+  const target = s.kubernetes.controlPlane;
   const ca = s.currentCa;
   const blockers = problems.filter((p) => p.blocks === 'controlPlane').map((p) => p.reason);
-  if (!patches) return ca ? renderSteps(s, blockers) : [];
+  if (s.spec.controlPlane.write !== 'Patch') return ca ? renderSteps(s, blockers) : [];
   if (target && !target.carriesFields && blockers.length === 0 && ca)
     return [{ kind: 'PatchControlPlane', digest: caDigest(ca), target: objectName(s.desired) }];
   return ['current', 'other'].includes(s.kubernetes.rendered)
