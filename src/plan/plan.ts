@@ -12,7 +12,7 @@ import { objectName, renderName } from './control-plane/istiod-fields.ts';
 import * as ownership from './ownership/checks.ts';
 import * as controlPlane from './control-plane/checks.ts';
 import { keyStoreDeletes } from './vault/entry-lifetime.ts';
-import { crlMissing, crlNearEnd } from './vault/revocation-list-checks.ts';
+import { crlMissing, crlNearEnd, crlUnderSharedRoot } from './vault/revocation-list-checks.ts';
 import { listSettingsSteps } from './vault/revocation-lists.ts';
 import * as others from './vault/unmanaged-ca.ts';
 import * as outside from './vault/outside-root-checks.ts';
@@ -92,6 +92,7 @@ function checkObserved(s: DerivedState): Problem[] {
     ownership.adoptionMismatch(s),
     ownership.keyUnsupported(s),
     keyStoreDeletes(s),
+    crlUnderSharedRoot(s),
     crlNearEnd(s),
     crlMissing(s),
     roots.rootLost(s),
@@ -149,11 +150,16 @@ function allowedSteps(s: DerivedState, problems: Problem[]): Step[] {
     return [{ kind: 'ClaimControlPlane', target: objectName(s.desired) }];
   const steps = vaultSteps(s);
   if (steps.length > 0) return steps;
-  const requests = signatureRequestSteps(s);
-  if (requests.length > 0) return requests;
+  // a request that cannot be shown keeps nothing else from being done
+  return [...signatureRequestSteps(s), ...controlPlaneSteps(s, problems)];
+}
+
+/** Steps that give the fields to the control plane, or show them. */
+function controlPlaneSteps(s: DerivedState, problems: Problem[]): Step[] {
+  const target = s.kubernetes.controlPlane;
   const ca = s.currentCa;
   const blockers = problems.filter((p) => p.blocks === 'controlPlane').map((p) => p.reason);
-  if (!patches) return ca ? renderSteps(s, blockers) : [];
+  if (s.spec.controlPlane.write !== 'Patch') return ca ? renderSteps(s, blockers) : [];
   if (target && !target.carriesFields && blockers.length === 0 && ca)
     return [{ kind: 'PatchControlPlane', digest: caDigest(ca), target: objectName(s.desired) }];
   return ['current', 'other'].includes(s.kubernetes.rendered)

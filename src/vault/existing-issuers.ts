@@ -29,8 +29,8 @@ async function readOwners(
 }
 
 /**
- * Reads the issuers of a mount that others own which matter to this resource: no others, of which there can be thousands. If one of them has a name that
- * an IstioVaultCA gives its roots, that is the owner of the mount, and its other roots matter too.
+ * Reads the issuers of a mount that others own which matter to this resource: no others, of which there can be thousands. If this resource signs under one
+ * with a name that an IstioVaultCA gives its roots, that is the owner of the mount, and its other roots matter too.
  * @param state the state entry, which records the issuers that sign
  */
 export async function readExisting(
@@ -39,7 +39,7 @@ export async function readExisting(
   deleting: boolean,
   state: () => Promise<Slot<StateEntry>>,
 ): Promise<ExistingIssuers | undefined> {
-  const { root, delivery } = d.spec;
+  const { root, intermediate, delivery } = d.spec;
   if (rootSourceOf(d.spec) !== 'Existing' || deleting) return undefined;
   const distinct = (issuers: ExistingIssuer[]) => [...new Map(issuers.map((issuer) => [issuer.id, issuer])).values()];
   const read = (ref: string) => readPublicIssuer(client, root.mount, ref);
@@ -54,7 +54,8 @@ export async function readExisting(
   );
   const existing = distinct(found.filter((issuer) => issuer !== undefined));
   const wantedId = (await wanted)?.id;
-  if (!existing.some(({ name }) => generationOfAnyRoot(name) !== undefined))
+  const canBeMember = root.source === 'Existing' && intermediate.source === 'Issue' && intermediate.manage;
+  if (!canBeMember || !existing.some(({ name }) => generationOfAnyRoot(name) !== undefined))
     return { found: existing, wantedId, defaultId: (await byDefault)?.id };
   const standard = (await byDefault) ?? (await read('default'));
   const all = distinct([...existing, ...(standard ? [standard] : [])]);

@@ -246,7 +246,7 @@ async function assemble(reads: Reads, d: Desired, deleting: boolean): Promise<Ob
       ...(ofRoot ? { root: ofRoot } : {}),
       ...(ofIntermediate ? { intermediate: ofIntermediate } : {}),
     },
-    revokedIntermediates: rootPki || existing ? await reads.revokedIntermediates.take() : [],
+    revokedIntermediates: rootPki || existing?.found.length ? await reads.revokedIntermediates.take() : [],
     pkiRoles: [
       ...(await roles(root.mount, mounts.rootMount?.type === 'pki' ? rootMount : undefined, reads.rootPkiRoles)),
       ...(await roles(

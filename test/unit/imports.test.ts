@@ -18,8 +18,8 @@ import { follow, live, rootsOf, runTo, state, takes } from './rotating-world.ts'
 const hour = 3_600_000;
 const year = 365 * 24 * hour;
 const maxWorkloadCertTTL = '24h';
-const wanted = (texts: Record<string, string> = {}, over: object = {}): Desired =>
-  desiredOf({ intermediate: { source: 'Import', importRef: { secretRef: { name: 'cacerts' } }, maxWorkloadCertTTL, ...over } }, texts); // prettier-ignore
+const wanted = (texts: Record<string, string> = {}, over: object = {}, more: object = {}): Desired =>
+  desiredOf({ intermediate: { source: 'Import', importRef: { secretRef: { name: 'cacerts' } }, maxWorkloadCertTTL, ...over }, ...more }, texts); // prettier-ignore
 const issued = (texts: Record<string, string> = {}): Desired =>
   desiredOf({ intermediate: { maxWorkloadCertTTL } }, texts);
 const d = wanted();
@@ -78,6 +78,16 @@ describe('what is imported', () => {
     const { last } = converge(d, world);
     expect(last.problems[0]).toMatchObject({ reason: 'ImportRefused', message: expect.stringMatching(why) as unknown });
     expect(ownEntry(world.vault.live)).toBeUndefined();
+  });
+
+  it('needs nothing of a root mount that others would make (root.manage: false), nor is its root compared with the spec', () => {
+    const ofOthers = wanted({}, {}, { root: { manage: false } });
+    const world = given(emptyWorld(), plugged, root);
+    world.vault.existing = { found: [], wantedId: undefined, defaultId: undefined };
+    const { world: end, last } = converge(ofOthers, world);
+    expect([last.problems, rootsOf(end)]).toEqual([[], [root.fingerprint]]);
+    const checks = wanted({}, { manage: false }, { root: { manage: false }, keyStore: { manage: false } });
+    expect(converge(checks, end).last.problems).toEqual([]);
   });
 
   it('a mesh with another root has to be asked first', () => {

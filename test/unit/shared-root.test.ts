@@ -18,7 +18,7 @@ import { simulateStep } from '../../src/plan/simulate.ts';
 import { rootStays } from '../../src/plan/vault/cleanup.ts';
 import { rootMessage } from '../../src/plan/status/expiry.ts';
 import { leafOf, meshBundle, podOf, settingsOf, withIstiod } from './istiod-world.ts';
-import { converge, derived, desiredOf, emptyWorld, identity, minimalSpec, someCa, start } from './model.ts';
+import { converge, derived, desiredOf, emptyWorld, identity, leftBehind, minimalSpec, someCa, start } from './model.ts';
 import { live, phase, rootsOf, state } from './rotating-world.ts';
 
 const hour = 3_600_000;
@@ -338,6 +338,40 @@ describe('a member', () => {
     expect(rootsOf(converge(pair.memberWanted, limited(a, b), { now: pair.now }).world)).toHaveLength(2);
   });
 
+  it('keeps what it hands out while rootCertRef names nothing, and says so', () => {
+    const pair = new Pair().ask(rotate);
+    const place = 'ConfigMap istio-system/roots, key ca.crt';
+    const member = reading(pair.member, pair.owner);
+    const world = { ...member, kubernetes: { ...member.kubernetes, givenRoots: { place, certificates: [] } } };
+    expect(rootsOf(converge(pair.memberWanted, world, { now: pair.now }).world)).toHaveLength(2);
+    expect(rootMessage(derived(pair.memberWanted, world, pair.now))).toContain(`${place}, which spec.root.existing.rootCertRef names, has no root, so none is withdrawn`); // prettier-ignore
+  });
+
+  it('forgets since when its mesh trusts the roots while others make its intermediate', () => {
+    const pair = new Pair().ask(rotate);
+    expect(state(pair.member).trustedRoots).toBeDefined();
+    const checks = memberWith(0, {}, { intermediate: { ...lifetime, mount: 'member-0', manage: false } });
+    const { world } = converge(checks, reading(pair.member, pair.owner), { now: pair.now });
+    expect(state(world).trustedRoots).toBeUndefined();
+    const back = converge(pair.memberWanted, reading(following(world, pair.memberWanted), pair.owner), { now: pair.now + 25 * hour }).world; // prettier-ignore
+    expect(phase(back)).toBeUndefined();
+  });
+
+  it('is refused revocation lists, as the owner is', () => {
+    const { owner, now } = new Pair();
+    const { last } = converge(memberWith(1, {}, { delivery: { crl: true } }), reading(emptyWorld(), owner), { now });
+    expect(last.problems).toMatchObject([{ reason: 'InvalidSpec', message: expect.stringContaining('mount pki is that of another IstioVaultCA'), blocks: 'all' }]); // prettier-ignore
+  });
+
+  it('that is gone is adopted with every root of the owner', () => {
+    const pair = new Pair();
+    for (const text of ['1', '2']) pair.ask({ [annotations.rotateRoot]: text }).ask(ready(`${text} a`)).ask(ready(`${text} b`)); // prettier-ignore
+    expect(rootsOf(pair.member)).toHaveLength(3);
+    const adopting = memberWith(0, {}, { adopt: true });
+    const { world, last } = converge(adopting, leftBehind(reading(pair.member, pair.owner)), { now: pair.now });
+    expect([last.problems, rootsOf(world), phase(world)]).toEqual([[], rootsOf(pair.member), undefined]);
+  });
+
   it('with an issuer in its spec hands out every root, and signs with that issuer until the spec changes', () => {
     const first = new Pair().owner.vault.rootPki!.issuers[0]!.keyName;
     const pair = new Pair({ root: { source: 'Existing', existing: { issuerRef: first } } });
@@ -412,6 +446,21 @@ describe('two revisions in one namespace, of which one istiod publishes the root
     };
     expect(since(a, b)).toBeUndefined();
     expect(since(b, c)).toBeDefined();
+  });
+
+  it('a member drops a root that the owner deletes, although an older one that remains is not published', () => {
+    const pair = over();
+    pair.settle();
+    pair
+      .ask({ [annotations.rotateRoot]: 'next' })
+      .ask(ready('3'))
+      .ask(ready('4'));
+    const [, b = '', c = ''] = rootsOf(pair.member);
+    const { rootPki } = pair.owner.vault;
+    rootPki!.issuers = rootPki!.issuers.filter(({ keyName }) => !keyName.endsWith('-r1'));
+    const member = reading(pair.member, pair.owner);
+    member.kubernetes.meshRoots = [rootAt(pair.owner, 3)];
+    expect(rootsOf(converge(pair.memberWanted, member, { now: pair.now }).world)).toEqual([b, c]);
   });
 });
 

@@ -6,7 +6,8 @@ import { signatureOf } from '../../src/plan/facts/outside-roots.ts';
 import { wantedRequest } from '../../src/plan/facts/signature-request.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { desire, type Desired } from '../../src/plan/facts/desired.ts';
-import type { StepKind } from '../../src/plan/steps.ts';
+import { simulateStep } from '../../src/plan/simulate.ts';
+import type { Step, StepKind } from '../../src/plan/steps.ts';
 import { outsideNote, outsideUnreadable, rootAwaited } from '../../src/plan/vault/outside-root-checks.ts';
 import { statusOf } from '../../src/plan/status/status.ts';
 import { resourceSchema } from '../../src/api/schema.ts';
@@ -102,6 +103,20 @@ describe('the way to a signature', () => {
     const gone = asked(world, (name) => ({ state: 'absent', name }));
     expect(ownEntry(staging)?.csr).toBeDefined();
     expect(kinds(plan(d, gone, start).steps)).not.toContain('RequestSignature');
+  });
+
+  it('does not keep the control plane from its fields, whatever refuses the request', () => {
+    const world = waitingWorld();
+    const { world: running } = converge(
+      d,
+      asked(world, (name) => ({ state: 'signed', name, given: signed(world) })),
+    );
+    const next = wanted(issuer, { intermediate: { maxWorkloadCertTTL: '24h', commonName: 'Other' } });
+    const pick = (steps: Step[]) => steps.filter(({ kind }) => !/CSR$|RequestSignature/.test(kind) || kind === 'RecordCSR'); // prettier-ignore
+    let at = running;
+    for (let i = 0; i < 6; i += 1) for (const step of pick(plan(next, at, start).steps)) at = simulateStep(next, at, step, start); // prettier-ignore
+    at.kubernetes.controlPlane!.carriesFields = false;
+    expect(kinds(plan(next, at, start).steps)).toEqual(['PublishCSR', 'RequestSignature', 'PatchControlPlane']);
   });
 
   it('is not begun while cert-manager is not there, or may not be asked', () => {

@@ -5,14 +5,16 @@ import { annotations as known } from '../../src/api/annotations.ts';
 import type { StageCondition } from '../../src/api/conditions.ts';
 import { rootSourceOf } from '../../src/plan/facts/desired.ts';
 import { bundleFacts, type CertificateFacts } from '../../src/plan/facts/certificate.ts';
+import { generationOfAnyRoot } from '../../src/plan/facts/identity.ts';
 import { ownEntry, type CaEntry, type Observed } from '../../src/plan/facts/observed.ts';
+import type { RotationPhase } from '../../src/plan/facts/state-entry.ts';
 import { plan } from '../../src/plan/plan.ts';
 import { statusOf } from '../../src/plan/status/status.ts';
 import { clone, simulateStep } from '../../src/plan/simulate.ts';
 import type { Step } from '../../src/plan/steps.ts';
 import { operatorPolicy } from '../../src/plan/vault/capabilities.ts';
 import { cleanup, possiblyLeft } from '../../src/plan/vault/cleanup.ts';
-import { follow } from './rotating-world.ts';
+import { follow, rootsOf, runTo } from './rotating-world.ts';
 import { converge, derived, desiredOf, emptyWorld, minimalSpec, someCa, start } from './model.ts';
 
 type Over = Record<string, unknown>;
@@ -48,9 +50,11 @@ function seen(world: Observed, over: Over): Observed {
   if (source !== 'Generate' || intermediate.source === 'Import')
     Object.assign(vault, { rootMount: undefined, rootPki: undefined });
   if (source === 'Existing') {
-    const found = (rootPki?.issuers ?? []).map(({ id, certificate }) => ({ id, name: '', certificate, above: [] }));
+    const found = (rootPki?.issuers ?? []).map(({ id, keyName, certificate }) => ({ id, name: keyName, certificate, above: [] })); // prettier-ignore
     const id = rootPki?.defaultIssuerId === '' ? undefined : rootPki?.defaultIssuerId;
-    vault.existing = { found, wantedId: id, defaultId: id };
+    // the operator generated the root once, so that the mount looks like that of an owner
+    const ids = found.flatMap((issuer) => (generationOfAnyRoot(issuer.name) === undefined ? [] : issuer.id));
+    vault.existing = { found, wantedId: id, defaultId: id, ...(ids.length > 0 ? { owners: { ids, complete: true } } : {}) }; // prettier-ignore
   }
   if (intermediate.manage) withForeignEntry(vault);
   if (!keyStore.manage) Object.assign(vault, { state: { casVersion: 0, entry: undefined }, staging: { casVersion: 0, entry: undefined } }); // prettier-ignore
@@ -76,12 +80,18 @@ function run(from: Observed, over: Over, annotations: Record<string, string> = {
 }
 
 /** A condition of a world in which nothing is left to do. */
-function conditionOf(world: Observed, over: Over, type: StageCondition, annotations: Record<string, string> = {}) {
+function conditionOf(
+  world: Observed,
+  over: Over,
+  type: StageCondition,
+  annotations: Record<string, string> = {},
+  now = start,
+) {
   const d = desiredOf(over, annotations);
   const observed = seen(world, over);
   const resource = { metadata: { name: 'a', namespace: 'b', uid: 'u', generation: 1, resourceVersion: '1', annotations }, spec: d.spec } as unknown as Parameters<typeof statusOf>[0]['resource']; // prettier-ignore
-  const { problems } = plan(d, observed, start);
-  const found = statusOf({ resource, desired: d, observed, problems, now: start }).conditions;
+  const { problems } = plan(d, observed, now);
+  const found = statusOf({ resource, desired: d, observed, problems, now }).conditions;
   return found?.find((one) => one.type === type);
 }
 
@@ -441,6 +451,19 @@ describe('a CA of others', () => {
     expect(conditionOf(replaced, caOfOthers, 'RootReady', confirmed)?.status).toBe('True');
   });
 
+  it.each([
+    ['in a mount of others', { ...caOfOthers }],
+    ['in the mount of an IstioVaultCA', { ...caOfOthers, ...existing }],
+  ])('a root that no workload trusts is kept from istiod, with an issuer %s', (_what, over: Over) => {
+    const other = someCa('theirs', foreignRoot);
+    const at = run(world({ certificate: other, chain: other.pem, root: foreignRoot.pem, publicKey: other.publicKey }), over).world; // prettier-ignore
+    at.vault.intermediatePki!.issuers.push({ id: 'x', keyId: 'x', keyName: '', certificate: other });
+    at.kubernetes.meshRoots = at.vault.rootPki!.issuers.map((issuer) => issuer.certificate);
+    at.kubernetes.controlPlane!.carriesFields = false;
+    expect(run(at, over).done).toEqual([]);
+    expect(conditionOf(at, over, 'RootReady')?.message).toContain('than workloads trust');
+  });
+
   it('its end is said, first beside a condition that holds', () => {
     const at = (days: number) => conditionOf(world({}, days), { ...caOfOthers, intermediate: { manage: false, renewBefore: '240h' } }, 'IntermediateReady'); // prettier-ignore
     expect(at(20)).toMatchObject({ status: 'True', reason: 'IntermediateValid' });
@@ -483,6 +506,60 @@ describe('handing over, and taking back', () => {
     expect([...state(back.world).made].sort()).toEqual([...state(before).made].sort());
     expect({ ...state(back.world), made: [] }).toEqual({ ...state(before), made: [] });
     expect({ ...back.world.vault, state: 0, existing: 0 }).toEqual({ ...before.vault, state: 0, existing: 0 });
+  });
+
+  const lifetime = { maxWorkloadCertTTL: '24h' };
+  const asked = { [known.rotateRoot]: 'a' };
+  /** A rotation of the operator at the beginning of a phase; undefined: at its end. */
+  const rotated = (phase: RotationPhase | undefined) => {
+    const d = desiredOf({ intermediate: lifetime }, asked);
+    return runTo(phase, follow(made(), d), d);
+  };
+  const stateOf = (world: Observed) => ownEntry(world.vault.state)!;
+
+  it('the root after a rotation: the retired one is not trusted again, nor followed when it is the default issuer', () => {
+    const { world } = rotated(undefined);
+    const over = { ...rootOfOthers, intermediate: lifetime };
+    const there = run(world, over, asked);
+    expect(new Set(there.done.map(({ kind }) => kind))).toEqual(new Set(['WriteState']));
+    expect(rootsOf(there.world)).toEqual(rootsOf(world));
+    const retired = there.world.vault.rootPki!.issuers.find(({ certificate }) => certificate.fingerprint !== rootsOf(world)[0])!; // prettier-ignore
+    there.world.vault.rootPki!.defaultIssuerId = retired.id;
+    expect(run(there.world, over, asked).done).toEqual([]);
+    expect(conditionOf(there.world, over, 'RootReady', asked)?.message).toContain(`annotation ${known.rotateRoot} moves`); // prettier-ignore
+  });
+
+  it('the root in a rotation: that stands still, whatever the default issuer is', () => {
+    const { world } = rotated('Switching');
+    const old = world.vault.rootPki!.issuers.find(({ certificate }) => certificate.fingerprint === stateOf(world).root?.fingerprint)!; // prettier-ignore
+    world.vault.rootPki!.defaultIssuerId = old.id;
+    const there = run(world, { ...rootOfOthers, intermediate: lifetime }, asked).world;
+    expect(stateOf(there).rotation).toEqual(stateOf(world).rotation);
+  });
+
+  it('the intermediate in a rotation, under the new root: that is the root, and stays the default issuer', () => {
+    const { world, now } = rotated('Switching');
+    const over = { intermediate: { manage: false, ...lifetime } };
+    const there = run(world, over, asked);
+    expect(new Set(there.done.map(({ kind }) => kind))).toEqual(new Set(['WriteState']));
+    expect(derived(desiredOf(over, asked), there.world).signer?.certificate.fingerprint).toBe(stateOf(world).rotation?.to.fingerprint); // prettier-ignore
+    expect(conditionOf(there.world, over, 'IntermediateReady', asked, now)).toMatchObject({ status: 'True', reason: 'IntermediateValid' }); // prettier-ignore
+  });
+
+  it('the intermediate in a rotation: since when the mesh trusts both roots is forgotten', () => {
+    const { world } = rotated('Distributing');
+    stateOf(world).rotation = { ...stateOf(world).rotation!, reachedAt: '2030-01-01T00:00:00Z' };
+    const { reachedAt, ...rotation } = stateOf(world).rotation!;
+    expect(reachedAt).toBeDefined();
+    const there = run(world, { intermediate: { manage: false, ...lifetime } }, asked).world;
+    expect(stateOf(there).rotation).toEqual(rotation);
+  });
+
+  it('the intermediate: a root that is to change is not asked for with an annotation that has no effect', () => {
+    const over = { intermediate: { manage: false } };
+    const { world } = run(made(), over);
+    const message = conditionOf(world, { ...over, root: { commonName: 'New' } }, 'RootReady')?.message;
+    expect(message).toContain(`replaced: spec.intermediate.manage: true, without which the operator rotates no root, then annotation ${known.rotateRoot}`); // prettier-ignore
   });
 
   it('what others published stays until spec.adopt, and then is the CA of this resource', () => {

@@ -247,16 +247,26 @@ export class DerivedVault extends Memo {
    * rolled-back roots, which do not count. undefined: there is no such root, or it is lost and nothing that is published is under it.
    */
   get rootOutsideRotation(): OwnIssuer | undefined {
+    // others decide which root of this resource is above theirs, and can have done so in the middle of a rotation
+    const chosen = this.checksOnly && this.issuesRoot ? this.#rootAbove(this.caEntry?.certificate) : undefined;
+    if (chosen) return chosen;
     const recorded = this.stateEntry?.root;
     if (recorded?.fingerprint !== undefined) return this.recordedRoot ?? this.lostRoot(recorded);
     if (recorded) return this.ownRoots.find((issuer) => issuer.generation > recorded.generation);
     const signed = this.caEntry?.certificate ?? this.ownIntermediates[0]?.certificate;
     if (!signed) return this.ownRoots[0];
-    // a root that is lost is in the CA entry and not in its mount: it signs nothing
-    const signing = this.ownRoots.filter(({ id }) => id !== '' || this.#isOutside);
-    const signer = signing.find((issuer) => this.leads(signed, issuer.certificate));
     // others sign, and can do so under another root: that is no reason to generate a second one
-    return signer ?? (this.checksOnly && this.issuesRoot ? signing[0] : undefined);
+    return this.#rootAbove(signed) ?? (this.checksOnly && this.issuesRoot ? this.#signingRoots[0] : undefined);
+  }
+
+  /** Roots that can sign: one that is lost is in the CA entry and not in its mount. */
+  get #signingRoots(): OwnIssuer[] {
+    return this.ownRoots.filter(({ id }) => id !== '' || this.#isOutside);
+  }
+
+  /** The root that signed a certificate; undefined: none that can sign did. */
+  #rootAbove(signed: CertificateFacts | undefined): OwnIssuer | undefined {
+    return signed && this.#signingRoots.find((issuer) => this.leads(signed, issuer.certificate));
   }
 
   /**

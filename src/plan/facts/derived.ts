@@ -6,7 +6,7 @@ import { bundleFacts, isSignedBy, type CertificateFacts } from './certificate.ts
 import { pathTo } from './certificate-path.ts';
 import { renewBeforeMs, type Desired } from './desired.ts';
 import type { Observed, ObservedKubernetes } from './observed.ts';
-import { sharedRootsOf, withShared, type SharedRoots } from './shared-roots.ts';
+import { comingAmong, sharedRootsOf, withShared, type SharedRoots } from './shared-roots.ts';
 import { DerivedVault, type IssuedReference, type OwnIssuer } from './derived-vault.ts';
 
 /** Which roots of this CA sign and are trusted. */
@@ -50,13 +50,21 @@ export class DerivedState extends DerivedVault {
     return this.once('rootRoles', () => {
       const { signer, trusted } = this.phaseRoles;
       const { existing } = this.vault;
-      const isMember = this.rootSource === 'Existing' && !this.imports && this.spec.delivery.source !== 'PKI';
-      if (!trusted || !isMember || !existing) return { signer, trusted };
-      const published = bundleFacts(this.caEntry?.root ?? '');
+      const isUnderOthers = this.rootSource === 'Existing' && !this.imports && this.spec.delivery.source !== 'PKI';
+      // what others publish is all that istiod distributes
+      if (!trusted || !isUnderOthers || !existing || this.checksOnly) return { signer, trusted };
+      const { sharedRoots: shared, kubernetes, caEntry } = this;
+      const isShared = ({ fingerprint }: CertificateFacts) =>
+        shared?.roots.some(({ certificate }) => certificate.fingerprint === fingerprint) === true;
+      // of an entry that is about to be adopted only roots of the owner count, for their order
+      const published = caEntry
+        ? bundleFacts(caEntry.root)
+        : bundleFacts(this.vault.live.foreign?.root ?? '').filter(isShared);
       const isUnknown = existing.found.length === 0;
+      const coming = shared && signer ? comingAmong(shared, signer.certificate, existing.defaultId) : [];
       return {
         signer,
-        trusted: withShared(trusted, this.sharedRoots, published, this.kubernetes.meshRoots, isUnknown),
+        trusted: withShared(trusted, shared, published, coming, kubernetes.meshRoots, isUnknown),
       };
     });
   }
@@ -68,11 +76,12 @@ export class DerivedState extends DerivedVault {
 
   /**
    * With `root.source: Existing`: the roots of the IstioVaultCA that owns the mount, all of which are handed out, except with `delivery.source: PKI`,
-   * which can hand out one only. undefined: another source, or the mount is not that of an IstioVaultCA.
+   * which can hand out one only. undefined: another source, the mount is not that of an IstioVaultCA, or others make the intermediate.
    */
   get sharedRoots(): SharedRoots | undefined {
     return this.once('sharedRoots', () => {
-      if (this.rootSource !== 'Existing' || this.imports) return undefined;
+      // in a mount that was handed over (`root.manage: false`) are roots from before, which nobody trusts any more
+      if (this.spec.root.source !== 'Existing' || this.imports || this.checksOnly) return undefined;
       return sharedRootsOf(this.vault.existing, this.kubernetes.givenRoots, this.now);
     });
   }

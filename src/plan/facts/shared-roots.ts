@@ -11,7 +11,7 @@ export interface SharedRoots {
   roots: ExistingIssuer[];
   /** Those that are not: a clause each that names the root and says why. */
   refused: string[];
-  /** As in `OwnersIssuers`. */
+  /** As in `OwnersIssuers`; false also if the object that limits what is handed out is not there, or has no certificate. */
   complete: boolean;
 }
 
@@ -36,7 +36,7 @@ export function sharedRootsOf(
       const defect = defects[i];
       return defect === undefined ? [] : [`${nameOfCertificate(certificate)} is not handed out: ${defect}`];
     }),
-    complete: owners.complete,
+    complete: owners.complete && given?.certificates.length !== 0,
   };
 }
 
@@ -54,17 +54,35 @@ function defectOf(
 }
 
 /**
+ * Roots that the owner signs with, or may sign with next: its present one, and newer ones than the one that signs here. Older ones remain from earlier
+ * rotations.
+ * @param signer the root that signs here
+ * @param presentId id of the issuer that the owner signs with
+ */
+export const comingAmong = (
+  { roots }: SharedRoots,
+  signer: CertificateFacts,
+  presentId: string | undefined,
+): ExistingIssuer[] =>
+  roots.filter(
+    ({ id, certificate: { fingerprint, notBefore } }) =>
+      fingerprint !== signer.fingerprint && (id === presentId || notBefore > signer.notBefore),
+  );
+
+/**
  * The roots to hand out: those that the phase of a rotation needs, and all of the owner. What is published stays while the mount cannot be read, or not
- * all of its issuers, and until the mesh has the roots that remain: istiod before 1.30 takes up a bundle only if it contains the one before, or is part
- * of it.
+ * all of its issuers, or `rootCertRef` names nothing, and until the mesh has the roots that sign or are about to: istiod before 1.30 takes up a bundle only if it contains the one before, or is part
+ * of it. Another revision of istiod can be the one that publishes, without roots that remain from earlier.
  * @param shared undefined: the mount is not that of an IstioVaultCA
  * @param meshRoots the roots that istiod publishes; undefined: unknown
+ * @param coming as of `comingAmong`
  * @param isUnknown no issuer of the mount was found
  */
 export function withShared(
   needed: readonly CertificateFacts[],
   shared: SharedRoots | undefined,
   published: readonly CertificateFacts[],
+  coming: readonly ExistingIssuer[],
   meshRoots: readonly CertificateFacts[] | undefined,
   isUnknown: boolean,
 ): CertificateFacts[] {
@@ -72,7 +90,8 @@ export function withShared(
   const has = (list: readonly CertificateFacts[], { fingerprint }: CertificateFacts) =>
     list.some((one) => one.fingerprint === fingerprint);
   const isPartial = shared ? !shared.complete : isUnknown;
-  const lags = shared !== undefined && meshRoots !== undefined && !wanted.every((root) => has(meshRoots, root));
+  const awaited = [...needed, ...coming.map(({ certificate }) => certificate)];
+  const lags = shared !== undefined && meshRoots !== undefined && !awaited.every((root) => has(meshRoots, root));
   // those that are published keep their order
   const kept = published.filter((one) => isPartial || lags || has(wanted, one));
   return [...new Map([...kept, ...wanted].map((one) => [one.fingerprint, one])).values()];

@@ -100,13 +100,14 @@ interface PreexistingVersions {
 }
 
 /**
- * The state entry without what it records of the CA.
+ * The state entry without what it records of the CA, and of what the mesh trusts by it.
  * @param keepsRoot keeps the record of the root
  */
 export function withoutCa(state: StateEntry, keepsRoot: boolean): StateEntry {
   const rest = { ...state };
   delete rest.intermediate;
   delete rest.rotation;
+  delete rest.trustedRoots;
   if (!keepsRoot) delete rest.root;
   return rest;
 }

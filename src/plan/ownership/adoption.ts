@@ -86,7 +86,9 @@ export const adoptionOf = derivedOnce((s: DerivedState): Adoption | string | und
   if (ofCa.length === 0) return objects.length > 0 ? { objects, ca: undefined } : undefined;
   const intermediate = s.imports ? importedToAdopt(vault) : intermediateToAdopt(vault);
   const root = s.issuesRoot ? rootToAdopt(vault, intermediate) : outsideRootToAdopt(s, intermediate);
-  const others = distributedRoots(vault).roots.filter((one) => one.fingerprint !== root?.certificate.fingerprint);
+  // the roots of the owner of the mount are all handed out, whatever they were handed out for
+  const known = [root, ...(s.sharedRoots?.roots ?? [])].map((one) => one?.certificate.fingerprint);
+  const others = distributedRoots(vault).roots.filter(({ fingerprint }) => !known.includes(fingerprint));
   const retiring = retiringRoot(s, others[0]);
   const ca = { root, retiring, intermediate, generation: Math.max(1, vault.live.foreign?.generation ?? 1) };
   const defect = s.imports ? importedDefect(s, ca) : caDefect(s.desired, ca, vault);
@@ -216,7 +218,7 @@ function fieldsDefect({ spec: { keyStore } }: Desired, { live }: ObservedVault):
 /**
  * Why the distributed roots cannot be adopted, with the remedy; undefined: they can. Two roots with their keys in the root mount are a
  * rotation, which continues. Any other root can be trusted for an unknown reason, and this resource would remove it from root-cert.pem.
- * @param others distributed roots, except the one to adopt
+ * @param others distributed roots, except the one to adopt and those of the owner of the mount
  */
 function rootsDefect(
   desired: Desired,
@@ -230,10 +232,11 @@ function rootsDefect(
   const alternative = 'or take root-cert.pem out of the entry, if istiod does not read it there';
   if (blocks.some((block) => bundleFacts(block).length === 0))
     return `${file} holds a certificate that cannot be read; nothing was changed. Put it right, ${alternative}`;
-  const [first] = others;
-  if (!first || !root) return undefined;
-  if (others.length === roots.length)
+  if (!root) return undefined;
+  if (roots.length > 0 && !roots.some(({ fingerprint }) => fingerprint === root.certificate.fingerprint))
     return `${file} does not hold the root ${root.certificate.serial}, which signed the intermediate; nothing was changed. Put that root into it, ${alternative}`;
+  const [first] = others;
+  if (!first) return undefined;
   const takeOut = (what: string) =>
     `nothing was changed. Take ${what} out of the entry once no workload certificate is left under it, ${alternative}`;
   if (others.length > 1)

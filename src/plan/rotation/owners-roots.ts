@@ -1,6 +1,7 @@
 /** Which roots of the owner of a mount concern a resource that signs under one of them. Pure. */
 import type { DerivedState } from '../facts/derived.ts';
 import type { ExistingIssuer } from '../facts/observed.ts';
+import { comingAmong } from '../facts/shared-roots.ts';
 
 /** SHA-256 of the certificate of an issuer. */
 export const fingerprintOf = ({ certificate }: ExistingIssuer): string => certificate.fingerprint;
@@ -13,24 +14,18 @@ export const ownersSigner = (s: DerivedState): ExistingIssuer | undefined =>
 export const followedRoot = (s: DerivedState): ExistingIssuer | undefined =>
   s.spec.root.existing?.issuerRef === undefined ? ownersSigner(s) : undefined;
 
-/**
- * Roots that the owner signs with, or may sign with next: its present one, and newer ones than the one that signs here. Older ones remain from earlier
- * rotations.
- */
-export function comingRoots(s: DerivedState): ExistingIssuer[] {
-  const { signer } = s;
-  if (!signer) return [];
-  const present = ownersSigner(s);
-  const since = signer.certificate.notBefore;
-  return (s.sharedRoots?.roots ?? []).filter(
-    (root) =>
-      fingerprintOf(root) !== signer.certificate.fingerprint &&
-      (root.id === present?.id || root.certificate.notBefore > since),
-  );
+/** Roots that the owner signs with, or may sign with next, as of `comingAmong`. */
+export function comingRoots({ signer, sharedRoots, vault }: DerivedState): ExistingIssuer[] {
+  return signer && sharedRoots ? comingAmong(sharedRoots, signer.certificate, vault.existing?.defaultId) : [];
 }
 
 /** A message names at most this many roots that are not handed out. */
 const mostNamed = 2;
+
+const whyIncomplete = ({ kubernetes: { givenRoots } }: DerivedState, mount: string): string =>
+  givenRoots?.certificates.length === 0
+    ? `${givenRoots.place}, which spec.root.existing.rootCertRef names, has no root`
+    : `not every root of ${mount} could be read`;
 
 /** What is to be said of the roots of the owner, as clauses. */
 export function ownersNotes(s: DerivedState): string[] {
@@ -40,7 +35,7 @@ export function ownersNotes(s: DerivedState): string[] {
   return [
     ...refused.slice(0, mostNamed).map((text) => `root ${text}`),
     ...(more > 0 ? [`${more} more roots of ${mount} are not handed out`] : []),
-    ...(complete ? [] : [`not every root of ${mount} could be read, so none is withdrawn`]),
+    ...(complete ? [] : [`${whyIncomplete(s, mount)}, so none is withdrawn`]),
     ...(s.spec.delivery.source === 'PKI' && roots.length > 0
       ? [
           `an IstioVaultCA owns ${mount}, and before it rotates its root this resource needs spec.delivery.source: Bundle, since PKI hands out one root only`,

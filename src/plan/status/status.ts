@@ -40,11 +40,14 @@ export interface StatusInput {
 type ConditionState = { status: 'True' | 'False' | 'Unknown'; reason: string; message: string };
 
 /** How a new root comes, for the user. */
-function newRootRemedy({ checksOnly, rootIsOthers, spec }: DerivedState): string {
-  if (checksOnly) return 'whoever manages the CA must replace it, see docs/checks.md';
-  const before = rootIsOthers
-    ? `whoever manages mount ${spec.root.mount}/ makes it there and makes it the default issuer, then `
-    : '';
+function newRootRemedy({ checksOnly, issuesRoot, rootIsOthers, imports, spec }: DerivedState): string {
+  if (checksOnly && !issuesRoot) return 'whoever manages the CA must replace it, see docs/checks.md';
+  if (checksOnly)
+    return `spec.intermediate.manage: true, without which the operator rotates no root, then annotation ${known.rotateRoot}, see docs/rotation.md`;
+  const before =
+    rootIsOthers && !imports
+      ? `whoever manages mount ${spec.root.mount}/ makes it there and makes it the default issuer, then `
+      : '';
   return `${before}annotation ${known.rotateRoot}, see docs/rotation.md`;
 }
 
@@ -69,7 +72,7 @@ function lastingProblems(s: DerivedState): Problem[] {
     add(
       'RootReady',
       'RootSpecChanged',
-      `spec.root differs from what the root was issued for (${changed(state.root.spec, s.desired.root)}); restore it, or have the root replaced: annotation ${known.rotateRoot}, see docs/rotation.md`,
+      `spec.root differs from what the root was issued for (${changed(state.root.spec, s.desired.root)}); restore it, or have the root replaced: ${newRootRemedy(s)}`,
     );
   }
   // a rotation toward a new root is already the action that the message would ask for
@@ -85,7 +88,7 @@ function lastingProblems(s: DerivedState): Problem[] {
     add(
       'RootReady',
       'IssuerRevoked',
-      `the root ${root.certificate.serial} was revoked in ${s.spec.root.mount} and signs nothing any more; istiod goes on with the intermediate that it has, which cannot be renewed. A new root is needed: annotation ${known.rotateRoot}, see docs/rotation.md`,
+      `the root ${root.certificate.serial} was revoked in ${s.spec.root.mount} and signs nothing any more; istiod goes on with the intermediate that it has, which cannot be renewed. A new root is needed: ${newRootRemedy(s)}`,
     );
   }
   if (root && !replacing && root.certificate.notAfter <= s.now) {

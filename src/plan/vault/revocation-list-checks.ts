@@ -84,6 +84,17 @@ function revocationHeldBack(s: DerivedState): Problem | undefined {
   );
 }
 
+/** The root is shared with the IstioVaultCA that owns its mount, which is refused revocation lists for the same reason (`sharedRefused`). */
+export function crlUnderSharedRoot({ spec, sharedRoots }: DerivedState): Problem | undefined {
+  if (!spec.delivery.crl || !sharedRoots) return undefined;
+  return {
+    condition: 'RootReady',
+    reason: 'InvalidSpec',
+    message: `spec.delivery.crl: true does not go with a root that is shared: mount ${spec.root.mount} is that of another IstioVaultCA. A proxy with revocation lists needs one of every CA that it meets, and has none of the intermediates of other resources under this root, so it would refuse their workloads. Set spec.delivery.crl to false.`,
+    blocks: 'all',
+  };
+}
+
 /** A list that proxies need is missing, or lacks a revoked intermediate. */
 export function crlMissing(s: DerivedState): Problem | undefined {
   if (!s.spec.delivery.crl) return undefined;

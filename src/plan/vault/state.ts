@@ -284,7 +284,7 @@ export function intendedState(s: DerivedState): StateEntry {
 
 /**
  * The state entry while others manage the CA: what it records of a CA of before stays as it is, and actions that are requested meanwhile count as
- * handled, so that none begins when this resource manages the CA again.
+ * handled, so that none begins when this resource manages the CA again. Since when the mesh trusts which roots does not stay: others can hand out others.
  */
 function withKeptRecord(s: DerivedState, state: StateEntry): StateEntry {
   const { root, intermediate, rotation } = s.writtenState ?? {};
@@ -293,8 +293,14 @@ function withKeptRecord(s: DerivedState, state: StateEntry): StateEntry {
     handled: { ...state.handled, ...presentTexts(s.desired) },
     ...(root && !s.issuesRoot ? { root } : {}),
     ...(intermediate ? { intermediate } : {}),
-    ...(rotation ? { rotation } : {}),
+    ...(rotation ? { rotation: notReached(rotation) } : {}),
   };
+}
+
+function notReached(rotation: Rotation): Rotation {
+  const rest = { ...rotation };
+  delete rest.reachedAt;
+  return rest;
 }
 
 /** The record of the root, or of the intent to create one. */

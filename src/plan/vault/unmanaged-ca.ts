@@ -83,7 +83,8 @@ function underOtherRoot(s: DerivedState): string | undefined {
     givenRoots?.certificates.some((one) => one.fingerprint === fingerprint) !== false;
   const notGiven = bundleFacts(ca.root).find((one) => !isGiven(one));
   if (notGiven) return `root-cert.pem has root ${nameOf(notGiven)}, which is not in ${givenRoots?.place ?? ''}`;
-  if (s.rootSource !== 'Existing') return undefined;
+  // an imported CA is under no issuer of the mount
+  if (s.rootSource !== 'Existing' || s.imports) return undefined;
   const wanted = s.wantedIssuer;
   const issuer = s.rootIsOthers ? 'its default issuer' : `issuer ${existingRef(root)}`;
   if (!wanted) return `spec.root.mount: mount ${root.mount}/ has not ${issuer}, or does not exist`;
@@ -111,10 +112,13 @@ function disjointRoots(s: DerivedState): Problem | undefined {
   };
 }
 
+/** Whether the root of this CA is to be one that others generate in the mount of the spec. That of an imported CA comes along with it. */
+const isOfMount = (s: DerivedState): boolean => s.rootIsOthers && !s.imports;
+
 /** The root that others manage is absent, is no root, or is not as the spec asks for; or the CA of others has another one. */
 export function rootDiffers(s: DerivedState): Problem | undefined {
-  if (!s.rootIsOthers && !s.checksOnly) return undefined;
-  const absent = s.rootIsOthers ? rootOfOthersAbsent(s) : undefined;
+  if (!isOfMount(s) && !s.checksOnly) return undefined;
+  const absent = isOfMount(s) ? rootOfOthersAbsent(s) : undefined;
   if (absent) return absent;
   if (s.checksOnly && !s.signer)
     return {
@@ -128,8 +132,9 @@ export function rootDiffers(s: DerivedState): Problem | undefined {
   if (disjoint) return disjoint;
   const other = underOtherRoot(s);
   if (other !== undefined) return differs('RootReady', 'root', other, 'nothing');
-  const root = s.signer?.certificate ?? s.wantedIssuer?.certificate;
-  if (!s.rootIsOthers || !root) return undefined;
+  // the root of a CA that was imported before has no issuer in the mount
+  const root = s.signer?.id ? s.signer.certificate : s.wantedIssuer?.certificate;
+  if (!isOfMount(s) || !root) return undefined;
   const differences = differencesOf(root, s.desired.root, 'root');
   return differences.length === 0
     ? undefined
@@ -256,13 +261,13 @@ const ineffective = (s: DerivedState, annotation: string): string[] =>
 
 /** How a root that others manage differs without harm, and what is not done of it: clauses for the message of `RootReady`. */
 export function rootNotes(s: DerivedState): string[] {
-  if (!s.rootIsOthers && !s.checksOnly) return [];
+  if (!isOfMount(s) && !s.checksOnly) return [];
   const root = s.signer?.certificate;
   const wanted = s.wantedIssuer?.certificate;
-  const isOther = s.rootIsOthers && root && wanted && root.fingerprint !== wanted.fingerprint && !s.rotation;
+  const isOther = isOfMount(s) && root && wanted && root.fingerprint !== wanted.fingerprint && !s.rotation;
   const { mount, ttl } = s.spec.root;
   return [
-    ...(root && s.rootIsOthers ? shorterLife(root, ttl, 'root') : []),
+    ...(root && isOfMount(s) ? shorterLife(root, ttl, 'root') : []),
     ...(isOther
       ? [`the default issuer of mount ${mount}/ is another root, serial ${wanted.serial}: annotation ${known.rotateRoot} moves the mesh to it`] // prettier-ignore
       : []),
