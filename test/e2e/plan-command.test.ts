@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { dumpYaml, loadYaml } from '../../src/runtime/yaml.ts';
+import { existing, external, imported, type Source } from '../matrix/preparations.ts';
 import { makeTemporaryDir, products, sharedStack } from '../stack/index.ts';
 import { call } from '../stack/http.ts';
 import { kubeWrites, vaultEntries, vaultWrites } from '../support/audit.ts';
@@ -12,7 +13,7 @@ import { trustForeignRoot } from '../support/foreign-root.ts';
 import { useOperator } from '../support/harness.ts';
 import { runProgram, type Said } from '../support/operator.ts';
 import { secretOf } from '../support/samples.ts';
-import { grantLongTokens, makeScene, merge, type Scene, type Vault } from '../support/scene.ts';
+import { grantLongTokens, grantOperator, makeScene, merge, type Scene, type Vault } from '../support/scene.ts';
 
 const { kube, vaults } = sharedStack();
 useOperator();
@@ -204,6 +205,40 @@ describe('what stands in the way', () => {
       expect(said.stderr).toMatch(says);
       expect(said.stderr.trim().split('\n')).toHaveLength(1);
     }
+  });
+});
+
+describe('a CA from elsewhere', () => {
+  const ofOthers: Source = {
+    prepare: async (scene) => {
+      const { root } = (await existing.prepare(scene)) as { root: { mount: string } };
+      return { root: { manage: false, mount: root.mount, commonName: 'Corporate Root' } };
+    },
+  };
+
+  it.each<[string, Source, string]>([
+    ['an issuer of others', existing, 'vault:state'],
+    ['a root of others', ofOthers, 'vault:state'],
+    ['a root outside of Vault', external, 'configmap:istioca-csr'],
+    ['an imported CA', imported, 'vault:state'],
+  ])('%s: says the same as mode: Plan, and it comes true', async (name, source, last) => {
+    const namespace = `plan-${name.replaceAll(' ', '-').toLowerCase()}`;
+    const made = await makeScene(kube, vaults.OpenBao, { namespace });
+    const spec = merge(made.resource['spec'] as Json, await source.prepare(made));
+    await grantOperator(made.vault, `operator-${namespace}`, namespace, spec);
+    const scene = { ...made, resource: { ...made.resource, spec } };
+    const { steps, problems } = planned(await plan(scene.resource, '-o', 'json'));
+    // a signature outside is awaited before istiod gets anything
+    expect([steps.at(-1)?.target, problems]).toEqual([last, []]);
+    // nobody else's mount, and none that is not needed
+    expect(steps.filter(({ target }) => target.endsWith(`${namespace}-pki`))).toEqual([]);
+    await applyOk(kube, merge(scene.resource, { spec: { mode: 'Plan' } }));
+    const held = await waitForCondition(kube, namespace, 'istioca', { type: 'Ready', reason: 'ChangesPending' });
+    expect(steps).toEqual((held.status as { plan?: unknown }).plan);
+    await applyOk(kube, scene.resource);
+    await source.answer?.(scene);
+    await waitForCondition(kube, namespace, 'istioca', { type: 'Provisioned', status: 'True' });
+    expect((await plan(scene.resource)).stdout).toBe('nothing to do. Nothing was changed.\n');
   });
 });
 
