@@ -1,5 +1,4 @@
 /** Reads a CA that a user brings along in a Secret (`intermediate.importRef`). Its key is kept only for the step that stores it in Vault. */
-import { dig } from '../api/json.ts';
 import { grantOnSecret } from '../api/permissions.ts';
 import type { IstioVaultCA } from '../api/schema.ts';
 import type { KubeClient } from '../kube/client.ts';
@@ -9,7 +8,7 @@ import { bundleFacts, publicKeyOfPrivate } from '../plan/facts/certificate.ts';
 import { crlFile } from '../plan/facts/ca-files.ts';
 import type { GivenCa, GivenLists, ObservedKubernetes } from '../plan/facts/observed.ts';
 import { splitPem } from '../text/pem.ts';
-import { givenLists } from './given-certificates.ts';
+import { givenLists, textIn, unreadableLists } from './given-certificates.ts';
 import { messageOf } from './problems.ts';
 
 const secrets = { group: '', version: 'v1', plural: 'secrets' };
@@ -42,10 +41,7 @@ async function readSecret(
   const name = spec.intermediate.importRef?.secretRef.name;
   const object = name === undefined ? undefined : await kube.getObject(secrets, namespace, name);
   if (name === undefined || !object) return undefined;
-  const text = (key: string): string => {
-    const value = dig(object, 'data', key);
-    return typeof value === 'string' ? Buffer.from(value, 'base64').toString('utf8') : '';
-  };
+  const text = (key: string): string => textIn('Secret', object, key);
   const family = families.find(({ certificate }) => text(certificate) !== '') ?? families[1];
   const pem = text(family.key);
   const texts = [family.certificate, ...family.others].map(text);
@@ -86,7 +82,7 @@ export async function readGivenCa(
   } catch (error) {
     if (!(error instanceof KubeError && error.kind === 'Forbidden')) throw error;
     const unreadable = `spec.intermediate.importRef.secretRef: ${messageOf(error, grantOnSecret(name))}`;
-    return only({ unreadable }, { ...givenLists(place, '', []), unreadable });
+    return only({ unreadable }, unreadableLists(place, unreadable));
   }
 }
 

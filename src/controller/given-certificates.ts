@@ -1,6 +1,6 @@
 /** Reads certificates that users put into ConfigMaps and Secrets: a signed intermediate with its chain, and roots of others. */
 import { grantOnSecret } from '../api/permissions.ts';
-import { dig } from '../api/json.ts';
+import { dig, str, type JsonObject } from '../api/json.ts';
 import type { IstioVaultCA, Spec } from '../api/schema.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { KubeError } from '../kube/errors.ts';
@@ -47,6 +47,12 @@ export function parseGiven(place: string, text: string): GivenCertificates {
   return { place, certificates, ...(incomplete ? { incomplete } : {}) };
 }
 
+/** The text of a key of an object; empty: the object or the key does not exist. */
+export function textIn(kind: Reference['kind'], object: JsonObject | undefined, key: string): string {
+  const value = str(dig(object, 'data', key));
+  return kind === 'Secret' ? Buffer.from(value, 'base64').toString('utf8') : value;
+}
+
 /** What was read of one object. */
 interface ReadObject {
   /** undefined: the object or its key does not exist. */
@@ -61,11 +67,7 @@ async function readGiven(
   { kind, name, key }: Reference,
 ): Promise<ReadObject> {
   const object = await kube.getObject(kind === 'Secret' ? secrets : configMaps, namespace, name);
-  const textOf = (one: string): string => {
-    const value = dig(object, 'data', one);
-    if (typeof value !== 'string') return '';
-    return kind === 'Secret' ? Buffer.from(value, 'base64').toString('utf8') : value;
-  };
+  const textOf = (one: string): string => textIn(kind, object, one);
   const place = `${kind} ${namespace}/${name}`;
   const text = textOf(key);
   const given = text === '' ? undefined : parseGiven(`${place}, key ${key}`, text);
@@ -95,9 +97,9 @@ function deniedMessage({ kind, name, field }: Reference, error: KubeError): stri
 
 const isForbidden = (error: unknown): error is KubeError => error instanceof KubeError && error.kind === 'Forbidden';
 
-/** An object that may not be read has no lists either. */
-const unreadableLists = ({ kind, name }: Reference, namespace: string, unreadable: string): GivenLists => ({
-  ...givenLists(`${kind} ${namespace}/${name}`, '', []),
+/** Of an object that may not be read the lists are not known either. @param unreadable why it may not be read */
+export const unreadableLists = (object: string, unreadable: string): GivenLists => ({
+  ...givenLists(object, '', []),
   unreadable,
 });
 
@@ -120,7 +122,10 @@ export async function readGivenCertificates(
       readGiven(kube, resource, ofSigned).catch((error: unknown) => {
         if (!isForbidden(error)) throw error;
         const unreadable = deniedMessage(ofSigned, error);
-        return { given: { unreadable }, lists: unreadableLists(ofSigned, namespace, unreadable) };
+        return {
+          given: { unreadable },
+          lists: unreadableLists(`${ofSigned.kind} ${namespace}/${ofSigned.name}`, unreadable),
+        };
       }),
     ofRoots &&
       readGiven(kube, resource, ofRoots).catch((error: unknown) => {

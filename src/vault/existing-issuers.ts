@@ -17,7 +17,7 @@ async function readOwners(
 ): Promise<{ issuers: ExistingIssuer[]; owners: OwnersIssuers }> {
   const listed = await listPublicIssuers(client, mount);
   const named = [...(listed ?? [])]
-    .map(([id, name]) => ({ id, generation: generationOfAnyRoot(name) ?? 0 }))
+    .map(({ id, name }) => ({ id, generation: generationOfAnyRoot(name) ?? 0 }))
     .filter(({ generation }) => generation > 0)
     .sort((a, b) => b.generation - a.generation);
   const known = new Map(found.map((issuer) => [issuer.id, issuer]));

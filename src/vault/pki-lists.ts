@@ -1,13 +1,11 @@
 /** Revocation lists of the PKI secrets engine. https://developer.hashicorp.com/vault/api-docs/secret/pki */
 import { z } from 'zod';
 import { parseAnyGoDuration } from '../api/duration.ts';
-import { dig, isObject, str } from '../api/json.ts';
 import type { ListSettings } from '../plan/facts/observed.ts';
 import { listsIn, longestList, type RevocationList } from '../plan/facts/revocation-list.ts';
-import { cut, printable } from '../text/bounded.ts';
 import type { VaultClient } from './client.ts';
 import { isTooLarge, VaultError } from './errors.ts';
-import { isAbsent } from './pki.ts';
+import { isAbsent, listPublicIssuers } from './pki.ts';
 
 /**
  * Reads the revocation list of an issuer, which Vault and OpenBao serve to everybody, also to a token without rights on the mount.
@@ -28,29 +26,19 @@ export async function readList(
   return listsIn(crl.slice(0, longestList))[0];
 }
 
-/** The longest id that is kept, in UTF-16 code units: a UUID. */
-const longestId = 100;
-
 /** Most issuers of a mount of others that have a serial number which is looked for: a serial number can be that of several. */
 const mostOfSerial = 10;
 
 /**
- * Ids of the issuers of a mount that others own with one of these serial numbers, at most ten. Vault and OpenBao serve the list to everybody. It is
- * one response, bounded in bytes, however many issuers there are.
+ * Ids of the issuers of a mount that others own with one of these serial numbers, at most ten.
  * @param serials as in `CertificateFacts.serial`
  */
 export async function findIssuers(client: VaultClient, mount: string, serials: readonly string[]): Promise<string[]> {
-  const body = await client
-    .call('LIST', `${mount}/issuers`, undefined, { allow: [403, 404] })
-    .catch((error: unknown) => {
-      if (error instanceof VaultError && isTooLarge(error)) return undefined;
-      throw error;
-    });
-  const found = body?.data['key_info'];
-  return Object.entries(isObject(found) ? found : {})
-    .filter(([, about]) => serials.includes(str(dig(about, 'serial_number')).toLowerCase()))
+  const listed = (await listPublicIssuers(client, mount)) ?? [];
+  return listed
+    .filter(({ serial }) => serials.includes(serial))
     .slice(0, mostOfSerial)
-    .map(([id]) => cut(printable(id), longestId));
+    .map(({ id }) => id);
 }
 
 const dayMs = 86_400_000;

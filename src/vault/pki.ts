@@ -8,7 +8,7 @@ import type { Secret } from '../observability/secret.ts';
 import { cut, printable } from '../text/bounded.ts';
 import { splitPem } from '../text/pem.ts';
 import type { VaultClient } from './client.ts';
-import { VaultError } from './errors.ts';
+import { isTooLarge, VaultError } from './errors.ts';
 
 const issuerList = z.object({ key_info: z.record(z.string(), z.object({ issuer_name: z.string().default('') })) });
 const keyList = z.object({ key_info: z.record(z.string(), z.object({ key_name: z.string().default('') })) });
@@ -297,19 +297,43 @@ export async function readPublicIssuer(
   };
 }
 
+const publicIssuerList = z.object({
+  key_info: z.record(
+    z.string(),
+    z.object({ issuer_name: z.string().default(''), serial_number: z.string().default('') }),
+  ),
+});
+
+/** What everybody may see of an issuer in the list of its mount. */
+export interface ListedIssuer {
+  id: string;
+  /** Empty: it has none. */
+  name: string;
+  /** As in `CertificateFacts.serial`; empty: the server does not show it. */
+  serial: string;
+}
+
 /**
- * Lists the issuers of a mount that others own, as Vault shows them to everybody: no right is needed, and no policy keeps it from anybody.
- * @returns names by id, empty for an issuer without one; undefined: the mount has none or does not exist
+ * Lists the issuers of a mount that others own, as Vault and OpenBao show them to everybody: no right is needed, and no policy keeps it from anybody.
+ * It is one response, bounded in bytes, however many issuers there are.
+ * @returns undefined: the mount has none or does not exist, or the list is longer than is read, or of an unknown form
  */
-export async function listPublicIssuers(client: VaultClient, mount: string): Promise<Map<string, string> | undefined> {
-  const path = `${mount}/issuers`;
-  const reply = await client.call('LIST', path, undefined, { allow: [404] }).catch((error: unknown) => {
-    if (error instanceof VaultError && error.kind === 'Forbidden') return undefined;
-    throw error;
-  });
-  if (!reply || reply.status === 404) return undefined;
-  const names = Object.entries(issuerList.parse(reply.data).key_info);
-  return new Map(names.map(([id, { issuer_name }]) => [cut(printable(id), longestRole), issuer_name]));
+export async function listPublicIssuers(client: VaultClient, mount: string): Promise<ListedIssuer[] | undefined> {
+  const reply = await client
+    .call('LIST', `${mount}/issuers`, undefined, { allow: [403, 404] })
+    .catch((error: unknown) => {
+      if (error instanceof VaultError && isTooLarge(error)) return undefined;
+      throw error;
+    });
+  const list = publicIssuerList.safeParse(reply?.data).data;
+  return (
+    list &&
+    Object.entries(list.key_info).map(([id, { issuer_name, serial_number }]) => ({
+      id: cut(printable(id), longestRole),
+      name: issuer_name,
+      serial: serial_number.toLowerCase(),
+    }))
+  );
 }
 
 /** Vault answers 500 if it has no such issuer or no list of it (findings/openbao-absent-issuer.sh), and 403 if there is no such mount. */
